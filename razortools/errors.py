@@ -1,0 +1,71 @@
+"""Errors, one class for each answer to "who acts now?".
+
+The text says what, where and what to do. The class holds the exit code of a command and the errno of a mount.
+"""
+
+import errno
+import os
+
+
+class RazorError(Exception):
+    """Anything an operator may meet; shown as one sentence, without a traceback."""
+
+    exit_code = 8
+    mount_errno = errno.EIO
+
+
+class CorruptImage(RazorError):
+    """Bytes on the device are not what was written: run razorfsck."""
+
+    exit_code = 4
+
+
+class DeviceFailed(RazorError):
+    """The host or its disk refused a read, a write or a flush: look at the host."""
+
+
+class NotAnImage(RazorError):
+    """There is no RAZORFS filesystem in this file or device: name another one."""
+
+    mount_errno = errno.EINVAL
+
+
+class UnsupportedFormat(RazorError):
+    """A newer version or an unknown feature: use newer razortools."""
+
+    mount_errno = errno.EINVAL
+
+
+class ImageBusy(RazorError):
+    """Another process holds the image: wait, or unmount it."""
+
+    mount_errno = errno.EBUSY
+
+
+class OutOfSpace(RazorError):
+    """The image is full: delete something, or grow it."""
+
+    mount_errno = errno.ENOSPC
+
+
+class ReadOnly(RazorError):
+    """The image was opened for reading, or turned read-only after an error."""
+
+    mount_errno = errno.EROFS
+
+
+class UsageError(RazorError):
+    """The caller asked for something that makes no sense: ask again, corrected."""
+
+    exit_code = 2
+    mount_errno = errno.EINVAL
+
+
+class PosixError(RazorError):
+    """An operation was refused by the rules of POSIX; nothing has changed."""
+
+    exit_code = 1
+
+    def __init__(self, number: int, message: str = "") -> None:
+        super().__init__(message or os.strerror(number))
+        self.mount_errno = number

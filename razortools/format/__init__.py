@@ -1,0 +1,1 @@
+"""The on-disk format: what the bytes mean. Pure: no I/O, no state."""

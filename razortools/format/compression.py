@@ -1,0 +1,100 @@
+"""Compression: zstd, lz4 and zlib behind two functions. The only module that knows these libraries.
+
+Both functions are pure and release the interpreter lock while they work, so threads may call them side by side.
+"""
+
+import threading
+import zlib
+from dataclasses import dataclass
+from enum import IntEnum
+
+import lz4.block
+import zstandard
+
+from razortools.errors import CorruptImage, UsageError
+
+
+class Algorithm(IntEnum):
+    """How stored bytes are compressed. AUTO is a policy only and never stored with data."""
+
+    NONE = 0
+    ZSTD = 1
+    LZ4 = 2
+    ZLIB = 3
+    AUTO = 255
+
+
+LEVELS = {Algorithm.ZSTD: range(-7, 20), Algorithm.ZLIB: range(1, 10)}
+USUAL_LEVEL = {Algorithm.ZSTD: 1, Algorithm.ZLIB: 6}
+
+_local = threading.local()  # zstd contexts may not be shared between threads
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What to do with new data: an algorithm, or AUTO; level 0 is the algorithm's usual one."""
+
+    algorithm: Algorithm = Algorithm.AUTO
+    level: int = 0
+
+    def __str__(self) -> str:
+        name = self.algorithm.name.lower()
+        return f"{name}:{self.level}" if self.level else name
+
+
+def parse_policy(text: str) -> Policy:
+    """Return the policy that *text* means: auto, none, zstd[:LEVEL], lz4, zlib[:LEVEL]. Raises UsageError."""
+    name, _, level = text.partition(":")
+    try:
+        algorithm = Algorithm[name.upper()]
+        policy = Policy(algorithm, int(level) if level else 0)
+    except (KeyError, ValueError):
+        raise UsageError(f"'{text}' is not a compression; choose auto, none, zstd[:LEVEL], lz4 or zlib[:LEVEL]") from None
+    if policy.level and policy.level not in LEVELS.get(algorithm, ()):
+        raise UsageError(f"'{text}': {name} takes no level {level}")
+    return policy
+
+
+def pack(raw: bytes, algorithm: Algorithm, level: int = 0) -> bytes:
+    """Return *raw* compressed with *algorithm* (not AUTO); level 0 is its usual level. Whether it shrank, the caller sees."""
+    if algorithm is Algorithm.NONE:
+        return raw
+    if algorithm is Algorithm.ZSTD:
+        return _zstd_compressor(level or USUAL_LEVEL[algorithm]).compress(raw)
+    if algorithm is Algorithm.LZ4:
+        return bytes(lz4.block.compress(raw, store_size=False))
+    return zlib.compress(raw, level or USUAL_LEVEL[Algorithm.ZLIB])
+
+
+def unpack(stored: bytes, algorithm: int, raw_bytes: int) -> bytes:
+    """Return exactly *raw_bytes* bytes. Raises CorruptImage if *stored* does not decompress to that."""
+    try:
+        if algorithm == Algorithm.NONE:
+            raw = stored
+        elif algorithm == Algorithm.ZSTD:
+            raw = _zstd_decompressor().decompress(stored, max_output_size=raw_bytes)
+        elif algorithm == Algorithm.LZ4:
+            raw = bytes(lz4.block.decompress(stored, uncompressed_size=raw_bytes)) if raw_bytes else b""
+        elif algorithm == Algorithm.ZLIB:
+            raw = zlib.decompressobj().decompress(stored, raw_bytes)
+        else:
+            raise CorruptImage(f"unknown compression algorithm {algorithm}")
+    except (zstandard.ZstdError, lz4.block.LZ4BlockError, zlib.error, ValueError, MemoryError) as broken:
+        raise CorruptImage(f"stored bytes do not decompress: {broken}") from None
+    if len(raw) != raw_bytes:
+        raise CorruptImage(f"stored bytes decompress to {len(raw)} bytes, {raw_bytes} expected")
+    return raw
+
+
+def _zstd_compressor(level: int) -> zstandard.ZstdCompressor:
+    contexts: dict[int, zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
+    if level not in contexts:
+        contexts[level] = zstandard.ZstdCompressor(level=level, write_content_size=True, write_checksum=False)
+    return contexts[level]
+
+
+def _zstd_decompressor() -> zstandard.ZstdDecompressor:
+    if not hasattr(_local, "decompressor"):
+        _local.decompressor = zstandard.ZstdDecompressor()
+    found: zstandard.ZstdDecompressor = _local.decompressor
+    return found

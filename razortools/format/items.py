@@ -1,0 +1,41 @@
+"""Items: which record each kind of key holds, and which blocks a value owns."""
+
+from razortools.errors import CorruptImage
+from razortools.format.data import DataRecord, InlineData
+from razortools.format.directory import BackLink, DirectoryEntry
+from razortools.format.inode import Inode, Orphan
+from razortools.format.keys import Kind, kind_of
+from razortools.format.name import Name
+from razortools.format.record import Record
+from razortools.format.volume import Counters
+from razortools.format.xattr import Xattr, XattrFlag
+
+ITEMS: dict[int, type[Record]] = {
+    Kind.INODE: Inode,
+    Kind.BACK_LINK: BackLink,
+    Kind.XATTR: Xattr,
+    Kind.INLINE_DATA: InlineData,
+    Kind.DATA_RECORD: DataRecord,
+    Kind.DIRECTORY_ENTRY: DirectoryEntry,
+    Kind.NAME: Name,
+    Kind.ORPHAN: Orphan,
+    Kind.COUNTERS: Counters,
+}
+
+
+def decode_item(key: bytes, value: bytes) -> Record:
+    """Return the record of an item. Raises CorruptImage for an unknown kind or a value of the wrong shape."""
+    kind = kind_of(key)
+    if kind not in ITEMS:
+        raise CorruptImage(f"item of unknown kind {kind:#04x}")
+    return ITEMS[kind].decode(value)
+
+
+def owned_record(key: bytes, value: bytes) -> DataRecord | None:
+    """Return the data record whose blocks this item owns, or None. Freeing an item's value frees these blocks."""
+    kind = key[9]
+    if kind == Kind.DATA_RECORD:
+        return DataRecord.decode(value)
+    if kind == Kind.XATTR and value[1] & XattrFlag.OUT_OF_LINE:
+        return Xattr.decode(value).out_of_line
+    return None

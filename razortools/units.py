@@ -1,0 +1,55 @@
+"""Units and identities: the number types that the whole package speaks.
+
+Indexes, counts and sizes are three different things here: ``*No`` types are indexes, ``*_count`` are counts,
+``*_bytes`` are sizes. Sizes are written by people as ``4096``, ``64K``, ``2G``, ``1T`` (powers of 1024).
+"""
+
+import re
+from typing import NewType
+
+BlockNo = NewType("BlockNo", int)  # index of a block in the image
+InodeNo = NewType("InodeNo", int)  # identity of a file, never used twice in one image
+NameId = NewType("NameId", int)  # identity of a string in the string table
+RecordNo = NewType("RecordNo", int)  # index of a data record in its file
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+TIB = 1024 * GIB
+
+NANOSECONDS = 1_000_000_000  # in a second
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtpe]?)(?:i?b)?", re.IGNORECASE)
+_SHIFT = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
+
+
+def parse_size(text: str) -> int:
+    """Return the number of bytes that *text* means: ``4096``, ``64K``, ``1.5G``. Raises ValueError if none."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"'{text}' is not a size; write it as 4096, 64K, 2G or 1T")
+    number, suffix = match.groups()
+    factor = 1 << _SHIFT[suffix.lower()]
+    return int(float(number) * factor) if "." in number else int(number) * factor
+
+
+def format_size(size_bytes: int) -> str:
+    """Return *size_bytes* for people, three digits at the most: ``512 B``, ``1.5 KiB``, ``120 MiB``."""
+    if size_bytes < KIB:
+        return f"{size_bytes} B"
+    value = float(size_bytes)
+    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        value /= KIB
+        if value < KIB:
+            return f"{value:.3g} {unit}" if value < 1000 else f"{value:.0f} {unit}"
+    return f"{value:.0f} PiB"
+
+
+def round_up(number: int, multiple: int) -> int:
+    """Return the smallest multiple of *multiple* that is not below *number*."""
+    return -(-number // multiple) * multiple
+
+
+def divide_up(number: int, divisor: int) -> int:
+    """Return how many pieces of *divisor* hold *number*."""
+    return -(-number // divisor)
