@@ -1,0 +1,16 @@
+"""Limits: how much memory the engine may use and how long work may wait."""
+
+from dataclasses import dataclass
+
+from razortools.units import MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds that hold. Bytes are bytes of memory."""
+
+    record_cache_bytes: int = 256 * MIB  # decompressed records that are clean
+    metadata_cache_bytes: int = 128 * MIB  # tree nodes
+    dirty_bytes: int = 64 * MIB  # data written but not yet compressed and placed
+    commit_interval_s: float = 5.0  # the most that a program that never syncs can lose
+    checkpoint_interval_s: float = 30.0  # bounds how much a recovery replays

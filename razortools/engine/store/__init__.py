@@ -1,0 +1,1 @@
+"""Blocks kept safe: devices, space, tree, journal, checkpoint, recovery. Knows keys and values, but no file."""

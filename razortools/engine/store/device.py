@@ -1,0 +1,280 @@
+"""Devices: where an image lies. An image file, a block device, memory, or an overlay that keeps writes in memory.
+
+Invariants: read returns exactly what was asked for or raises; after a failed flush nothing is known to be stored, so the caller
+must stop trusting the device (it never retries a flush: kernels drop dirty pages when one fails).
+"""
+
+import errno
+import fcntl
+import os
+import stat
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from razortools.errors import DeviceFailed, ImageBusy, NotAnImage, ReadOnly, UsageError
+from razortools.units import format_size
+
+PAGE_BYTES = 4096
+
+
+class Device(ABC):
+    """A row of bytes that keeps what was flushed."""
+
+    name: str
+    size_bytes: int
+    read_only: bool
+
+    @abstractmethod
+    def read(self, offset: int, length: int) -> bytes:
+        """Return *length* bytes from *offset*. Raises DeviceFailed if the device does not give them all."""
+
+    @abstractmethod
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Write all of *data* at *offset*. It may be lost until flush has returned. Raises DeviceFailed."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Return when everything written is on stable storage. Raises DeviceFailed."""
+
+    def discard(self, offset: int, length: int) -> None:  # noqa: B027  (a device may ignore the hint)
+        """Tell the device that these bytes are not needed any more. A hint: it may do nothing."""
+
+    def close(self) -> None:  # noqa: B027
+        """Release the device and its lock."""
+
+    def __enter__(self) -> "Device":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class FileDevice(Device):
+    """An image file or a block device on the host."""
+
+    def __init__(self, descriptor: int, name: str, *, read_only: bool) -> None:
+        """Take over *descriptor*, which close() will close."""
+        self.name = name
+        self.read_only = read_only
+        self._descriptor = descriptor
+        self.size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See Device."""
+        try:
+            data = os.pread(self._descriptor, length, offset)
+            while len(data) < length:
+                more = os.pread(self._descriptor, length - len(data), offset + len(data))
+                if not more:
+                    raise DeviceFailed(
+                        f"{self.name}: {length} bytes at {offset} reach behind its end at {format_size(self.size_bytes)}"
+                    )
+                data += more
+        except OSError as failed:
+            raise self._failed("read", offset, length, failed) from failed
+        return data
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """See Device."""
+        if self.read_only:
+            raise ReadOnly(f"{self.name} was opened for reading only")
+        view = memoryview(data)
+        if offset + len(view) > self.size_bytes:
+            raise DeviceFailed(f"{self.name}: a write of {len(view)} bytes at {offset} reaches behind its end")
+        try:
+            while view:
+                written = os.pwrite(self._descriptor, view, offset)
+                view = view[written:]
+                offset += written
+        except OSError as failed:
+            raise self._failed("write", offset, len(view), failed) from failed
+
+    def flush(self) -> None:
+        """See Device."""
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as failed:
+            raise self._failed("flush", 0, 0, failed) from failed
+
+    def discard(self, offset: int, length: int) -> None:
+        """Punch a hole into an image file, so that the host gets its space back."""
+        if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            _punch_hole(self._descriptor, offset, length)
+
+    def close(self) -> None:
+        """See Device."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _failed(self, verb: str, offset: int, length: int, failed: OSError) -> DeviceFailed:
+        where = f" of {length} bytes at {offset}" if length else ""
+        advice = "free space on the host" if failed.errno == errno.ENOSPC else "check the host's disk and its log"
+        return DeviceFailed(f"{self.name}: {verb}{where} failed: {failed.strerror}; {advice}")
+
+
+class PagedDevice(Device):
+    """A device whose written pages are kept in memory; what was never written comes from below."""
+
+    def __init__(self, name: str, size_bytes: int) -> None:
+        """Make a device of *size_bytes* that holds nothing yet."""
+        self.name = name
+        self.size_bytes = size_bytes
+        self.read_only = False
+        self._pages: dict[int, bytearray] = {}
+
+    def _below(self, offset: int, length: int) -> bytes:
+        """Return the bytes under the pages."""
+        return bytes(length)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See Device."""
+        if offset < 0 or offset + length > self.size_bytes:
+            raise DeviceFailed(f"{self.name}: {length} bytes at {offset} reach behind its end at {self.size_bytes}")
+        first, last = offset // PAGE_BYTES, (offset + length - 1) // PAGE_BYTES
+        if not any(number in self._pages for number in range(first, last + 1)):
+            return self._below(offset, length)
+        data = bytearray(self._below(offset, length))
+        for number in range(first, last + 1):
+            page = self._pages.get(number)
+            if page is not None:
+                start = max(offset, number * PAGE_BYTES)
+                end = min(offset + length, (number + 1) * PAGE_BYTES)
+                data[start - offset : end - offset] = page[start - number * PAGE_BYTES : end - number * PAGE_BYTES]
+        return bytes(data)
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """See Device."""
+        view = memoryview(data)
+        if offset < 0 or offset + len(view) > self.size_bytes:
+            raise DeviceFailed(f"{self.name}: a write of {len(view)} bytes at {offset} reaches behind its end")
+        while view:
+            number, start = divmod(offset, PAGE_BYTES)
+            count = min(PAGE_BYTES - start, len(view))
+            if number not in self._pages:
+                base = number * PAGE_BYTES
+                known = min(PAGE_BYTES, self.size_bytes - base)
+                self._pages[number] = bytearray(self._below(base, known).ljust(PAGE_BYTES, b"\0"))
+            self._pages[number][start : start + count] = view[:count]
+            view = view[count:]
+            offset += count
+
+    def flush(self) -> None:
+        """See Device: memory is as stable as it gets here."""
+
+    @property
+    def written_bytes(self) -> int:
+        """Bytes of memory that the pages take."""
+        return len(self._pages) * PAGE_BYTES
+
+
+class MemoryDevice(PagedDevice):
+    """A device in memory, all zeros at first. Sparse: only what was written takes memory."""
+
+    def __init__(self, size_bytes: int) -> None:
+        """Make a device of *size_bytes*."""
+        super().__init__("memory", size_bytes)
+
+
+class OverlayDevice(PagedDevice):
+    """A device over another one: reads show what was written here, the one below is never changed."""
+
+    def __init__(self, base: Device) -> None:
+        """Lay the overlay over *base*, which close() closes too."""
+        super().__init__(base.name, base.size_bytes)
+        self.base = base
+
+    def _below(self, offset: int, length: int) -> bytes:
+        return self.base.read(offset, length)
+
+    def close(self) -> None:
+        """See Device."""
+        self.base.close()
+
+
+def open_image(path: str | os.PathLike[str], *, writable: bool, lock: bool = True) -> FileDevice:
+    """Open the image file or block device at *path*.
+
+    A writer holds it exclusively, readers share it; *lock* False looks at an image that is in use. Raises NotAnImage, ImageBusy
+    (with the holder's pid) or DeviceFailed, each with one sentence for the operator.
+    """
+    name = os.fspath(path)
+    try:
+        descriptor = os.open(name, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise NotAnImage(f"{name}: no such file or device; make an image with mkfs.razorfs") from None
+    except PermissionError:
+        verb = "write" if writable else "read"
+        raise DeviceFailed(f"{name}: no permission to {verb} it; run as its owner or as root") from None
+    except IsADirectoryError:
+        raise NotAnImage(f"{name}: is a directory, not an image") from None
+    except OSError as failed:
+        if failed.errno == errno.EROFS:
+            raise ReadOnly(f"{name}: lies on a read-only filesystem; open it read-only") from None
+        raise DeviceFailed(f"{name}: cannot be opened: {failed.strerror}") from failed
+    try:
+        _judge(descriptor, name)
+        if lock:
+            _lock(descriptor, name, exclusive=writable)
+        return FileDevice(descriptor, name, read_only=not writable)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def create_image(path: str | os.PathLike[str], size_bytes: int) -> FileDevice:
+    """Create a sparse image file of *size_bytes* at *path*, which must not exist, and open it for writing, locked."""
+    name = os.fspath(path)
+    try:
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise UsageError(f"{name}: exists already") from None
+    except OSError as failed:
+        raise DeviceFailed(f"{name}: cannot be created: {failed.strerror}") from failed
+    try:
+        _lock(descriptor, name, exclusive=True)
+        os.ftruncate(descriptor, size_bytes)
+        return FileDevice(descriptor, name, read_only=False)
+    except OSError as failed:
+        os.close(descriptor)
+        Path(name).unlink()
+        raise DeviceFailed(f"{name}: the host refuses a file of {format_size(size_bytes)}: {failed.strerror}") from failed
+
+
+def _judge(descriptor: int, name: str) -> None:
+    """Raise NotAnImage for what can never be an image."""
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISBLK(mode):
+        raise NotAnImage(f"{name}: is neither a file nor a block device")
+
+
+def _lock(descriptor: int, name: str, *, exclusive: bool) -> None:
+    """Take the image's advisory lock. Raises ImageBusy if somebody else has it."""
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except OSError as refused:
+        if refused.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise DeviceFailed(f"{name}: cannot be locked: {refused.strerror}") from refused
+        holders = lock_holders(descriptor)
+        who = "pid " + ", ".join(map(str, holders)) if holders else "another process"
+        raise ImageBusy(f"{name}: is in use by {who}; unmount it or wait until that is done") from None
+
+
+def lock_holders(descriptor: int) -> list[int]:
+    """Return the pids that hold a lock on the open file, as /proc/locks tells; empty if it does not."""
+    status = os.fstat(descriptor)
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    try:
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []
+    fields = [line.split() for line in lines if "->" not in line]
+    return sorted({int(part[4]) for part in fields if len(part) > 5 and part[5] == place and int(part[4]) > 0})
+
+
+def _punch_hole(descriptor: int, offset: int, length: int) -> None:
+    """fallocate(PUNCH_HOLE | KEEP_SIZE) through libc; Python has only posix_fallocate. Failure costs nothing but space."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fallocate(descriptor, 0x01 | 0x02, ctypes.c_long(offset), ctypes.c_long(length))

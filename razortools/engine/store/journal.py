@@ -1,0 +1,257 @@
+"""The journal: a ring of transactions between the last checkpoint and now.
+
+A transaction is written with one write (two where the ring ends) and one flush. Replay believes a transaction if all its entries verify, their
+sequence numbers follow on without a gap and its commit entry agrees with them. What does not verify is a tear if it was never acknowledged,
+and damage if a later transaction tells that it had been flushed. Invariant: [tail, head) holds what the last checkpoint does not contain.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import crc32c
+
+from razortools.engine.store.device import Device
+from razortools.engine.store.transaction import Transaction
+from razortools.errors import CorruptImage
+from razortools.format.geometry import Geometry
+from razortools.format.journal import (
+    COMMIT_BYTES,
+    ENTRY_HEAD_BYTES,
+    JOURNAL_MAGIC,
+    EntryFlag,
+    JournalCommit,
+    JournalEntry,
+    Operation,
+)
+from razortools.format.keys import KEY_BYTES, LOWEST_KEY
+from razortools.units import round_up
+
+_HEAD = JournalEntry.STRUCT
+_CHECKED_FROM = len(JOURNAL_MAGIC) + 4
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedEntry:
+    """One entry as found in the journal. *undo*, *redo* None: the key was, is absent."""
+
+    head: JournalEntry
+    undo: bytes | None
+    redo: bytes | None
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedTransaction:
+    """A complete transaction as found in the journal."""
+
+    number: int
+    position: int
+    entries: tuple[LoggedEntry, ...]  # without the commit entry
+    commit: JournalCommit
+    last_sequence: int  # of the commit entry
+
+
+@dataclass(frozen=True, slots=True)
+class JournalScan:
+    """What a walk through the journal found."""
+
+    transactions: tuple[LoggedTransaction, ...]
+    head: int  # where the next transaction goes
+    next_sequence: int
+    flushed_sequence: int  # known to have been on stable storage
+    stopped: str  # why the walk ended
+    damage: str  # not empty: something that had been flushed does not verify
+
+
+class Journal:
+    """Writer of the ring. One owner: the store."""
+
+    def __init__(self, device: Device, geometry: Geometry, seed: int, tail: int, sequence: int) -> None:
+        """Open an empty journal whose next entry goes to position *tail* with number *sequence*; *seed*: see journal_seed."""
+        self.device = device
+        self.seed = seed
+        self.block_bytes = geometry.block_bytes
+        self.start_bytes = geometry.journal_start * geometry.block_bytes
+        self.ring_bytes = geometry.journal_bytes
+        self.tail = tail
+        self.head = tail
+        self.tail_sequence = sequence
+        self.next_sequence = sequence
+        self.flushed_sequence = sequence - 1
+        self.commits = 0
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes between tail and head."""
+        return self.head - self.tail
+
+    def encode(self, transaction: Transaction, now_ns: int) -> bytes:
+        """Return the bytes of *transaction*, padded to whole blocks, and count its sequence numbers as used."""
+        parts: list[bytes] = []
+        first = sequence = self.next_sequence
+        number = transaction.number
+        for key, change in transaction.effective():
+            undo, redo = change.undo, change.redo
+            flags = (EntryFlag.HAS_UNDO if undo is not None else 0) | (EntryFlag.HAS_REDO if redo is not None else 0)
+            undo, redo = undo or b"", redo or b""
+            head = _HEAD.pack(
+                number, sequence, change.inode, change.operation, flags, 0, len(undo), len(redo), key
+            )
+            self._seal(parts, head + undo + redo)
+            sequence += 1
+        body_bytes = sum(map(len, parts))
+        total = round_up(body_bytes + COMMIT_BYTES, self.block_bytes)
+        commit = JournalCommit(self.flushed_sequence, first, now_ns, total).encode()
+        head = _HEAD.pack(number, sequence, 0, Operation.COMMIT, EntryFlag.HAS_REDO, 0, 0, len(commit), LOWEST_KEY)
+        self._seal(parts, head + commit)
+        parts.append(bytes(total - body_bytes - COMMIT_BYTES))
+        self.next_sequence = sequence + 1
+        return b"".join(parts)
+
+    def fits(self, length: int) -> bool:
+        """Return whether *length* more bytes fit into the ring."""
+        return self.used_bytes + length <= self.ring_bytes
+
+    def place(self, length: int) -> int:
+        """Take *length* bytes at the head; return their position."""
+        assert self.fits(length)
+        position = self.head
+        self.head += length
+        self.commits += 1
+        return position
+
+    def write(self, position: int, data: bytes) -> None:
+        """Write *data* at *position* of the ring. It is durable after the device's next flush. May run in a thread."""
+        offset = position % self.ring_bytes
+        first = min(len(data), self.ring_bytes - offset)
+        self.device.write(self.start_bytes + offset, memoryview(data)[:first])
+        if first < len(data):
+            self.device.write(self.start_bytes, memoryview(data)[first:])
+
+    def note_flushed(self, sequence: int) -> None:
+        """Everything up to the entry *sequence* is on stable storage."""
+        self.flushed_sequence = max(self.flushed_sequence, sequence)
+
+    def release_until(self, position: int, sequence: int) -> None:
+        """A stable checkpoint contains everything before *position*."""
+        self.tail = position
+        self.tail_sequence = sequence
+
+    def _seal(self, parts: list[bytes], body: bytes) -> None:
+        parts.append(JOURNAL_MAGIC + crc32c.crc32c(body, self.seed).to_bytes(4, "little") + body)
+
+
+def journal_seed(uuid: bytes) -> int:
+    """Return the value that the checksums of the journal of filesystem *uuid* start from.
+
+    An earlier filesystem on the same device may have left entries with the sequence numbers that replay expects.
+    """
+    return int(crc32c.crc32c(uuid))
+
+
+class JournalReader:
+    """Walks the ring as it lies on the device. It changes nothing."""
+
+    def __init__(self, device: Device, geometry: Geometry, seed: int) -> None:
+        """Read the journal of *geometry* on *device*; *seed*: see journal_seed."""
+        self.device = device
+        self.seed = seed
+        self.block_bytes = geometry.block_bytes
+        self.start_bytes = geometry.journal_start * geometry.block_bytes
+        self.ring_bytes = geometry.journal_bytes
+
+    def scan(self, tail: int, sequence: int) -> JournalScan:
+        """Walk from *tail*, where the entry *sequence* is expected, to the end; tell a tear from damage."""
+        found: list[LoggedTransaction] = []
+        position, flushed = tail, sequence - 1
+        stopped = "the ring is full"
+        while position - tail < self.ring_bytes:
+            try:
+                transaction = self._transaction(position, sequence, self.ring_bytes - (position - tail))
+            except CorruptImage as end:
+                stopped = str(end)
+                break
+            found.append(transaction)
+            flushed = max(flushed, transaction.commit.flushed_sequence)
+            position += transaction.commit.total_bytes
+            sequence = transaction.last_sequence + 1
+        damage = self._damage(position, tail, sequence)
+        return JournalScan(tuple(found), position, sequence, flushed, stopped, damage)
+
+    def _transaction(self, position: int, sequence: int, room: int) -> LoggedTransaction:
+        """Return the transaction at *position*. Raises CorruptImage if there is no complete one."""
+        first, start = sequence, position
+        number = -1
+        entries: list[LoggedEntry] = []
+        while True:
+            entry = self._entry(position, room - (position - start))
+            head = entry.head
+            if head.sequence != sequence or (number not in (-1, head.transaction)):
+                raise CorruptImage(f"journal position {position}: entry {head.sequence} found, {sequence} expected")
+            number = head.transaction
+            position += ENTRY_HEAD_BYTES + head.undo_bytes + head.redo_bytes
+            if head.operation == Operation.COMMIT:
+                commit = JournalCommit.decode(entry.redo or b"")
+                total = round_up(position - start, self.block_bytes)
+                if commit.first_sequence != first or commit.total_bytes != total or total > room:
+                    raise CorruptImage(f"journal position {position}: the commit entry does not fit its transaction")
+                return LoggedTransaction(number, start, tuple(entries), commit, sequence)
+            entries.append(entry)
+            sequence += 1
+
+    def _entry(self, position: int, room: int) -> LoggedEntry:
+        if room < ENTRY_HEAD_BYTES:
+            raise CorruptImage(f"journal position {position}: the ring ends within an entry")
+        raw = self.read(position, ENTRY_HEAD_BYTES)
+        if raw[:4] != JOURNAL_MAGIC:
+            raise CorruptImage(f"journal position {position}: no entry")
+        head = JournalEntry(*_HEAD.unpack_from(raw, _CHECKED_FROM))
+        size = head.undo_bytes + head.redo_bytes
+        if size > room - ENTRY_HEAD_BYTES:
+            raise CorruptImage(f"journal position {position}: an entry of {size} bytes does not fit")
+        values = self.read(position + ENTRY_HEAD_BYTES, size)
+        if crc32c.crc32c(values, crc32c.crc32c(raw[_CHECKED_FROM:], self.seed)) != int.from_bytes(raw[4:8], "little"):
+            raise CorruptImage(f"journal position {position}: wrong checksum")
+        undo = values[: head.undo_bytes] if head.flags & EntryFlag.HAS_UNDO else None
+        redo = values[head.undo_bytes :] if head.flags & EntryFlag.HAS_REDO else None
+        return LoggedEntry(head, undo, redo, position)
+
+    def read(self, position: int, length: int) -> bytes:
+        """Return *length* bytes of the ring from *position*."""
+        offset = position % self.ring_bytes
+        first = min(length, self.ring_bytes - offset)
+        data = self.device.read(self.start_bytes + offset, first)
+        return data if first == length else data + self.device.read(self.start_bytes, length - first)
+
+    def _damage(self, stop: int, tail: int, sequence: int) -> str:
+        """Look behind *stop* for a transaction that proves that the entry *sequence* had been flushed."""
+        for position in self._entry_starts(stop, tail):
+            try:
+                later = self._entry(position, self.ring_bytes)
+                if later.head.sequence <= sequence:
+                    continue
+                proof = self._transaction(position, later.head.sequence, self.ring_bytes)
+            except CorruptImage:
+                continue
+            if proof.commit.flushed_sequence >= sequence:
+                return (
+                    f"journal entry {sequence} at position {stop} does not verify, but transaction {proof.number} "
+                    f"was written after it had been flushed"
+                )
+        return ""
+
+    def _entry_starts(self, stop: int, tail: int) -> Iterator[int]:
+        """Yield the block boundaries from *stop* to the end of the ring at which an entry may start."""
+        chunk_bytes = 256 * self.block_bytes
+        position = stop
+        end = tail + self.ring_bytes
+        while position < end:
+            length = min(chunk_bytes, end - position)
+            data = self.read(position, length)
+            for at in range(0, length, self.block_bytes):
+                if data[at : at + 4] == JOURNAL_MAGIC:
+                    yield position + at
+            position += length
+
+
+assert KEY_BYTES == len(LOWEST_KEY)

@@ -1,0 +1,246 @@
+"""Nodes: read, verified against their parent's pointer, healed from their mirror, kept in bounded memory.
+
+A leaf stays packed as it came from the device until it is changed or used often; lookups search the packed keys. Invariants: a node in
+memory was verified when it was read; the nodes above a node in memory are in memory; the nodes above a dirty node are dirty; a dirty node
+is never dropped; nodes are only dropped between operations.
+"""
+
+from razortools.engine.store.device import Device
+from razortools.errors import CorruptImage, DeviceFailed
+from razortools.format.geometry import Geometry
+from razortools.format.keys import HIGHEST_KEY, KEY_BYTES, LOWEST_KEY
+from razortools.format.node import (
+    CHILD_BYTES,
+    NODE_HEADER_BYTES,
+    VALUE_END_BYTES,
+    ChildPointer,
+    NodeHeader,
+    decode_header,
+    decode_items,
+    node_checksum,
+)
+
+UNPACK_AFTER = 4  # lookups in a packed leaf: unpacking costs as much as about ten of them
+UNPACKED_ITEM_BYTES = 150  # what Python's objects add to each item of an unpacked leaf, and each child of an inner node
+_NODE_OBJECT_BYTES = 300
+
+
+class Ref:
+    """Where a node lies on the device, and the node itself while it is in memory. Address 0: not written yet."""
+
+    __slots__ = ("address", "crc32c", "generation", "mirror", "node")
+
+    def __init__(self, address: int, mirror: int, generation: int, checksum: int, node: "Node | None" = None) -> None:
+        self.address = address
+        self.mirror = mirror
+        self.generation = generation
+        self.crc32c = checksum
+        self.node = node
+
+    def pointer(self) -> ChildPointer:
+        """Return what a parent stores of it."""
+        return ChildPointer(self.address, self.mirror, self.generation, self.crc32c)
+
+
+class Node:
+    """A node in memory. A leaf has keys and values, or *raw* while packed; an inner node has keys and *children*."""
+
+    __slots__ = ("children", "count", "dirty", "high", "hot", "keys", "level", "low", "raw", "used", "uses", "values")
+
+    def __init__(self, level: int, low: bytes, high: bytes) -> None:
+        self.level = level
+        self.low = low
+        self.high = high
+        self.keys: list[bytes] = []
+        self.values: list[bytes] = []
+        self.children: list[Ref] = []
+        self.raw: bytes | None = None
+        self.count = 0  # items of a packed leaf
+        self.used = 0  # bytes of items with their overhead, as the split rule counts them
+        self.dirty = False
+        self.hot = True
+        self.uses = 0
+
+    def search_packed(self, key: bytes) -> int:
+        """Return the index of the first key of the packed leaf that is not below *key*."""
+        raw = self.raw
+        assert raw is not None
+        low, high = 0, self.count
+        while low < high:
+            middle = (low + high) >> 1
+            at = NODE_HEADER_BYTES + middle * KEY_BYTES
+            if raw[at : at + KEY_BYTES] < key:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def packed_item(self, index: int) -> tuple[bytes, bytes]:
+        """Return (key, value) of one item of the packed leaf."""
+        raw = self.raw
+        assert raw is not None
+        at = NODE_HEADER_BYTES + index * KEY_BYTES
+        ends = NODE_HEADER_BYTES + self.count * KEY_BYTES
+        place = ends + index * VALUE_END_BYTES
+        first = ends + self.count * VALUE_END_BYTES
+        end = raw[place] | raw[place + 1] << 8
+        start = raw[place - 2] | raw[place - 1] << 8 if index else 0
+        return raw[at : at + KEY_BYTES], raw[first + start : first + end]
+
+    def get_packed(self, key: bytes) -> bytes | None:
+        """Return the value of *key* in the packed leaf, or None."""
+        index = self.search_packed(key)
+        if index == self.count:
+            return None
+        found, value = self.packed_item(index)
+        return value if found == key else None
+
+
+class NotResident(Exception):
+    """A node that an operation needs is not in memory: load() it, then run the operation again."""
+
+    def __init__(self, ref: Ref, level: int) -> None:
+        super().__init__(f"node at block {ref.address}")
+        self.ref = ref
+        self.level = level
+
+
+class Nodes:
+    """The cache of nodes, and the only reader of them."""
+
+    def __init__(self, device: Device, geometry: Geometry, tag: int, limit_bytes: int) -> None:
+        """Make an empty cache of *limit_bytes* for the filesystem with *tag*."""
+        self.device = device
+        self.geometry = geometry
+        self.tag = tag
+        self.limit_bytes = limit_bytes
+        self.cached_bytes = 0
+        self.blocking = True  # False: raise NotResident instead of waiting for the device
+        self.keep_all = False  # while a checkpoint is on its way to the device
+        self.healed = 0
+        self.misses = 0
+        self.events: list[str] = []  # healed and damaged nodes, for whoever keeps a log; bounded
+        self._resident: dict[Ref, None] = {}
+
+    def load(self, ref: Ref, level: int) -> Node:
+        """Return the node of *ref*, read and verified. Raises CorruptImage if no copy is good, DeviceFailed."""
+        if ref.node is not None:
+            return ref.node
+        raw, header = self._read(ref, level)
+        node = Node(level, header.low, header.high)
+        node.used = header.used_bytes + header.item_count * (KEY_BYTES + VALUE_END_BYTES)
+        if level:
+            node.keys, values = decode_items(raw, header)
+            node.children = [Ref(*ChildPointer.STRUCT.unpack(value)) for value in values]
+            if not node.children:
+                raise CorruptImage(f"node at block {ref.address}: an inner node without children; run razorfsck")
+        else:
+            node.raw = raw
+            node.count = header.item_count
+        self.misses += 1
+        self.adopt(ref, node)
+        return node
+
+    def adopt(self, ref: Ref, node: Node) -> None:
+        """Take *node* into the cache as what *ref* points to."""
+        ref.node = node
+        self._resident[ref] = None
+        self.cached_bytes += self.cost(node)
+
+    def drop(self, ref: Ref) -> None:
+        """Forget the node of *ref*, which the tree does not use any more."""
+        if ref.node is not None:
+            self.cached_bytes -= self.cost(ref.node)
+            self._resident.pop(ref, None)
+            ref.node = None
+
+    def unpack(self, node: Node) -> None:
+        """Turn a packed leaf into lists."""
+        assert node.raw is not None
+        self.cached_bytes -= self.cost(node)
+        header = decode_header(node.raw)
+        node.keys, node.values = decode_items(node.raw, header)
+        node.raw = None
+        self.cached_bytes += self.cost(node)
+
+    def cost(self, node: Node) -> int:
+        """Return the bytes of memory that *node* is counted with: what a full node of its kind takes."""
+        if node.raw is not None:
+            return self.geometry.node_bytes + _NODE_OBJECT_BYTES
+        if node.level:
+            return self.geometry.node_bytes + self.geometry.node_bytes // CHILD_BYTES * UNPACKED_ITEM_BYTES
+        return self.geometry.node_bytes + self.geometry.node_bytes // 80 * UNPACKED_ITEM_BYTES
+
+    def shrink(self) -> None:
+        """Drop nodes that were not used lately until the limit holds. Only between operations."""
+        attempts = 0 if self.keep_all else 2 * len(self._resident)
+        while self.cached_bytes > self.limit_bytes and attempts:
+            attempts -= 1
+            ref = next(iter(self._resident))
+            node = ref.node
+            assert node is not None
+            del self._resident[ref]
+            if node.dirty or node.hot or any(child.node for child in node.children):
+                node.hot = False
+                self._resident[ref] = None
+            else:
+                self.cached_bytes -= self.cost(node)
+                ref.node = None
+
+    def _read(self, ref: Ref, level: int) -> tuple[bytes, NodeHeader]:
+        """Return the first good copy; what was read before it and is bad is written anew."""
+        reasons: list[str] = []
+        bad: list[int] = []
+        for address in (ref.address, ref.mirror):
+            if not address:
+                continue
+            try:
+                raw = self.device.read(address * self.geometry.block_bytes, self.geometry.node_bytes)
+                header = judge_node(raw, ref.pointer(), level, self.tag)
+            except (CorruptImage, DeviceFailed) as broken:
+                reasons.append(f"block {address}: {broken}")
+                bad.append(address)
+                continue
+            for damaged in bad:
+                self._heal(damaged, raw, reasons[0])
+            return raw, header
+        raise CorruptImage(
+            f"{self.device.name}: metadata is damaged and no good copy is left ({'; '.join(reasons)}); "
+            f"unmount and run razorfsck --repair {self.device.name}"
+        )
+
+    def _heal(self, address: int, raw: bytes, reason: str) -> None:
+        self.healed += 1
+        outcome = "read from its mirror"
+        if not self.device.read_only:
+            try:
+                self.device.write(address * self.geometry.block_bytes, raw)
+                outcome = "rewritten from its mirror"
+            except DeviceFailed as failed:
+                outcome = f"read from its mirror, but not rewritten: {failed}"
+        if len(self.events) < 1000:
+            self.events.append(f"node at {reason}: {outcome}")
+
+
+def judge_node(raw: bytes, pointer: ChildPointer, level: int, tag: int) -> NodeHeader:
+    """Return the header of *raw* if it is the node that *pointer* means. Raises CorruptImage otherwise."""
+    checksum = node_checksum(raw)
+    if checksum != pointer.crc32c:
+        raise CorruptImage(f"checksum {checksum:#010x}, expected {pointer.crc32c:#010x}")
+    header = decode_header(raw)
+    if int.from_bytes(raw[4:8], "little") != checksum:
+        raise CorruptImage(f"the checksum in its head is {raw[4:8].hex()}, expected {checksum:#010x}")
+    if (header.address, header.mirror, header.generation) != (pointer.address, pointer.mirror, pointer.generation):
+        raise CorruptImage(f"it is the node of block {header.address}, generation {header.generation}")
+    if header.level != level or header.tag != tag:
+        raise CorruptImage(f"level {header.level} and tag {header.tag:#x}, expected {level} and {tag:#x}")
+    return header
+
+
+def new_root(nodes: Nodes) -> Ref:
+    """Return an empty tree: one dirty leaf that spans all keys."""
+    root = Node(0, LOWEST_KEY, HIGHEST_KEY)
+    root.dirty = True
+    ref = Ref(0, 0, 0, 0)
+    nodes.adopt(ref, root)
+    return ref

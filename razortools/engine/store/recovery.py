@@ -1,0 +1,111 @@
+"""Recovery: from the newest superblock and the journal to the state of the last complete transaction.
+
+It changes memory only; the first checkpoint afterwards makes it lasting. So it may be cut off anywhere and starts over, with the same result.
+"""
+
+from dataclasses import dataclass
+
+from razortools.engine.store import superblocks
+from razortools.engine.store.device import Device, OverlayDevice
+from razortools.engine.store.journal import JournalReader, JournalScan, LoggedTransaction, journal_seed
+from razortools.engine.store.store import METADATA_CACHE_BYTES, Store
+from razortools.engine.store.transaction import Transaction
+from razortools.errors import CorruptImage, DeviceFailed
+from razortools.format.data import Run
+from razortools.format.geometry import geometry_of
+from razortools.format.items import owned_record
+from razortools.format.journal import ENTRY_HEAD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What recovery did."""
+
+    transactions: int  # replayed
+    entries: int
+    discarded: int  # complete in the journal, but their data never arrived: they were never acknowledged
+    stopped: str  # why the walk through the journal ended
+
+
+def open_store(
+    device: Device, *, replay: bool = True, metadata_cache_bytes: int = METADATA_CACHE_BYTES
+) -> tuple[Store, Recovered]:
+    """Open the image on *device*. A device that is read-only is replayed into an overlay in memory and never written.
+
+    *replay* False looks at the last checkpoint only (device must be read-only). Raises NotAnImage, CorruptImage,
+    UnsupportedFormat, DeviceFailed.
+    """
+    superblock = superblocks.newest(device)
+    reader = JournalReader(device, geometry_of(superblock), journal_seed(superblock.uuid))
+    scan = reader.scan(superblock.journal_tail, superblock.journal_sequence)
+    if scan.damage and replay:
+        raise CorruptImage(f"{device.name}: {scan.damage}; run razorfsck {device.name}")
+    if not replay or (device.read_only and not scan.transactions):
+        store = Store(device, superblock, metadata_cache_bytes=metadata_cache_bytes)
+        store.maps.load(superblock)
+        return store, Recovered(0, 0, 0, scan.stopped)
+    overlay = OverlayDevice(device) if device.read_only else device
+    store = Store(overlay, superblock, metadata_cache_bytes=metadata_cache_bytes)
+    store.maps.load(superblock)
+    recovered = _replay(store, scan)
+    if overlay is not device:
+        store.checkpoint(superblock.written_at_ns)
+        store.read_only = overlay.read_only = True
+    return store, recovered
+
+
+def _replay(store: Store, scan: JournalScan) -> Recovered:
+    """Apply the transactions of *scan* whose data arrived."""
+    believed: list[LoggedTransaction] = []
+    for transaction in scan.transactions:
+        if transaction.last_sequence > scan.flushed_sequence and not _data_arrived(store, transaction):
+            break
+        believed.append(transaction)
+    # All blocks that any of them names are taken first, so that no node is given a place that a later one needs.
+    freed = [_take_blocks(store, transaction) for transaction in believed]
+    for transaction, runs in zip(believed, freed, strict=True):
+        for entry in transaction.entries:
+            if entry.redo is None:
+                store.tree.delete(entry.head.key)
+            else:
+                store.tree.put(entry.head.key, entry.redo)
+            if not store.pool.reserve(store.tree.dirty_count + store.tree.height() + 1):
+                raise CorruptImage(f"{store.device.name}: recovery finds no room for the tree; run razorfsck")
+        store.maps.free_later(runs)
+    if believed:
+        store.transaction = Transaction(believed[-1].number + 1)
+    store.journal.head = store.journal.tail + sum(transaction.commit.total_bytes for transaction in believed)
+    # What a torn transaction left in the ring must never follow on what is written from now on: skip its numbers.
+    store.journal.next_sequence = scan.next_sequence + store.journal.ring_bytes // ENTRY_HEAD_BYTES + 1
+    entries = sum(len(transaction.entries) for transaction in believed)
+    return Recovered(len(believed), entries, len(scan.transactions) - len(believed), scan.stopped)
+
+
+def _data_arrived(store: Store, transaction: LoggedTransaction) -> bool:
+    """Return whether all data that *transaction* names verifies. One flush served both, so it may not have arrived."""
+    for entry in transaction.entries:
+        record = owned_record(entry.head.key, entry.redo) if entry.redo is not None else None
+        if record is None:
+            continue
+        try:
+            store.read_record(record)
+        except (CorruptImage, DeviceFailed):
+            return False
+    return True
+
+
+def _take_blocks(store: Store, transaction: LoggedTransaction) -> list[Run]:
+    """Mark the blocks that *transaction* took as used; return the runs that it let go."""
+    freed: list[Run] = []
+    for entry in transaction.entries:
+        key = entry.head.key
+        old = owned_record(key, entry.undo) if entry.undo is not None else None
+        new = owned_record(key, entry.redo) if entry.redo is not None else None
+        if old is not None and new is not None and (old.address, old.more) == (new.address, new.more):
+            continue
+        if new is not None:
+            for start, count in new.runs(store.block_bytes):
+                store.maps.mark_used(start, count)
+        if old is not None:
+            freed += old.runs(store.block_bytes)
+    return freed

@@ -1,0 +1,380 @@
+"""The store: one transactional map of items, and the blocks that items own, kept safe on a device.
+
+It puts the parts of this package together: space maps, node pool, nodes, tree, running transaction, journal. It knows no file. Invariants:
+items change only inside an operation, and an operation changes all or nothing; room for everything that a commit and a checkpoint will write
+was taken before the operation started; after a failed write or flush the store is read-only, because nobody knows what the device holds.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import crc32c
+
+from razortools.engine.store import checkpoint as checkpoints
+from razortools.engine.store.checkpoint import CheckpointPlan
+from razortools.engine.store.device import Device
+from razortools.engine.store.journal import Journal, journal_seed
+from razortools.engine.store.nodepool import NodePool
+from razortools.engine.store.nodes import Nodes, Ref, new_root
+from razortools.engine.store.spacemaps import SpaceMaps
+from razortools.engine.store.transaction import RunningOperation, Transaction
+from razortools.engine.store.tree import Tree
+from razortools.errors import CorruptImage, DeviceFailed, ReadOnly
+from razortools.format.data import DataRecord, Run
+from razortools.format.geometry import geometry_of
+from razortools.format.items import owned_record
+from razortools.format.journal import ENTRY_HEAD_BYTES, Operation
+from razortools.format.keys import Kind
+from razortools.format.superblock import Superblock
+from razortools.units import MIB, BlockNo
+
+KEYS_PER_OPERATION_MAX = 13  # rename over a file: entries, back links, names, four inodes, an orphan, counters
+METADATA_CACHE_BYTES = 128 * MIB
+_OWNING = frozenset((Kind.DATA_RECORD, Kind.XATTR))
+_WIPE_CHUNK_BYTES = 1 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenCommit:
+    """A transaction that nothing is added to any more, encoded, on its way to the journal."""
+
+    number: int
+    position: int
+    data: bytes
+    last_sequence: int
+
+
+class Store:
+    """Items and blocks of one image. One owner: the engine's volume (or a check, which only reads)."""
+
+    def __init__(self, device: Device, superblock: Superblock, *, metadata_cache_bytes: int = METADATA_CACHE_BYTES) -> None:
+        """Lay out the parts over *device*. Use format() or recovery.open_store, which fill them."""
+        self.device = device
+        self.superblock = superblock
+        self.geometry = geometry_of(superblock)
+        self.block_bytes = superblock.block_bytes
+        self.read_only = device.read_only
+        self.failure = ""  # why the store turned read-only by itself
+        self.maps = SpaceMaps(device, self.geometry)
+        self.pool = NodePool(self.maps, self.geometry, superblock.metadata_copies)
+        tag = int.from_bytes(superblock.uuid[:8], "little")
+        self.nodes = Nodes(device, self.geometry, tag, metadata_cache_bytes)
+        root = Ref(*type(superblock.root)._FLATTEN(superblock.root))
+        self.tree = Tree(self.nodes, root, superblock.root_level, self._release_node)
+        self.tree.node_count = superblock.node_count
+        seed = journal_seed(superblock.uuid)
+        self.journal = Journal(device, self.geometry, seed, superblock.journal_tail, superblock.journal_sequence)
+        self.transaction = Transaction(superblock.transaction + 1)
+        self.running = RunningOperation()
+        self.get: Callable[[bytes], bytes | None] = self.tree.get
+        self.items: Callable[[bytes, bytes], Iterator[tuple[bytes, bytes]]] = self.tree.items
+        self.last: Callable[[bytes, bytes], tuple[bytes, bytes] | None] = self.tree.last
+
+    @classmethod
+    def format(cls, device: Device, superblock: Superblock) -> "Store":
+        """Return the store of a new, empty filesystem with the values of *superblock*.
+
+        Nothing points to it until the first checkpoint. The journal's place is wiped; the root and the space map of
+        *superblock* are ignored.
+        """
+        store = cls(device, superblock)
+        start = store.geometry.journal_start * store.block_bytes
+        _wipe(device, start, store.geometry.journal_bytes)
+        for offset in (0, superblock.block_bytes):
+            _wipe(device, offset, superblock.block_bytes)
+        store.maps.active = 1
+        store.tree.root = new_root(store.nodes)
+        store.tree.root_level = 0
+        store.tree.dirty_count = store.tree.node_count = 1
+        return store
+
+    @property
+    def generation(self) -> int:
+        """Generation that the next checkpoint will have: birth of what is written now."""
+        return self.superblock.generation + 1
+
+    # Room
+
+    def operation_nodes_max(self) -> int:
+        """Return the most nodes that one operation can make dirty, splits included."""
+        height = self.tree.height()
+        clean = max(self.tree.node_count - self.tree.dirty_count, 0)
+        return min(KEYS_PER_OPERATION_MAX * height + 4, clean + 6 + height)
+
+    def has_room(self, blocks: int, nodes: int, journal_bytes: int, *, deleting: bool) -> bool:
+        """Return whether an operation may start: *blocks* of data, *nodes* and *journal_bytes* are promised to others already.
+
+        Deleting may use the reserve that everybody else leaves alone. Takes what the nodes need into the pool.
+        """
+        one = self.operation_nodes_max()
+        if not self.pool.reserve(self.tree.dirty_count + nodes + one * (1 if deleting else 2), blocks):
+            return False
+        if self.maps.free_blocks < blocks and not deleting:
+            return False
+        wanted = self.transaction.estimated_bytes + journal_bytes + self._operation_journal_bytes()
+        if not self.journal.fits(wanted) and not self.transaction.is_empty:
+            return False
+        return self.tree.dirty_count * self.geometry.node_bytes * 2 <= max(self.nodes.limit_bytes, 64 * self.geometry.node_bytes)
+
+    def hold_promise(self) -> None:
+        """Before an operation whose room was promised earlier: move what its nodes need into the pool."""
+        self.pool.reserve(self.tree.dirty_count + self.operation_nodes_max())
+
+    def free_blocks_for_data(self) -> int:
+        """Return how many blocks ordinary operations may still take, the reserve for deleting left alone."""
+        kept = (self.tree.dirty_count + 2 * self.operation_nodes_max()) * self.geometry.node_blocks
+        kept *= self.superblock.metadata_copies
+        free = self.maps.free_blocks + self.maps.pending_blocks + self.pool.block_count
+        return max(free - kept, 0)
+
+    def _operation_journal_bytes(self) -> int:
+        value = 2 * self.tree.value_bytes_max
+        return min(KEYS_PER_OPERATION_MAX * (ENTRY_HEAD_BYTES + value), self.journal.ring_bytes // 4)
+
+    # Operations
+
+    def start(self, operation: Operation, inode: int) -> None:
+        """Begin an operation. Exactly one finish() or rollback() ends it."""
+        running = self.running
+        assert not running.active, f"operation {running.operation.name} is under way"
+        if self.read_only:
+            raise ReadOnly(self.failure or f"{self.device.name}: is open for reading only")
+        running.operation = operation
+        running.inode = inode
+        running.active = True
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set an item. If the old value owned blocks, they are let go; those of the new one are claimed."""
+        running = self.running
+        assert running.active
+        before = self.tree.put(key, value)
+        running.steps.append((key, before, value))
+        if key[9] in _OWNING:
+            self._account(key, before, value)
+
+    def delete(self, key: bytes) -> None:
+        """Remove an item and let its blocks go. An absent item is no error."""
+        running = self.running
+        assert running.active
+        before = self.tree.delete(key)
+        if before is not None:
+            running.steps.append((key, before, None))
+            if key[9] in _OWNING:
+                self._account(key, before, None)
+
+    def _account(self, key: bytes, before: bytes | None, after: bytes | None) -> None:
+        old = owned_record(key, before) if before is not None else None
+        new = owned_record(key, after) if after is not None else None
+        if old is not None and new is not None and old.address == new.address and old.more == new.more:
+            return
+        if old is not None:
+            self.running.freed += old.runs(self.block_bytes)
+        if new is not None:
+            runs = new.runs(self.block_bytes)
+            self.maps.claim(runs)
+            self.running.placed += runs
+
+    def finish(self) -> None:
+        """The operation is complete: it belongs to the running transaction."""
+        running, transaction = self.running, self.transaction
+        operation, inode = running.operation, running.inode
+        for key, before, after in running.steps:
+            transaction.note(key, before, after, operation, inode)
+        transaction.freed += running.freed
+        transaction.placed += running.placed
+        transaction.operation_count += 1
+        self._end_operation()
+        nodes = self.nodes
+        if nodes.cached_bytes > nodes.limit_bytes:
+            nodes.shrink()
+
+    def operation(self, operation: Operation, inode: int) -> "_Operation":
+        """Return a context for one operation, without a check for room: for whoever makes or mends a filesystem."""
+        return _Operation(self, operation, inode)
+
+    def rollback(self) -> list[bytes]:
+        """Take the operation back; return the keys that had changed."""
+        running = self.running
+        for key, before, _ in reversed(running.steps):
+            if before is None:
+                self.tree.delete(key)
+            else:
+                self.tree.put(key, before)
+        self.maps.unclaim(running.placed)
+        keys = [key for key, _, _ in running.steps]
+        self._end_operation()
+        return keys
+
+    def _end_operation(self) -> None:
+        running = self.running
+        running.active = False
+        running.steps.clear()
+        running.freed.clear()
+        running.placed.clear()
+
+    # Blocks
+
+    def place(self, block_count: int) -> list[Run]:
+        """Allocate blocks for an item that will be put soon. Raises OutOfSpace."""
+        return self.maps.place(block_count)
+
+    def unplace(self, runs: list[Run]) -> None:
+        """Give back a placement that no item names."""
+        self.maps.unplace(runs)
+
+    def write_blocks(self, runs: list[Run], data: bytes | memoryview) -> None:
+        """Write whole blocks into *runs*. Durable with the next flush. May run in a thread. Raises DeviceFailed."""
+        view = memoryview(data)
+        for start, count in runs:
+            length = count * self.block_bytes
+            self.device.write(start * self.block_bytes, view[:length])
+            view = view[length:]
+
+    def read_record(self, record: DataRecord) -> bytes:
+        """Return the stored bytes of *record*, verified, without padding. Raises CorruptImage or DeviceFailed."""
+        bb = self.block_bytes
+        runs = record.runs(bb)
+        if len(runs) == 1:
+            raw = self.device.read(runs[0][0] * bb, runs[0][1] * bb)
+        else:
+            raw = b"".join(self.device.read(start * bb, count * bb) for start, count in runs)
+        checksum = crc32c.crc32c(raw)
+        if checksum != record.crc32c:
+            raise CorruptImage(
+                f"data at block {runs[0][0]}: checksum {checksum:#010x} found, {record.crc32c:#010x} expected"
+            )
+        return raw if len(raw) == record.stored_bytes else raw[: record.stored_bytes]
+
+    # Commit, checkpoint, abort
+
+    def freeze(self, now_ns: int) -> FrozenCommit | None:
+        """End the running transaction; return what must be written, or None if nothing changed.
+
+        Raises nothing. A transaction too large for the ring is not journaled: fits_journal() was False, and the caller
+        makes a checkpoint instead, which is as atomic.
+        """
+        transaction = self.transaction
+        if transaction.is_empty:
+            return None
+        data = self.journal.encode(transaction, now_ns)
+        position = self.journal.place(len(data)) if self.journal.fits(len(data)) else -1
+        self.maps.free_later(transaction.freed)
+        self.transaction = Transaction(transaction.number + 1)
+        return FrozenCommit(transaction.number, position, data, self.journal.next_sequence - 1)
+
+    def write_commit(self, frozen: FrozenCommit) -> None:
+        """Write and flush a frozen transaction. May run in a thread. Raises DeviceFailed: then call fail()."""
+        assert frozen.position >= 0, "a transaction larger than the journal needs a checkpoint"
+        self.journal.write(frozen.position, frozen.data)
+        self.device.flush()
+
+    def note_committed(self, frozen: FrozenCommit) -> None:
+        """The frozen transaction is durable."""
+        self.journal.note_flushed(frozen.last_sequence)
+
+    def commit(self, now_ns: int) -> None:
+        """Make the running transaction durable: one write, one flush. Raises DeviceFailed; the store is read-only then."""
+        frozen = self.freeze(now_ns)
+        if frozen is None:
+            return
+        if frozen.position < 0:
+            self.checkpoint(now_ns)
+            return
+        with self.failing():
+            self.write_commit(frozen)
+        self.note_committed(frozen)
+
+    def checkpoint(self, now_ns: int, **changes: object) -> None:
+        """Write the tree as it is, and a superblock with *changes*. Raises DeviceFailed; the store is read-only then.
+
+        What the running transaction changed goes along: a checkpoint is as atomic as a commit.
+        """
+        plan = self.prepare_checkpoint(now_ns, changes)
+        with self.failing():
+            checkpoints.write(self.device, plan)
+        self.finish_checkpoint(plan)
+
+    def prepare_checkpoint(self, now_ns: int, changes: dict[str, object]) -> CheckpointPlan:
+        """Encode a checkpoint. checkpoints.write() may follow in a thread while operations go on, then finish_checkpoint()."""
+        if not self.transaction.is_empty:
+            self.maps.free_later(self.transaction.freed)
+            self.transaction = Transaction(self.transaction.number + 1)
+        plan = checkpoints.prepare(self, now_ns, changes)
+        self.nodes.keep_all = True  # a node must not be read again before it has been written
+        return plan
+
+    def finish_checkpoint(self, plan: CheckpointPlan) -> None:
+        """*plan* has been written and is stable."""
+        self.nodes.keep_all = False
+        checkpoints.finish(self, plan)
+
+    def abort(self) -> list[bytes]:
+        """Drop the running transaction; return the keys that had changed."""
+        transaction = self.transaction
+        for key, change in transaction.changes.items():
+            if change.undo is None:
+                self.tree.delete(key)
+            else:
+                self.tree.put(key, change.undo)
+        # Blocks that it took and let go again stand in both lists; each is free exactly once.
+        for start, count in dict(transaction.placed).items():
+            self.maps.free_now(start, count)
+        self.transaction = Transaction(transaction.number)
+        return list(transaction.changes)
+
+    def failing(self) -> "_Failing":
+        """Return a context in which a failing device turns the store read-only."""
+        return _Failing(self)
+
+    def fail(self, reason: str) -> None:
+        """Turn read-only: what the device holds is unknown from now on; what was acknowledged is safe."""
+        self.failure = self.failure or f"{reason}. The filesystem is read-only now; unmount it and check the host's disk"
+        self.read_only = True
+
+    def _release_node(self, ref: Ref) -> None:
+        if ref.address:
+            blocks = self.geometry.node_blocks
+            self.maps.free_later((BlockNo(place), blocks) for place in (ref.address, ref.mirror) if place)
+
+
+class _Operation:
+    """One operation of the store: all of it or nothing."""
+
+    def __init__(self, store: Store, operation: Operation, inode: int) -> None:
+        self._store = store
+        self._operation = operation
+        self._inode = inode
+
+    def __enter__(self) -> None:
+        self._store.hold_promise()
+        self._store.start(self._operation, self._inode)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._store.finish()
+        else:
+            self._store.rollback()
+
+
+class _Failing:
+    """Turns the store read-only when the device fails inside."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, failed: BaseException | None, _: object) -> None:
+        if isinstance(failed, DeviceFailed):
+            self._store.fail(str(failed))
+
+
+def _wipe(device: Device, offset: int, length: int) -> None:
+    """Make a range read as zeros, without filling what does so already."""
+    while length:
+        count = min(length, _WIPE_CHUNK_BYTES)
+        if device.read(offset, count).count(0) != count:
+            device.write(offset, bytes(count))
+        offset += count
+        length -= count

@@ -1,0 +1,274 @@
+"""The tree: one B+tree of 18-byte keys and small values, changed in memory, written by the checkpoint.
+
+Invariants: a node's keys lie in [low, high) and rise; a child's low is its key in the parent; the nodes above a dirty node are dirty; an
+item is at most a quarter of a node, so one split always makes room. Sources: Bayer and McCreight 1972; Comer, "The Ubiquitous B-Tree", 1979.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
+
+from razortools.engine.store.nodes import UNPACK_AFTER, Node, Nodes, NotResident, Ref
+from razortools.format.keys import KEY_BYTES
+from razortools.format.node import CHILD_BYTES, ITEM_OVERHEAD_BYTES, node_capacity, value_bytes_max
+
+Path = list[tuple[Node, int]]  # inner nodes from the root down, with the index of the child taken
+
+
+class Tree:
+    """Sorted map from keys to values. put and delete never wait for a node that get or items has just visited."""
+
+    def __init__(self, nodes: Nodes, root: Ref, root_level: int, release: Callable[[Ref], None]) -> None:
+        """Open the tree at *root*. *release* is told of nodes that the tree does not use any more."""
+        self.nodes = nodes
+        self.root = root
+        self.root_level = root_level
+        self.dirty_count = 1 if root.node is not None and root.node.dirty else 0
+        self.node_count = 1
+        self.capacity = node_capacity(nodes.geometry.node_bytes)
+        self.value_bytes_max = value_bytes_max(nodes.geometry.node_bytes)
+        self._release = release
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of *key*, or None."""
+        node = self.root.node or self._load(self.root, self.root_level)
+        while node.level:
+            index = bisect_right(node.keys, key) - 1
+            ref = node.children[index if index >= 0 else 0]
+            node = ref.node or self._load(ref, node.level - 1)
+        node.hot = True
+        if node.raw is not None:
+            node.uses += 1
+            if node.uses < UNPACK_AFTER:
+                return node.get_packed(key)
+            self.nodes.unpack(node)
+        keys = node.keys
+        index = bisect_left(keys, key)
+        if index < len(keys) and keys[index] == key:
+            return node.values[index]
+        return None
+
+    def put(self, key: bytes, value: bytes) -> bytes | None:
+        """Set *key* to *value*; return the value before, or None."""
+        assert len(value) <= self.value_bytes_max, f"a value of {len(value)} bytes"
+        leaf, path = self._leaf_for_change(key)
+        keys = leaf.keys
+        index = bisect_left(keys, key)
+        if index < len(keys) and keys[index] == key:
+            before = leaf.values[index]
+            leaf.values[index] = value
+            leaf.used += len(value) - len(before)
+        else:
+            before = None
+            keys.insert(index, key)
+            leaf.values.insert(index, value)
+            leaf.used += len(value) + ITEM_OVERHEAD_BYTES
+        if leaf.used > self.capacity:
+            self._split_leaf(leaf, path, at_end=index == len(keys) - 1)
+        return before
+
+    def delete(self, key: bytes) -> bytes | None:
+        """Remove *key*; return the value before, or None if it was absent."""
+        if self.get(key) is None:
+            return None
+        leaf, path = self._leaf_for_change(key)
+        index = bisect_left(leaf.keys, key)
+        before = leaf.values[index]
+        del leaf.keys[index]
+        del leaf.values[index]
+        leaf.used -= len(before) + ITEM_OVERHEAD_BYTES
+        if leaf.used < self.capacity // 4 and path:
+            self._merge(leaf, path)
+        return before
+
+    def items(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the items from *low* to *high*, both included, in order.
+
+        A leaf's items are taken when the walk reaches it: changes behind that point are not seen, changes before it are.
+        """
+        while True:
+            leaf, _ = self._descend(low)
+            if leaf.raw is not None:
+                start = leaf.search_packed(low)
+                chunk = [leaf.packed_item(index) for index in range(start, leaf.count)]
+            else:
+                start = bisect_left(leaf.keys, low)
+                chunk = list(zip(leaf.keys[start:], leaf.values[start:], strict=True))
+            end = leaf.high
+            for item in chunk:
+                if item[0] > high:
+                    return
+                yield item
+            if end > high:
+                return
+            low = end
+
+    def last(self, low: bytes, high: bytes) -> tuple[bytes, bytes] | None:
+        """Return the item with the highest key from *low* to *high*, both included, or None."""
+        bound = high
+        while True:
+            leaf, _ = self._descend(bound)
+            if leaf.raw is not None:
+                self.nodes.unpack(leaf)
+            index = bisect_right(leaf.keys, bound) - 1
+            if index >= 0:
+                key = leaf.keys[index]
+                return (key, leaf.values[index]) if key >= low else None
+            if leaf.low <= low:
+                return None
+            bound = (int.from_bytes(leaf.low, "big") - 1).to_bytes(KEY_BYTES, "big")
+
+    def height(self) -> int:
+        """Return the number of levels."""
+        return self.root_level + 1
+
+    def _load(self, ref: Ref, level: int) -> Node:
+        if not self.nodes.blocking:
+            raise NotResident(ref, level)
+        return self.nodes.load(ref, level)
+
+    def _descend(self, key: bytes) -> tuple[Node, Path]:
+        node = self.root.node or self._load(self.root, self.root_level)
+        path: Path = []
+        while node.level:
+            index = bisect_right(node.keys, key) - 1
+            index = max(index, 0)
+            path.append((node, index))
+            ref = node.children[index]
+            node = ref.node or self._load(ref, node.level - 1)
+        node.hot = True
+        return node, path
+
+    def _leaf_for_change(self, key: bytes) -> tuple[Node, Path]:
+        """Return the leaf of *key*, unpacked and dirty, and the way to it."""
+        leaf, path = self._descend(key)
+        if leaf.raw is not None:
+            self.nodes.unpack(leaf)
+        if not leaf.dirty:
+            leaf.dirty = True
+            self.dirty_count += 1
+            for node, _ in reversed(path):
+                if node.dirty:
+                    break
+                node.dirty = True
+                self.dirty_count += 1
+        return leaf, path
+
+    def _split_leaf(self, leaf: Node, path: Path, *, at_end: bool) -> None:
+        """Move the upper part of *leaf* into a new one. Rising keys leave full leaves behind."""
+        if at_end:
+            cut = len(leaf.keys) - 1
+        else:
+            half, total, cut = leaf.used // 2, 0, 0
+            while total < half:
+                total += len(leaf.values[cut]) + ITEM_OVERHEAD_BYTES
+                cut += 1
+            cut = min(cut, len(leaf.keys) - 1)
+        right = Node(0, leaf.keys[cut], leaf.high)
+        right.keys, leaf.keys = leaf.keys[cut:], leaf.keys[:cut]
+        right.values, leaf.values = leaf.values[cut:], leaf.values[:cut]
+        right.used = sum(map(len, right.values)) + ITEM_OVERHEAD_BYTES * len(right.keys)
+        leaf.used -= right.used
+        self._hang_in(leaf, right, path)
+
+    def _split_inner(self, node: Node, path: Path) -> None:
+        cut = len(node.keys) - 1 if node.high == b"\xff" * KEY_BYTES else len(node.keys) // 2
+        right = Node(node.level, node.keys[cut], node.high)
+        right.keys, node.keys = node.keys[cut:], node.keys[:cut]
+        right.children, node.children = node.children[cut:], node.children[:cut]
+        right.used = CHILD_BYTES * len(right.keys)
+        node.used -= right.used
+        self._hang_in(node, right, path)
+
+    def _hang_in(self, left: Node, right: Node, path: Path) -> None:
+        """Make *right*, split off from *left*, a child of the parent."""
+        left.high = right.low
+        right.dirty = True
+        self.dirty_count += 1
+        self.node_count += 1
+        ref = Ref(0, 0, 0, 0)
+        self.nodes.adopt(ref, right)
+        if not path:
+            self._grow(left, ref)
+            return
+        parent, index = path[-1]
+        parent.keys.insert(index + 1, right.low)
+        parent.children.insert(index + 1, ref)
+        parent.used += CHILD_BYTES
+        if parent.used > self.capacity:
+            self._split_inner(parent, path[:-1])
+
+    def _grow(self, left: Node, right: Ref) -> None:
+        """Put a new root above the old one and its new neighbour."""
+        assert right.node is not None
+        root = Node(left.level + 1, left.low, right.node.high)
+        root.keys = [left.low, right.node.low]
+        root.children = [self.root, right]
+        root.used = 2 * CHILD_BYTES
+        root.dirty = True
+        self.dirty_count += 1
+        self.node_count += 1
+        self.root = Ref(0, 0, 0, 0)
+        self.root_level = root.level
+        self.nodes.adopt(self.root, root)
+
+    def _merge(self, node: Node, path: Path) -> None:
+        """Join *node* with a neighbour that is in memory and has room; otherwise leave it as it is, which is only less compact."""
+        parent, index = path[-1]
+        for left_index in (index - 1, index):
+            if left_index < 0 or left_index + 1 >= len(parent.children):
+                continue
+            left, right = parent.children[left_index].node, parent.children[left_index + 1].node
+            if left is not None and right is not None and left.used + right.used <= self.capacity * 3 // 4:
+                self._join(left, right)
+                self._take_out(parent, left_index + 1, path[:-1])
+                return
+
+    def _join(self, left: Node, right: Node) -> None:
+        for node in (left, right):
+            if node.raw is not None:
+                self.nodes.unpack(node)
+        left.keys += right.keys
+        left.values += right.values
+        left.children += right.children
+        left.used += right.used
+        left.high = right.high
+        if not left.dirty:
+            left.dirty = True  # its parent is dirty already: a change led here
+            self.dirty_count += 1
+
+    def _take_out(self, parent: Node, index: int, path: Path) -> None:
+        """Remove a child whose items have moved to its left neighbour."""
+        ref = parent.children[index]
+        assert ref.node is not None
+        if ref.node.dirty:
+            self.dirty_count -= 1
+        del parent.keys[index]
+        del parent.children[index]
+        parent.used -= CHILD_BYTES
+        self._forget(ref)
+        if path:
+            if parent.used < self.capacity // 4:
+                self._merge(parent, path)
+        elif len(parent.children) == 1:
+            self._lower()
+
+    def _lower(self) -> None:
+        """Take away roots with a single child, as long as that child is in memory."""
+        while self.root_level and self.root.node is not None and len(self.root.node.children) == 1:
+            child = self.root.node.children[0]
+            if child.node is None:
+                return
+            if self.root.node.dirty:
+                self.dirty_count -= 1
+            old = self.root
+            self.root = child
+            self.root_level -= 1
+            self._forget(old)
+            if child.node.dirty is False:
+                child.node.dirty = True  # the superblock must name it
+                self.dirty_count += 1
+
+    def _forget(self, ref: Ref) -> None:
+        self.node_count -= 1
+        self.nodes.drop(ref)
+        self._release(ref)
