@@ -1,0 +1,160 @@
+"""The measurements behind the design: what the building blocks cost on this machine.
+
+Run it as `python bench/decisions.py`. It prints one row a question; docs/ARCHITECTURE.md quotes a run. Each figure is the best of five rounds, because
+these are costs of code, not of a machine's mood.
+"""
+
+import hashlib
+import lzma
+import os
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import crc32c
+import trio
+
+from razortools.engine import files, namespace
+from razortools.engine.create import create, plan_create
+from razortools.engine.store.device import MemoryDevice
+from razortools.engine.volume import Volume, open_volume
+from razortools.format.compression import Algorithm, pack, unpack
+from razortools.format.inode import ROOT_INODE, Inode
+from razortools.format.keys import inode_key
+from razortools.format.node import NodeHeader, decode_items, encode_node
+from razortools.units import GIB, KIB, MIB
+
+ROUNDS = 5
+
+
+def best_us(work: Callable[[], object], times: int) -> float:
+    """Return microseconds for one call of *work*, best of ROUNDS rounds of *times* calls."""
+    rounds = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        for _ in range(times):
+            work()
+        rounds.append(time.perf_counter() - started)
+    return min(rounds) / times * 1e6
+
+
+def codecs() -> Iterator[tuple[str, str]]:
+    """Yield what decoding a record costs, by construct and by the derived codec."""
+    inode = Inode(*range(18))
+    raw = inode.encode()
+    yield "parse an inode with construct", f"{best_us(lambda: Inode.LAYOUT.parse(raw), 2000):.1f} us"
+    yield "decode an inode with the derived codec", f"{best_us(lambda: Inode.decode(raw), 20000):.2f} us"
+    yield "encode an inode with the derived codec", f"{best_us(inode.encode, 20000):.2f} us"
+
+
+def nodes() -> Iterator[tuple[str, str]]:
+    """Yield what packing and unpacking a full leaf costs."""
+    keys = [inode_key(number) for number in range(130)]  # type: ignore[arg-type]
+    values = [bytes(88)] * len(keys)
+    header = NodeHeader(1, 2, 3, 4, len(keys), 0, 0, 88 * len(keys), keys[0], keys[-1])
+    raw, _ = encode_node(header, keys, values, 16 * KIB)
+    yield "CRC32C of a node of 16 KiB", f"{best_us(lambda: crc32c.crc32c(raw), 5000):.2f} us"
+    yield "encode a leaf of 130 inodes", f"{best_us(lambda: encode_node(header, keys, values, 16 * KIB), 2000):.1f} us"
+    yield "unpack a leaf of 130 inodes", f"{best_us(lambda: decode_items(raw, header), 2000):.1f} us"
+    yield "keyed hash of a name (BLAKE2b)", f"{best_us(lambda: hashlib.blake2b(b'hello.py', digest_size=8, key=raw[:16]).digest(), 20000):.2f} us"
+
+
+def volume() -> Volume:
+    """Return a fresh volume in memory."""
+    device = MemoryDevice(1 * GIB)
+    create(device, plan_create(device.size_bytes))
+    return open_volume(device)
+
+
+def operations() -> Iterator[tuple[str, str]]:
+    """Yield the engine's share of the usual requests, without any transport."""
+    count = 5000
+    opened = volume()
+    names = [b"file%d" % number for number in range(count)]
+
+    def timed(work: Callable[[bytes], object]) -> str:
+        started = time.perf_counter()
+        for name in names:
+            work(name)
+        return f"{(time.perf_counter() - started) / count * 1e6:.1f} us"
+
+    yield "create", timed(lambda name: namespace.create(opened, ROOT_INODE, name, 0o644, 0, 0))
+    data = os.urandom(4 * KIB)
+    inodes = {name: namespace.lookup(opened, ROOT_INODE, name) for name in names}
+    yield "write 4 KiB", timed(lambda name: files.write(opened, inodes[name], 0, data))
+    opened.checkpoint()
+    yield "lookup", timed(lambda name: namespace.lookup(opened, ROOT_INODE, name))
+    yield "getattr", timed(lambda name: opened.inodes.get(inodes[name]))
+    yield "read 4 KiB, cached", timed(lambda name: files.read(opened, inodes[name], 0, 4 * KIB))
+    yield "rename", timed(lambda name: namespace.rename(opened, ROOT_INODE, name, ROOT_INODE, b"new" + name))
+    yield "unlink", timed(lambda name: namespace.unlink(opened, ROOT_INODE, b"new" + name))
+
+
+def sources() -> bytes:
+    """Return a few MiB of Python sources: the text that the ratio is measured on."""
+    library = Path(sysconfig.get_paths()["stdlib"])
+    return b"".join(path.read_bytes() for path in sorted(library.glob("*.py")))[: 8 * MIB]
+
+
+def compression() -> Iterator[tuple[str, str]]:
+    """Yield ratio and speed of the algorithms, in records and in blocks."""
+    text = sources()
+    for algorithm, level in ((Algorithm.ZSTD, 1), (Algorithm.ZSTD, 3), (Algorithm.LZ4, 0), (Algorithm.ZLIB, 6)):
+        for size in (128 * KIB, 4 * KIB):
+            pieces = [text[at : at + size] for at in range(0, len(text), size)]
+            started = time.perf_counter()
+            stored = [pack(piece, algorithm, level) for piece in pieces]
+            packed_s = time.perf_counter() - started
+            started = time.perf_counter()
+            for piece, small in zip(pieces, stored, strict=True):
+                unpack(small, algorithm, len(piece))
+            unpacked_s = time.perf_counter() - started
+            blocks = sum(-(-min(len(small), len(piece)) // 4096) * 4096 for small, piece in zip(stored, pieces, strict=True))
+            yield (
+                f"{algorithm.name.lower()}:{level} on sources, {size // KIB} KiB at a time",
+                f"{len(text) / blocks:.2f}:1 in blocks of 4 KiB, {len(text) / packed_s / MIB:.0f} MiB/s in, "
+                f"{len(text) / unpacked_s / MIB:.0f} MiB/s out",
+            )
+    best = len(text) / len(lzma.compress(text, preset=6))
+    yield "xz of the whole, for comparison", f"{best:.2f}:1"
+
+
+def waiting() -> Iterator[tuple[str, str]]:
+    """Yield what it costs to leave the thread."""
+
+    async def hops(times: int) -> float:
+        started = time.perf_counter()
+        for _ in range(times):
+            await trio.to_thread.run_sync(int)
+        return (time.perf_counter() - started) / times * 1e6
+
+    async def checkpoints(times: int) -> float:
+        started = time.perf_counter()
+        for _ in range(times):
+            await trio.lowlevel.checkpoint()
+        return (time.perf_counter() - started) / times * 1e6
+
+    yield "a thread hop with trio", f"{min(trio.run(hops, 500) for _ in range(ROUNDS)):.0f} us"
+    yield "a checkpoint of trio", f"{min(trio.run(checkpoints, 5000) for _ in range(ROUNDS)):.1f} us"
+    with tempfile.NamedTemporaryFile() as file:
+
+        def flushed() -> None:
+            os.pwrite(file.fileno(), bytes(4 * KIB), 0)
+            os.fdatasync(file.fileno())
+
+        yield "4 KiB write and fdatasync on the host", f"{best_us(flushed, 20):.0f} us"
+
+
+def main() -> None:
+    """Print all rows."""
+    for part in (codecs, nodes, operations, compression, waiting):
+        for question, answer in part():
+            sys.stdout.write(f"{question:<48} {answer}\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

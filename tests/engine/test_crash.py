@@ -1,0 +1,103 @@
+"""Prefix consistency: after a crash at any flush the volume is what it was at a commit, the last acknowledged or the one under way."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from razortools.engine.store.simulated import SimulatedDevice
+from razortools.errors import DeviceFailed
+from razortools.units import MIB
+from tests.workload import Clock, Workload, everything, formatted, opened
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**32))
+def test_a_crash_leaves_the_last_commit_or_the_one_under_way(seed: int) -> None:
+    disk = SimulatedDevice(2 * MIB)
+    formatted(disk)
+    disk.flush()
+    clock = Clock()
+    volume = opened(disk, clock)
+    work = Workload(volume, seed, file_bytes_max=60_000)
+    acknowledged = everything(volume)
+    survivors = []
+    crash_at = disk.flush_count + work.chance.randrange(1, 30)
+    real_flush = disk.flush
+
+    def flush() -> None:
+        if disk.flush_count == crash_at:
+            survivors.extend(disk.crash(seed * 100 + number) for number in range(4))
+            disk.fail_flush_at = disk.flush_count
+        real_flush()
+
+    disk.flush = flush  # type: ignore[method-assign]
+    inside = before = acknowledged
+    try:
+        while True:
+            for _ in range(work.chance.randrange(1, 30)):
+                work.step()
+                assert not survivors, "an operation may only flush when it makes room, which this workload does between operations"
+            inside = everything(volume)
+            volume.commit()
+            before = acknowledged = inside
+    except (DeviceFailed, AssertionError):
+        inside = everything(volume) if not survivors else inside
+    for disk_after in survivors:
+        after = opened(disk_after, clock)
+        found = everything(after)
+        assert found in (acknowledged, inside, before), _difference(found, acknowledged, inside)
+        after.close()
+        again = opened(disk_after, clock)
+        assert everything(again) == found
+        more = Workload(again, seed)
+        for _ in range(20):
+            more.step()
+        again.close()
+
+
+def _difference(found: object, acknowledged: object, inside: object) -> str:
+    return f"found {str(found)[:2000]}\nacknowledged {str(acknowledged)[:2000]}\nunder way {str(inside)[:2000]}"
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 2**32))
+def test_what_is_closed_comes_back_as_it_was(seed: int) -> None:
+    device = formatted(SimulatedDevice(4 * MIB))
+    clock = Clock()
+    before = None
+    for round_no in range(4):
+        volume = opened(device, clock)
+        if before is not None:
+            assert everything(volume) == before
+        work = Workload(volume, seed + round_no)
+        for _ in range(80):
+            work.step()
+            if work.chance.random() < 0.05:
+                volume.commit()
+        before = everything(volume)
+        volume.close()
+
+
+@pytest.mark.parametrize("size", [1 * MIB, 2 * MIB, 20 * MIB])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_full_image_refuses_cleanly_and_can_be_emptied(size: int, seed: int) -> None:
+    device = formatted(SimulatedDevice(size))
+    clock = Clock()
+    volume = opened(device, clock)
+    free_at_first = volume.statistics().free_blocks
+    for round_no in range(3):
+        work = Workload(volume, seed + 10 * round_no, file_bytes_max=size, scale=max(size // MIB * 2, 1))
+        steps = 0
+        while work.full < 30 and steps < 5000:
+            work.step()
+            steps += 1
+        assert work.full >= 30, "the image never ran full"
+        before = everything(volume)
+        volume.close()
+        volume = opened(device, clock)
+        assert everything(volume) == before
+        Workload(volume, seed).delete_everything()
+        assert list(everything(volume)) == [b"/"]
+        volume.checkpoint()
+        assert volume.statistics().free_blocks >= free_at_first - 8 * volume.store.geometry.node_blocks
+    volume.close()
