@@ -1,7 +1,7 @@
 """Make the golden images of the disk format: what every later version must still open.
 
-Run it once for a format version, never to mend a test: `python tools/golden_image.py`. It refuses to overwrite what is there. The images hold every kind of
-item that the format knows; the manifest beside them tells what a reader must find.
+Run it once for a format version, never to mend a test: `python tools/golden_image.py`. It refuses to overwrite what is there.
+The images hold every kind of item that the format knows; the manifest beside them tells what a reader must find.
 """
 
 import hashlib
@@ -115,7 +115,8 @@ def main() -> None:
         sys.exit(f"{FIXTURES}/{name}-* exist already; a golden image is made once")
     FIXTURES.mkdir(exist_ok=True)
     device = MemoryDevice(4 * MIB)
-    create(device, plan_create(device.size_bytes, label="golden", uuid=bytes(range(16)), hash_seed=bytes(range(16, 32)), made_at_ns=MADE_AT_NS))
+    uuid, seed = bytes(range(16)), bytes(range(16, 32))
+    create(device, plan_create(device.size_bytes, label="golden", made_at_ns=MADE_AT_NS, uuid=uuid, hash_seed=seed))
     ticks = iter(range(MADE_AT_NS, MADE_AT_NS + 10**12, 1001))
     volume = open_volume(device, clock=lambda: next(ticks))
     fill(volume)

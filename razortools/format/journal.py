@@ -1,8 +1,8 @@
 """Journal entries: what a transaction changed, key by key, closed by a commit entry.
 
-The journal is a ring of bytes. A transaction starts at a block boundary, its entries follow one another without gaps, the commit
-entry is last, zeros fill the rest of its block. Sequence numbers rise by one from entry to entry for ever, so what an earlier round
-left behind is never mistaken for the present.
+The journal is a ring of bytes. A transaction starts at a block boundary, its entries follow one another without gaps, the
+commit entry is last, zeros fill the rest of its block. Sequence numbers rise by one from entry to entry for ever, so what an
+earlier round left behind is never mistaken for the present.
 """
 
 from enum import IntEnum, IntFlag
@@ -52,8 +52,8 @@ class EntryFlag(IntFlag):
 class JournalEntry(Record):
     """Head of an entry. The value before (undo) and after (redo) follow it.
 
-    The checksum covers head and values and starts from the CRC32C of the filesystem's UUID instead of from 0, so that entries of an
-    earlier filesystem on the same device are never replayed.
+    The checksum covers head and values and starts from the CRC32C of the filesystem's UUID instead of from 0, so that entries
+    of an earlier filesystem on the same device are never replayed.
     """
 
     transaction: Annotated[int, Int64ul * "number of the transaction"]

@@ -1,7 +1,7 @@
 """Tree nodes: packed bytes on the device, sorted keys and values inside.
 
-Layout: header, then all keys (18 bytes each), then the end of each value (u16 each, counted from the first value), then the values.
-Level 0 holds items; above, each value is a ChildPointer and its key the lowest key below it.
+Layout: header, then all keys (18 bytes each), then the end of each value (u16 each, counted from the first value), then the
+values. Level 0 holds items; above, each value is a ChildPointer and its key the lowest key below it.
 """
 
 import struct

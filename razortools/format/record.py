@@ -14,6 +14,7 @@ Invariants: the codec reads and writes exactly what LAYOUT does (tests hold them
 magic starts with magic (4 or 8 bytes) and crc32c (4 bytes). Only the last field may be of variable size.
 """
 
+import inspect
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -102,7 +103,7 @@ def record(*, magic: bytes = b"", frozen: bool = True) -> Callable[[type[T]], ty
 
     def decorate(cls: type[T]) -> type[T]:
         hints = get_type_hints(cls, include_extras=True)
-        names = [name for name in cls.__dict__.get("__annotations__", {}) if get_origin(hints[name]) is Annotated]
+        names = [name for name in inspect.get_annotations(cls) if get_origin(hints[name]) is Annotated]
         subcons = {name: get_args(hints[name])[1] for name in names}
         made: Any = dataclass(frozen=frozen, slots=True)(cls)
         _derive(made, subcons, magic)

@@ -1,7 +1,7 @@
 """Checkpoints: the tree and the space map as they are now, written beside what the device holds, then named by a superblock.
 
-Prepare encodes everything in memory and cannot fail; write is I/O only; finish frees what the new superblock does not name any more. Invariant:
-until the superblock is stable, nothing that the old one names has been overwritten.
+Prepare encodes everything in memory and cannot fail; write is I/O only; finish frees what the new superblock does not name any
+more. Invariant: until the superblock is stable, nothing that the old one names has been overwritten.
 """
 
 from dataclasses import dataclass, replace
@@ -116,8 +116,6 @@ def _encode_dirty(store: "Store", ref: Ref, generation: int, writes: list[Write]
         store.nodes.tag, ref.address, ref.mirror, generation, len(node.keys), node.level, 0, used, node.low, node.high
     )
     raw, ref.crc32c = encode_node(header, node.keys, values, store.geometry.node_bytes)
-    for place in (ref.address, ref.mirror):
-        if place:
-            writes.append((place * store.block_bytes, raw))
+    writes += [(place * store.block_bytes, raw) for place in (ref.address, ref.mirror) if place]
     node.dirty = False
     store.tree.dirty_count -= 1

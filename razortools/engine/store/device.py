@@ -29,7 +29,7 @@ class Device(ABC):
         """Return *length* bytes from *offset*. Raises DeviceFailed if the device does not give them all."""
 
     @abstractmethod
-    def write(self, offset: int, data: bytes | memoryview) -> None:
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write all of *data* at *offset*. It may be lost until flush has returned. Raises DeviceFailed."""
 
     @abstractmethod
@@ -74,7 +74,7 @@ class FileDevice(Device):
             raise self._failed("read", offset, length, failed) from failed
         return data
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """See Device."""
         if self.read_only:
             raise ReadOnly(f"{self.name} was opened for reading only")
@@ -143,7 +143,7 @@ class PagedDevice(Device):
                 data[start - offset : end - offset] = page[start - number * PAGE_BYTES : end - number * PAGE_BYTES]
         return bytes(data)
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """See Device."""
         view = memoryview(data)
         if offset < 0 or offset + len(view) > self.size_bytes:

@@ -1,8 +1,9 @@
 """The journal: a ring of transactions between the last checkpoint and now.
 
-A transaction is written with one write (two where the ring ends) and one flush. Replay believes a transaction if all its entries verify, their
-sequence numbers follow on without a gap and its commit entry agrees with them. What does not verify is a tear if it was never acknowledged,
-and damage if a later transaction tells that it had been flushed. Invariant: [tail, head) holds what the last checkpoint does not contain.
+A transaction is written with one write (two where the ring ends) and one flush. Replay believes a transaction if all its
+entries verify, their sequence numbers follow on without a gap and its commit entry agrees with them. What does not verify is a
+tear if it was never acknowledged, and damage if a later transaction tells that it had been flushed. Invariant: [tail, head)
+holds what the last checkpoint does not contain.
 """
 
 from collections.abc import Iterator
@@ -254,4 +255,4 @@ class JournalReader:
             position += length
 
 
-assert KEY_BYTES == len(LOWEST_KEY)
+assert len(LOWEST_KEY) == KEY_BYTES

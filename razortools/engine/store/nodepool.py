@@ -1,7 +1,8 @@
 """The node pool: room for tree nodes, taken before an operation starts, so that a checkpoint never runs out of space.
 
-A node takes a run of blocks, and so does its mirror, far away in the other half of the image. Every node that is dirty, and the most that
-one more operation can make dirty, has its run in the pool. Invariant: len(pool) never falls below the number of dirty nodes, on each side.
+A node takes a run of blocks, and so does its mirror, far away in the other half of the image. Every node that is dirty, and the
+most that one more operation can make dirty, has its run in the pool. Invariant: len(pool) never falls below the number of dirty
+nodes, on each side.
 """
 
 from razortools.engine.store.spacemaps import SpaceMaps
@@ -23,9 +24,14 @@ class NodePool:
         self._cursors = [0, geometry.block_count // 2][:copies]
 
     def reserve(self, node_count: int, spare_blocks: int = 0) -> bool:
-        """Make sure that there are runs for *node_count* nodes, leaving *spare_blocks* free; False if the image has not got them."""
+        """Make sure that there are runs for *node_count* nodes, with *spare_blocks* left free; False if there is no room."""
+        for runs in self._sides:
+            if len(runs) < node_count:
+                break
+        else:
+            return True  # the usual case: this runs before every operation
         missing = sum(max(node_count - len(runs), 0) for runs in self._sides) * self._node_blocks
-        if missing and self._maps.free_blocks - missing < spare_blocks:
+        if self._maps.free_blocks - missing < spare_blocks:
             return False
         for side, runs in enumerate(self._sides):
             while len(runs) < node_count:

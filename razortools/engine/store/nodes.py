@@ -1,8 +1,8 @@
 """Nodes: read, verified against their parent's pointer, healed from their mirror, kept in bounded memory.
 
-A leaf stays packed as it came from the device until it is changed or used often; lookups search the packed keys. Invariants: a node in
-memory was verified when it was read; the nodes above a node in memory are in memory; the nodes above a dirty node are dirty; a dirty node
-is never dropped; nodes are only dropped between operations.
+A leaf stays packed as it came from the device until it is changed or used often; lookups search the packed keys. Invariants: a
+node in memory was verified when it was read; the nodes above a node in memory are in memory; the nodes above a dirty node are
+dirty; a dirty node is never dropped; nodes are only dropped between operations.
 """
 
 from razortools.engine.store.device import Device

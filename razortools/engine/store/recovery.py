@@ -1,6 +1,7 @@
 """Recovery: from the newest superblock and the journal to the state of the last complete transaction.
 
-It changes memory only; the first checkpoint afterwards makes it lasting. So it may be cut off anywhere and starts over, with the same result.
+It changes memory only; the first checkpoint afterwards makes it lasting. So it may be cut off anywhere and starts over, with
+the same result.
 """
 
 from dataclasses import dataclass

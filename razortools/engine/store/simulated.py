@@ -1,9 +1,10 @@
 """A simulated disk: it loses, reorders and tears what was not flushed, and fails when told to, all by a seed.
 
-Fault model. A write reaches the disk's cache at once: later reads see it. It is stable after the next flush that succeeds. A crash keeps everything
-stable; of the writes since then each may have arrived whole, in part or not at all, in any order, independently of the others. A write is torn at
-sectors of 512 bytes: each sector is old or new, never a mixture. Calls may be told to fail: the k-th write or flush from now raises DeviceFailed, once
-or for ever; a flush that fails drops what was not stable, as kernels do.
+Fault model. A write reaches the disk's cache at once: later reads see it. It is stable after the next flush that succeeds. A
+crash keeps everything stable; of the writes since then each may have arrived whole, in part or not at all, in any order,
+independently of the others. A write is torn at sectors of 512 bytes: each sector is old or new, never a mixture. Calls may be
+told to fail: the k-th write or flush from now raises DeviceFailed, once or for ever; a flush that fails drops what was not
+stable, as kernels do.
 """
 
 import random
@@ -38,7 +39,7 @@ class SimulatedDevice(MemoryDevice):
         self.fail_flush_at = -1
         self.fails_for_ever = False
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """See Device; fails when its number has come."""
         number, self.write_count = self.write_count, self.write_count + 1
         if number == self.fail_write_at or (self.fails_for_ever and 0 <= self.fail_write_at < number):

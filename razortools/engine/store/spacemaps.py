@@ -1,9 +1,9 @@
 """Space maps: which blocks are free, in memory as wide integers, on the device as two checksummed copies.
 
-Three kinds of blocks are in use in memory but free in what is written, because no tree on the device names them: *pending* (freed
-since the last checkpoint: reusable only when the next one is stable), *unclaimed* (placed, but not yet in the tree) and the node
-pool's (see nodepool). Invariants: a block is handed out once until it is freed; a page written to the device tells exactly what the
-checkpoint's tree uses; a copy of the map is only written while the other one is the truth.
+Three kinds of blocks are in use in memory but free in what is written, because no tree on the device names them: *pending*
+(freed since the last checkpoint: reusable only when the next one is stable), *unclaimed* (placed, but not yet in the tree) and
+the node pool's (see nodepool). Invariants: a block is handed out once until it is freed; a page written to the device tells
+exactly what the checkpoint's tree uses; a copy of the map is only written while the other one is the truth.
 """
 
 from array import array

@@ -1,8 +1,9 @@
 """The store: one transactional map of items, and the blocks that items own, kept safe on a device.
 
-It puts the parts of this package together: space maps, node pool, nodes, tree, running transaction, journal. It knows no file. Invariants:
-items change only inside an operation, and an operation changes all or nothing; room for everything that a commit and a checkpoint will write
-was taken before the operation started; after a failed write or flush the store is read-only, because nobody knows what the device holds.
+It puts the parts of this package together: space maps, node pool, nodes, tree, running transaction, journal. It knows no file.
+Invariants: items change only inside an operation, and an operation changes all or nothing; room for everything that a commit
+and a checkpoint will write was taken before the operation started; after a failed write or flush the store is read-only,
+because nobody knows what the device holds.
 """
 
 from collections.abc import Callable, Iterator

@@ -6,6 +6,7 @@ has been flushed; backups are written after the slot has been flushed, so a vali
 
 from dataclasses import dataclass, replace
 
+from razortools.engine.store.device import Device
 from razortools.errors import CorruptImage, DeviceFailed, NotAnImage, UnsupportedFormat
 from razortools.format.geometry import BACKUP_SPACING, Geometry, geometry_of
 from razortools.format.superblock import (
@@ -18,7 +19,6 @@ from razortools.format.superblock import (
     VERSION_MAJOR,
     Superblock,
 )
-from razortools.engine.store.device import Device
 from razortools.units import format_size
 
 

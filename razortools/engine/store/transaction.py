@@ -1,7 +1,7 @@
 """Transactions: what changed since the last commit, key by key, with the values before and after.
 
-Hot keys cost one entry a commit however often they change. Within a transaction each operation keeps its own way back, so an operation that
-fails half-way leaves nothing. Invariant: undoing all entries gives the state of the last commit.
+Hot keys cost one entry a commit however often they change. Within a transaction each operation keeps its own way back, so an
+operation that fails half-way leaves nothing. Invariant: undoing all entries gives the state of the last commit.
 """
 
 from dataclasses import dataclass, field

@@ -1,14 +1,15 @@
 """The tree: one B+tree of 18-byte keys and small values, changed in memory, written by the checkpoint.
 
-Invariants: a node's keys lie in [low, high) and rise; a child's low is its key in the parent; the nodes above a dirty node are dirty; an
-item is at most a quarter of a node, so one split always makes room. Sources: Bayer and McCreight 1972; Comer, "The Ubiquitous B-Tree", 1979.
+Invariants: a node's keys lie in [low, high) and rise; a child's low is its key in the parent; the nodes above a dirty node are
+dirty; an item is at most a quarter of a node, so one split always makes room. Sources: Bayer and McCreight 1972; Comer, "The
+Ubiquitous B-Tree", 1979.
 """
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 
 from razortools.engine.store.nodes import UNPACK_AFTER, Node, Nodes, NotResident, Ref
-from razortools.format.keys import KEY_BYTES
+from razortools.format.keys import HIGHEST_KEY, KEY_BYTES
 from razortools.format.node import CHILD_BYTES, ITEM_OVERHEAD_BYTES, node_capacity, value_bytes_max
 
 Path = list[tuple[Node, int]]  # inner nodes from the root down, with the index of the child taken
@@ -88,17 +89,17 @@ class Tree:
         while True:
             leaf, _ = self._descend(low)
             if leaf.raw is not None:
-                start = leaf.search_packed(low)
-                chunk = [leaf.packed_item(index) for index in range(start, leaf.count)]
+                start, stop = leaf.search_packed(low), leaf.search_packed(high)
+                chunk = [leaf.packed_item(index) for index in range(start, min(stop + 1, leaf.count))]
             else:
-                start = bisect_left(leaf.keys, low)
-                chunk = list(zip(leaf.keys[start:], leaf.values[start:], strict=True))
+                start, stop = bisect_left(leaf.keys, low), bisect_right(leaf.keys, high)
+                chunk = list(zip(leaf.keys[start:stop], leaf.values[start:stop], strict=True))
             end = leaf.high
             for item in chunk:
                 if item[0] > high:
                     return
                 yield item
-            if end > high:
+            if end > high or end == HIGHEST_KEY:
                 return
             low = end
 
@@ -212,7 +213,7 @@ class Tree:
         self.nodes.adopt(self.root, root)
 
     def _merge(self, node: Node, path: Path) -> None:
-        """Join *node* with a neighbour that is in memory and has room; otherwise leave it as it is, which is only less compact."""
+        """Join *node* with a neighbour that is in memory and has room; else leave it, which is only less compact."""
         parent, index = path[-1]
         for left_index in (index - 1, index):
             if left_index < 0 or left_index + 1 >= len(parent.children):

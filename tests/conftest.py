@@ -1,0 +1,24 @@
+"""What all tests share: random values that are the same in every run, and names of tests that do not depend on the run."""
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# The same values on every run and machine, so that a red test stays red. `--hypothesis-profile=explore` looks for new ones;
+# what it finds is printed with a line that reproduces it.
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("explore", parent=settings.get_profile("repeatable"), derandomize=False, max_examples=1000)
+settings.load_profile("repeatable")
+
+NAMED_BYTES_MAX = 40
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a long value after its argument: an archive in a test's name helps nobody, and holds the time it was made."""
+    return argname if isinstance(val, bytes | str) and len(val) > NAMED_BYTES_MAX else None
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say which random values this run uses."""
+    return f"hypothesis values: {settings.get_current_profile_name()}"
