@@ -22,7 +22,9 @@ from razortools.format.node import (
 
 UNPACK_AFTER = 4  # lookups in a packed leaf: unpacking costs as much as about ten of them
 UNPACKED_ITEM_BYTES = 150  # what Python's objects add to each item of an unpacked leaf, and each child of an inner node
+_LEAF_ITEM_BYTES = 80  # of a usual item in a leaf
 _NODE_OBJECT_BYTES = 300
+_DIRTY_NODES_MIN = 32  # however small the cache is: a checkpoint for every few operations would be the end of all speed
 
 
 class Ref:
@@ -114,6 +116,8 @@ class Nodes:
         self.geometry = geometry
         self.tag = tag
         self.limit_bytes = limit_bytes
+        # Dirty nodes cannot be dropped. If they alone filled the cache, every operation would look at all of them in vain.
+        self.dirty_count_max = max(limit_bytes // 2 // self._unpacked_leaf_bytes(), _DIRTY_NODES_MIN)
         self.cached_bytes = 0
         self.blocking = True  # False: raise NotResident instead of waiting for the device
         self.keep_all = False  # while a checkpoint is on its way to the device
@@ -169,7 +173,10 @@ class Nodes:
             return self.geometry.node_bytes + _NODE_OBJECT_BYTES
         if node.level:
             return self.geometry.node_bytes + self.geometry.node_bytes // CHILD_BYTES * UNPACKED_ITEM_BYTES
-        return self.geometry.node_bytes + self.geometry.node_bytes // 80 * UNPACKED_ITEM_BYTES
+        return self._unpacked_leaf_bytes()
+
+    def _unpacked_leaf_bytes(self) -> int:
+        return self.geometry.node_bytes + self.geometry.node_bytes // _LEAF_ITEM_BYTES * UNPACKED_ITEM_BYTES
 
     def shrink(self) -> None:
         """Drop nodes that were not used lately until the limit holds. Only between operations."""

@@ -115,7 +115,7 @@ class Store:
         wanted = self.transaction.estimated_bytes + journal_bytes + self._operation_journal_bytes()
         if not self.journal.fits(wanted) and not self.transaction.is_empty:
             return False
-        return self.tree.dirty_count * self.geometry.node_bytes * 2 <= max(self.nodes.limit_bytes, 64 * self.geometry.node_bytes)
+        return self.tree.dirty_count <= self.nodes.dirty_count_max
 
     def hold_promise(self) -> None:
         """Before an operation whose room was promised earlier: move what its nodes need into the pool."""

@@ -1,0 +1,235 @@
+"""The frame of every command: shared options, opening images, exit codes. The only shared door to typer.
+
+A front end declares one typer command and hands it to `run`::
+
+    app = cli.new_app()
+
+    @app.command(help="Check a RAZORFS image.")
+    def fsck(image: ImageArg, as_json: JsonFlag = False, version: VersionFlag = False, debug: DebugFlag = False) -> int:
+        with cli.open_volume(image) as volume: ...
+        return 0
+
+    def main() -> NoReturn:
+        cli.run(app, "razorfsck", cli.FSCK_CODES)
+
+Invariants: a command returns its exit code (None is 0) or raises; whatever it raises leaves as one sentence on stderr and the
+exit code that the command's contract names; a traceback is shown only with --debug.
+"""
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+import razortools
+from razortools.cli import render
+from razortools.errors import CorruptImage, ImageBusy, RazorError, UsageError
+from razortools.units import parse_size
+
+if TYPE_CHECKING:
+    from razortools.engine.volume import Volume
+
+_INTERRUPTED_BY_TYPER = 130  # typer turns KeyboardInterrupt into this exit code by itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitCodes:
+    """The exit codes that a command's contract names."""
+
+    usage: int  # the command line makes no sense
+    failed: int  # refused or failed: no image, busy, the host, its disk
+    corrupt: int  # the image is damaged
+    interrupted: int  # Ctrl-C
+    bug: int  # an exception that should not exist
+
+
+MKFS_CODES = ExitCodes(usage=2, failed=1, corrupt=1, interrupted=1, bug=1)
+FSCK_CODES = ExitCodes(usage=16, failed=8, corrupt=4, interrupted=32, bug=8)  # fsck(8)
+MOUNT_CODES = ExitCodes(usage=1, failed=32, corrupt=32, interrupted=8, bug=4)  # mount(8)
+DEBUG_CODES = ExitCodes(usage=2, failed=1, corrupt=1, interrupted=1, bug=1)
+HEALTH_CODES = ExitCodes(usage=3, failed=3, corrupt=2, interrupted=3, bug=3)  # monitoring plugins: 2 critical, 3 unknown
+
+
+def _show_version(wanted: bool) -> None:
+    """Print the version and leave, if *wanted*."""
+    if wanted:
+        render.out(f"razortools {razortools.__version__}")
+        raise typer.Exit(0)
+
+
+ImageArg = Annotated[str, typer.Argument(metavar="IMAGE", help="Image file or block device.", show_default=False)]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+QuietFlag = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")]
+VerboseFlag = Annotated[bool, typer.Option("-v", "--verbose", help="Tell more.")]
+ForceFlag = Annotated[bool, typer.Option("-f", "--force", help="Do it although something speaks against it.")]
+DebugFlag = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]  # read by `run` from the arguments
+VersionFlag = Annotated[
+    bool, typer.Option("-V", "--version", callback=_show_version, is_eager=True, help="Show the version and leave.")
+]
+
+
+def parsed_option(*names: str, parser: Callable[[str], Any], metavar: str, help: str) -> Any:
+    """Return a typer option whose text goes through *parser*, which raises ValueError or UsageError for a text it refuses.
+
+    The default may be a value already; it is taken as it is.
+    """
+
+    def parse(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return parser(value)
+        except (ValueError, UsageError) as refused:
+            raise typer.BadParameter(str(refused)) from None
+
+    return typer.Option(*names, help=help, metavar=metavar, parser=parse, show_default=False)
+
+
+def size_option(*names: str, help: str) -> Any:
+    """Return a typer option that takes a size as people write it, 64K or 2G; the command gets bytes."""
+    return parsed_option(*names, parser=parse_size, metavar="SIZE", help=help)
+
+
+def new_app() -> typer.Typer:
+    """Return an empty typer app in our manner: -h, plain help text, no installed completion, no decorated tracebacks."""
+    return typer.Typer(
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+def run(app: typer.Typer, name: str, codes: ExitCodes, arguments: Sequence[str] | None = None) -> NoReturn:
+    """End the process with the exit code of *app*, run as the command *name*. Arguments as for `invoke`."""
+    sys.exit(invoke(app, name, codes, arguments))
+
+
+def invoke(app: typer.Typer, name: str, codes: ExitCodes, arguments: Sequence[str] | None = None) -> int:
+    """Return the exit code of *app* run as *name* with *arguments* (default: the process's). Errors go to stderr."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return guard(lambda: _call(app, name, codes, words), name, codes, debug="--debug" in words)
+
+
+def guard(action: Callable[[], int | None], name: str, codes: ExitCodes, *, debug: bool = False) -> int:
+    """Return the exit code of *action*; what it raises becomes one sentence on stderr and the code that *codes* names.
+
+    For what runs outside typer's parsing, such as a daemon's first half.
+    """
+    try:
+        code = action() or 0
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        render.error(f"{name}: interrupted")
+        return codes.interrupted
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains again when it flushes at exit
+        return codes.failed
+    except Exception as failure:
+        if debug:
+            traceback.print_exc()
+        render.error(f"{name}: {sentence(failure)}")
+        return exit_code_of(failure, codes)
+
+
+def _call(app: typer.Typer, name: str, codes: ExitCodes, words: list[str]) -> int:
+    """Return the exit code of the typer app. Raises UsageError for a command line that typer refuses."""
+    try:
+        result = typer.main.get_command(app).main(args=words, prog_name=name, standalone_mode=False)
+    except typer.TyperException as refused:
+        raise UsageError(f"{refused.format_message().rstrip('.')}. Try: {name} --help") from None
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    if result == _INTERRUPTED_BY_TYPER:
+        raise KeyboardInterrupt
+    return result if isinstance(result, int) else 0
+
+
+def exit_code_of(failure: Exception, codes: ExitCodes) -> int:
+    """Return the exit code for *failure*."""
+    if isinstance(failure, UsageError):
+        return codes.usage
+    if isinstance(failure, CorruptImage):
+        return codes.corrupt
+    if isinstance(failure, RazorError | OSError):
+        return codes.failed
+    return codes.bug
+
+
+def sentence(failure: Exception) -> str:
+    """Return what to tell an operator about *failure*, on one line."""
+    if isinstance(failure, RazorError):
+        text = str(failure)
+    elif isinstance(failure, OSError):
+        text = _about_host(failure)
+    else:
+        text = f"internal error, a bug in razortools: {type(failure).__name__}: {failure}. Run again with --debug and report it"
+    return " ".join(text.split())
+
+
+_HOST_ADVICE = {
+    errno.ENOENT: "Check the path",
+    errno.ENOTDIR: "Check the path",
+    errno.EACCES: "Run as a user who may, or change the permissions",
+    errno.EPERM: "Run as a user who may, for instance with sudo",
+    errno.EROFS: "Choose a place that can be written to",
+    errno.ENOSPC: "Make room on the host's disk",
+    errno.EDQUOT: "Make room within the host's quota",
+    errno.EIO: "Look at the host's disk: dmesg",
+}
+
+
+def _about_host(failure: OSError) -> str:
+    """Return the sentence for an error of the host: what, where, what to do."""
+    what = failure.strerror or str(failure)
+    where = f"{_shown(failure.filename)}: " if failure.filename is not None else ""
+    advice = _HOST_ADVICE.get(failure.errno or 0)
+    return f"{where}{what}" + (f". {advice}" if advice else "")
+
+
+def _shown(path: object) -> str:
+    """Return *path* as it can be printed."""
+    return os.fsdecode(path) if isinstance(path, bytes) else str(path)
+
+
+@contextmanager
+def open_volume(image: str, *, writable: bool = False, in_use: bool = False) -> Iterator["Volume"]:
+    """Yield the volume in *image*, opened and locked.
+
+    Read-only (the default): the journal is replayed into memory and not a byte of the image changes. Writable: recovered first,
+    and closed cleanly at the end; if the body raises, what it had not committed is dropped. *in_use*: an image that somebody
+    else has mounted is looked at as its last checkpoint left it, and the operator is told so.
+    Raises what engine/store/device.open_image and engine/volume.open_volume raise, each one sentence for the operator.
+    """
+    from razortools.engine import volume as engine  # late: --help and usage errors need not wait for it
+    from razortools.engine.store.device import open_image
+
+    recover = True
+    try:
+        device = open_image(image, writable=writable)
+    except ImageBusy as busy:
+        if not in_use or writable:
+            raise
+        render.message(f"{busy}. Until then this shows its last checkpoint")
+        device = open_image(image, writable=False, lock=False)
+        recover = False
+    try:
+        volume = engine.open_volume(device, read_only=not writable, recover=recover)
+    except BaseException:
+        device.close()
+        raise
+    try:
+        yield volume
+    except BaseException:
+        if writable:
+            volume.abort()
+        raise
+    finally:
+        volume.close()

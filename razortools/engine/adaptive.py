@@ -1,0 +1,143 @@
+"""What to compress, and how hard: from the policy of the file and a glance at the bytes. Pure, for any thread.
+
+The measurements behind it (one core, records of 128 KiB): zstd level 1 compresses sources 3.2:1 in 250 µs and gives up on
+random bytes by itself in 20 µs, level 9 in 80 µs; level 15 takes 6 ms and zlib 3 ms to find that nothing shrinks; a probe
+takes 9 µs on such bytes and 25 µs on others. So the probe stands only before what is slow, and, for AUTO (zstd level 1),
+where the first bytes raise the suspicion: PNG costs 250 µs for nothing. Times are not measured while running: the same input
+must give the same image, whatever the machine is busy with.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from razortools.format import compression
+from razortools.format.compression import Algorithm, Policy
+from razortools.units import divide_up
+
+PROBE_BYTES = 4096
+PROBE_FROM_BYTES = 32 * 1024  # smaller data is compressed in the time that the probe takes
+PROBE_LEVEL = 1
+PROBE_SAVES = 16  # the sample must shrink by one part in this many
+SLOW_ZSTD_LEVEL = 10  # below, zstd gives up nearly as fast as the probe
+
+# Formats that are compressed already, by their first bytes. What stands at an offset is in the second table.
+KNOWN_STARTS = (
+    b"\xff\xd8\xff",  # JPEG
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF87a",
+    b"GIF89a",
+    b"PK\x03\x04",  # zip, jar, docx, odt, whl
+    b"\x1f\x8b\x08",  # gzip
+    b"\x28\xb5\x2f\xfd",  # zstd
+    b"\xfd7zXZ\x00",
+    b"BZh",
+    b"7z\xbc\xaf\x27\x1c",
+    b"Rar!\x1a\x07",
+    b"\x04\x22\x4d\x18",  # lz4 frame
+    b"LZIP",
+    b"OggS",
+    b"fLaC",
+    b"ID3",  # MP3
+    b"\x1a\x45\xdf\xa3",  # Matroska, WebM
+    b"wOF2",
+    b"\x00\x00\x00\x0cJXL ",
+    b"\xff\x0a",  # JPEG XL
+    b"hsqs",  # squashfs
+    b"MSCF",  # cabinet
+)
+KNOWN_INSIDE = ((4, b"ftyp"), (8, b"WEBP"), (8, b"AVI "))  # MP4, MOV, HEIF, AVIF; and what RIFF carries
+
+
+class Verdict(Enum):
+    """What became of a record, for the statistics."""
+
+    ZSTD = "zstd"
+    LZ4 = "lz4"
+    ZLIB = "zlib"
+    NOT_ASKED = "stored: compression is off"
+    KNOWN_FORMAT = "stored: a compressed format"
+    PROBED = "stored: the probe did not shrink"
+    NO_GAIN = "stored: compressing saved no block"
+    HOLE = "hole"
+
+
+_COMPRESSED = {Algorithm.ZSTD: Verdict.ZSTD, Algorithm.LZ4: Verdict.LZ4, Algorithm.ZLIB: Verdict.ZLIB}
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """One record, ready to be stored."""
+
+    stored: bytes
+    algorithm: Algorithm
+    verdict: Verdict
+    is_inline: bool = False  # small enough for the tree
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many records met one verdict, and their bytes before and after."""
+
+    record_count: int = 0
+    raw_bytes: int = 0
+    stored_bytes: int = 0
+
+    def plus(self, raw_bytes: int, stored_bytes: int) -> "Tally":
+        """Return the tally with one record more."""
+        return Tally(self.record_count + 1, self.raw_bytes + raw_bytes, self.stored_bytes + stored_bytes)
+
+
+def pack(raw: bytes, policy: Policy, *, is_first: bool, inline_bytes_max: int, block_bytes: int) -> Packing:
+    """Return *raw* as it should be stored: a hole if it is all zeros, compressed if that saves a block or makes it fit inline.
+
+    *is_first*: it is the start of a file, where formats show themselves. *inline_bytes_max*: 0 if it may not become inline.
+    """
+    if is_zeros(raw):
+        return Packing(b"", Algorithm.NONE, Verdict.HOLE)
+    algorithm, reason = choose(raw, policy, is_first)
+    stored = compression.pack(raw, algorithm, policy.level) if algorithm is not Algorithm.NONE else raw
+    if len(stored) >= len(raw):
+        stored = raw
+    if len(stored) <= inline_bytes_max:
+        if stored is raw:
+            return Packing(raw, Algorithm.NONE, reason, is_inline=True)
+        return Packing(stored, algorithm, _COMPRESSED[algorithm], is_inline=True)
+    if algorithm is Algorithm.NONE or divide_up(len(stored), block_bytes) >= divide_up(len(raw), block_bytes):
+        return Packing(raw, Algorithm.NONE, reason)
+    return Packing(stored, algorithm, _COMPRESSED[algorithm])
+
+
+def choose(raw: bytes, policy: Policy, is_first: bool) -> tuple[Algorithm, Verdict]:
+    """Return the algorithm to try on *raw*, and the verdict if it ends up as it is."""
+    algorithm = policy.algorithm
+    if algorithm is Algorithm.NONE:
+        return Algorithm.NONE, Verdict.NOT_ASKED
+    if algorithm is Algorithm.AUTO:
+        # The first bytes only raise the suspicion: a zip may hold plain text, a text may start like an MP3.
+        if is_first and is_known_format(raw) and not sample_shrinks(raw):
+            return Algorithm.NONE, Verdict.KNOWN_FORMAT
+        return Algorithm.ZSTD, Verdict.NO_GAIN
+    is_slow = algorithm is Algorithm.ZLIB or (algorithm is Algorithm.ZSTD and policy.level >= SLOW_ZSTD_LEVEL)
+    if is_slow and len(raw) >= PROBE_FROM_BYTES and not sample_shrinks(raw):
+        return Algorithm.NONE, Verdict.PROBED
+    return algorithm, Verdict.NO_GAIN
+
+
+def is_zeros(raw: bytes) -> bool:
+    """Tell whether all bytes are zero. Looks at both ends first: nearly all data is decided there."""
+    return not raw or (raw[0] == 0 and raw[-1] == 0 and raw == bytes(len(raw)))
+
+
+def is_known_format(start: bytes) -> bool:
+    """Tell whether a file that starts like this is compressed already."""
+    return start.startswith(KNOWN_STARTS) or any(start.startswith(magic, at) for at, magic in KNOWN_INSIDE)
+
+
+def sample_shrinks(raw: bytes) -> bool:
+    """Compress a few pieces of *raw*, evenly spread over it, and tell whether that was worth it."""
+    sample = raw
+    if len(raw) > PROBE_BYTES:
+        piece = PROBE_BYTES // 4
+        step = (len(raw) - piece) // 3
+        sample = b"".join(raw[at : at + piece] for at in range(0, 3 * step + 1, step))
+    return len(compression.pack(sample, Algorithm.ZSTD, PROBE_LEVEL)) <= len(sample) - len(sample) // PROBE_SAVES

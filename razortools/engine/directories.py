@@ -1,0 +1,200 @@
+"""Directories as items: entries lead from names to inodes, back links from inodes to their names.
+
+Invariants: for each entry (directory, name) -> (inode, link number) there is one back link (inode, link number) -> (directory,
+name), and the string table counts it; a directory's size is the number of its entries; the root has no back link and is its own
+parent. Rules of POSIX are not here (namespace.py has them).
+"""
+
+import errno
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from razortools.errors import CorruptImage, PosixError
+from razortools.format.directory import NAME_BYTES_MAX, BackLink, DirectoryEntry
+from razortools.format.inode import ROOT_INODE, Inode
+from razortools.format.keys import PROBE_WINDOW, Kind, back_link_key, entry_key, kind_range, offset_of
+from razortools.units import InodeNo, NameId
+
+if TYPE_CHECKING:
+    from razortools.engine.volume import Volume
+
+DEPTH_MAX = 1 << 20  # a longer walk to the root can only be a circle; far above what path names reach
+
+_entry_bytes = DirectoryEntry.STRUCT.pack
+_entry_values = DirectoryEntry.STRUCT.unpack
+_link_bytes = BackLink.STRUCT.pack
+
+
+def check_name(name: bytes) -> None:
+    """Raise PosixError unless *name* can be a directory entry: EINVAL, or ENAMETOOLONG above 255 bytes."""
+    if len(name) > NAME_BYTES_MAX:
+        raise PosixError(errno.ENAMETOOLONG, f"a name of {len(name)} bytes is too long; the limit is {NAME_BYTES_MAX}")
+    if not name or name == b"." or name == b".." or b"/" in name or b"\0" in name:
+        raise PosixError(errno.EINVAL, f"{name!r} cannot be the name of a file")
+
+
+def find(volume: "Volume", directory: InodeNo, name: bytes) -> tuple[bytes, DirectoryEntry] | None:
+    """Return (key, entry) of *name* in *directory*, or None. The fast way for names that are likely to exist."""
+    names = volume.names
+    name_hash = names.hash(name)
+    low = entry_key(directory, name_hash)
+    value = volume.store.get(low)
+    if value is not None:
+        entry = DirectoryEntry(*_entry_values(value))
+        if names.matches(NameId(entry.name_id), name):
+            return low, entry
+    for key, value in volume.store.items(low, entry_key(directory, name_hash + PROBE_WINDOW - 1)):
+        entry = DirectoryEntry.decode(value)
+        if names.matches(NameId(entry.name_id), name):
+            return key, entry
+    return None
+
+
+def probe(volume: "Volume", directory: InodeNo, name: bytes) -> tuple[bytes, DirectoryEntry | None]:
+    """Return (key, entry) of *name* in *directory*; if it is absent, (the key that it would get, None).
+
+    Raises PosixError(ENOSPC) if its probe window is full. That takes sixteen names whose 63-bit keyed hashes are equal: it does
+    not happen to those who do not know the key.
+    """
+    name_hash = volume.names.hash(name)
+    free = name_hash
+    for key, value in volume.store.items(entry_key(directory, name_hash), entry_key(directory, name_hash + PROBE_WINDOW - 1)):
+        entry = DirectoryEntry.decode(value)
+        if volume.names.matches(NameId(entry.name_id), name):
+            return key, entry
+        if offset_of(key) == free:
+            free += 1
+    if free == name_hash + PROBE_WINDOW:
+        raise PosixError(errno.ENOSPC, f"directory {directory} holds {PROBE_WINDOW} names whose hash is that of {name!r}")
+    return entry_key(directory, free), None
+
+
+def insert(volume: "Volume", directory: InodeNo, key: bytes, name: bytes, inode_no: InodeNo, inode: Inode) -> None:
+    """Enter *name* for an inode at *key* (from probe): entry, back link, string. Part of the running operation.
+
+    Changes the directory's size and the inode's next_link_no in memory: the caller changes what else there is (times, link
+    counts) and puts both inodes.
+    """
+    parent = volume.inodes.get(directory)
+    name_id = volume.names.intern(name)
+    put_entry(volume, key, DirectoryEntry(inode_no, name_id, inode.next_link_no, inode.file_type))
+    inode.next_link_no += 1
+    parent.size += 1
+
+
+def put_entry(volume: "Volume", key: bytes, entry: DirectoryEntry) -> None:
+    """Write an entry and the back link that answers it. Part of the running operation; the string's count is the caller's."""
+    store = volume.store
+    store.put(key, _entry_bytes(entry.inode, entry.name_id, entry.link_no, entry.file_type))
+    directory = int.from_bytes(key[1:9], "big")
+    store.put(back_link_key(InodeNo(entry.inode), entry.link_no), _link_bytes(directory, entry.name_id))
+
+
+def remove(volume: "Volume", directory: InodeNo, key: bytes, entry: DirectoryEntry) -> None:
+    """Take an entry out: entry, back link, string. Part of the running operation.
+
+    Changes the directory's size in memory: the caller puts the directory. The inode it led to is the caller's too.
+    """
+    parent = volume.inodes.get(directory)
+    volume.store.delete(key)
+    volume.store.delete(back_link_key(InodeNo(entry.inode), entry.link_no))
+    volume.names.release(NameId(entry.name_id))
+    parent.size -= 1
+
+
+def move(
+    volume: "Volume",
+    directory: InodeNo,
+    key: bytes,
+    entry: DirectoryEntry,
+    new_directory: InodeNo,
+    new_key: bytes,
+    new_name: bytes,
+) -> None:
+    """Let *entry* at *key* become *new_name* of *new_directory*, at *new_key* (from probe).
+
+    Part of the running operation. Changes the sizes of both directories in memory: the caller puts them.
+    """
+    old_parent, new_parent = volume.inodes.get(directory), volume.inodes.get(new_directory)
+    volume.store.delete(key)
+    name_id = NameId(entry.name_id)
+    if not volume.names.matches(name_id, new_name):
+        volume.names.release(name_id)
+        name_id = volume.names.intern(new_name)
+    put_entry(volume, new_key, DirectoryEntry(entry.inode, name_id, entry.link_no, entry.file_type))
+    old_parent.size -= 1
+    new_parent.size += 1
+
+
+def replace(
+    volume: "Volume", directory: InodeNo, key: bytes, entry: DirectoryEntry, new_key: bytes, replaced: DirectoryEntry
+) -> None:
+    """Let the name of *replaced* at *new_key* lead where *entry* at *key* does, which goes. Part of the running operation.
+
+    Changes the size of *directory*, in which *entry* was, in memory: the caller puts it. The string table keeps the name as it
+    is.
+    """
+    parent = volume.inodes.get(directory)
+    volume.store.delete(key)
+    volume.store.delete(back_link_key(InodeNo(replaced.inode), replaced.link_no))
+    volume.names.release(NameId(entry.name_id))
+    put_entry(volume, new_key, DirectoryEntry(entry.inode, replaced.name_id, entry.link_no, entry.file_type))
+    parent.size -= 1
+
+
+def entries(volume: "Volume", directory: InodeNo, after_cookie: int = 0) -> Iterator[tuple[int, bytes, DirectoryEntry]]:
+    """Yield (cookie, name, entry) of the entries behind *after_cookie*, without "." and "..".
+
+    Cookies rise and belong to names, not to positions: entries that come or go meanwhile change nothing for the others, and each
+    entry that is there all the time appears exactly once.
+    """
+    text = volume.names.text
+    low, high = entry_key(directory, after_cookie + 1), kind_range(directory, Kind.DIRECTORY_ENTRY)[1]
+    for key, value in volume.store.items(low, high):
+        entry = DirectoryEntry.decode(value)
+        yield offset_of(key), text(NameId(entry.name_id)), entry
+
+
+def is_empty(volume: "Volume", directory: InodeNo) -> bool:
+    """Tell whether a directory has no entries."""
+    return volume.inodes.get(directory).size == 0
+
+
+def links(volume: "Volume", ino: InodeNo) -> Iterator[BackLink]:
+    """Yield the back links of an inode: one for each of its names."""
+    for _, value in volume.store.items(*kind_range(ino, Kind.BACK_LINK)):
+        yield BackLink.decode(value)
+
+
+def parent_of(volume: "Volume", directory: InodeNo) -> InodeNo:
+    """Return the parent of a directory, the root's is the root. Raises PosixError(ENOENT) if it was removed while open."""
+    if directory == ROOT_INODE:
+        return ROOT_INODE
+    for link in links(volume, directory):
+        return InodeNo(link.parent)
+    raise PosixError(errno.ENOENT, f"directory {directory} has been removed")
+
+
+def ancestors(volume: "Volume", directory: InodeNo) -> Iterator[InodeNo]:
+    """Yield *directory*, its parent and so on up to the root. Raises CorruptImage if the way up is a circle."""
+    for _ in range(DEPTH_MAX):
+        yield directory
+        if directory == ROOT_INODE:
+            return
+        directory = parent_of(volume, directory)
+    raise CorruptImage(f"directory {directory} does not lead to the root; unmount and run razorfsck")
+
+
+def paths(volume: "Volume", ino: InodeNo) -> list[bytes]:
+    """Return every absolute path that leads to an inode, in the order in which the names were made; none for an orphan."""
+    if ino == ROOT_INODE:
+        return [b"/"]
+    return [_path_of(volume, link) for link in links(volume, ino)]
+
+
+def _path_of(volume: "Volume", link: BackLink) -> bytes:
+    text = volume.names.text
+    parts = [text(NameId(link.name_id))]
+    above = ancestors(volume, InodeNo(link.parent))
+    parts += [text(NameId(next(links(volume, directory)).name_id)) for directory in above if directory != ROOT_INODE]
+    return b"/" + b"/".join(reversed(parts))

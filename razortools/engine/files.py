@@ -1,0 +1,213 @@
+"""Files: reading, writing and truncating their contents. The whole data path is reached through this module.
+
+Invariants: a write or truncate happens completely or not at all (a write of more than STEP_BYTES in several such steps); its
+data is dirty in memory when it returns and durable after the next commit, together with everything that was executed before
+it. What was never written reads as zeros.
+"""
+
+import errno
+from typing import TYPE_CHECKING
+
+from razortools.engine import truncation
+from razortools.engine.flush import (
+    FlushPlan,
+    Packed,
+    Placed,
+    apply_flush,
+    flush_all,
+    give_back,
+    make_room,
+    pack,
+    pack_record,
+    place,
+    plan_flush,
+    write_out,
+)
+from razortools.engine.records import Buffer, Records
+from razortools.engine.truncation import delete_contents, delete_step
+from razortools.errors import PosixError
+from razortools.format.data import FILE_BYTES_MAX
+from razortools.format.inode import Inode
+from razortools.format.journal import Operation
+from razortools.units import MIB, InodeNo, RecordNo
+
+if TYPE_CHECKING:
+    from razortools.engine.volume import Volume
+
+__all__ = [
+    "FlushPlan", "Packed", "Placed", "apply_flush", "delete_contents", "delete_step", "flush_all", "fsync", "give_back", "pack",
+    "pack_record", "place", "plan_flush", "read", "truncate", "write", "write_out",
+]  # fmt: skip
+
+STEP_BYTES = 4 * MIB  # the most that one write operation carries; FUSE sends 1 MiB at most
+
+
+def read(volume: "Volume", ino: InodeNo, offset: int, size: int) -> bytes:
+    """Return up to *size* bytes from *offset*: fewer only at the end of the file. Holes are zeros.
+
+    Raises PosixError (ENOENT, EISDIR, EINVAL); CorruptImage if a record in the range cannot be trusted; DeviceFailed.
+    """
+    inode = volume.inodes.get(ino)
+    if not inode.is_regular:
+        _require_data(ino, inode)
+    if offset < 0 or size < 0:
+        raise PosixError(errno.EINVAL, f"cannot read {size} bytes from offset {offset}")
+    end = min(offset + size, inode.size)
+    if end <= offset:
+        return b""
+    record_log2 = inode.record_log2
+    contents = volume.records.contents
+    record_no = offset >> record_log2
+    start = record_no << record_log2
+    if end <= start + (1 << record_log2):
+        return _part(contents(ino, inode, RecordNo(record_no)), offset - start, end - start)
+    parts: list[Buffer] = []
+    while offset < end:
+        stop = min(end, start + (1 << record_log2))
+        view = memoryview(contents(ino, inode, RecordNo(record_no)))[offset - start : stop - start]
+        parts.append(view)
+        if len(view) < stop - offset:
+            parts.append(bytes(stop - offset - len(view)))
+        record_no += 1
+        offset = start = stop
+    return b"".join(parts)
+
+
+def write(volume: "Volume", ino: InodeNo, offset: int, data: Buffer) -> int:
+    """Write *data* at *offset* and return its length; fewer only if a later step of a write above STEP_BYTES found no room.
+
+    Raises PosixError (ENOENT, EISDIR, EINVAL, EFBIG), OutOfSpace, ReadOnly; CorruptImage or DeviceFailed if a record that is
+    overwritten in part cannot be read. Then nothing has changed. Flushes older records when limits.dirty_bytes asks for it.
+    """
+    length = len(data)
+    if offset < 0:
+        raise PosixError(errno.EINVAL, f"cannot write at offset {offset}")
+    if offset + length > FILE_BYTES_MAX:
+        raise PosixError(errno.EFBIG, f"a file holds up to {FILE_BYTES_MAX} bytes")
+    if length <= STEP_BYTES:
+        if length:
+            _write_step(volume, ino, offset, data)
+        return length
+    view = memoryview(data)
+    written = 0
+    while written < length:
+        step = view[written : written + STEP_BYTES]
+        try:
+            _write_step(volume, ino, offset + written, step)
+        except Exception:
+            if written:  # as POSIX has it: what was written is told, the error comes with the next call
+                return written
+            raise
+        written += len(step)
+    return written
+
+
+def truncate(volume: "Volume", ino: InodeNo, size: int) -> None:
+    """Set the size of a file: what lies beyond is deleted, what is new is a hole. Sets mtime and ctime even if nothing changes.
+
+    Raises PosixError (ENOENT, EISDIR, EINVAL, EFBIG), ReadOnly; OutOfSpace, CorruptImage and DeviceFailed only when growing.
+    """
+    inode = volume.inodes.get(ino)
+    _require_data(ino, inode)
+    if size < 0:
+        raise PosixError(errno.EINVAL, f"a file cannot have {size} bytes")
+    if size > FILE_BYTES_MAX:
+        raise PosixError(errno.EFBIG, f"a file holds up to {FILE_BYTES_MAX} bytes")
+    if size > inode.size:
+        truncation.grow(volume, ino, size)
+    else:
+        truncation.shrink(volume, ino, size)
+
+
+def fsync(volume: "Volume", ino: InodeNo) -> None:
+    """Make the file durable, and with it everything that was executed before. Raises PosixError(ENOENT), DeviceFailed."""
+    volume.inodes.get(ino)
+    volume.commit()
+
+
+def _require_data(ino: InodeNo, inode: Inode) -> None:
+    """Refuse what has no contents of its own."""
+    if inode.is_directory:
+        raise PosixError(errno.EISDIR, f"inode {ino} is a directory")
+    if not inode.is_regular:
+        raise PosixError(errno.EINVAL, f"inode {ino} is no regular file")
+
+
+def _part(raw: bytes | bytearray, start: int, stop: int) -> bytes:
+    """Return bytes *start* to *stop* of a record, zeros behind its end."""
+    part = raw[start:stop] if type(raw) is bytes else bytes(memoryview(raw)[start:stop])
+    return part if len(part) == stop - start else part + bytes(stop - start - len(part))
+
+
+def _write_step(volume: "Volume", ino: InodeNo, offset: int, data: Buffer) -> None:
+    """Do one atomic write of at least a byte: look and validate, then change."""
+    records = volume.records
+    end = offset + len(data)
+    while True:
+        inode = volume.inodes.get(ino)
+        if not inode.is_regular:
+            _require_data(ino, inode)
+        record_log2 = inode.record_log2
+        first, last = offset >> record_log2, (end - 1) >> record_log2
+        if records.dirty_bytes + ((last - first + 1) << record_log2) > volume.limits.dirty_bytes:
+            make_room(volume, (last - first + 1) << record_log2)
+        if end > inode.size and records.is_unfinished(ino):
+            truncation.finish(volume, ino)
+        bases, blocks = _prepare(volume, ino, inode, offset, end)
+        flushed = records.flush_count
+        with volume.operation(Operation.WRITE, ino, blocks=blocks) as now_ns:
+            if records.flush_count != flushed:  # it had to flush before it could start: what was prepared is out of date
+                continue
+            if end > inode.size:
+                inode.size = end
+            inode.mtime_ns = inode.ctime_ns = now_ns
+            volume.inodes.put(ino, inode)
+            for record_no, base in bases:
+                records.replace(ino, record_no, base)
+            _change(records, ino, record_log2, offset, data)
+            return
+
+
+def _prepare(volume: "Volume", ino: InodeNo, inode: Inode, offset: int, end: int) -> tuple[list[truncation.Piece], int]:
+    """Return (records that must become dirty first, with what they hold; blocks that must be free for the whole write)."""
+    records = volume.records
+    record_log2 = inode.record_log2
+    first, last = offset >> record_log2, (end - 1) >> record_log2
+    bases: list[truncation.Piece] = []
+    blocks = 0
+    for number in range(first, last + 1):
+        record_no = RecordNo(number)
+        start = number << record_log2
+        stop = min(end - start, 1 << record_log2)
+        kept = min(inode.size - start, 1 << record_log2)
+        dirty = records.find_dirty(ino, record_no)
+        if dirty is not None and len(dirty.data) <= kept:
+            blocks += records.blocks_wanted(ino, record_no, max(stop, len(dirty.data)))
+            continue
+        base: bytes | bytearray = b""
+        if kept > 0 and (offset > start or stop < kept):  # else nothing of the old contents remains
+            base = records.contents(ino, inode, record_no)[:kept]
+            stop = max(stop, len(base))
+        if base or dirty is not None:
+            bases.append((record_no, base))
+        blocks += records.blocks_wanted(ino, record_no, stop)
+    if end > inode.size and not first <= (inode.size - 1) >> record_log2 <= last:
+        for record_no, base in truncation.cut_before_growing(volume, ino, inode, end):
+            bases.append((record_no, base))
+            blocks += records.blocks_wanted(ino, record_no, len(base))
+    return bases, blocks
+
+
+def _change(records: Records, ino: InodeNo, record_log2: int, offset: int, data: Buffer) -> None:
+    """Put *data* into the dirty records; those that do not exist become it. Cannot fail."""
+    record_no = offset >> record_log2
+    at = offset - (record_no << record_log2)
+    if at + len(data) <= 1 << record_log2:
+        records.overwrite(ino, RecordNo(record_no), at, data)
+        return
+    view = memoryview(data)
+    while view:
+        piece = view[: (1 << record_log2) - at]
+        records.overwrite(ino, RecordNo(record_no), at, piece)
+        view = view[len(piece) :]
+        record_no, at = record_no + 1, 0

@@ -1,0 +1,401 @@
+"""Flush: dirty records become stored ones, in five steps of which the slow ones may run in threads.
+
+    plan_flush    reads memory, decides                       the volume's thread
+    pack          compresses; bytes to bytes                  any thread
+    place         allocates blocks                            the volume's thread
+    write_out     writes them to the device                   any thread
+    apply_flush   enters them in the tree, frees the old      the volume's thread
+
+Between the steps anything may happen to the files. Invariants: a record that was written, cut or dropped since the plan is
+not applied, and its blocks are given back; one that was written stays dirty. Blocks of a record are reserved or placed, never
+neither, so a flush cannot fail for lack of space. What is placed is on record until it is applied or given back; who must
+flush here and now, while a thread is still writing, waits for the thread and applies that first. Blocks are never given back
+before it is certain that nobody writes to them any more. Nothing here is durable before the volume commits.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from razortools.engine import adaptive
+from razortools.engine.adaptive import Packing
+from razortools.errors import OutOfSpace, PosixError
+from razortools.format.compression import LEVELS, Algorithm, Policy
+from razortools.format.data import DataRecord, InlineData, Run, make_record
+from razortools.format.inode import Inode
+from razortools.format.journal import Operation
+from razortools.format.keys import inline_key, record_key
+from razortools.format.node import inline_bytes_max, value_bytes_max
+from razortools.units import MIB, BlockNo, InodeNo, RecordNo, divide_up
+
+if TYPE_CHECKING:
+    from razortools.engine.volume import Volume
+
+BATCH_BYTES = 8 * MIB  # raw data in flight in one synchronous round: bounds the memory for compressed copies
+STEP_RECORDS = 64  # records of one operation: with their values before and after, they take 10 KiB of journal
+STEP_PLACES = 4  # places in the tree that one operation changes; three keys each, so the store's promise of room covers them
+NEAR_RECORDS = 4  # records whose numbers differ by no more count as one place
+WRITE_BYTES_MAX = MIB  # neighbours are written together up to this size
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRecord:
+    """One dirty record as it was when the plan was made. *raw* is a snapshot that nobody changes."""
+
+    ino: InodeNo
+    record_no: RecordNo
+    raw: bytes
+    policy: Policy
+    inline_bytes_max: int  # 0: it must not become inline
+    block_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlushPlan:
+    """What is to be flushed; a value, for any thread."""
+
+    records: tuple[PlannedRecord, ...]
+
+    @property
+    def raw_bytes(self) -> int:
+        """Bytes before compression."""
+        return sum(len(planned.raw) for planned in self.records)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """How each record of a plan should be stored, in its order."""
+
+    packings: tuple[Packing, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedRecord:
+    """One record with the blocks that it will take; no runs: inline data or a hole."""
+
+    planned: PlannedRecord
+    packing: Packing
+    runs: list[Run]
+    record: DataRecord | None
+    padded: bytes
+
+
+@dataclass(slots=True, eq=False)
+class Placed:
+    """A plan whose blocks are allocated. It must be applied or given back; until then the volume has it on record."""
+
+    records: tuple[PlacedRecord, ...]
+    lock: Lock = field(default_factory=Lock)  # held while the records are written
+    is_settled: bool = False  # written or given back: nobody writes to these blocks any more
+
+
+def plan_flush(volume: "Volume", inodes: Iterable[InodeNo] | None = None, *, bytes_max: int | None = None) -> FlushPlan:
+    """Return the plan for the dirty records of *inodes* (None: all files), oldest first, about *bytes_max* bytes of them.
+
+    Leaves out what another flush has placed already; drops dirty data of inodes that exist no more. Raises CorruptImage if an
+    inode cannot be read.
+    """
+    planned: list[PlannedRecord] = []
+    total = 0
+    gone: set[InodeNo] = set()
+    for ino, record_no, raw in volume.records.snapshots(inodes):
+        inode = _inode_or_none(volume, ino)
+        if inode is None:
+            gone.add(ino)
+            continue
+        if _is_placed(volume, ino, record_no):
+            continue
+        planned.append(_planned(volume, ino, inode, record_no, raw))
+        total += len(raw)
+        if bytes_max is not None and total >= bytes_max:
+            break
+    for ino in gone:
+        volume.records.discard(ino)
+    return FlushPlan(tuple(planned))
+
+
+def pack_record(planned: PlannedRecord) -> Packing:
+    """Compress one record. Pure, for any thread."""
+    return adaptive.pack(
+        planned.raw,
+        planned.policy,
+        is_first=planned.record_no == 0,
+        inline_bytes_max=planned.inline_bytes_max,
+        block_bytes=planned.block_bytes,
+    )
+
+
+def pack(plan: FlushPlan) -> Packed:
+    """Compress all records of a plan. Pure, for any thread."""
+    return Packed(tuple(pack_record(planned) for planned in plan.records))
+
+
+def place(volume: "Volume", plan: FlushPlan, packed: Packed) -> Placed:
+    """Allocate blocks for the records that are still as planned, and forget the others. Their reservations are used up by that.
+
+    Raises OutOfSpace, with everything given back, only if the promise of the reservation was broken.
+    """
+    records: list[PlacedRecord] = []
+    try:
+        for planned, packing in zip(plan.records, packed.packings, strict=True):
+            if _is_current(volume, planned) and not _is_placed(volume, planned.ino, planned.record_no):
+                records.append(_place_record(volume, planned, packing))
+    except BaseException:
+        _give_back(volume, records)
+        raise
+    placed = Placed(tuple(records))
+    volume.records.in_flight[placed] = None
+    return placed
+
+
+def write_out(volume: "Volume", placed: Placed) -> None:
+    """Write the placed records to the device, unless that is done. For any thread; the second one waits for the first.
+
+    Raises DeviceFailed; the caller then gives them back.
+    """
+    with placed.lock:
+        if placed.is_settled:
+            return
+        for runs, data in _joined(placed.records):
+            volume.store.write_blocks(runs, data)
+        placed.is_settled = True
+
+
+def apply_flush(volume: "Volume", placed: Placed) -> None:
+    """Enter the written records in the tree, in operations of bounded size. What failed or changed meanwhile is given back.
+
+    Does nothing if somebody else has finished this flush already.
+    """
+    if placed not in volume.records.in_flight:
+        return
+    assert placed.is_settled, "a flush is written before it is applied"
+    del volume.records.in_flight[placed]
+    steps = list(_steps(placed.records))
+    for number, step in enumerate(steps):
+        try:
+            skipped = _apply_step(volume, step)
+        except BaseException:
+            _give_back(volume, [record for rest in steps[number:] for record in rest])
+            raise
+        _give_back(volume, skipped)
+
+
+def give_back(volume: "Volume", placed: Placed) -> None:
+    """Free the blocks of a flush that will not be applied; its records stay dirty. Waits for a thread that is writing them."""
+    with placed.lock:
+        placed.is_settled = True
+    if placed in volume.records.in_flight:
+        del volume.records.in_flight[placed]
+        _give_back(volume, placed.records)
+
+
+def flush(volume: "Volume", plan: FlushPlan) -> None:
+    """All steps in a row, here and now."""
+    finish_placed(volume, place(volume, plan, pack(plan)))
+
+
+def finish_placed(volume: "Volume", placed: Placed) -> None:
+    """Write and apply what is placed. Raises DeviceFailed, with everything given back."""
+    try:
+        write_out(volume, placed)
+    except BaseException:
+        give_back(volume, placed)
+        raise
+    apply_flush(volume, placed)
+
+
+def finish_in_flight(volume: "Volume") -> None:
+    """Finish what others have placed but not yet applied."""
+    for placed in list(volume.records.in_flight):
+        write_out(volume, placed)
+        apply_flush(volume, placed)
+
+
+def flush_all(volume: "Volume", inodes: Sequence[InodeNo] | None = None) -> None:
+    """Flush every dirty record (of *inodes*), in rounds of bounded memory. Raises DeviceFailed, ReadOnly, CorruptImage."""
+    finish_in_flight(volume)
+    while (plan := plan_flush(volume, inodes, bytes_max=BATCH_BYTES)).records:
+        before = volume.records.dirty_count
+        flush(volume, plan)
+        assert volume.records.dirty_count < before, "a flush that nobody disturbed left everything dirty"
+
+
+def make_room(volume: "Volume", wanted_bytes: int) -> None:
+    """Flush the oldest records until *wanted_bytes* more fit below limits.dirty_bytes (or nothing is dirty any more)."""
+    limit = volume.limits.dirty_bytes
+    if volume.records.dirty_bytes + wanted_bytes <= limit:
+        return
+    finish_in_flight(volume)
+    # A quarter of the limit at a time: a flush for every single write would compress growing records over and over.
+    target = max(0, limit * 3 // 4 - wanted_bytes)
+    while (excess := volume.records.dirty_bytes - target) > 0:
+        plan = plan_flush(volume, bytes_max=min(excess, BATCH_BYTES))
+        if not plan.records:
+            return
+        flush(volume, plan)
+
+
+def _planned(volume: "Volume", ino: InodeNo, inode: Inode, record_no: RecordNo, raw: bytes) -> PlannedRecord:
+    may_be_inline = record_no == 0 and inode.size <= inode.record_bytes
+    return PlannedRecord(ino, record_no, raw, _policy(inode), _inline_limit(volume) if may_be_inline else 0, volume.block_bytes)
+
+
+def _policy(inode: Inode) -> Policy:
+    """Return the file's policy; what a newer version may have written there counts as AUTO: data must not get stuck for it."""
+    try:
+        algorithm = Algorithm(inode.compression)
+    except ValueError:
+        return Policy()
+    return Policy(algorithm, inode.compression_level if inode.compression_level in LEVELS.get(algorithm, ()) else 0)
+
+
+def _inline_limit(volume: "Volume") -> int:
+    node_bytes = volume.store.geometry.node_bytes
+    return min(inline_bytes_max(node_bytes), value_bytes_max(node_bytes) - InlineData.FIXED_BYTES)
+
+
+def _inode_or_none(volume: "Volume", ino: InodeNo) -> Inode | None:
+    try:
+        return volume.inodes.get(ino)
+    except PosixError:
+        return None
+
+
+def _is_current(volume: "Volume", planned: PlannedRecord) -> bool:
+    """Tell whether the record is dirty with the very bytes of the plan: a snapshot is replaced, never changed."""
+    dirty = volume.records.find_dirty(planned.ino, planned.record_no)
+    return dirty is not None and dirty.data is planned.raw
+
+
+def _is_placed(volume: "Volume", ino: InodeNo, record_no: RecordNo) -> bool:
+    """Tell whether a flush that is under way has placed a dirty record as it is now."""
+    dirty = volume.records.find_dirty(ino, record_no)
+    return dirty is not None and bool(dirty.data) and not dirty.reserved_blocks
+
+
+def _give_back(volume: "Volume", records: Iterable[PlacedRecord]) -> None:
+    """Free the blocks of records that will not be applied; what is still dirty has its reservation again."""
+    for placed in records:
+        if placed.runs:
+            volume.store.unplace(placed.runs)
+        dirty = volume.records.find_dirty(placed.planned.ino, placed.planned.record_no)
+        if dirty is not None:
+            volume.records.reserve(dirty)
+
+
+def _place_record(volume: "Volume", planned: PlannedRecord, packing: Packing) -> PlacedRecord:
+    if packing.is_inline or not packing.stored:
+        return PlacedRecord(planned, packing, [], None, b"")
+    block_bytes = volume.block_bytes
+    runs = volume.store.place(divide_up(len(packing.stored), block_bytes))
+    record, padded = make_record(runs, packing.stored, len(planned.raw), packing.algorithm, volume.store.generation, block_bytes)
+    if DataRecord.FIXED_BYTES + len(record.more) > value_bytes_max(volume.store.geometry.node_bytes):
+        volume.store.unplace(runs)
+        raise OutOfSpace(f"inode {planned.ino}: the free space lies in too many small pieces; delete something")
+    dirty = volume.records.find_dirty(planned.ino, planned.record_no)
+    assert dirty is not None
+    volume.records.unreserve(dirty)
+    return PlacedRecord(planned, packing, runs, record, padded)
+
+
+def _joined(records: Sequence[PlacedRecord]) -> Iterator[tuple[list[Run], bytes]]:
+    """Yield (runs, data) to write, with records that lie side by side put together."""
+    parts: list[bytes] = []
+    start = count = total = 0
+    for placed in records:
+        if not placed.runs:
+            continue
+        alone = len(placed.runs) > 1
+        first, blocks = placed.runs[0]
+        if parts and (alone or first != start + count or total + len(placed.padded) > WRITE_BYTES_MAX):
+            yield [(BlockNo(start), count)], b"".join(parts)
+            parts = []
+        if alone:
+            yield placed.runs, placed.padded
+            continue
+        if not parts:
+            start, count, total = first, 0, 0
+        count += blocks
+        total += len(placed.padded)
+        parts.append(placed.padded)
+    if parts:
+        yield [(BlockNo(start), count)], b"".join(parts)
+
+
+def _steps(records: Sequence[PlacedRecord]) -> Iterator[list[PlacedRecord]]:
+    """Yield the records of one operation after the other."""
+    step: list[PlacedRecord] = []
+    places = 0
+    for placed in records:
+        before = step[-1].planned if step else None
+        here = placed.planned
+        near = before is not None and before.ino == here.ino and abs(here.record_no - before.record_no) <= NEAR_RECORDS
+        if len(step) == STEP_RECORDS or (places == STEP_PLACES and not near):
+            yield step
+            step, places, near = [], 0, False
+        places += not near
+        step.append(placed)
+    if step:
+        yield step
+
+
+def _apply_step(volume: "Volume", step: Sequence[PlacedRecord]) -> list[PlacedRecord]:
+    """Apply some records in one operation; return those that had to be skipped."""
+    applied: list[PlacedRecord] = []
+    with volume.operation(Operation.FLUSH_DATA, step[0].planned.ino):
+        for ino, of_file in groupby(step, key=lambda placed: placed.planned.ino):
+            inode = _inode_or_none(volume, ino)
+            if inode is not None:
+                applied += _apply_to_file(volume, ino, inode, of_file)
+    for placed in applied:
+        planned = placed.planned
+        volume.records.note_flushed(planned.ino, planned.record_no, planned.raw if placed.packing.stored else b"")
+        volume.records.count(placed.packing, len(planned.raw))
+    done = set(map(id, applied))
+    return [placed for placed in step if id(placed) not in done]
+
+
+def _apply_to_file(volume: "Volume", ino: InodeNo, inode: Inode, of_file: Iterable[PlacedRecord]) -> list[PlacedRecord]:
+    """Put the records of one file into the tree and account for them; return those that still were as planned."""
+    fits_inline = inode.size <= inode.record_bytes
+    applied = [
+        placed for placed in of_file if _is_current(volume, placed.planned) and (fits_inline or not placed.packing.is_inline)
+    ]
+    block_delta = raw_delta = 0
+    for placed in applied:
+        blocks, raw_bytes = _enter(volume, ino, placed)
+        block_delta += blocks
+        raw_delta += raw_bytes
+    volume.counters.raw_bytes += raw_delta
+    if block_delta:
+        volume.counters.data_blocks += block_delta
+        inode = volume.inodes.get(ino)
+        inode.stored_blocks += block_delta
+        volume.inodes.put(ino, inode)
+    return applied
+
+
+def _enter(volume: "Volume", ino: InodeNo, placed: PlacedRecord) -> tuple[int, int]:
+    """Make the tree say what *placed* says; return by how much the file's (blocks, raw bytes in records) changed."""
+    store = volume.store
+    record_no = placed.planned.record_no
+    key = record_key(ino, record_no)
+    before = store.get(key)
+    old = None if before is None else DataRecord.decode(before)
+    new = placed.record
+    if new is not None:
+        if new.birth != store.generation:  # a checkpoint came between placing and now
+            new = replace(new, birth=store.generation)
+        store.put(key, new.encode())
+    elif old is not None:
+        store.delete(key)
+    if placed.packing.is_inline:
+        inline = InlineData(int(placed.packing.algorithm), len(placed.planned.raw), placed.packing.stored)
+        store.put(inline_key(ino), inline.encode())
+    elif record_no == 0:
+        store.delete(inline_key(ino))
+    block_bytes = volume.block_bytes
+    blocks = (new.block_count(block_bytes) if new else 0) - (old.block_count(block_bytes) if old else 0)
+    return blocks, (new.raw_bytes if new else 0) - (old.raw_bytes if old else 0)

@@ -1,0 +1,132 @@
+"""Inodes in memory: a bounded table of decoded inodes, and who holds them open.
+
+Invariants: between operations an inode in the table equals its item in the tree; an operation changes something in the tree
+before it changes an inode in memory, or puts the inode right after, so that a failed operation leaves no change behind. Holds
+are not on disk: they are what the kernel, or an open file, still wants of an inode; they survive everything but the end of the
+process.
+"""
+
+import errno
+import stat
+from typing import TYPE_CHECKING
+
+from razortools.engine.recent import RecentTable
+from razortools.errors import PosixError
+from razortools.format.inode import Inode
+from razortools.format.keys import inode_key
+from razortools.units import InodeNo
+
+if TYPE_CHECKING:
+    from razortools.engine.volume import Volume
+
+INODES_KEPT = 1 << 15  # about 30 MiB when full
+
+_pack = Inode.STRUCT.pack
+_flatten = Inode._FLATTEN
+
+
+class InodeTable:
+    """Owner of the volume's inodes."""
+
+    def __init__(self, volume: "Volume", capacity: int = INODES_KEPT) -> None:
+        self._volume = volume
+        self._recent: RecentTable[InodeNo, Inode] = RecentTable(capacity)
+        self._holds: dict[InodeNo, int] = {}
+
+    def get(self, ino: InodeNo) -> Inode:
+        """Return the table's own copy of an inode: who changes it must `put` it at once. Raises PosixError(ENOENT) if absent."""
+        inode = self._recent.get(ino)
+        if inode is None:
+            value = self._volume.store.get(inode_key(ino))
+            if value is None:
+                raise PosixError(errno.ENOENT, f"there is no inode {ino}")
+            inode = Inode.decode(value)
+            self._recent.put(ino, inode)
+        return inode
+
+    def put(self, ino: InodeNo, inode: Inode) -> None:
+        """Write *inode* into the tree, as part of the running operation."""
+        # Not kept while the tree changes: should the put fail, the next reader gets the inode from the tree, unchanged.
+        self._recent.drop(ino)
+        self._volume.store.put(inode_key(ino), _pack(*_flatten(inode)))
+        self._recent.put(ino, inode)
+
+    def new(self, mode: int, uid: int, gid: int, rdev: int, now_ns: int, parent: Inode | None) -> tuple[InodeNo, Inode]:
+        """Return (number, inode) of a new file with one link (a directory: two). Not yet `put`; part of the running operation.
+
+        In a set-gid directory the file gets the directory's group, and a directory the bit as well.
+        """
+        if parent is not None and parent.mode & stat.S_ISGID:
+            gid = parent.gid
+            if stat.S_ISDIR(mode):
+                mode |= stat.S_ISGID
+        is_directory = stat.S_ISDIR(mode)
+        superblock = self._volume.store.superblock
+        counters = self._volume.counters
+        ino = InodeNo(counters.next_inode)
+        counters.next_inode += 1
+        counters.inode_count += 1
+        if is_directory:
+            counters.directory_count += 1
+        inode = Inode(
+            mode=mode,
+            uid=uid,
+            gid=gid,
+            link_count=2 if is_directory else 1,
+            size=0,
+            stored_blocks=0,
+            atime_ns=now_ns,
+            mtime_ns=now_ns,
+            ctime_ns=now_ns,
+            btime_ns=now_ns,
+            rdev=rdev,
+            generation=0,
+            flags=0,
+            next_link_no=0,
+            record_log2=superblock.record_bytes.bit_length() - 1,
+            compression=superblock.compression,
+            compression_level=superblock.compression_level,
+            reserved=0,
+        )
+        return ino, inode
+
+    def remove(self, ino: InodeNo) -> None:
+        """Delete an inode's item, as part of the running operation. Its other items must be gone."""
+        inode = self.get(ino)
+        self._volume.store.delete(inode_key(ino))
+        self._recent.drop(ino)
+        counters = self._volume.counters
+        counters.inode_count -= 1
+        if inode.is_directory:
+            counters.directory_count -= 1
+
+    def hold(self, ino: InodeNo, count: int = 1) -> None:
+        """Keep an inode although its last name may go."""
+        self._holds[ino] = self._holds.get(ino, 0) + count
+
+    def release(self, ino: InodeNo, count: int = 1) -> bool:
+        """Give *count* holds back. Return whether these were the last."""
+        left = self._holds.get(ino, 0) - count
+        assert left >= 0, f"inode {ino} released more often than held"
+        if left:
+            self._holds[ino] = left
+            return False
+        self._holds.pop(ino, None)
+        return True
+
+    def is_held(self, ino: InodeNo) -> bool:
+        """Tell whether anybody holds the inode."""
+        return ino in self._holds
+
+    @property
+    def held_count(self) -> int:
+        """How many inodes are held."""
+        return len(self._holds)
+
+    def forget_key(self, key: bytes) -> None:
+        """An operation that changed the item *key* was taken back: drop every copy, for some may be changed and not put."""
+        self._recent.clear()
+
+    def forget_all(self) -> None:
+        """Drop everything that is kept; holds stay."""
+        self._recent.clear()

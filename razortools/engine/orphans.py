@@ -1,0 +1,144 @@
+"""Orphans: files without a name that still exist, because somebody holds them or because deleting them takes several operations.
+
+Invariants: an inode whose link count is 0 stands in the orphan table, and nothing but this module takes it from there. Whatever
+happens, the next mount finishes what it finds in the table. No operation deletes more than a few hundred items or two nodes'
+worth, so a file of millions of records goes in many small operations, each of which leaves a valid image.
+"""
+
+import errno
+from typing import TYPE_CHECKING
+
+from razortools.engine import truncation
+from razortools.errors import CorruptImage, PosixError
+from razortools.format.inode import Inode, Orphan, OrphanReason
+from razortools.format.items import owned_record
+from razortools.format.journal import Operation
+from razortools.format.keys import Kind, Table, kind_of, kind_range, object_of, offset_of, orphan_key, table_range, xattr_key
+from razortools.units import InodeNo, RecordNo
+
+if TYPE_CHECKING:
+    from razortools.engine.volume import Volume
+
+ITEMS_AT_ONCE = 256  # a millisecond or two, and about 40 KiB of journal
+
+_UNLINKED = Orphan(OrphanReason.UNLINKED).encode()
+
+
+def hold(volume: "Volume", ino: InodeNo, count: int = 1) -> None:
+    """Keep an inode in existence although its last name may go. Raises nothing; costs nothing on disk."""
+    volume.inodes.hold(ino, count)
+
+
+def release(volume: "Volume", ino: InodeNo, count: int = 1, *, finish_now: bool = True) -> bool:
+    """Give *count* holds back; with the last hold an orphan is deleted. Return whether it is left to the caller to delete it.
+
+    With *finish_now* the answer is always False. Without it, a caller that must not be kept waiting gets True and calls
+    `finish_step` until that returns False, with as much time in between as it likes; holding the inode again meanwhile is not
+    possible, for no name leads to it.
+    """
+    if not volume.inodes.release(ino, count) or volume.read_only or volume.inodes.get(ino).link_count:
+        return False
+    if not finish_now:
+        return True
+    finish(volume, ino)
+    return False
+
+
+def drop_link(volume: "Volume", ino: InodeNo, inode: Inode, now_ns: int) -> bool:
+    """Count one name less (a directory has no other), after its entry went. Part of the running operation; puts the inode.
+
+    With its last name a small file that nobody holds goes at once; any other becomes an orphan. Return whether the caller is to
+    call `settle` after the operation.
+    """
+    left = 0 if inode.is_directory else inode.link_count - 1
+    held = volume.inodes.is_held(ino)
+    if left == 0 and not held and _delete_items(volume, ino, inode, volume.store.geometry.node_bytes // 4):
+        volume.inodes.remove(ino)
+        return True
+    if left == 0:
+        volume.store.put(orphan_key(ino), _UNLINKED)
+    inode.link_count = left
+    inode.ctime_ns = now_ns
+    volume.inodes.put(ino, inode)
+    return left == 0 and not held
+
+
+def settle(volume: "Volume", ino: InodeNo) -> None:
+    """Do what is left to do after the operation in which the last name of a file that nobody holds went."""
+    volume.records.discard(ino)
+    finish(volume, ino)
+
+
+def finish(volume: "Volume", ino: InodeNo) -> None:
+    """Do all the work that is left for an orphan, in as many operations as it takes. Nothing happens if it is no orphan."""
+    while finish_step(volume, ino):
+        pass
+
+
+def finish_step(volume: "Volume", ino: InodeNo) -> bool:
+    """Do one operation's worth of the work that is left for an orphan. Return whether there is more."""
+    key = orphan_key(ino)
+    value = volume.store.get(key)
+    if value is None:
+        return False
+    inode = volume.inodes.get(ino)
+    if inode.link_count == 0:
+        volume.records.discard(ino)
+    elif Orphan.decode(value).reason == OrphanReason.TRUNCATING:
+        return truncation.delete_step(volume, ino, inode.size)
+    with volume.operation(Operation.FINISH_ORPHAN, ino, deleting=True):
+        done = _delete_items(volume, ino, inode, 2 * volume.store.geometry.node_bytes)
+        if done:
+            volume.store.delete(key)
+            volume.inodes.remove(ino)
+        else:
+            volume.inodes.put(ino, inode)
+    return not done
+
+
+def finish_orphans(volume: "Volume") -> list[InodeNo]:
+    """Finish every orphan that nobody holds; a mount starts with it. Return those that damage keeps from being finished."""
+    damaged: list[InodeNo] = []
+    for key, _ in volume.store.items(*table_range(Table.ORPHANS)):
+        ino = InodeNo(object_of(key))
+        if volume.inodes.is_held(ino):
+            continue
+        try:
+            finish(volume, ino)
+        except CorruptImage:
+            damaged.append(ino)
+        except PosixError as refused:
+            if refused.mount_errno != errno.ENOENT:
+                raise
+            damaged.append(ino)
+    return damaged
+
+
+def _delete_items(volume: "Volume", ino: InodeNo, inode: Inode, bytes_max: int) -> bool:
+    """Delete up to ITEMS_AT_ONCE items, or *bytes_max* bytes of them, of an inode's contents and attributes.
+
+    Return whether none is left. Part of the running operation. Changes *inode* in memory; the caller puts or removes it.
+    """
+    if not (inode.size or inode.stored_blocks or inode.flags) or (inode.is_directory and not inode.flags):
+        return True
+    raw_bytes = data_blocks = item_bytes = 0
+    done = True
+    items = volume.store.items(xattr_key(ino, 0), kind_range(ino, Kind.DATA_RECORD)[1])
+    for item_count, (key, value) in enumerate(items):
+        if item_count == ITEMS_AT_ONCE or item_bytes >= bytes_max:
+            done = False
+            break
+        record = owned_record(key, value)
+        if record is not None:
+            data_blocks += record.block_count(volume.block_bytes)
+            if kind_of(key) == Kind.DATA_RECORD:
+                raw_bytes += record.raw_bytes
+                volume.records.drop_clean(ino, RecordNo(offset_of(key)))
+        volume.store.delete(key)
+        item_bytes += len(key) + len(value)
+    if done:
+        volume.store.delete(orphan_key(ino))  # it may be there as a file that was being truncated
+    volume.counters.raw_bytes -= raw_bytes
+    volume.counters.data_blocks -= data_blocks
+    inode.stored_blocks -= data_blocks
+    return done

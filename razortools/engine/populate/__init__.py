@@ -1,0 +1,1 @@
+"""Filling a volume from outside: a host directory, a tarball, or a tar on standard input."""

@@ -1,0 +1,283 @@
+"""Records in memory: dirty ones that wait for a flush, and a bounded cache of decompressed clean ones.
+
+Invariants: a dirty record holds the whole record from its first byte on; what lies behind its last byte is zeros.
+`dirty_bytes` is the sum of their sizes and `reserved_blocks` the blocks that they take at worst, if nothing can be
+compressed, less what has been placed for them already. A record may reach beyond the file's size (a tail that could not be
+cut when the file shrank): readers clip at the size, and whoever lets a file grow cuts first. Data of type bytes is a snapshot
+that may be on its way to the device and is never changed in place.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from razortools.engine.adaptive import Packing, Tally, Verdict
+from razortools.errors import CorruptImage
+from razortools.format import compression
+from razortools.format.data import DataRecord, InlineData
+from razortools.format.inode import Inode, Orphan, OrphanReason
+from razortools.format.keys import Kind, Table, inline_key, kind_of, object_of, offset_of, record_key, table_range
+from razortools.units import InodeNo, RecordNo, divide_up
+
+if TYPE_CHECKING:
+    from razortools.engine.flush import Placed
+    from razortools.engine.volume import Volume
+
+Buffer = bytes | bytearray | memoryview
+
+
+class DirtyRecord:
+    """What one record is to become. bytes: a snapshot, replaced at the next change; bytearray: changed in place."""
+
+    __slots__ = ("data", "reserved_blocks")
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        self.data = data
+        self.reserved_blocks = 0
+
+
+class Records:
+    """Owner of the volume's file data in memory. `dirty_bytes`, `dirty_count` and `reserved_blocks` are exact at any time."""
+
+    def __init__(self, volume: "Volume") -> None:
+        self._volume = volume
+        self._dirty: dict[InodeNo, dict[RecordNo, DirtyRecord]] = {}  # both in the order in which they became dirty
+        self._clean: OrderedDict[tuple[InodeNo, RecordNo], bytes] = OrderedDict()
+        self._clean_of: dict[InodeNo, set[RecordNo]] = {}  # which clean records a file has
+        self._clean_bytes = 0
+        self.dirty_bytes = 0
+        self.dirty_count = 0
+        self.reserved_blocks = 0
+        self.flush_count = 0  # records that a flush has made clean: who prepared a change before sees whether to prepare it anew
+        self.in_flight: dict[Placed, None] = {}  # flushes that hold blocks, in the order of placing
+        self._unfinished: set[InodeNo] | None = None  # files being truncated, as the orphan table has them; None: look
+        self.tallies: dict[Verdict, Tally] = {}  # what became of the records flushed since the volume was opened
+
+    # What a record holds
+
+    def contents(self, ino: InodeNo, inode: Inode, record_no: RecordNo) -> bytes | bytearray:
+        """Return what is known of a record: dirty, cached, or read and decompressed now; b"" for a hole. Not to be changed.
+
+        Shorter than the record: zeros follow. Raises CorruptImage, naming file and place, if it cannot be trusted; DeviceFailed.
+        """
+        dirty = self.find_dirty(ino, record_no)
+        if dirty is not None:
+            return dirty.data
+        raw = self._clean.get((ino, record_no))
+        if raw is None:
+            return self._load(ino, inode, record_no)
+        self._clean.move_to_end((ino, record_no))
+        return raw
+
+    def stored_length(self, ino: InodeNo, record_no: RecordNo) -> int:
+        """Return how many bytes the tree holds for a record, 0 for a hole, without reading them."""
+        item = self.find_item(ino, record_no)
+        return item.raw_bytes if item is not None else 0
+
+    def find_item(self, ino: InodeNo, record_no: RecordNo) -> DataRecord | InlineData | None:
+        """Return what the tree says of a record; None: it is a hole, or not flushed yet."""
+        store = self._volume.store
+        if record_no == 0:
+            value = store.get(inline_key(ino))
+            if value is not None:
+                return InlineData.decode(value)
+        value = store.get(record_key(ino, record_no))
+        return None if value is None else DataRecord.decode(value)
+
+    def _load(self, ino: InodeNo, inode: Inode, record_no: RecordNo) -> bytes:
+        """Return a record from the tree and the device, and keep it."""
+        item = self.find_item(ino, record_no)
+        if item is None:
+            return b""
+        try:
+            raw = unpack_item(item, inode, self._volume.store.read_record)
+        except CorruptImage as broken:
+            first = record_no << inode.record_log2
+            raise CorruptImage(
+                f"inode {ino}, record {record_no} (bytes {first} to {first + item.raw_bytes - 1}): {broken}"
+            ) from broken
+        self.keep(ino, record_no, raw)
+        return raw
+
+    # Clean records
+
+    def keep(self, ino: InodeNo, record_no: RecordNo, raw: bytes) -> None:
+        """Put the contents of a record that is in the tree into the cache, in place of what was known of it."""
+        limit = self._volume.limits.record_cache_bytes
+        self.drop_clean(ino, record_no)
+        if not raw or len(raw) > limit:
+            return
+        self._clean[ino, record_no] = raw
+        self._clean_of.setdefault(ino, set()).add(record_no)
+        self._clean_bytes += len(raw)
+        while self._clean_bytes > limit:
+            self.drop_clean(*next(iter(self._clean)))
+
+    def drop_clean(self, ino: InodeNo, record_no: RecordNo) -> None:
+        """Forget what was read of a record."""
+        raw = self._clean.pop((ino, record_no), None)
+        if raw is None:
+            return
+        self._clean_bytes -= len(raw)
+        of_file = self._clean_of[ino]
+        of_file.remove(record_no)
+        if not of_file:
+            del self._clean_of[ino]
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of clean records in memory."""
+        return self._clean_bytes
+
+    @property
+    def cached_count(self) -> int:
+        """Clean records in memory."""
+        return len(self._clean)
+
+    # Dirty records
+
+    def find_dirty(self, ino: InodeNo, record_no: RecordNo) -> DirtyRecord | None:
+        """Return a record's dirty data, or None."""
+        of_file = self._dirty.get(ino)
+        return None if of_file is None else of_file.get(record_no)
+
+    def dirty_of(self, ino: InodeNo) -> dict[RecordNo, DirtyRecord]:
+        """Return the dirty records of a file, oldest first. To be read only."""
+        return self._dirty.get(ino, {})
+
+    def dirty_inodes(self) -> list[InodeNo]:
+        """Return the files that have dirty records, oldest first."""
+        return list(self._dirty)
+
+    def blocks_wanted(self, ino: InodeNo, record_no: RecordNo, new_bytes: int) -> int:
+        """Return how many blocks more must be free before the record may become dirty with *new_bytes* bytes."""
+        dirty = self.find_dirty(ino, record_no)
+        wanted = divide_up(new_bytes, self._volume.block_bytes)
+        return wanted if dirty is None else max(0, wanted - dirty.reserved_blocks)
+
+    def replace(self, ino: InodeNo, record_no: RecordNo, data: bytes | bytearray) -> None:
+        """Make *data* the dirty contents of a record, whatever it held. The record belongs to the table now."""
+        of_file = self._dirty.setdefault(ino, {})
+        dirty = of_file.get(record_no)
+        if dirty is None:
+            dirty = of_file[record_no] = DirtyRecord(b"")
+            self.dirty_count += 1
+            self.drop_clean(ino, record_no)
+        self.dirty_bytes += len(data) - len(dirty.data)
+        dirty.data = data
+        self.reserve(dirty)
+
+    def overwrite(self, ino: InodeNo, record_no: RecordNo, at: int, piece: Buffer) -> None:
+        """Change the bytes from *at* on of a record that is dirty, or of which nothing remains; a gap becomes zeros."""
+        dirty = self.find_dirty(ino, record_no)
+        data = b"" if dirty is None else dirty.data
+        before = len(data)
+        if dirty is None or (at == 0 and len(piece) >= before):
+            self.replace(ino, record_no, bytes(at) + piece if at else bytes(piece))
+            return
+        if type(data) is not bytearray:
+            data = dirty.data = bytearray(data)
+        if at >= before:
+            if at > before:
+                data.extend(bytes(at - before))
+            data += piece
+        else:
+            data[at : at + len(piece)] = piece
+        if len(data) != before:
+            self.dirty_bytes += len(data) - before
+            self.reserve(dirty)
+        elif not dirty.reserved_blocks:  # a flush has placed it meanwhile, with the old bytes
+            self.reserve(dirty)
+
+    def drop_dirty_beyond(self, ino: InodeNo, size: int, record_log2: int) -> None:
+        """Drop the dirty records of a file that lie wholly beyond *size* bytes."""
+        first = divide_up(size, 1 << record_log2)
+        for record_no in [number for number in self.dirty_of(ino) if number >= first]:
+            self.drop_dirty(ino, record_no)
+
+    def drop_dirty(self, ino: InodeNo, record_no: RecordNo) -> None:
+        """Forget a record's dirty data: it was flushed, or is not wanted any more."""
+        of_file = self._dirty[ino]
+        dirty = of_file.pop(record_no)
+        self.dirty_bytes -= len(dirty.data)
+        self.dirty_count -= 1
+        self.reserved_blocks -= dirty.reserved_blocks
+        if not of_file:
+            del self._dirty[ino]
+
+    def note_flushed(self, ino: InodeNo, record_no: RecordNo, raw: bytes) -> None:
+        """A dirty record is in the tree now, with the contents *raw*; b"" for a hole."""
+        self.drop_dirty(ino, record_no)
+        self.keep(ino, record_no, raw)
+        self.flush_count += 1
+
+    def discard(self, ino: InodeNo) -> None:
+        """Forget all data of a file that is being deleted, dirty data too."""
+        self.drop_dirty_beyond(ino, 0, 0)
+        for record_no in list(self._clean_of.get(ino, ())):
+            self.drop_clean(ino, record_no)
+
+    def reserve(self, dirty: DirtyRecord) -> None:
+        """Claim the blocks that the record takes at worst."""
+        wanted = divide_up(len(dirty.data), self._volume.block_bytes)
+        self.reserved_blocks += wanted - dirty.reserved_blocks
+        dirty.reserved_blocks = wanted
+
+    def unreserve(self, dirty: DirtyRecord) -> None:
+        """Give up the claim: blocks have been placed for the record."""
+        self.reserved_blocks -= dirty.reserved_blocks
+        dirty.reserved_blocks = 0
+
+    def snapshots(self, inodes: Iterable[InodeNo] | None = None) -> Iterator[tuple[InodeNo, RecordNo, bytes]]:
+        """Yield (inode, record, contents) of dirty records, oldest first. Changes after this replace the bytes object."""
+        for ino in self.dirty_inodes() if inodes is None else inodes:
+            for record_no, dirty in list(self.dirty_of(ino).items()):
+                raw = dirty.data = bytes(dirty.data)
+                yield ino, record_no, raw
+
+    def count(self, packing: Packing, raw_bytes: int) -> None:
+        """Note for the statistics how a record was stored."""
+        self.tallies[packing.verdict] = self.tallies.get(packing.verdict, Tally()).plus(raw_bytes, len(packing.stored))
+
+    # Being told
+
+    def is_unfinished(self, ino: InodeNo) -> bool:
+        """Tell whether this file was truncated and may still have records beyond its size."""
+        if self._unfinished is None:
+            orphans = self._volume.store.items(*table_range(Table.ORPHANS))
+            self._unfinished = {
+                InodeNo(object_of(key)) for key, value in orphans if Orphan.decode(value).reason == OrphanReason.TRUNCATING
+            }
+        return ino in self._unfinished
+
+    def note_unfinished(self, ino: InodeNo, unfinished: bool) -> None:
+        """Tell whether records beyond the file's size are left to delete."""
+        if self._unfinished is not None:
+            (self._unfinished.add if unfinished else self._unfinished.discard)(ino)
+
+    def forget_key(self, key: bytes) -> None:
+        """Drop what was read of an item: its change was taken back. Dirty data stays."""
+        kind = kind_of(key)
+        if kind in (Kind.DATA_RECORD, Kind.INLINE_DATA):
+            self.drop_clean(InodeNo(object_of(key)), RecordNo(offset_of(key)))
+        elif kind == Kind.ORPHAN:
+            self._unfinished = None
+
+    def forget_all(self) -> None:
+        """Drop everything, dirty data included: the volume went back to its last commit."""
+        self._dirty.clear()
+        self._clean.clear()
+        self._clean_of.clear()
+        self._unfinished = None
+        self._clean_bytes = self.dirty_bytes = self.dirty_count = self.reserved_blocks = 0
+
+
+def unpack_item(item: DataRecord | InlineData, inode: Inode, read_record: Callable[[DataRecord], bytes]) -> bytes:
+    """Return the decompressed bytes of an item. Pure but for *read_record*; for any thread. Raises CorruptImage, DeviceFailed."""
+    if item.raw_bytes > inode.record_bytes:
+        raise CorruptImage(f"its item claims {item.raw_bytes} bytes, more than a record of this file holds; run razorfsck")
+    if isinstance(item, InlineData):
+        return compression.unpack(item.stored, item.algorithm, item.raw_bytes)
+    if item.flags:
+        raise CorruptImage("its bytes were given up as unreadable by an earlier repair; write it anew")
+    return compression.unpack(read_record(item), item.algorithm, item.raw_bytes)

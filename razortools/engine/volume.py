@@ -1,0 +1,276 @@
+"""The volume: a filesystem that is open. It owns all state; the modules beside it are its functions.
+
+Everything here is synchronous and deterministic. Invariants: an operation happens whole or not at all; room for whatever a
+later commit needs is taken before an operation starts; commit returns only when everything that was done before it is on stable
+storage.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from razortools.engine import flush, orphans
+from razortools.engine.inodes import InodeTable
+from razortools.engine.limits import Limits
+from razortools.engine.names import NameTable
+from razortools.engine.records import Records
+from razortools.engine.store.device import Device
+from razortools.engine.store.recovery import Recovered, open_store
+from razortools.engine.store.store import Store
+from razortools.errors import CorruptImage, OutOfSpace, ReadOnly
+from razortools.format.journal import ENTRY_HEAD_BYTES, Operation
+from razortools.format.keys import COUNTERS_KEY
+from razortools.format.node import inline_bytes_max
+from razortools.format.superblock import State
+from razortools.format.volume import Counters
+from razortools.units import InodeNo, format_size
+
+FLUSH_ITEM_BYTES = 2 * (ENTRY_HEAD_BYTES + 128)  # journal bytes of a flushed record: its item and its inode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """Figures of an open volume, taken at one moment. Bytes are bytes, blocks are blocks of the image."""
+
+    generation: int
+    transaction: int
+    journal_used_bytes: int
+    journal_bytes: int
+    block_bytes: int
+    block_count: int
+    free_blocks: int
+    inode_count: int
+    directory_count: int
+    name_count: int
+    raw_bytes: int
+    data_blocks: int
+    dirty_bytes: int
+    dirty_records: int
+    record_cache_bytes: int
+    metadata_cache_bytes: int
+    node_count: int
+    dirty_nodes: int
+    healed_nodes: int
+    read_only: bool
+    failure: str
+
+
+class Volume:
+    """An open filesystem. One owner of it at a time: nothing here is safe to call from two threads at once."""
+
+    def __init__(self, store: Store, recovered: Recovered, limits: Limits, clock: Callable[[], int], *, read_only: bool) -> None:
+        """Take over *store*. Use open_volume()."""
+        self.store = store
+        self.recovered = recovered
+        self.limits = limits
+        self.block_bytes = store.block_bytes
+        self.now_ns = clock
+        self._read_only = read_only
+        self.counters = _load_counters(store)
+        self.inodes = InodeTable(self)
+        self.names = NameTable(self)
+        self.records = Records(self)
+        self._context = _OperationContext(self)
+        self._inline_max = inline_bytes_max(store.geometry.node_bytes)
+
+    @property
+    def read_only(self) -> bool:
+        """Whether changes are refused: opened so, or turned so by a failing device."""
+        return self._read_only or self.store.read_only
+
+    def operation(
+        self, operation: Operation, inode: InodeNo, *, blocks: int = 0, deleting: bool = False
+    ) -> "_OperationContext":
+        """Begin an atomic operation about *inode* that makes at most *blocks* more blocks of data dirty; yields the time in ns.
+
+        Raises ReadOnly or OutOfSpace before anything changed. If the body raises, all its changes are taken back. Flushing data
+        needs no room: it was promised when the data were written.
+        """
+        if self.read_only:
+            raise ReadOnly(self.store.failure or f"{self.store.device.name}: is open for reading only")
+        if operation is Operation.FLUSH_DATA or operation is Operation.COUNTERS:
+            self.store.hold_promise()
+        elif not self._has_room(blocks, deleting=deleting):
+            self._make_room(blocks, deleting=deleting)
+        self._context.begin(operation, inode)
+        return self._context
+
+    def _has_room(self, blocks: int, *, deleting: bool) -> bool:
+        records = self.records
+        dirty = records.dirty_count + (1 if blocks else 0)
+        journal_bytes = dirty * FLUSH_ITEM_BYTES + min(2 * records.dirty_bytes, 2 * dirty * self._inline_max)
+        # A dirty record's item may need a leaf of its own, and in a high tree a node above it.
+        nodes = dirty if self.store.tree.height() < 3 else 2 * dirty
+        return self.store.has_room(blocks + records.reserved_blocks, nodes, journal_bytes, deleting=deleting)
+
+    def _make_room(self, blocks: int, *, deleting: bool) -> None:
+        """Turn what is promised into what is needed, and make what was freed usable. Raises OutOfSpace if that is not enough."""
+        self.checkpoint()
+        if not self._has_room(blocks, deleting=deleting):
+            free = self.store.free_blocks_for_data() * self.block_bytes
+            raise OutOfSpace(
+                f"{self.store.device.name}: no space left ({format_size(free)} free); delete something or use a larger image"
+            )
+
+    def commit(self) -> None:
+        """Make everything done so far durable: data, items, one flush. Raises DeviceFailed; the volume is read-only then."""
+        if self.read_only:
+            if self.store.failure:
+                raise ReadOnly(self.store.failure)
+            return
+        flush.flush_all(self)
+        self._put_counters()
+        self.store.commit(self.now_ns())
+        if self.store.journal.used_bytes > self.store.journal.ring_bytes // 2:
+            self._write_checkpoint()
+
+    def checkpoint(self) -> None:
+        """Commit, and write the tree to its place, so that a recovery has nothing to replay."""
+        self.commit()
+        self._write_checkpoint()
+
+    def _write_checkpoint(self, **changes: object) -> None:
+        if self.read_only:
+            return
+        counters = self.counters
+        changes |= {"inode_count": counters.inode_count, "directory_count": counters.directory_count}
+        self.store.checkpoint(self.now_ns(), **changes)
+
+    def abort(self) -> None:
+        """Drop everything since the last commit, data included."""
+        self.store.abort()
+        self._forget_all()
+
+    def close(self) -> None:
+        """Finish: checkpoint, mark the image clean, release the device. After a failure nothing is written any more."""
+        try:
+            if not self.read_only:
+                self.commit()
+                state = self.store.superblock.state
+                self._write_checkpoint(state=State.CLEAN if state == State.DIRTY else state)
+        finally:
+            self.store.device.close()
+
+    def mark_opened(self) -> None:
+        """Tell the image that somebody writes to it, and finish what the last one left."""
+        superblock = self.store.superblock
+        state = State.ERRORS if superblock.state == State.ERRORS else State.DIRTY
+        self._write_checkpoint(state=state, mounted_at_ns=self.now_ns(), mount_count=superblock.mount_count + 1)
+        orphans.finish_orphans(self)
+
+    def statistics(self) -> Statistics:
+        """Return the figures of this moment."""
+        store, counters = self.store, self.counters
+        return Statistics(
+            generation=store.superblock.generation,
+            transaction=store.transaction.number - 1,
+            journal_used_bytes=store.journal.used_bytes,
+            journal_bytes=store.journal.ring_bytes,
+            block_bytes=store.block_bytes,
+            block_count=store.geometry.block_count,
+            free_blocks=max(store.free_blocks_for_data() - self.records.reserved_blocks, 0),
+            inode_count=counters.inode_count,
+            directory_count=counters.directory_count,
+            name_count=counters.name_count,
+            raw_bytes=counters.raw_bytes,
+            data_blocks=counters.data_blocks,
+            dirty_bytes=self.records.dirty_bytes,
+            dirty_records=self.records.dirty_count,
+            record_cache_bytes=self.records.cached_bytes,
+            metadata_cache_bytes=store.nodes.cached_bytes,
+            node_count=store.tree.node_count,
+            dirty_nodes=store.tree.dirty_count,
+            healed_nodes=store.nodes.healed,
+            read_only=self.read_only,
+            failure=store.failure,
+        )
+
+    def _put_counters(self) -> None:
+        encoded = self.counters.encode()
+        if encoded != self.store.get(COUNTERS_KEY):
+            with self.operation(Operation.COUNTERS, InodeNo(0)):
+                self.store.put(COUNTERS_KEY, encoded)
+
+    def _forget_all(self) -> None:
+        self.counters = _load_counters(self.store)
+        self.inodes.forget_all()
+        self.names.forget_all()
+        self.records.forget_all()
+
+    def __enter__(self) -> "Volume":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.store.device.close()
+
+
+class _OperationContext:
+    """The one context that all operations of a volume use in turn; operations never nest."""
+
+    __slots__ = ("_saved", "_started_ns", "_volume")
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self._saved: tuple[int, ...] = ()
+        self._started_ns = 0
+
+    def begin(self, operation: Operation, inode: InodeNo) -> None:
+        """Start the operation."""
+        volume = self._volume
+        volume.store.start(operation, inode)
+        self._saved = Counters._FLATTEN(volume.counters)
+        self._started_ns = volume.now_ns()
+
+    def __enter__(self) -> int:
+        return self._started_ns
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        volume = self._volume
+        if kind is None:
+            volume.store.finish()
+            return
+        for key in volume.store.rollback():
+            volume.inodes.forget_key(key)
+            volume.names.forget_key(key)
+            volume.records.forget_key(key)
+        volume.counters = Counters(*self._saved)
+
+
+def _load_counters(store: Store) -> Counters:
+    value = store.get(COUNTERS_KEY)
+    if value is None:
+        raise CorruptImage(f"{store.device.name}: its counters are missing; run razorfsck {store.device.name}")
+    return Counters.decode(value)
+
+
+def open_volume(
+    device: Device,
+    *,
+    read_only: bool = False,
+    recover: bool = True,
+    limits: Limits = Limits(),  # noqa: B008  (frozen)
+    clock: Callable[[], int] = time.time_ns,
+) -> Volume:
+    """Open the filesystem on *device*: recover it, finish its orphans, mark it as in use.
+
+    *read_only* looks at the recovered state without writing a byte; with *recover* False at the last checkpoint as it is.
+    The volume closes *device*. Raises NotAnImage, CorruptImage, UnsupportedFormat, DeviceFailed.
+    """
+    store, recovered = open_store(
+        device if not read_only or device.read_only else _frozen(device),
+        replay=recover,
+        metadata_cache_bytes=limits.metadata_cache_bytes,
+    )
+    volume = Volume(store, recovered, limits, clock, read_only=read_only)
+    if not read_only:
+        volume.mark_opened()
+    return volume
+
+
+def _frozen(device: Device) -> Device:
+    """Return *device* for a reader: whoever asked for read-only gets it, whatever the device allows."""
+    device.read_only = True
+    return device
