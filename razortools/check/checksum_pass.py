@@ -1,0 +1,77 @@
+"""Phase 8: checksums. Reports the data whose checksum is wrong, and verifies every second copy that nobody has read yet.
+
+With the phases before it, every byte in use has then been compared with a checksum that is stored apart from it.
+"""
+
+from collections.abc import Generator, Iterator
+
+from razortools.check import problems
+from razortools.check.compression_pass import damaged_record, record_words
+from razortools.check.contents import Fault, verify
+from razortools.check.facts import ContentFacts, DamagedRecord, InodeFacts, JournalFacts
+from razortools.check.findings import Event, Finding, Progress
+from razortools.check.paths import Paths
+from razortools.check.tree import TreeIndex, read_node_copy, walk
+
+PROGRESS_STEP = 64  # nodes
+
+
+def check(
+    journal: JournalFacts, facts: InodeFacts, contents: ContentFacts | None, selected: bytearray | None, threads: int
+) -> Generator[Event, None, int]:
+    """Judge all checksums; return how many. *contents* None: the compression pass did not run, so the data are read here."""
+    paths = Paths(facts.tree)
+    count = len(facts.tree.addresses)
+    if contents is not None:
+        count += contents.record_count
+        for damaged in contents.damaged:
+            yield _finding(facts, paths, damaged)
+    else:
+        for batch in verify(facts, selected, threads, decompress=False):
+            yield Progress(batch.leaf, 2 * facts.tree.leaf_count)
+            count += len(batch.records)
+            for broken in batch.broken:
+                if broken.fault in (Fault.UNREADABLE, Fault.CHECKSUM):
+                    yield _finding(facts, paths, damaged_record(broken))
+    yield from _judge_copies(facts.tree)
+    if journal.is_replayed:
+        yield from _judge_checkpoint(journal)
+    return count + len(facts.tree.unread_mirrors)
+
+
+def _finding(facts: InodeFacts, paths: Paths, damaged: DamagedRecord) -> Finding:
+    what, where, byte_range = record_words(facts, damaged.key)
+    path = paths.of(damaged.inode)
+    if damaged.reason:
+        return problems.DATA_UNREADABLE.found(
+            inode=damaged.inode, what=what, reason=damaged.reason, path=path, where=where, byte_range=byte_range, key=damaged.key
+        )
+    return problems.DATA_CHECKSUM.found(
+        inode=damaged.inode, what=what, found=damaged.found, expected=damaged.expected, path=path, where=where,
+        byte_range=byte_range, key=damaged.key,
+    )  # fmt: skip
+
+
+def _judge_copies(tree: TreeIndex) -> Iterator[Event]:
+    """Verify the second copies of the nodes whose first copy was good."""
+    total = len(tree.unread_mirrors)
+    for number, node in enumerate(tree.unread_mirrors):
+        if number % PROGRESS_STEP == 0:
+            yield Progress(total + number, 2 * total)
+        raw, reason = read_node_copy(tree.image, tree.mirrors[node], tree.checksums[node])
+        if raw is None:
+            yield problems.COPY_CHECKSUM.found(block=tree.mirrors[node], reason=reason)
+
+
+def _judge_checkpoint(journal: JournalFacts) -> Iterator[Event]:
+    """Verify the nodes of the last checkpoint that the replay has replaced: a crash before the next one needs them again."""
+    on_device = TreeIndex(journal.on_device)
+    for number, visit in enumerate(walk(journal.on_device, on_device)):
+        if number % PROGRESS_STEP == 0:
+            yield Progress(number, journal.on_device.superblock.node_count)
+        for fault in visit.read.faults:
+            yield problems.CHECKPOINT_COPY.found(block=fault.address, reason=fault.reason)
+    for node in on_device.unread_mirrors:
+        raw, reason = read_node_copy(on_device.image, on_device.mirrors[node], on_device.checksums[node])
+        if raw is None:
+            yield problems.CHECKPOINT_COPY.found(block=on_device.mirrors[node], reason=reason)

@@ -1,0 +1,118 @@
+"""Phase 7: compression integrity. Decompresses everything that is stored, in the tree and in blocks.
+
+The blocks are read here once: those whose checksum is wrong are handed on to the checksum pass, which reports them.
+"""
+
+from collections import Counter
+from collections.abc import Generator, Iterator
+
+from razortools.check import problems
+from razortools.check.contents import Broken, Fault, is_selected, verify
+from razortools.check.facts import ContentFacts, DamagedRecord, InodeFacts
+from razortools.check.findings import Event, Finding, Progress
+from razortools.check.keynames import bytes_words, item_words, record_range
+from razortools.check.paths import Paths
+from razortools.check.tree import kinds_mask
+from razortools.errors import CorruptImage
+from razortools.format.compression import Algorithm, unpack
+from razortools.format.data import DataRecord, InlineData
+from razortools.format.inode import Inode
+from razortools.format.items import owned_record
+from razortools.format.keys import Kind, Table, inode_key, object_of, offset_of
+from razortools.format.superblock import Incompat
+from razortools.units import InodeNo
+
+DAMAGED_MAX = 100_000  # handed on at most: a ruined image must not fill the memory
+INLINE_BYTES_MAX = 1 << 20
+_FEATURES = {Algorithm.ZSTD: Incompat.ZSTD, Algorithm.LZ4: Incompat.LZ4, Algorithm.ZLIB: Incompat.ZLIB}
+
+
+def check(facts: InodeFacts, selected: bytearray | None, threads: int) -> Generator[Event, None, ContentFacts]:
+    """Judge all contents (of the *selected* inodes)."""
+    paths = Paths(facts.tree)
+    used: Counter[int] = Counter()
+    yield from _judge_inline(facts, selected, paths, used)
+    damaged: list[DamagedRecord] = []
+    count = 0
+    for batch in verify(facts, selected, threads, decompress=True):
+        yield Progress(facts.tree.leaf_count + batch.leaf, 2 * facts.tree.leaf_count)
+        count += len(batch.records)
+        used.update(record.algorithm for _, record in batch.records)
+        for broken in batch.broken:
+            if broken.fault in (Fault.UNREADABLE, Fault.CHECKSUM):
+                if len(damaged) < DAMAGED_MAX:
+                    damaged.append(damaged_record(broken))
+            else:
+                yield _finding(facts, paths, broken)
+    for algorithm, feature in _FEATURES.items():
+        if used[algorithm] and not facts.tree.image.superblock.incompat & feature:
+            name = algorithm.name.lower()
+            yield problems.FEATURE_UNANNOUNCED.found(where="superblock", algorithm=name, count=used[algorithm])
+    return ContentFacts(tuple(damaged), count)
+
+
+def damaged_record(broken: Broken) -> DamagedRecord:
+    """Return what the checksum pass needs to know."""
+    return DamagedRecord(InodeNo(object_of(broken.key)), broken.key, broken.reason, broken.found, broken.expected)
+
+
+def hurt_range(facts: InodeFacts, key: bytes) -> tuple[int, int] | None:
+    """Return the (first byte, first byte behind) of the file that a data record holds, or None."""
+    if key[9] != Kind.DATA_RECORD:
+        return None
+    value = facts.tree.get(inode_key(InodeNo(object_of(key))))
+    if value is None or len(value) != Inode.FIXED_BYTES:
+        return None
+    inode = Inode.decode(value)
+    return record_range(inode, offset_of(key)) if inode.record_log2 < 32 else None
+
+
+def record_words(facts: InodeFacts, key: bytes) -> tuple[str, str, tuple[int, int] | None]:
+    """Return (what it is, where it hurts, byte range) of a record, for a finding."""
+    what = f"{item_words(key)} of inode {object_of(key)}"
+    byte_range = hurt_range(facts, key)
+    value = facts.tree.get(key)
+    record = owned_record(key, value) if value is not None else None
+    block = f"block {record.runs(facts.tree.image.block_bytes)[0][0]}" if record is not None else ""
+    where = ", ".join(filter(None, [bytes_words(byte_range) if byte_range else "", block]))
+    return what, where, byte_range
+
+
+def _finding(facts: InodeFacts, paths: Paths, broken: Broken) -> Finding:
+    number = object_of(broken.key)
+    what, where, byte_range = record_words(facts, broken.key)
+    path = paths.of(number)
+    if broken.fault is Fault.ALGORITHM:
+        value = facts.tree.get(broken.key)
+        record = owned_record(broken.key, value) if value is not None else None
+        algorithm = record.algorithm if isinstance(record, DataRecord) else "?"
+        return problems.ALGORITHM_UNKNOWN.found(
+            inode=number, what=what, value=algorithm, path=path, where=where, byte_range=byte_range, key=broken.key
+        )
+    return problems.DOES_NOT_DECOMPRESS.found(
+        inode=number, what=what, reason=broken.reason, path=path, where=where, byte_range=byte_range, key=broken.key
+    )
+
+
+def _judge_inline(
+    facts: InodeFacts, selected: bytearray | None, paths: Paths, used: "Counter[int]"
+) -> Iterator[Event]:
+    """Decompress the contents that are kept in the tree."""
+    tree = facts.tree
+    for leaf, (keys, values) in tree.leaves(kinds_mask(Kind.INLINE_DATA)):
+        if leaf % 64 == 0:
+            yield Progress(leaf, 2 * tree.leaf_count)
+        for key, value in zip(keys, values, strict=True):
+            if key[0] != Table.FILES or key[9] != Kind.INLINE_DATA:
+                continue
+            if selected is not None and not is_selected(facts, selected, key):
+                continue
+            try:
+                inline = InlineData.decode(value)
+                if inline.raw_bytes > INLINE_BYTES_MAX:
+                    continue  # the data pass has said so
+                used[inline.algorithm] += 1
+                unpack(inline.stored, inline.algorithm, inline.raw_bytes)
+            except CorruptImage as wrong:
+                number = object_of(key)
+                yield problems.INLINE_BROKEN.found(inode=number, reason=wrong, path=paths.of(number), key=key)

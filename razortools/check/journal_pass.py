@@ -1,0 +1,116 @@
+"""Phase 2: the journal. Verifies the entries that wait for replay; hands on the image as the next mount will see it.
+
+The replay happens in memory, by the store's own recovery over an overlay; the device is not written. If it fails, the last
+checkpoint is handed on instead, so that the other phases still have something to judge.
+"""
+
+from collections.abc import Generator, Iterator
+
+from razortools.check import problems
+from razortools.check.facts import JournalFacts, SuperblockFacts
+from razortools.check.findings import Event, Finding, Progress
+from razortools.check.image import Image
+from razortools.check.journal_rules import RING_END, Entry, Ring, commit_faults, entry_faults, read_entries
+from razortools.engine.store.device import OverlayDevice
+from razortools.engine.store.recovery import open_store
+from razortools.errors import RazorError
+from razortools.format.geometry import geometry_of
+from razortools.format.journal import COMMIT_BYTES, JournalCommit, Operation
+from razortools.format.superblock import State
+from razortools.units import MIB, BlockNo
+
+REPLAY_CACHE_BYTES = 32 * MIB  # nodes in memory while the journal is replayed
+
+
+def check(facts: SuperblockFacts) -> Generator[Event, None, JournalFacts]:
+    """Judge the journal and replay it in memory."""
+    image = facts.image
+    ring = Ring(image)
+    transactions = entries = 0
+    position, sequence = image.superblock.journal_tail, image.superblock.journal_sequence
+    number = image.superblock.transaction
+    while True:
+        yield Progress(position - image.superblock.journal_tail, image.geometry.journal_bytes)
+        found, reason = read_entries(ring, position, sequence)
+        if not found or found[-1].head.operation != Operation.COMMIT:
+            break
+        yield from _judge(ring, position, found, number)
+        number = found[-1].head.transaction
+        transactions += 1
+        entries += len(found)
+        sequence = found[-1].head.sequence + 1
+        position = ring.block_after(found[-1])
+    yield from _judge_end(ring, position, sequence, found, reason)
+    if transactions:
+        problem = problems.CLEAN_WITH_ENTRIES if image.superblock.state == State.CLEAN else problems.REPLAY_PENDING
+        yield problem.found(block=ring.block_of(image.superblock.journal_tail), count=transactions)
+    view = image
+    if transactions:
+        try:
+            view, dropped = recovered_view(image)
+            if dropped:
+                yield problems.TORN_TAIL.found(where="journal", reason="the data that it names never arrived", count=dropped)
+        except (RazorError, AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as failed:
+            # The store trusts what verifies; on a damaged tree it may stop in any way. The check goes on without it.
+            yield problems.REPLAY_FAILED.found(where="journal", reason=str(failed) or type(failed).__name__)
+    return JournalFacts(view, image, transactions, entries)
+
+
+def recovered_view(image: Image) -> tuple[Image, int]:
+    """Return (the image after the replay, in an overlay; how many transactions it dropped). Raises what recovery raises."""
+    looking = OverlayDevice(image.device)
+    looking.read_only = True
+    store, recovered = open_store(looking, metadata_cache_bytes=REPLAY_CACHE_BYTES)
+    return Image(store.device, store.superblock, geometry_of(store.superblock)), recovered.discarded
+
+
+def _judge(ring: Ring, start: int, found: list[Entry], number: int) -> Iterator[Finding]:
+    """Yield what is wrong with a complete transaction although its checksums hold."""
+    for entry in found[:-1]:
+        for fault in entry_faults(entry):
+            yield problems.JOURNAL_FIELD.found(
+                block=ring.block_of(entry.position), sequence=entry.head.sequence, reason=fault, key=entry.head.key
+            )
+    last = found[-1]
+    block = ring.block_of(last.position)
+    for field, value, expected in commit_faults(ring, start, found, number):
+        yield problems.COMMIT_WRONG.found(
+            block=block, sequence=last.head.sequence, field=field, value=value, expected=expected
+        )
+    behind = last.position + COMMIT_BYTES
+    stray = ring.read(behind, ring.block_after(last) - behind)
+    if any(stray):
+        yield problems.JOURNAL_PADDING.found(block=ring.block_of(behind), count=len(stray) - stray.count(0))
+
+
+def _judge_end(ring: Ring, position: int, sequence: int, found: list[Entry], reason: str) -> Iterator[Finding]:
+    """Yield what the place where the journal ends means: its end, a torn commit, or damage."""
+    stop = found[-1].head.sequence + 1 if found else sequence
+    at = found[-1].end if found else position
+    proof = _later_transaction(ring, position, sequence)
+    block = BlockNo(ring.block_of(at))
+    if (proof is not None and proof.flushed_sequence >= sequence) or ring.is_rotten(at, stop):
+        reason = "it is missing, but later ones are there" if reason == RING_END else reason
+        yield problems.JOURNAL_DAMAGED.found(block=block, sequence=stop, reason=reason)
+    elif reason == RING_END:
+        return
+    elif found or ring.looks_like(position, sequence):
+        yield problems.TORN_TAIL.found(block=block, reason=reason)
+
+
+def _later_transaction(ring: Ring, stop: int, sequence: int) -> JournalCommit | None:
+    """Return the commit entry of a complete transaction behind *stop* that is newer than *sequence*, or None.
+
+    Its flushed sequence tells whether the entry *sequence* had been safe when it was written.
+    """
+    newest: JournalCommit | None = None
+    for position in ring.entry_starts(stop):
+        entry = ring.entry(position)
+        if isinstance(entry, str) or entry.head.sequence <= sequence:
+            continue
+        found, _ = read_entries(ring, position, entry.head.sequence)
+        if found and found[-1].head.operation == Operation.COMMIT and len(found[-1].redo) == JournalCommit.FIXED_BYTES:
+            commit = JournalCommit.decode(found[-1].redo)
+            if newest is None or commit.flushed_sequence > newest.flushed_sequence:
+                newest = commit
+    return newest

@@ -1,0 +1,190 @@
+"""The journal's ring as bytes, and what its entries may hold. Reads with distrust; never raises for damage."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import crc32c
+
+from razortools.check.image import Image
+from razortools.check.keynames import item_words, key_fault
+from razortools.engine.store.journal import journal_seed
+from razortools.errors import CorruptImage, DeviceFailed
+from razortools.format.items import decode_item
+from razortools.format.journal import (
+    COMMIT_BYTES,
+    ENTRY_HEAD_BYTES,
+    JOURNAL_MAGIC,
+    EntryFlag,
+    JournalCommit,
+    JournalEntry,
+    Operation,
+)
+from razortools.format.keys import LOWEST_KEY
+from razortools.units import BlockNo, round_up
+
+RING_END = "the journal ends here"
+VALUE_BYTES_MAX = 65536  # no value is larger than a node
+SECTOR_BYTES = 512  # the least that a disk writes as a whole
+_CHECKED_FROM = len(JOURNAL_MAGIC) + 4
+
+Fault = tuple[str, object, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry whose checksum holds."""
+
+    head: JournalEntry
+    undo: bytes
+    redo: bytes
+    position: int
+
+    @property
+    def end(self) -> int:
+        """Position behind it."""
+        return self.position + ENTRY_HEAD_BYTES + len(self.undo) + len(self.redo)
+
+
+class Ring:
+    """The journal of an image, addressed by positions that rise for ever."""
+
+    def __init__(self, image: Image) -> None:
+        """Read the journal that the superblock of *image* names."""
+        self._image = image
+        self._seed = journal_seed(image.superblock.uuid)
+        self._start = image.geometry.journal_start * image.block_bytes
+        self.bytes = image.geometry.journal_bytes
+        self.block_bytes = image.block_bytes
+
+    def block_of(self, position: int) -> BlockNo:
+        """Return the block of the image in which *position* lies."""
+        return BlockNo((self._start + position % self.bytes) // self.block_bytes)
+
+    def block_after(self, entry: Entry) -> int:
+        """Return the position of the first block behind *entry*. Transactions start at the ring's own block boundaries."""
+        return round_up(entry.end, self.block_bytes)
+
+    def read(self, position: int, length: int) -> bytes:
+        """Return *length* bytes, at most the whole ring. Raises DeviceFailed."""
+        offset = position % self.bytes
+        first = min(length, self.bytes - offset)
+        data = self._image.device.read(self._start + offset, first)
+        return data if first == length else data + self._image.device.read(self._start, length - first)
+
+    def entry(self, position: int) -> Entry | str:
+        """Return the entry at *position*, or why there is none."""
+        try:
+            raw = self.read(position, ENTRY_HEAD_BYTES)
+            if raw[: len(JOURNAL_MAGIC)] != JOURNAL_MAGIC:
+                return RING_END
+            head = JournalEntry(*JournalEntry.STRUCT.unpack_from(raw, _CHECKED_FROM))
+            size = head.undo_bytes + head.redo_bytes
+            if size > min(2 * VALUE_BYTES_MAX, self.bytes - ENTRY_HEAD_BYTES):
+                return f"an entry of {size} bytes is not possible"
+            values = self.read(position + ENTRY_HEAD_BYTES, size)
+        except DeviceFailed as failed:
+            return str(failed)
+        found = crc32c.crc32c(values, crc32c.crc32c(raw[_CHECKED_FROM:], self._seed))
+        expected = int.from_bytes(raw[len(JOURNAL_MAGIC) : _CHECKED_FROM], "little")
+        if found != expected:
+            return f"checksum {found:#010x} found, {expected:#010x} expected"
+        return Entry(head, values[: head.undo_bytes], values[head.undo_bytes :], position)
+
+    def looks_like(self, position: int, sequence: int) -> bool:
+        """Return whether what lies at *position* claims to be the entry *sequence*, whatever its checksum."""
+        try:
+            raw = self.read(position, ENTRY_HEAD_BYTES)
+        except DeviceFailed:
+            return False
+        head = JournalEntry(*JournalEntry.STRUCT.unpack_from(raw, _CHECKED_FROM))
+        alike = (raw[: len(JOURNAL_MAGIC)] == JOURNAL_MAGIC, head.sequence == sequence, not key_fault(head.key))
+        return sum(alike) >= 2
+
+    def is_rotten(self, position: int, sequence: int) -> bool:
+        """Return whether the entry *sequence* arrived at *position* and changed afterwards: no crash can leave that.
+
+        A crash leaves each sector old or new. An entry within one sector whose head is new is new as a whole.
+        """
+        try:
+            raw = self.read(position, ENTRY_HEAD_BYTES)
+        except DeviceFailed:
+            return True
+        head = JournalEntry(*JournalEntry.STRUCT.unpack_from(raw, _CHECKED_FROM))
+        end = position % SECTOR_BYTES + ENTRY_HEAD_BYTES + head.undo_bytes + head.redo_bytes
+        is_new = raw[: len(JOURNAL_MAGIC)] == JOURNAL_MAGIC and head.sequence == sequence
+        return is_new and end <= SECTOR_BYTES and isinstance(self.entry(position), str)
+
+    def entry_starts(self, stop: int) -> Iterator[int]:
+        """Yield the block boundaries in the whole ring from *stop* on at which a transaction may start."""
+        chunk_bytes = 256 * self.block_bytes
+        for start in range(stop, stop + self.bytes, chunk_bytes):
+            length = min(chunk_bytes, stop + self.bytes - start)
+            try:
+                data = self.read(start, length)
+            except DeviceFailed:
+                continue
+            for at in range(0, length, self.block_bytes):
+                if data[at : at + len(JOURNAL_MAGIC)] == JOURNAL_MAGIC:
+                    yield start + at
+
+
+def read_entries(ring: Ring, position: int, sequence: int) -> tuple[list[Entry], str]:
+    """Return (entries from *position* on up to a commit entry or as far as they follow on, why it ended there)."""
+    found: list[Entry] = []
+    start = position
+    while position - start < ring.bytes:
+        entry = ring.entry(position)
+        if isinstance(entry, str):
+            return found, entry if entry != RING_END or not found else "the rest of the transaction is missing"
+        if entry.head.sequence != sequence:
+            reason = f"entry {entry.head.sequence} found, {sequence} expected"
+            return found, reason if found else RING_END
+        found.append(entry)
+        if entry.head.operation == Operation.COMMIT:
+            return found, ""
+        position = entry.end
+        sequence += 1
+    return found, "the transaction is longer than the journal"
+
+
+def entry_faults(entry: Entry) -> Iterator[str]:
+    """Yield what is senseless about an entry whose checksum holds."""
+    head = entry.head
+    if head.operation not in set(Operation):
+        yield f"operation {head.operation} does not exist"
+    if head.flags & ~int(EntryFlag.HAS_UNDO | EntryFlag.HAS_REDO) or head.reserved:
+        yield f"flags {head.flags:#x} and reserved field {head.reserved} hold unknown bits"
+    undo_denied = head.undo_bytes and not head.flags & EntryFlag.HAS_UNDO
+    redo_denied = head.redo_bytes and not head.flags & EntryFlag.HAS_REDO
+    if undo_denied or redo_denied:
+        yield "a value that its flags deny"
+    fault = key_fault(head.key)
+    if fault:
+        yield f"a senseless key: {fault}"
+        return
+    for flag, value in ((EntryFlag.HAS_UNDO, entry.undo), (EntryFlag.HAS_REDO, entry.redo)):
+        if head.flags & flag:
+            try:
+                decode_item(head.key, value)
+            except CorruptImage as broken:
+                yield f"the value of {item_words(head.key)} cannot be read: {broken}"
+
+
+def commit_faults(ring: Ring, start: int, found: list[Entry], number: int) -> Iterator[Fault]:
+    """Yield what the commit entry of a complete transaction says wrongly; *number*: transaction before it."""
+    last = found[-1]
+    if len(last.redo) != JournalCommit.FIXED_BYTES or last.head.key != LOWEST_KEY or last.undo:
+        yield "shape", f"{len(last.undo)}+{len(last.redo)} bytes", f"{COMMIT_BYTES - ENTRY_HEAD_BYTES} bytes"
+        return
+    commit = JournalCommit.decode(last.redo)
+    if commit.first_sequence != found[0].head.sequence:
+        yield "first sequence", commit.first_sequence, found[0].head.sequence
+    total = round_up(last.end - start, ring.block_bytes)
+    if commit.total_bytes != total:
+        yield "length", commit.total_bytes, total
+    if commit.flushed_sequence >= found[0].head.sequence:
+        yield "flushed sequence", commit.flushed_sequence, f"below {found[0].head.sequence}"
+    if (last.head.flags, last.head.reserved, last.head.inode) != (EntryFlag.HAS_REDO, 0, 0):
+        yield "head", f"flags {last.head.flags:#x}, inode {last.head.inode}", "only a value after, no inode"
+    if any(entry.head.transaction != last.head.transaction for entry in found) or last.head.transaction <= number:
+        yield "transaction", last.head.transaction, f"the same in all its entries, above {number}"

@@ -1,0 +1,61 @@
+"""The space map compared with what the tree claims. A part of the data pass."""
+
+from collections.abc import Iterator
+
+from razortools.check import problems
+from razortools.check.claims import Claims, bit_runs
+from razortools.check.findings import Finding
+from razortools.check.image import Image
+from razortools.check.map_rules import counted_free, fixed_claims, map_pages, stray_entries
+from razortools.format.superblock import Superblock
+
+
+def judge_map(image: Image, claims: Claims) -> Iterator[Finding]:
+    """Yield where the map that tells the truth is damaged or says something else than *claims*."""
+    superblock, shape = image.superblock, image.geometry.spacemap
+    fixed = fixed_claims(image)
+    seen: set[int] = set()
+    free, damaged = 0, False
+    for page in map_pages(image, superblock.spacemap_active & 1, superblock.spacemap_top):
+        if page.raw is None:
+            yield problems.MAP_PAGE_DAMAGED.found(block=page.block, reason=page.reason)
+            damaged = True
+            continue
+        counted = counted_free(image, page)
+        if counted != page.told:
+            yield problems.MAP_COUNT.found(block=page.block, value=page.told, counted=counted)
+        if page.level:
+            if stray_entries(image, page):
+                yield problems.MAP_PAGE_DAMAGED.found(block=page.block, reason="entries for pages that do not exist")
+            continue
+        seen.add(page.index)
+        free += counted
+        yield from _compare(page.index * shape.group_blocks, page.raw, claims.page(page.index))
+    if damaged:
+        return
+    for group in sorted(claims.groups.keys() - seen):
+        yield from _compare(group * shape.group_blocks, fixed.page(group), claims.page(group))
+    # Pages that were never written are free but for the fixed parts.
+    fixed_unseen = sum(int.from_bytes(fixed.page(group), "little").bit_count() for group in fixed.groups.keys() - seen)
+    free += (shape.level_pages[0] - len(seen)) * shape.group_blocks - fixed_unseen
+    if free != superblock.free_blocks:
+        yield problems.FREE_BLOCKS_WRONG.found(where="space map", value=superblock.free_blocks, counted=free)
+
+
+def judge_spare_map(image: Image, other: Superblock) -> Iterator[Finding]:
+    """Yield the damaged pages of the map that the older superblock names; its contents are out of date by design."""
+    if other.spacemap_active == image.superblock.spacemap_active:
+        return
+    for page in map_pages(image, other.spacemap_active & 1, other.spacemap_top):
+        if page.raw is None:
+            yield problems.SPARE_MAP_DAMAGED.found(block=page.block, reason=page.reason)
+
+
+def _compare(base: int, marked: bytes, claimed: bytes) -> Iterator[Finding]:
+    """Yield the differences of one page, run by run; *base* is its first block."""
+    if marked == claimed:
+        return
+    used, named = int.from_bytes(marked, "little"), int.from_bytes(claimed, "little")
+    for problem, bits in ((problems.ORPHANED_BLOCKS, used & ~named), (problems.CLAIMED_BUT_FREE, named & ~used)):
+        for first, last in bit_runs(bits):
+            yield problem.found(block=base + first, first=base + first, last=base + last, count=last - first + 1)

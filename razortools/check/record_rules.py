@@ -1,0 +1,48 @@
+"""What a data record may hold, and which contents a type of file may have. Pure: records in, faults out."""
+
+from razortools.check.image import BLOCK_MASK, Image
+from razortools.errors import CorruptImage
+from razortools.format.data import RECORD_BYTES_MAX, DataRecord
+from razortools.format.inode import Inode
+from razortools.format.keys import Kind
+from razortools.format.xattr import XATTR_VALUE_BYTES_MAX
+
+KNOWN_FLAGS = 2  # cut out; an extension is not defined in this version
+
+
+def record_fault(image: Image, record: DataRecord, inode: Inode | None, *, is_data: bool) -> str:
+    """Return what is wrong with a record's fields, or an empty string. Its contents are not read."""
+    limit = XATTR_VALUE_BYTES_MAX
+    if is_data:
+        limit = inode.record_bytes if inode is not None and inode.record_log2 < 32 else RECORD_BYTES_MAX
+    if record.flags & ~KNOWN_FLAGS:
+        return f"flags {record.flags:#x} are unknown"
+    if not 0 < record.raw_bytes <= limit:
+        return f"it says that it holds {record.raw_bytes} bytes, 1 to {limit} are possible"
+    if not 0 < record.stored_bytes <= 2 * RECORD_BYTES_MAX:
+        return f"it says that {record.stored_bytes} bytes are stored, which is not possible"
+    if record.birth > image.superblock.generation:
+        return f"it was written in generation {record.birth}, which is not over yet ({image.superblock.generation})"
+    if record.address > BLOCK_MASK:
+        return f"its address names device {record.address >> 48}, which does not exist"
+    try:
+        runs = record.runs(image.block_bytes)
+    except CorruptImage as broken:
+        return str(broken)
+    for first, count in runs:
+        if not image.holds(first, count):
+            return f"blocks {first} to {first + count - 1} lie outside the filesystem"
+    return ""
+
+
+def content_fault(inode: Inode, kinds: set[int], raw_bytes: int, *, has_first_record: bool) -> str:
+    """Return why *kinds* of contents, *raw_bytes* in all, do not go together with the type of file, or an empty string."""
+    if kinds and not (inode.is_regular or inode.is_symlink):
+        return "it has file data, but it is neither a file nor a symbolic link"
+    if Kind.INLINE_DATA in kinds and has_first_record:
+        return "its first bytes are kept twice, in the tree and in blocks"
+    if inode.is_symlink and Kind.INLINE_DATA not in kinds and not has_first_record:
+        return "it is a symbolic link without a target"
+    if inode.is_symlink and raw_bytes != inode.size:
+        return f"it is a symbolic link to {raw_bytes} bytes, but its size is {inode.size}"
+    return ""

@@ -1,0 +1,112 @@
+"""The report: what a check found, as a value, with the exit code that fsck(8) asks for. Made by the runner, shown by fsck.py."""
+
+from dataclasses import dataclass
+
+from razortools.check.findings import Finding, Severity
+
+EXIT_LEFT = 4  # problems were left
+EXIT_FAILED = 8  # the check could not be made
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseResult:
+    """How a phase went. Status: ok, note, warning, error, fatal, or skipped."""
+
+    number: int
+    name: str
+    status: str
+    checked: int
+    unit: str  # of checked, singular
+    seconds: float
+    problem: str  # what was found in a few words: "3 orphaned blocks"; empty: nothing wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The filesystem in figures."""
+
+    files: int = 0
+    directories: int = 0
+    total_bytes: int = 0  # sizes of all regular files
+    stored_bytes: int = 0  # what their contents take in the image
+
+    @property
+    def ratio(self) -> float:
+        """How many bytes each stored byte stands for; 1.0 for an empty filesystem."""
+        return round(self.total_bytes / self.stored_bytes, 2) if self.stored_bytes else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything a check has to tell."""
+
+    image: str
+    phases: tuple[PhaseResult, ...]
+    findings: tuple[Finding, ...]
+    summary: Summary
+
+    @property
+    def worst(self) -> Severity:
+        """The worst severity among the findings; NOTE if there are none."""
+        return max((finding.severity for finding in self.findings), default=Severity.NOTE)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.worst is Severity.NOTE
+
+    @property
+    def problem_count(self) -> int:
+        """Problems found, notes not counted."""
+        return sum(finding.count for finding in self.findings if finding.severity > Severity.NOTE)
+
+    @property
+    def exit_code(self) -> int:
+        """The sum that fsck(8) asks for: 0 clean, 4 problems left, 8 not checked."""
+        left = any(Severity.NOTE < finding.severity < Severity.FATAL for finding in self.findings)
+        return (EXIT_LEFT if left else 0) | (EXIT_FAILED if self.worst is Severity.FATAL else 0)
+
+    def as_json(self) -> dict[str, object]:
+        """Return the document that --json prints."""
+        summary = self.summary
+        return {
+            "image": self.image,
+            "clean": self.clean,
+            "exit_code": self.exit_code,
+            "phases": [
+                {
+                    "number": phase.number,
+                    "name": phase.name,
+                    "status": phase.status,
+                    "checked": phase.checked,
+                    "seconds": round(phase.seconds, 3),
+                }
+                for phase in self.phases
+            ],
+            "findings": [_finding_json(finding) for finding in self.findings],
+            # Nothing was repaired, so nothing was lost by it.
+            "loss": {"unchanged": summary.files, "renamed": [], "truncated": [], "lost": []},
+            "summary": {
+                "files": summary.files,
+                "directories": summary.directories,
+                "total_bytes": summary.total_bytes,
+                "stored_bytes": summary.stored_bytes,
+                "ratio": summary.ratio,
+            },
+        }
+
+
+def _finding_json(finding: Finding) -> dict[str, object]:
+    return {
+        "code": finding.code,
+        "severity": finding.severity.word,
+        "path": finding.path,
+        "where": finding.where,
+        "message": finding.message,
+        "repair": finding.repair,
+        "repaired": finding.repaired,
+        "inode": finding.inode,
+        "block": finding.block,
+        "bytes": list(finding.byte_range) if finding.byte_range else None,
+        "count": finding.count,
+    }

@@ -1,0 +1,235 @@
+"""Phase 1: the superblocks. Verifies both slots, the backups and the layout they describe; hands on the one to believe.
+
+A superblock is believed if its checksum holds and its layout is possible; of several the highest generation wins. If nothing can
+be believed, or the image is truncated, newer or foreign, the finding is fatal and there are no facts.
+"""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+from razortools.check import problems
+from razortools.check.facts import SuperblockFacts
+from razortools.check.findings import Event, Finding, Progress
+from razortools.check.image import Image
+from razortools.check.superblock_rules import field_faults, layout_fault
+from razortools.engine.store.device import Device
+from razortools.errors import CorruptImage, DeviceFailed
+from razortools.format.geometry import BACKUP_SPACING, geometry_of
+from razortools.format.superblock import (
+    BLOCK_BYTES_CHOICES,
+    KNOWN_INCOMPAT,
+    KNOWN_READ_ONLY_COMPAT,
+    MAGIC,
+    SLOT_COUNT,
+    SUPERBLOCK_BYTES,
+    VERSION_MAJOR,
+    State,
+    Superblock,
+)
+from razortools.units import BlockNo, format_size
+
+FIXED_FOR_EVER = (
+    "uuid", "hash_seed", "block_bytes", "node_bytes", "block_count", "spacemap_a", "spacemap_b", "journal_start",
+    "journal_blocks", "made_at_ns",
+)  # fmt: skip
+ALL_BUT_PLACE = tuple(
+    field.name for field in Superblock.FIELDS if field.name not in ("magic", "crc32c", "slot", "address", "reserved")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """What lies where a superblock may lie. *superblock* None: *reason* says why it is not valid."""
+
+    block: BlockNo
+    raw: bytes
+    superblock: Superblock | None
+    reason: str
+
+    @property
+    def has_magic(self) -> bool:
+        """Whether it started as a superblock does, of any version."""
+        return self.raw[: len(MAGIC) - 1] == MAGIC[:-1]
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing was ever written here."""
+        return not any(self.raw)
+
+
+def check(device: Device, backup_block: int | None = None) -> Generator[Event, None, SuperblockFacts | None]:
+    """Judge the superblocks; *backup_block* names the backup to believe instead of searching."""
+    yield Progress(0, 1)
+    if device.size_bytes < SLOT_COUNT * SUPERBLOCK_BYTES:
+        yield problems.NOT_AN_IMAGE.found()
+        return None
+    slots = _slots(device)
+    usable = [copy for copy in slots if copy.superblock and not layout_fault(copy.superblock)]
+    if backup_block is not None:
+        chosen = next(iter(_backups_at(device, [backup_block])), None)
+    else:
+        # A backup counts like a slot, as for a mount: written after each checkpoint, it may be all that is left of the last.
+        chosen = max(usable + _search_backups(device, usable), key=_rank, default=None)
+    if chosen is None or chosen.superblock is None:
+        yield from _nothing_usable(slots)
+        return None
+    truth = chosen.superblock
+    fatal = list(_fatal(device, truth))
+    yield from fatal
+    if fatal:
+        return None
+    yield from _judge_slots(slots, truth)
+    if not usable and backup_block is None:
+        yield problems.BACKUP_USED.found(block=chosen.block)
+    yield from _judge_truth(device, chosen, truth)
+    yield from _judge_backups(device, truth)
+    yield Progress(1, 1)
+    other = next((copy.superblock for copy in slots if copy.superblock and copy.superblock.slot != truth.slot), None)
+    return SuperblockFacts(Image(device, truth, geometry_of(truth)), other)
+
+
+def _rank(copy: Copy) -> tuple[int, int]:
+    assert copy.superblock is not None
+    return copy.superblock.generation, -copy.superblock.slot
+
+
+def _read(device: Device, block: int, block_bytes: int) -> Copy:
+    """Return what lies in *block*, the rest of the block included. Never raises for damage."""
+    place = BlockNo(block)
+    try:
+        raw = device.read(block * block_bytes, min(block_bytes, device.size_bytes - block * block_bytes))
+        found = Superblock.decode(raw[:SUPERBLOCK_BYTES])
+    except DeviceFailed as failed:
+        return Copy(place, b"", None, str(failed))
+    except CorruptImage as broken:
+        return Copy(place, raw, None, str(broken))
+    if found.block_bytes != block_bytes or found.address != block:
+        return Copy(place, raw, None, f"it says that it lies at block {found.address} of {found.block_bytes} bytes each")
+    return Copy(place, raw, found, "")
+
+
+def _slots(device: Device) -> list[Copy]:
+    """Return both slots. Where the second lies depends on the block size, which either slot may tell."""
+    firsts = [_read(device, 0, size) for size in BLOCK_BYTES_CHOICES]
+    seconds = [_read(device, 1, size) for size in BLOCK_BYTES_CHOICES if 2 * size <= device.size_bytes]
+    first = next((copy for copy in firsts if copy.superblock), firsts[0])
+    size = first.superblock.block_bytes if first.superblock else 0
+    matching = [copy for copy in seconds if copy.superblock and size in (0, copy.superblock.block_bytes)]
+    known = next((number for number, choice in enumerate(BLOCK_BYTES_CHOICES) if choice == size), 0)
+    second = matching[0] if matching else seconds[min(known, len(seconds) - 1)]
+    if second.superblock and not first.superblock:
+        first = next(copy for copy, choice in zip(firsts, BLOCK_BYTES_CHOICES, strict=True) if choice == len(second.raw))
+    return [first, second]
+
+
+def _search_backups(device: Device, usable: list[Copy]) -> list[Copy]:
+    """Return the valid backups where *usable* slots say that they lie; without such a slot, wherever they may lie."""
+    for copy in usable:
+        if copy.superblock is not None:
+            size, blocks = copy.superblock.block_bytes, geometry_of(copy.superblock).backups
+            found = [_read(device, place, size) for place in blocks if (place + 1) * size <= device.size_bytes]
+            return [copy for copy in found if copy.superblock and not layout_fault(copy.superblock)]
+    places: set[int] = set()
+    for size in BLOCK_BYTES_CHOICES:
+        count = device.size_bytes // size
+        places |= {place * size for place in (count - 1, count // 2, count // 4, count // BACKUP_SPACING) if place > 1}
+    return [copy for offset in sorted(places) for copy in _backups_at(device, [offset // 4096], unit_bytes=4096)]
+
+
+def _backups_at(device: Device, blocks: list[int], unit_bytes: int = 0) -> Iterator[Copy]:
+    """Yield the valid, usable backups at *blocks*, counted in *unit_bytes*; 0: in blocks of any size."""
+    for block in blocks:
+        for size in BLOCK_BYTES_CHOICES:
+            offset = block * (unit_bytes or size)
+            if offset % size or offset + SUPERBLOCK_BYTES > device.size_bytes:
+                continue
+            copy = _read(device, offset // size, size)
+            if copy.superblock and not layout_fault(copy.superblock):
+                yield copy
+
+
+def _nothing_usable(slots: list[Copy]) -> Iterator[Finding]:
+    """Say why there is no superblock to believe."""
+    versions = {copy.raw[len(MAGIC) - 1] for copy in slots if copy.has_magic}
+    if not versions:
+        yield problems.NOT_AN_IMAGE.found()
+    elif len(versions) == 1 and min(versions) > VERSION_MAJOR and all(copy.has_magic or copy.is_blank for copy in slots):
+        yield problems.NEWER_VERSION.found(version=min(versions), known=VERSION_MAJOR)
+    else:
+        for copy in slots:
+            reason = copy.reason or (layout_fault(copy.superblock) if copy.superblock else "")
+            yield problems.SUPERBLOCK_DAMAGED.found(block=copy.block, reason=reason)
+        yield problems.NO_SUPERBLOCK.found()
+
+
+def _fatal(device: Device, truth: Superblock) -> Iterator[Finding]:
+    """Yield what forbids to go on."""
+    wanted = truth.block_count * truth.block_bytes
+    if truth.version_major > VERSION_MAJOR:
+        yield problems.NEWER_VERSION.found(version=truth.version_major, known=VERSION_MAJOR)
+    elif truth.incompat & ~KNOWN_INCOMPAT:
+        yield problems.UNKNOWN_FEATURE.found(bits=truth.incompat & ~KNOWN_INCOMPAT)
+    elif device.size_bytes < wanted:
+        yield problems.TRUNCATED.found(expected=wanted, found=device.size_bytes)
+
+
+def _judge_slots(slots: list[Copy], truth: Superblock) -> Iterator[Finding]:
+    """Yield what is wrong with the slots themselves, and where they disagree with the truth."""
+    for copy in slots:
+        found = copy.superblock
+        if found is None:
+            if not (copy.is_blank and truth.generation <= 1):  # the first checkpoint of all writes one slot only
+                yield problems.SUPERBLOCK_DAMAGED.found(block=copy.block, reason=copy.reason)
+            continue
+        if layout_fault(found):
+            yield problems.GEOMETRY_WRONG.found(block=copy.block, reason=layout_fault(found))
+            continue
+        if found.slot != copy.block:
+            yield _field(copy, "slot", found.slot, copy.block)
+        if any(copy.raw[SUPERBLOCK_BYTES:]):
+            yield _field(copy, "rest of its block", "not zero", "zeros")
+        if found is not truth and found.generation not in (truth.generation, truth.generation - 1):
+            yield _field(copy, "generation", found.generation, truth.generation - 1)
+        if found is not truth:
+            yield from (_field(copy, *fault) for fault in field_faults(found))
+        for name in FIXED_FOR_EVER:
+            if getattr(found, name) != getattr(truth, name):
+                yield problems.SLOTS_DISAGREE.found(block=copy.block, field=name.replace("_", " "))
+
+
+def _judge_truth(device: Device, chosen: Copy, truth: Superblock) -> Iterator[Finding]:
+    """Yield what is wrong with the fields of the superblock that is believed."""
+    yield from (_field(chosen, *fault) for fault in field_faults(truth))
+    unknown = truth.read_only_compat & ~KNOWN_READ_ONLY_COMPAT
+    if unknown:
+        yield problems.UNKNOWN_READ_ONLY_FEATURE.found(bits=unknown)
+    if truth.state == State.ERRORS or truth.error_count:
+        yield problems.ERRORS_RECORDED.found(block=chosen.block, errors=truth.error_count)
+    spare = device.size_bytes - truth.block_count * truth.block_bytes
+    if spare >= truth.block_bytes:
+        yield problems.DEVICE_LARGER.found(spare=format_size(spare))
+
+
+def _judge_backups(device: Device, truth: Superblock) -> Iterator[Finding]:
+    """Yield what is wrong with the backups. They may be older than the truth, but not of another image."""
+    for number, place in enumerate(geometry_of(truth).backups):
+        copy = _read(device, place, truth.block_bytes)
+        found = copy.superblock
+        if found is None:
+            yield problems.BACKUP_DAMAGED.found(block=place, reason=copy.reason)
+            continue
+        # A backup is written right after its slot, so one of the same generation is the same in every field.
+        names = ALL_BUT_PLACE if found.generation == truth.generation else FIXED_FOR_EVER
+        for name in names:
+            if getattr(found, name) != getattr(truth, name):
+                yield problems.BACKUP_FOREIGN.found(block=place, field=name.replace("_", " "))
+        if found.slot != SLOT_COUNT + number:
+            yield problems.BACKUP_FOREIGN.found(block=place, field="its number")
+        if found.generation > truth.generation:
+            yield problems.BACKUP_FOREIGN.found(block=place, field=f"the generation ({found.generation}, {truth.generation})")
+        if any(copy.raw[SUPERBLOCK_BYTES:]):
+            yield problems.BACKUP_DAMAGED.found(block=place, reason="the rest of its block is not zero")
+
+
+def _field(copy: Copy, field: str, value: object, expected: object) -> Finding:
+    return problems.SUPERBLOCK_FIELD.found(block=copy.block, field=field, value=value, expected=expected)

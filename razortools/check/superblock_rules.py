@@ -1,0 +1,84 @@
+"""What the fields of a superblock may hold. Pure: one superblock in, faults out.
+
+Layout faults make it unusable: nothing may be read at places that it names. Field faults are only wrong.
+"""
+
+from collections.abc import Iterator
+
+from razortools.check.image import BLOCK_MASK
+from razortools.format.compression import LEVELS, Algorithm
+from razortools.format.data import RECORD_BYTES_MAX, RECORD_BYTES_MIN
+from razortools.format.geometry import IMAGE_BYTES_MIN, geometry_of
+from razortools.format.node import LEVEL_MAX
+from razortools.format.spacemap import spacemap_shape
+from razortools.format.superblock import BLOCK_BYTES_CHOICES, SLOT_COUNT, VERSION_MAJOR, VERSION_MINOR, State, Superblock
+
+NODE_BYTES_MAX = 65536  # the ends of values in a node are u16
+
+Fault = tuple[str, object, object]  # field, found, expected
+
+
+def layout_fault(superblock: Superblock) -> str:
+    """Return why the layout is impossible, or an empty string. Assumes nothing about the fields."""
+    s = superblock
+    if s.block_bytes not in BLOCK_BYTES_CHOICES:
+        return f"block size {s.block_bytes} does not exist"
+    if s.node_bytes < s.block_bytes or s.node_bytes > NODE_BYTES_MAX or s.node_bytes % s.block_bytes:
+        return f"node size {s.node_bytes} does not exist with blocks of {s.block_bytes} bytes"
+    if not IMAGE_BYTES_MIN // s.block_bytes <= s.block_count <= BLOCK_MASK:
+        return f"an image of {s.block_count} blocks is not possible"
+    if s.journal_blocks < 1:
+        return "the journal has no blocks"
+    pages = spacemap_shape(s.block_count, s.block_bytes).page_count
+    parts = [(0, SLOT_COUNT), (s.spacemap_a, pages), (s.spacemap_b, pages), (s.journal_start, s.journal_blocks)]
+    parts.sort()
+    for (start, count), (following, _) in zip(parts, [*parts[1:], (s.block_count, 0)], strict=True):
+        if start + count > following:
+            return f"its fixed parts overlap at block {following}, or reach behind the end"
+    backups = geometry_of(s).backups
+    if any(start <= backup < start + count for backup in backups for start, count in parts):
+        return "a backup superblock lies within another fixed part"
+    return ""
+
+
+def field_faults(superblock: Superblock) -> Iterator[Fault]:
+    """Yield (field, found, expected) for each field with an impossible value; the layout must be possible."""
+    s = superblock
+    yield from _choices(s)
+    if s.version_major != VERSION_MAJOR:
+        yield "major version", s.version_major, VERSION_MAJOR
+    if s.version_minor > VERSION_MINOR:
+        yield "minor version", s.version_minor, f"at most {VERSION_MINOR}"
+    if not RECORD_BYTES_MIN <= s.record_bytes <= RECORD_BYTES_MAX or s.record_bytes & (s.record_bytes - 1):
+        yield "record size", s.record_bytes, "a power of two from 4 KiB to 1 MiB"
+    if s.generation < 1:
+        yield "generation", s.generation, "at least 1"
+    if s.journal_sequence < 1:
+        yield "journal sequence", s.journal_sequence, "at least 1"
+    if s.journal_tail % s.block_bytes:
+        yield "journal tail", s.journal_tail, f"a multiple of {s.block_bytes}"
+    if s.root_level > LEVEL_MAX:
+        yield "root level", s.root_level, f"at most {LEVEL_MAX}"
+    if s.free_blocks > s.block_count:
+        yield "free blocks", s.free_blocks, f"at most {s.block_count}"
+    if s.root.generation > s.generation:
+        yield "generation of the root", s.root.generation, f"at most {s.generation}"
+    if any(s.reserved):
+        yield "reserved bytes", "not zero", "zeros"
+
+
+def _choices(s: Superblock) -> Iterator[Fault]:
+    """Yield the faults of fields that take one of a few values."""
+    if s.state not in set(State):
+        yield "state", s.state, "1, 2 or 3"
+    if s.metadata_copies not in (1, 2):
+        yield "metadata copies", s.metadata_copies, "1 or 2"
+    if s.spacemap_active not in (0, 1):
+        yield "active space map", s.spacemap_active, "0 or 1"
+    if s.compression not in set(Algorithm):
+        yield "compression", s.compression, "a known algorithm"
+    elif s.compression_level and s.compression_level not in LEVELS.get(Algorithm(s.compression), ()):
+        yield "compression level", s.compression_level, "a level of the algorithm"
+    text = s.label.rstrip(b"\0")
+    if b"\0" in text:
+        yield "label", "text behind its end", "NUL bytes"
