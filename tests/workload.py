@@ -53,8 +53,8 @@ def everything(volume: Volume) -> dict[bytes, Seen]:
         path, ino = todo.pop()
         found[path] = _see(volume, ino)
         if volume.inodes.get(ino).is_directory:
-            below = [(path.rstrip(b"/") + b"/" + name, InodeNo(entry.inode)) for _, name, entry in directories.entries(volume, ino)]
-            todo += below
+            prefix = path.rstrip(b"/") + b"/"
+            todo += [(prefix + name, InodeNo(entry.inode)) for _, name, entry in directories.entries(volume, ino)]
     return found
 
 
@@ -100,6 +100,19 @@ class Workload:
         except OutOfSpace:
             self.full += 1
 
+    def fill(self) -> None:
+        """Write files that do not compress, ever smaller ones, until not even an empty one can be made."""
+        length = self.file_bytes_max
+        number = 0
+        while length:
+            try:
+                ino = namespace.create(self.volume, ROOT_INODE, b"fill%d" % number, 0o600, 0, 0)
+                number += 1
+                files.write(self.volume, ino, 0, self.chance.randbytes(length))
+            except OutOfSpace:
+                self.full += 1
+                length //= 2
+
     def delete_everything(self) -> None:
         """Empty the volume; this must work however full it is."""
         volume = self.volume
@@ -144,7 +157,8 @@ class Workload:
 
     def _write(self) -> None:
         ino = self._file()
-        files.write(self.volume, ino, self.chance.randrange(self.file_bytes_max), self._bytes(self.chance.choice((1, 100, 5000, 50000))))
+        data = self._bytes(self.chance.choice((1, 100, 5000, 50000)))
+        files.write(self.volume, ino, self.chance.randrange(self.file_bytes_max), data)
 
     def _append(self) -> None:
         ino = self._file()

@@ -1,0 +1,129 @@
+"""What is compressed, and how hard."""
+
+import io
+import lzma
+import random
+import zipfile
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from razortools.engine import adaptive, files
+from razortools.engine.adaptive import Verdict
+from razortools.format.compression import Algorithm, Policy, unpack
+from razortools.units import KIB, divide_up
+from tests.engine.data_volumes import data_records, new_file, new_volume
+
+BLOCK = 4096
+NOISE = random.Random(5).randbytes(128 * KIB)
+TEXT = b"".join(b"%d bottles of beer on the wall\n" % number for number in range(5000))[: 128 * KIB]
+POLICIES = [Policy(algorithm) for algorithm in Algorithm] + [Policy(Algorithm.ZSTD, 15), Policy(Algorithm.ZLIB, 9)]
+
+
+def pack(raw: bytes, policy: Policy = Policy(), *, is_first: bool = True, inline_bytes_max: int = 0) -> adaptive.Packing:  # noqa: B008
+    return adaptive.pack(raw, policy, is_first=is_first, inline_bytes_max=inline_bytes_max, block_bytes=BLOCK)
+
+
+@given(
+    raw=st.one_of(
+        st.binary(min_size=1, max_size=6000),
+        st.builds(lambda at, size: NOISE[at : at + size], st.integers(0, 1000), st.integers(1, 50_000)),
+        st.builds(lambda piece, times: (piece * times)[: 128 * KIB], st.binary(min_size=1, max_size=50), st.integers(1, 5000)),
+    ),
+    policy=st.sampled_from(POLICIES),
+    inline_bytes_max=st.sampled_from([0, 500, 2048]),
+)
+def test_what_is_packed_unpacks_and_never_takes_more_blocks(raw: bytes, policy: Policy, inline_bytes_max: int) -> None:
+    packing = pack(raw, policy, inline_bytes_max=inline_bytes_max)
+    if packing.verdict is Verdict.HOLE:
+        assert raw.count(0) == len(raw)
+        assert packing.stored == b""
+        return
+    assert unpack(packing.stored, packing.algorithm, len(raw)) == raw
+    assert packing.is_inline == (len(packing.stored) <= inline_bytes_max)
+    if packing.algorithm is Algorithm.NONE:
+        assert packing.stored is raw
+    elif not packing.is_inline:
+        assert divide_up(len(packing.stored), BLOCK) < divide_up(len(raw), BLOCK)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_text_is_compressed_unless_the_policy_says_none(policy: Policy) -> None:
+    packing = pack(TEXT, policy)
+    assert (packing.algorithm is Algorithm.NONE) == (policy.algorithm is Algorithm.NONE)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_noise_is_stored_as_it_is(policy: Policy) -> None:
+    assert pack(NOISE, policy).stored is NOISE
+
+
+def zip_of(data: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as made:
+        made.writestr("a", data)
+    return out.getvalue()[: 128 * KIB]
+
+
+@pytest.mark.parametrize("magic", [*adaptive.KNOWN_STARTS, b"\0\0\0\x20ftypisom", b"RIFF\0\0\0\0WEBPVP8 "])
+def test_a_compressed_format_is_not_compressed_again(magic: bytes) -> None:
+    raw = (magic + NOISE)[: 128 * KIB]
+    assert pack(raw).verdict is Verdict.KNOWN_FORMAT
+    assert pack(raw, is_first=False).verdict is Verdict.NO_GAIN
+
+
+def test_real_compressed_files_are_recognised() -> None:
+    varied = random.Random(1).choices(range(32, 120), k=400_000)
+    for made in (lzma.compress(bytes(varied)), zlib.compress(bytes(varied), wbits=31), zip_of(NOISE)):
+        assert pack(made[: 128 * KIB]).verdict is Verdict.KNOWN_FORMAT
+
+
+def test_what_only_starts_like_a_compressed_format_is_compressed() -> None:
+    assert pack(zip_of(TEXT)).algorithm is Algorithm.ZSTD
+    assert pack(b"ID3" + TEXT[3:]).algorithm is Algorithm.ZSTD
+
+
+def test_a_probe_keeps_slow_algorithms_from_trying_in_vain() -> None:
+    assert pack(NOISE, Policy(Algorithm.ZLIB)).verdict is Verdict.PROBED
+    assert pack(NOISE, Policy(Algorithm.ZSTD, 15)).verdict is Verdict.PROBED
+    assert pack(NOISE, Policy(Algorithm.ZSTD, 3)).verdict is Verdict.NO_GAIN
+
+
+@pytest.mark.parametrize("length", [1, 1023, 4095, 4096, 4097, 5000, 100_001])
+def test_the_probe_takes_data_of_every_length(length: int) -> None:
+    assert adaptive.sample_shrinks(TEXT[:length]) or length < 100
+    assert not adaptive.sample_shrinks(NOISE[:length])
+
+
+@given(st.integers(0, 10_000), st.integers(0, 10_000))
+def test_only_zeros_are_zeros(length: int, place: int) -> None:
+    assert adaptive.is_zeros(bytes(length))
+    if place < length:
+        assert not adaptive.is_zeros(bytes(place) + b"x" + bytes(length - place - 1))
+
+
+def test_the_volume_counts_what_became_of_its_records() -> None:
+    volume = new_volume()
+    for data in (TEXT, NOISE, b"\x89PNG\r\n\x1a\n" + NOISE[8:], bytes(5000)):
+        files.write(volume, new_file(volume), 0, data)
+    files.write(volume, new_file(volume, policy=Policy(Algorithm.LZ4)), 0, TEXT)
+    files.write(volume, new_file(volume, policy=Policy(Algorithm.NONE)), 0, TEXT)
+    volume.commit()
+    tallies = volume.records.tallies
+    assert {verdict: tally.record_count for verdict, tally in tallies.items()} == {
+        Verdict.ZSTD: 1, Verdict.NO_GAIN: 1, Verdict.KNOWN_FORMAT: 1, Verdict.HOLE: 1, Verdict.LZ4: 1, Verdict.NOT_ASKED: 1,
+    }  # fmt: skip
+    assert tallies[Verdict.ZSTD].raw_bytes == 128 * KIB > 3 * tallies[Verdict.ZSTD].stored_bytes
+    assert tallies[Verdict.NO_GAIN].raw_bytes == tallies[Verdict.NO_GAIN].stored_bytes
+
+
+def test_a_file_with_an_unknown_policy_is_stored_all_the_same() -> None:
+    volume = new_volume()
+    ino = new_file(volume)
+    inode = volume.inodes.get(ino)
+    inode.compression = 99
+    files.write(volume, ino, 0, TEXT)
+    volume.commit()
+    assert data_records(volume, ino)[0].algorithm == Algorithm.ZSTD

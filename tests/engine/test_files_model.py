@@ -1,0 +1,364 @@
+"""The data path against a model: every file is a bytearray, a commit is a copy of all of them."""
+
+import random
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from razortools.engine import files
+from razortools.engine.limits import Limits
+from razortools.engine.store.simulated import SimulatedDevice
+from razortools.engine.volume import Volume
+from razortools.errors import OutOfSpace
+from razortools.format.compression import Algorithm, Policy
+from razortools.format.journal import Operation
+from razortools.format.keys import inode_key
+from razortools.units import KIB, MIB, InodeNo
+from tests.engine.data_volumes import (
+    SMALL,
+    assert_memory_adds_up,
+    assert_space_adds_up,
+    assert_tree_adds_up,
+    formatted,
+    new_file,
+    open_again,
+)
+
+FILE_COUNT_MAX = 6
+POLICIES = [
+    Policy(),
+    Policy(Algorithm.NONE),
+    Policy(Algorithm.LZ4),
+    Policy(Algorithm.ZLIB),
+    Policy(Algorithm.ZSTD, 3),
+]
+Model = dict[InodeNo, bytes]
+
+
+@st.composite
+def places(draw: st.DrawFn) -> int:
+    """An offset of a file with records of 4 KiB, mostly near the borders of records."""
+    near = draw(st.integers(0, 12)) * 4 * KIB
+    return max(0, near + draw(st.sampled_from([0, 0, 1, -1, 7, 511, 2048, -100])))
+
+
+@st.composite
+def payloads(draw: st.DrawFn) -> bytes:
+    """Data of all kinds of compressibility, cut near the borders of records too."""
+    length = max(1, draw(places()) if draw(st.booleans()) else draw(st.integers(1, 3000)))
+    kind = draw(st.sampled_from(["zeros", "random", "text", "sparse"]))
+    seed = draw(st.integers(0, 1 << 16))
+    if kind == "zeros":
+        return bytes(length)
+    if kind == "random":
+        return random.Random(seed).randbytes(length)
+    if kind == "text":
+        return (f"line {seed} of a text that shrinks\n" * (length // 20 + 1)).encode()[:length]
+    return bytes(length // 2) + random.Random(seed).randbytes(length - length // 2)
+
+
+class DataPath(RuleBasedStateMachine):
+    """Files of different record sizes on one small image, with a flush that may be under way at any time."""
+
+    record_log2s = (12, 12, 13, 14)
+    scale = 1  # multiplies offsets and lengths
+    image_bytes = 4 * MIB
+    limits: Limits = SMALL
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device = formatted(SimulatedDevice(self.image_bytes))
+        self.volume: Volume = open_again(self.device, self.limits)
+        self.model: dict[InodeNo, bytearray] = {}
+        self.history: list[Model] = [{}]  # what a crash may leave: states since the last known commit
+        self.plan: files.FlushPlan | None = None
+        self.packed: files.Packed | None = None
+        self.placed: files.Placed | None = None
+
+    def note(self) -> None:
+        """The model has changed by one operation."""
+        self.history.append(self.snapshot())
+
+    def snapshot(self) -> Model:
+        return {ino: bytes(data) for ino, data in self.model.items()}
+
+    def pick(self, number: int) -> InodeNo:
+        return sorted(self.model)[number % len(self.model)]
+
+    @initialize()
+    def two_files(self) -> None:
+        self.create(0, POLICIES[0])
+        self.create(1, POLICIES[1])
+
+    @precondition(lambda self: len(self.model) < FILE_COUNT_MAX)
+    @rule(size=st.integers(0, 3), policy=st.sampled_from(POLICIES))
+    def create(self, size: int, policy: Policy) -> None:
+        try:
+            ino = new_file(self.volume, self.record_log2s[size], policy)
+        except OutOfSpace:
+            return
+        self.model[ino] = bytearray()
+        self.note()
+
+    @precondition(lambda self: self.model)
+    @rule(number=st.integers(0, 5), offset=places(), data=payloads())
+    def write(self, number: int, offset: int, data: bytes) -> None:
+        ino = self.pick(number)
+        offset *= self.scale
+        data *= self.scale
+        try:
+            assert files.write(self.volume, ino, offset, data) == len(data)
+        except OutOfSpace:
+            return
+        contents = self.model[ino]
+        if len(contents) < offset:
+            contents.extend(bytes(offset - len(contents)))
+        contents[offset : offset + len(data)] = data
+        self.note()
+
+    @precondition(lambda self: self.model)
+    @rule(number=st.integers(0, 5), data=payloads())
+    def append(self, number: int, data: bytes) -> None:
+        self.write(number, len(self.model[self.pick(number)]) // self.scale, data)
+
+    @precondition(lambda self: self.model)
+    @rule(number=st.integers(0, 5), size=places())
+    def truncate(self, number: int, size: int) -> None:
+        ino = self.pick(number)
+        size *= self.scale
+        contents = self.model[ino]
+        try:
+            files.truncate(self.volume, ino, size)
+        except OutOfSpace:
+            assert size > len(contents), "making a file smaller works on a full image too"
+            return
+        del contents[size:]
+        contents.extend(bytes(size - len(contents)))
+        self.note()
+
+    @precondition(lambda self: self.model)
+    @rule(number=st.integers(0, 5), offset=places(), size=places())
+    def read(self, number: int, offset: int, size: int) -> None:
+        ino = self.pick(number)
+        offset, size = offset * self.scale, size * self.scale
+        assert files.read(self.volume, ino, offset, size) == self.model[ino][offset : offset + size]
+
+    @precondition(lambda self: len(self.model) > 1)
+    @rule(number=st.integers(0, 5))
+    def delete(self, number: int) -> None:
+        ino = self.pick(number)
+        files.truncate(self.volume, ino, 0)
+        with self.volume.operation(Operation.UNLINK, ino, deleting=True):
+            self.volume.records.discard(ino)
+            self.volume.inodes.remove(ino)
+        self.model[ino].clear()
+        self.note()
+        del self.model[ino]
+        self.note()
+
+    @rule()
+    def flush(self) -> None:
+        files.flush_all(self.volume)
+        assert self.volume.records.dirty_bytes == 0
+
+    @precondition(lambda self: self.plan is None)
+    @rule()
+    def start_flush(self) -> None:
+        self.plan = files.plan_flush(self.volume)
+        self.packed = files.pack(self.plan)
+
+    @precondition(lambda self: self.plan is not None and self.placed is None)
+    @rule()
+    def continue_flush(self) -> None:
+        assert self.plan is not None and self.packed is not None
+        self.placed = files.place(self.volume, self.plan, self.packed)
+
+    @precondition(lambda self: self.placed is not None)
+    @rule(succeeds=st.booleans())
+    def end_flush(self, succeeds: bool) -> None:
+        assert self.placed is not None
+        if succeeds:
+            files.write_out(self.volume, self.placed)
+            files.apply_flush(self.volume, self.placed)
+        else:
+            files.give_back(self.volume, self.placed)
+        self.plan = self.packed = self.placed = None
+
+    def drop_flush(self) -> None:
+        if self.placed is not None:
+            files.give_back(self.volume, self.placed)
+        self.plan = self.packed = self.placed = None
+
+    @rule()
+    def commit(self) -> None:
+        self.volume.commit()
+        assert_tree_adds_up(self.volume)
+        self.history = [self.snapshot()]
+
+    @rule()
+    def checkpoint(self) -> None:
+        self.drop_flush()
+        self.volume.checkpoint()
+        assert_tree_adds_up(self.volume)
+        assert_space_adds_up(self.volume)
+        self.history = [self.snapshot()]
+
+    @rule()
+    def abort(self) -> None:
+        self.drop_flush()
+        self.volume.abort()
+        self.find_in_history()
+
+    @rule()
+    def reopen(self) -> None:
+        self.drop_flush()
+        self.volume.close()
+        self.volume = open_again(self.device, self.limits)
+        self.history = [self.snapshot()]
+        self.compare_all()
+
+    @rule(seed=st.integers(0, 1 << 16))
+    def crash(self, seed: int) -> None:
+        disk = self.device.crash(seed)
+        self.plan = self.packed = self.placed = None
+        self.device = SimulatedDevice(self.image_bytes)
+        for at in range(0, self.image_bytes, MIB):
+            self.device.write(at, disk.read(at, MIB))
+        self.device.flush()
+        self.volume = open_again(self.device, self.limits)
+        self.find_in_history()
+        self.history = [self.snapshot()]
+
+    def find_in_history(self) -> None:
+        """The volume must hold one of the states since the last commit; the model follows."""
+        known = {ino for state in self.history for ino in state}
+        found = {ino: self.whole(ino) for ino in known if self.exists(ino)}
+        assert found in self.history
+        self.model = {ino: bytearray(data) for ino, data in found.items()}
+        while self.history[-1] != found:
+            self.history.pop()
+
+    def exists(self, ino: InodeNo) -> bool:
+        return ino < self.volume.counters.next_inode and files_has(self.volume, ino)
+
+    def whole(self, ino: InodeNo) -> bytes:
+        return files.read(self.volume, ino, 0, self.volume.inodes.get(ino).size)
+
+    def compare_all(self) -> None:
+        for ino, contents in self.model.items():
+            assert self.volume.inodes.get(ino).size == len(contents)
+            assert self.whole(ino) == contents
+
+    @invariant()
+    def memory_adds_up(self) -> None:
+        assert_memory_adds_up(self.volume)
+
+    def teardown(self) -> None:
+        self.drop_flush()
+        self.compare_all()
+        self.volume.checkpoint()
+        assert_tree_adds_up(self.volume)
+        assert_space_adds_up(self.volume)
+        for ino in list(self.model):
+            files.truncate(self.volume, ino, 0)
+        self.volume.checkpoint()
+        assert (self.volume.counters.data_blocks, self.volume.counters.raw_bytes) == (0, 0)
+        assert_space_adds_up(self.volume)
+
+
+def files_has(volume: Volume, ino: InodeNo) -> bool:
+    return volume.store.get(inode_key(ino)) is not None
+
+
+class LargeRecords(DataPath):
+    """The same with records from 64 KiB to 1 MiB, on an image with nodes of 16 KiB."""
+
+    record_log2s = (16, 17, 18, 20)
+    scale = 16
+    image_bytes = 24 * MIB
+    limits = Limits(dirty_bytes=2 * MIB, record_cache_bytes=MIB)
+
+
+class FullImage(DataPath):
+    """The same where the image is full most of the time."""
+
+    image_bytes = MIB
+    limits = Limits(dirty_bytes=256 * KIB, record_cache_bytes=0)
+    room_bytes = 100 * KIB
+
+    def __init__(self) -> None:
+        super().__init__()
+        ballast = new_file(self.volume, 12, Policy(Algorithm.NONE))
+        size = 0
+        with pytest.raises(OutOfSpace):
+            while True:
+                size += files.write(self.volume, ballast, size, random.Random(size).randbytes(4096))
+        files.truncate(self.volume, ballast, size - self.room_bytes)
+        self.volume.checkpoint()
+        self.ballast = ballast
+
+    def teardown(self) -> None:
+        files.truncate(self.volume, self.ballast, 0)
+        super().teardown()
+
+
+def live(machine: DataPath, seed: int, step_count: int) -> None:
+    """Drive a machine at random with far more writing than hypothesis does."""
+    chance = random.Random(seed)
+
+    def place() -> int:
+        return max(0, chance.randrange(13) * 4 * KIB + chance.choice([0, 0, 1, -1, 7, 511, 2048, -100]))
+
+    def payload() -> bytes:
+        length = max(1, place() if chance.random() < 0.5 else chance.randrange(3000))
+        kind = chance.randrange(3)
+        return chance.randbytes(length) if kind == 0 else bytes([65 * (kind - 1)]) * length
+
+    def flush_step() -> None:
+        if machine.plan is None:
+            machine.start_flush()
+        elif machine.placed is None:
+            machine.continue_flush()
+        else:
+            machine.end_flush(chance.random() < 0.8)
+
+    machine.two_files()
+    steps = {
+        machine.write: (25, lambda: (chance.randrange(6), place(), payload())),
+        machine.append: (15, lambda: (chance.randrange(6), payload())),
+        machine.truncate: (10, lambda: (chance.randrange(6), place())),
+        machine.read: (10, lambda: (chance.randrange(6), place(), place())),
+        flush_step: (15, tuple),
+        machine.flush: (2, tuple),
+        machine.commit: (3, tuple),
+        machine.checkpoint: (1, tuple),
+        machine.abort: (1, tuple),
+        machine.reopen: (1, tuple),
+        machine.crash: (1, lambda: (chance.randrange(1 << 16),)),
+    }
+    for _ in range(step_count):
+        if len(machine.model) < 2 or (len(machine.model) < FILE_COUNT_MAX and chance.random() < 0.02):
+            machine.create(chance.randrange(4), chance.choice(POLICIES))
+        elif len(machine.model) > 2 and chance.random() < 0.01:
+            machine.delete(chance.randrange(6))
+        (step,) = chance.choices(list(steps), [weight for weight, _ in steps.values()])
+        step(*steps[step][1]())
+        machine.memory_adds_up()
+    machine.teardown()
+
+
+@pytest.mark.parametrize(("kind", "step_count"), [(DataPath, 1500), (FullImage, 1500), (LargeRecords, 200)])
+@pytest.mark.parametrize("seed", range(2))
+def test_files_keep_their_contents_through_a_long_life(kind: type[DataPath], step_count: int, seed: int) -> None:
+    live(kind(), seed, step_count)
+
+
+EFFORT = settings(max_examples=40, stateful_step_count=50, suppress_health_check=list(HealthCheck), deadline=None)
+TestDataPath = DataPath.TestCase
+TestDataPath.settings = EFFORT
+TestLargeRecords = LargeRecords.TestCase
+TestLargeRecords.settings = settings(EFFORT, max_examples=12)
+TestFullImage = FullImage.TestCase
+TestFullImage.settings = EFFORT
