@@ -1,0 +1,240 @@
+"""mount.razorfs and umount.razorfs: the commands, also as the helpers that mount(8) and umount(8) call."""
+
+import ctypes
+import os
+import shutil
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from razortools.cli import app as cli
+from razortools.cli import render
+from razortools.cli.app import MOUNT_CODES, DebugFlag, ImageArg, VersionFlag
+from razortools.errors import ImageBusy, RazorError
+from razortools.service import daemon, mountpoints
+from razortools.service.control import Waiter
+from razortools.service.mountpoints import Mount, MountRefused, NoPermission
+from razortools.service.options import MountOptions, parse_options
+
+if TYPE_CHECKING:
+    from razortools.service.server import Place
+
+FUSE_DEVICE = "/dev/fuse"
+SYSTEM_ERROR = 2  # mount(8): the machine lacks something
+CLONE_NEWNS = 0x00020000
+HOLDERS_SHOWN = 20
+
+app = cli.new_app()
+umount_app = cli.new_app()
+
+DirArg = Annotated[str, typer.Argument(metavar="DIR", help="Mount point.", show_default=False)]
+NamespaceOption = Annotated[str | None, typer.Option("-N", "--namespace", metavar="NS", help="Mount namespace, a pid or a path.")]
+TypeOption = Annotated[str | None, typer.Option("-t", "--types", metavar="TYPE", help="Ignored; mount(8) passes it.")]
+NoMtabFlag = Annotated[bool, typer.Option("-n", "--no-mtab", help="Ignored: there is no mtab to write.")]
+MountVerboseFlag = Annotated[bool, typer.Option("-v", "--verbose", help="Tell what is done.")]
+
+
+class FuseMissing(RazorError):
+    """This machine cannot mount through FUSE: install or load what is missing."""
+
+
+@app.command(help="Mount the RAZORFS filesystem in IMAGE at DIR.")
+def mount(
+    image: ImageArg,
+    mount_point: DirArg,
+    options: Annotated[
+        list[str] | None, typer.Option("-o", "--options", metavar="OPTIONS", help="Mount options, separated by commas.")
+    ] = None,
+    foreground: Annotated[bool, typer.Option("--foreground", help="Serve in this process instead of a daemon.")] = False,
+    sloppy: Annotated[bool, typer.Option("-s", "--sloppy", help="Ignore unknown mount options.")] = False,
+    no_mtab: NoMtabFlag = False,
+    verbose: MountVerboseFlag = False,
+    fake: Annotated[bool, typer.Option("-f", "--fake", help="Check everything, mount nothing.")] = False,
+    namespace: NamespaceOption = None,
+    types: TypeOption = None,
+    version: VersionFlag = False,
+    debug: DebugFlag = False,
+) -> int:
+    """Check what can be checked, then serve; return the exit code as mount has it."""
+    chosen = parse_options(options or [], sloppy=sloppy)
+    source = os.path.realpath(image)
+    if chosen.remount:
+        raise MountRefused("option remount: is not supported; unmount and mount again with the new options")
+    _check_image(source, image, writable=not chosen.read_only)
+    descriptor = _namespace_descriptor(namespace)
+    target = mountpoints.canonical(mount_point)
+
+    def prepare() -> None:
+        _enter(descriptor)
+        mountpoints.prepare(target, nonempty=chosen.nonempty)
+
+    try:
+        _check_fuse()
+    except FuseMissing as missing:
+        render.error(f"mount.razorfs: {missing}")
+        return SYSTEM_ERROR
+    if descriptor < 0:  # in another namespace only after the image, which is in this one, has been opened
+        prepare()
+    if fake:
+        return 0
+    from razortools.service.server import Place  # late: trio and pyfuse3 are not needed to refuse
+
+    return _serve(Place(source, target), chosen, prepare, foreground=foreground, verbose=verbose)
+
+
+def _serve(place: "Place", options: MountOptions, prepare: Callable[[], None], *, foreground: bool, verbose: bool) -> int:
+    """Serve in this process or in a daemon; return the exit code."""
+    from razortools.service import logs, server
+
+    def body(ready: Callable[[], None]) -> daemon.Outcome:
+        try:
+            logs.start(options, foreground=foreground)
+            server.serve(place, options, ready, before_mounting=prepare)
+        except KeyboardInterrupt:
+            return daemon.Outcome(MOUNT_CODES.interrupted, "interrupted")
+        except Exception as failure:
+            if not foreground:  # there it goes to stderr anyway
+                logs.log.error("%s", failure, exc_info=not isinstance(failure, RazorError | OSError))
+            return daemon.Outcome(cli.exit_code_of(failure, MOUNT_CODES), cli.sentence(failure))
+        return daemon.Outcome(0)
+
+    outcome = body(lambda: None) if foreground else daemon.start(body)
+    if outcome.exit_code:
+        render.error(f"mount.razorfs: {outcome.sentence}")
+    elif verbose and not foreground:
+        render.message(f"mount.razorfs: {place.image} mounted at {place.mount_point}")
+    return outcome.exit_code
+
+
+def _check_image(source: str, shown: str, *, writable: bool) -> None:
+    """Raise NoPermission for an image that the caller may not use: a case with an exit code of its own."""
+    try:
+        os.stat(source)
+    except PermissionError:
+        raise NoPermission(f"{shown}: no permission to look for it; run as its owner or as root") from None
+    except OSError:
+        return  # who opens it says it best
+    if not os.access(source, os.R_OK | (os.W_OK if writable else 0), effective_ids=True):
+        if writable and os.access(source, os.R_OK, effective_ids=True):
+            raise NoPermission(f"{shown}: no permission to write it; run as its owner or as root, or mount with -o ro")
+        raise NoPermission(f"{shown}: no permission to read it; run as its owner or as root")
+
+
+def _check_fuse() -> None:
+    """Raise FuseMissing or NoPermission if this machine, or this user, cannot mount."""
+    if not os.path.exists(FUSE_DEVICE):
+        raise FuseMissing(f"FUSE is not available: {FUSE_DEVICE} is missing; load it with: modprobe fuse")
+    if os.geteuid() != 0 and shutil.which("fusermount3") is None:
+        raise FuseMissing("FUSE is not available to users: fusermount3 is missing; install the package fuse3, or mount as root")
+    if not os.access(FUSE_DEVICE, os.R_OK | os.W_OK):
+        raise NoPermission(f"{FUSE_DEVICE}: no permission to use FUSE; mount as root")
+    try:
+        import pyfuse3  # noqa: F401
+    except ImportError as failed:
+        raise FuseMissing(f"FUSE is not available: pyfuse3 cannot be loaded ({failed}); install libfuse3 and pyfuse3") from None
+
+
+def _namespace_descriptor(namespace: str | None) -> int:
+    """Open the mount namespace that -N names; -1 for ours. Raises MountRefused."""
+    if namespace is None:
+        return -1
+    path = f"/proc/{namespace}/ns/mnt" if namespace.isdigit() else namespace
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as failed:
+        raise MountRefused(f"{path}: not a mount namespace: {failed.strerror}") from None
+
+
+def _enter(descriptor: int) -> None:
+    """Go into a mount namespace."""
+    if descriptor < 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(descriptor, CLONE_NEWNS) != 0:
+        raise NoPermission(f"the mount namespace cannot be entered: {os.strerror(ctypes.get_errno())}")
+
+
+@umount_app.command(help="Unmount DIR; return when everything is durable and the image is closed.")
+def umount(
+    mount_point: DirArg,
+    lazy: Annotated[bool, typer.Option("-l", "--lazy", help="Detach it although it is in use, and do not wait.")] = False,
+    no_mtab: NoMtabFlag = False,
+    verbose: MountVerboseFlag = False,
+    force: Annotated[bool, typer.Option("-f", "--force", help="Ignored; umount(8) passes it.")] = False,
+    read_only: Annotated[bool, typer.Option("-r", "--read-only", help="Ignored; umount(8) passes it.")] = False,
+    namespace: NamespaceOption = None,
+    types: TypeOption = None,
+    version: VersionFlag = False,
+    debug: DebugFlag = False,
+) -> int:
+    """Unmount and wait for the daemon; return the exit code as umount has it."""
+    _enter(_namespace_descriptor(namespace))
+    target = mountpoints.canonical(mount_point)
+    mounted = mountpoints.mount_at(target)
+    if mounted is None:
+        raise MountRefused(f"{mount_point}: is not mounted")
+    if not mounted.is_fuse:
+        raise MountRefused(f"{mount_point}: is a mount of {mounted.filesystem}, not of razorfs; use umount")
+    try:
+        waiter = Waiter(mounted.device)
+    except OSError:
+        return _unmount_dead(target)
+    try:
+        return _unmount(waiter, mounted, target, lazy=lazy, verbose=verbose)
+    finally:
+        waiter.close()
+
+
+def _unmount_dead(target: str) -> int:
+    """Clean up a mount that nobody serves; return the exit code."""
+    if not mountpoints.is_dead(target):
+        raise MountRefused(f"{target}: no daemon of razorfs serves it; use umount or fusermount3 -u")
+    mountpoints.detach(target)
+    render.message(f"umount.razorfs: {target}: its daemon had died; the next mount recovers the image")
+    return 0
+
+
+def _unmount(waiter: Waiter, mounted: Mount, target: str, *, lazy: bool, verbose: bool) -> int:
+    """Unmount a living mount; return the exit code."""
+    if lazy:
+        mountpoints.detach(target)
+        return 0
+    try:
+        mountpoints.unmount(target)
+    except ImageBusy:
+        _show_holders(mounted, target)
+        return MOUNT_CODES.failed
+    farewell = waiter.wait()
+    if farewell is None:
+        raise MountRefused(f"{target}: unmounted, but its daemon died; the next mount recovers the image")
+    if farewell.reason:
+        raise MountRefused(f"{target}: unmounted, but the image was not closed cleanly: {farewell.reason}")
+    if verbose:
+        render.message(f"umount.razorfs: {target} unmounted, {waiter.greeting.image} closed")
+    return 0
+
+
+def _show_holders(mounted: Mount, target: str) -> None:
+    """Tell who keeps the mount busy."""
+    found = mountpoints.holders(mounted)
+    render.error(f"umount.razorfs: {target}: is in use" + (" by:" if found else "; run as root to see by whom"))
+    for holder in found[:HOLDERS_SHOWN]:
+        who = f"pid {holder.pid}" if holder.pid else "kernel"
+        render.message(f"  {who}  {holder.command}  {holder.path}")
+    if len(found) > HOLDERS_SHOWN:
+        render.message(f"  and {len(found) - HOLDERS_SHOWN} more")
+
+
+def main() -> NoReturn:
+    """Run mount.razorfs."""
+    cli.run(app, "mount.razorfs", MOUNT_CODES)
+
+
+def umount_main() -> NoReturn:
+    """Run umount.razorfs."""
+    cli.run(umount_app, "umount.razorfs", MOUNT_CODES)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The mounted volume: FUSE requests in, engine calls out. The only package that knows pyfuse3 and trio."""

@@ -1,0 +1,135 @@
+"""The committer: makes changes durable, in groups, on a timer, when asked, and before too much is dirty.
+
+Invariants: only this task commits and checkpoints on its own account; a request is answered by a commit that began after it was
+made, and never before that commit's flush has returned; the engine's state is touched in the loop's thread only. What runs in
+threads is what the engine declares free of shared state: compressing, and writing to blocks that nothing names yet.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from razortools.engine import files
+from razortools.engine.volume import Volume
+from razortools.errors import DeviceFailed, RazorError, ReadOnly
+from razortools.service.logs import log
+from razortools.service.options import MountOptions
+from razortools.units import KIB, MIB
+
+ASIDE_BYTES_MIN = 256 * KIB  # less is flushed at once: two hops to a thread cost as much as compressing 64 KiB
+ROUND_BYTES = 4 * MIB  # raw data in flight in one round: about 10 ms of compression
+MARGIN_BYTES = 2 * MIB  # the largest request and the record around it: below it the engine would have to flush by itself
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Everybody whom one commit will answer."""
+
+    done: trio.Event = field(default_factory=trio.Event)
+    failure: Exception | None = None
+
+
+class Committer:
+    """Owner of the volume's commits."""
+
+    def __init__(self, volume: Volume, options: MountOptions) -> None:
+        """Commit *volume* at the intervals in *options*."""
+        self._volume = volume
+        self._commit_interval_s = options.commit_interval_s
+        self._checkpoint_interval_s = options.checkpoint_interval_s
+        self._full_bytes = max(options.dirty_bytes - MARGIN_BYTES, options.dirty_bytes // 2)
+        self._many_bytes = options.dirty_bytes // 2
+        self._batch = Batch()
+        self._wanted = trio.Event()
+        self._complained_of = ""
+        self.commit_count = 0
+        self.after_commit: Callable[[], None] = lambda: None
+
+    # For the handlers
+
+    async def durable(self) -> None:
+        """Return when everything that was done before this call is durable. Raises what kept it from being so."""
+        batch = self._batch
+        self._wanted.set()
+        await batch.done.wait()
+        if batch.failure is not None:
+            raise batch.failure
+
+    @property
+    def is_pressed(self) -> bool:
+        """Whether so much is dirty that a writer must come to `room` first."""
+        return self._volume.records.dirty_bytes >= self._many_bytes
+
+    async def room(self) -> None:
+        """See to it that what is dirty becomes less; wait only if as much is dirty as may be. Raises what a commit raises."""
+        self._wanted.set()
+        while self._volume.records.dirty_bytes >= self._full_bytes:
+            await self.durable()
+
+    # The task
+
+    async def run(self) -> None:
+        """Commit and checkpoint until cancelled."""
+        checkpointed_at = time.monotonic()
+        while True:
+            with trio.move_on_after(self._commit_interval_s):
+                await self._wanted.wait()
+            await self._commit()
+            if time.monotonic() - checkpointed_at >= self._checkpoint_interval_s:
+                checkpointed_at = time.monotonic()
+                self._checkpoint()
+
+    async def _commit(self) -> None:
+        """Commit, and answer those who had asked for it before it began."""
+        self._wanted = trio.Event()
+        failure: Exception | None = None
+        try:
+            await self._flush_aside()
+        except Exception as failed:
+            failure = failed
+        batch, self._batch = self._batch, Batch()
+        try:
+            if failure is None:
+                self._volume.commit()
+                self.commit_count += 1
+        except Exception as failed:
+            failure = failed
+        if failure is not None:
+            if isinstance(failure, ReadOnly):  # the device failed earlier: to fsync that is an error, not a read-only filesystem
+                failure = DeviceFailed(str(failure))
+            self._complain(failure)
+        batch.failure = failure
+        batch.done.set()
+        self.after_commit()
+
+    async def _flush_aside(self) -> None:
+        """Compress and write most of what is dirty while requests are served; the commit itself then has little left to do."""
+        volume = self._volume
+        rounds = 2 + volume.records.dirty_bytes // ROUND_BYTES  # whoever writes faster than that is slowed down by the commit
+        while rounds and volume.records.dirty_bytes >= ASIDE_BYTES_MIN:
+            rounds -= 1
+            plan = files.plan_flush(volume, bytes_max=ROUND_BYTES)
+            packed = await trio.to_thread.run_sync(files.pack, plan)
+            placed = files.place(volume, plan, packed)
+            try:
+                await trio.to_thread.run_sync(files.write_out, volume, placed)
+            except BaseException:
+                files.give_back(volume, placed)
+                raise
+            files.apply_flush(volume, placed)
+
+    def _checkpoint(self) -> None:
+        """Write a checkpoint if there is anything to write."""
+        try:
+            if self._volume.store.tree.dirty_count:
+                self._volume.checkpoint()
+        except Exception as failure:
+            self._complain(failure)
+
+    def _complain(self, failure: Exception) -> None:
+        """Log why changes cannot be made durable, once for each reason: the timer meets it again and again."""
+        if str(failure) != self._complained_of:
+            self._complained_of = str(failure)
+            log.error("commit failed: %s", failure, exc_info=not isinstance(failure, RazorError))

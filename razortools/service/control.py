@@ -1,0 +1,133 @@
+"""The control socket: lets umount.razorfs wait until the image is closed, and learn how that went.
+
+The daemon listens on an abstract socket named for the mount's device number, which every process can find in mountinfo without
+asking the mount. A client gets one JSON line at once (who serves what) and one when the image is closed; if the connection ends
+without the second line, the daemon died.
+"""
+
+import json
+import socket
+from dataclasses import asdict, dataclass
+
+import trio
+
+from razortools.service.logs import log
+
+CLIENTS_MAX = 64
+LINE_BYTES_MAX = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """Who serves the mount."""
+
+    pid: int
+    image: str
+    mount_point: str
+
+
+@dataclass(frozen=True, slots=True)
+class Farewell:
+    """How the image was closed; no reason: well."""
+
+    reason: str = ""
+
+
+def address(device: tuple[int, int]) -> str:
+    """Return the socket's address for the mount with this (major, minor) device number."""
+    return f"\0razorfs/{device[0]}:{device[1]}"
+
+
+class Control:
+    """The daemon's end."""
+
+    def __init__(self, device: tuple[int, int], greeting: Greeting) -> None:
+        """Listen. Raises OSError if the address is taken."""
+        self._greeting = _line(greeting)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        self._clients: list[socket.socket] = []
+        try:
+            self._listener.bind(address(device))
+            self._listener.listen()
+        except OSError:
+            self._listener.close()
+            raise
+
+    async def serve(self) -> None:
+        """Greet clients until cancelled."""
+        while True:
+            await trio.lowlevel.wait_readable(self._listener)
+            self._accept()
+
+    def _accept(self) -> None:
+        """Greet everybody who is waiting."""
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            self._clients = [other for other in self._clients if not _has_left(other)]
+            if len(self._clients) >= CLIENTS_MAX or not _send(client, self._greeting):
+                client.close()
+            else:
+                self._clients.append(client)
+
+    def finish(self, farewell: Farewell) -> None:
+        """Tell all clients how the image was closed, and stop listening. Called after trio has ended."""
+        self._accept()
+        for client in self._clients:
+            _send(client, _line(farewell))
+            client.close()
+        self._listener.close()
+
+
+class Waiter:
+    """A client's end: connected to the daemon that serves a mount."""
+
+    def __init__(self, device: tuple[int, int]) -> None:
+        """Connect. Raises OSError if no daemon of ours serves the mount."""
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            self._socket.connect(address(device))
+            self._reader = self._socket.makefile("rb")
+            self.greeting = Greeting(**json.loads(self._reader.readline(LINE_BYTES_MAX)))
+        except (OSError, ValueError, TypeError) as failed:
+            self._socket.close()
+            raise OSError(f"no daemon of razorfs answers: {failed}") from None
+
+    def wait(self) -> Farewell | None:
+        """Return when the image is closed; None if the daemon died instead."""
+        line = self._reader.readline(LINE_BYTES_MAX)
+        return Farewell(**json.loads(line)) if line else None
+
+    def close(self) -> None:
+        """Hang up."""
+        self._reader.close()
+        self._socket.close()
+
+
+def _line(value: Greeting | Farewell) -> bytes:
+    return json.dumps(asdict(value)).encode() + b"\n"
+
+
+def _send(client: socket.socket, line: bytes) -> bool:
+    """Send one line, which always fits the socket's buffer; whether the client is still there."""
+    try:
+        client.sendall(line)
+    except OSError as failed:
+        log.debug("a client of the control socket went away: %s", failed)
+        return False
+    return True
+
+
+def _has_left(client: socket.socket) -> bool:
+    """Whether a client has hung up."""
+    try:
+        gone = client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        gone = True
+    if gone:
+        client.close()
+    return gone

@@ -1,0 +1,209 @@
+"""Mount points: what is mounted where, by whom it is held, and how to take it away."""
+
+import ctypes
+import errno
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from razortools.errors import ImageBusy, RazorError, UsageError
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+PROC = Path("/proc")
+MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+
+
+class MountRefused(RazorError):
+    """The host does not let us mount or unmount: see what it says."""
+
+
+class NoPermission(UsageError):
+    """The caller may not do this: become somebody who may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One line of /proc/self/mountinfo."""
+
+    mount_id: int
+    parent_id: int
+    device: tuple[int, int]  # major, minor
+    path: bytes
+    filesystem: str
+    source: bytes
+
+    @property
+    def is_fuse(self) -> bool:
+        """Whether a FUSE daemon serves it."""
+        return self.filesystem == "fuse" or self.filesystem.startswith("fuse.")
+
+
+def _unescape(text: bytes) -> bytes:
+    return _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), text)
+
+
+def mounts(mountinfo: Path = MOUNTINFO) -> list[Mount]:
+    """Return everything that is mounted in this namespace, in the order of mounting."""
+    found = []
+    for line in mountinfo.read_bytes().splitlines():
+        head, _, tail = line.partition(b" - ")
+        fields, rest = head.split(b" "), tail.split(b" ")
+        major, minor = fields[2].split(b":")
+        source = _unescape(rest[1]) if len(rest) > 1 else b""
+        found.append(
+            Mount(int(fields[0]), int(fields[1]), (int(major), int(minor)), _unescape(fields[4]), rest[0].decode(), source)
+        )
+    return found
+
+
+def mount_at(path: str) -> Mount | None:
+    """Return what is mounted at *path*, the topmost; None if it is no mount point. Never asks the mounted filesystem."""
+    wanted = os.fsencode(canonical(path))
+    return next((mount for mount in reversed(mounts()) if mount.path == wanted), None)
+
+
+def is_source(image: str) -> bool:
+    """Whether some FUSE mount in this namespace is one of *image*, an absolute path."""
+    wanted = os.fsencode(image)
+    return any(mount.is_fuse and mount.source == wanted for mount in mounts())
+
+
+def canonical(path: str) -> str:
+    """Return *path* absolute, symlinks resolved, without asking the filesystem at its end, whose daemon may be dead."""
+    whole = os.path.abspath(path)
+    if os.path.islink(whole):
+        return os.path.realpath(whole)
+    head, tail = os.path.split(whole)
+    return os.path.join(os.path.realpath(head), tail) if tail else whole
+
+
+def prepare(path: str, *, nonempty: bool) -> None:
+    """Make sure that something can be mounted at *path*, after taking a dead mount away.
+
+    Raises UsageError or MountRefused for a place that is missing, no directory, or has entries although not *nonempty*.
+    """
+    if is_dead(path):
+        detach(path)
+    try:
+        entries = os.listdir(path)
+    except FileNotFoundError:
+        raise MountRefused(f"{path}: mount point does not exist; make it with mkdir") from None
+    except NotADirectoryError:
+        raise MountRefused(f"{path}: mount point is not a directory") from None
+    except PermissionError:
+        raise NoPermission(f"{path}: no permission to use this mount point") from None
+    except OSError as failed:
+        raise MountRefused(f"{path}: {failed.strerror}") from None
+    if entries and not nonempty:
+        raise MountRefused(f"{path}: mount point is not empty; choose another, or mount with -o nonempty to hide what is in it")
+
+
+def is_dead(path: str) -> bool:
+    """Whether a FUSE mount at *path* has lost its daemon ("Transport endpoint is not connected")."""
+    mount = mount_at(path)
+    if mount is None or not mount.is_fuse:
+        return False
+    try:
+        os.statvfs(path)  # a question that the kernel cannot answer from its caches
+    except OSError as failed:
+        return failed.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    return False
+
+
+def detach(path: str) -> None:
+    """Take away a mount even though it is in use; who uses it keeps what is left of it. Raises MountRefused."""
+    _unmount(path, MNT_DETACH)
+
+
+def unmount(path: str) -> None:
+    """Take away a mount; its daemon must go on serving. Raises ImageBusy if it is in use, MountRefused, NoPermission."""
+    _unmount(path, 0)
+
+
+def _unmount(path: str, flags: int) -> None:
+    if os.geteuid() != 0:
+        _unmount_as_user(path, flags)
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(os.fsencode(path), flags | UMOUNT_NOFOLLOW) == 0:
+        return
+    number = ctypes.get_errno()
+    if number == errno.EBUSY:
+        raise ImageBusy(f"{path}: is in use")
+    raise MountRefused(f"{path}: cannot be unmounted: {os.strerror(number)}")
+
+
+def _unmount_as_user(path: str, flags: int) -> None:
+    """Let the set-uid fusermount3 do what needs privileges."""
+    program = shutil.which("fusermount3")
+    if program is None:
+        raise MountRefused(f"{path}: cannot be unmounted: fusermount3 is missing; install the package fuse3")
+    lazily = ["-z"] if flags & MNT_DETACH else []
+    done = subprocess.run([program, "-u", *lazily, "--", path], capture_output=True, text=True, env={"LC_ALL": "C"})
+    if done.returncode == 0:
+        return
+    if "busy" in done.stderr:
+        raise ImageBusy(f"{path}: is in use")
+    if "not permitted" in done.stderr or "not found in /etc/mtab" in done.stderr:
+        raise NoPermission(f"{path}: {done.stderr.strip().removeprefix('fusermount3: ')}; only who mounted it may unmount it")
+    raise MountRefused(f"{path}: cannot be unmounted: {done.stderr.strip()}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Holder:
+    """Somebody because of whom a mount cannot be taken away."""
+
+    pid: int  # 0: the kernel, for a mount upon it
+    command: str
+    path: str
+
+
+def holders(mount: Mount) -> list[Holder]:
+    """Return who uses *mount*, as far as the caller may see: open files, directories, programs, mapped files, mounts upon it."""
+    found = {
+        Holder(0, "mount", os.fsdecode(other.path)) for other in mounts() if other.parent_id == mount.mount_id
+    }
+    for process in PROC.iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            found.update(_held_by(process, mount))
+    return sorted(found)
+
+
+def _held_by(process: Path, mount: Mount) -> set[Holder]:
+    """Return what the process at /proc/PID holds of *mount*."""
+    device = os.makedev(*mount.device)
+    places = [process / name for name in ("cwd", "root", "exe")]
+    paths = set()
+    try:
+        places += (process / "fd").iterdir()
+        paths |= _mapped_paths((process / "maps").read_bytes(), mount.device)
+    except OSError:
+        pass  # gone meanwhile, or not ours to look at
+    for place in places:
+        try:
+            if place.stat().st_dev == device:
+                paths.add(os.readlink(place))
+        except OSError:
+            continue
+    command = _command(process)
+    return {Holder(int(process.name), command, path) for path in paths}
+
+
+def _mapped_paths(maps: bytes, device: tuple[int, int]) -> set[str]:
+    """Return the files of *device* in the text of /proc/PID/maps."""
+    wanted = b"%02x:%02x" % device
+    lines = (line.split(None, 5) for line in maps.splitlines())
+    return {os.fsdecode(part[5]) for part in lines if len(part) == 6 and part[3] == wanted}
+
+
+def _command(process: Path) -> str:
+    """Return the name of a process's command."""
+    try:
+        return (process / "comm").read_text(errors="replace").strip()
+    except OSError:
+        return "?"

@@ -1,0 +1,169 @@
+"""Mount options: the words after -o, as one value.
+
+Accepts everything that mount(8) and fstab pass on their own account; what only the kernel acts on is handed to it untouched.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from razortools.engine.attributes import AtimePolicy
+from razortools.errors import UsageError
+from razortools.format.compression import Policy, parse_policy
+from razortools.units import KIB, MIB, parse_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountOptions:
+    """What -o asked for."""
+
+    read_only: bool = False
+    recover: bool = True
+    atime: AtimePolicy = AtimePolicy.RELATIVE
+    allow_other: bool | None = None  # None: only when root mounts, as with any filesystem
+    commit_interval_s: float = 5.0
+    checkpoint_interval_s: float = 30.0
+    record_cache_bytes: int = 256 * MIB
+    metadata_cache_bytes: int = 128 * MIB
+    dirty_bytes: int = 64 * MIB
+    compression: Policy | None = None  # None: as mkfs.razorfs was told
+    readahead_bytes: int = 1 * MIB
+    writeback: bool = False
+    discard: bool = False
+    nonempty: bool = False
+    remount: bool = False
+    source_name: str | None = None  # None: the image's path
+    subtype: str = "razorfs"
+    log: str | None = None  # None: stderr in the foreground, otherwise syslog
+    log_level: str = "info"
+    kernel_flags: tuple[str, ...] = field(default=())  # nosuid, sync and the like
+
+
+# What fstab and mount(8) say to each other, or what is so anyway.
+_IGNORED = frozenset((
+    "defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "_netdev", "nofail", "async", "nomand", "loud",
+    "silent", "loop", "default_permissions", "diratime", "nodiratime", "norelatime", "nostrictatime", "lazytime", "nolazytime",
+    "noiversion", "iversion",
+))  # fmt: skip
+_KERNEL_FLAGS = frozenset(("suid", "nosuid", "dev", "nodev", "exec", "noexec", "sync", "dirsync"))
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+_SWITCHES: dict[str, tuple[str, object]] = {
+    "ro": ("read_only", True),
+    "rw": ("read_only", False),
+    "norecovery": ("recover", False),
+    "noload": ("recover", False),
+    "noatime": ("atime", AtimePolicy.NEVER),
+    "relatime": ("atime", AtimePolicy.RELATIVE),
+    "atime": ("atime", AtimePolicy.RELATIVE),
+    "strictatime": ("atime", AtimePolicy.ALWAYS),
+    "allow_other": ("allow_other", True),
+    "noallow_other": ("allow_other", False),
+    "writeback": ("writeback", True),
+    "nowriteback": ("writeback", False),
+    "discard": ("discard", True),
+    "nodiscard": ("discard", False),
+    "nonempty": ("nonempty", True),
+    "remount": ("remount", True),
+}
+
+
+def _seconds(text: str) -> float:
+    """Return *text* as seconds. Raises ValueError."""
+    value = float(text)
+    if not 0 < value <= 86_400:
+        raise ValueError(f"'{text}' is not a number of seconds between 0 and 86400")
+    return value
+
+
+def _cache_size(text: str) -> int:
+    """Return *text* as the size of a cache. Raises ValueError."""
+    value = parse_size(text)
+    if value < 1 * MIB:
+        raise ValueError(f"'{text}' is too small; it takes at least 1M")
+    return value
+
+
+def _readahead(text: str) -> int:
+    """Return *text* as a read-ahead size; 0 turns it off. Raises ValueError."""
+    value = parse_size(text)
+    if value % (4 * KIB) or value > 64 * MIB:
+        raise ValueError(f"'{text}' is not a multiple of 4K up to 64M")
+    return value
+
+
+def _log_level(text: str) -> str:
+    """Return *text* if it is a log level. Raises ValueError."""
+    if text not in _LOG_LEVELS:
+        raise ValueError(f"'{text}' is none of {', '.join(_LOG_LEVELS)}")
+    return text
+
+
+def _word(text: str) -> str:
+    """Return *text* unless it is empty. Raises ValueError."""
+    if not text:
+        raise ValueError("it needs a value")
+    return text
+
+
+_VALUES = {
+    "commit": ("commit_interval_s", _seconds),
+    "checkpoint": ("checkpoint_interval_s", _seconds),
+    "cache": ("record_cache_bytes", _cache_size),
+    "metadata_cache": ("metadata_cache_bytes", _cache_size),
+    "dirty": ("dirty_bytes", _cache_size),
+    "compression": ("compression", parse_policy),
+    "readahead": ("readahead_bytes", _readahead),
+    "fsname": ("source_name", _word),
+    "subtype": ("subtype", _word),
+    "log": ("log", _word),
+    "loglevel": ("log_level", _log_level),
+}
+
+
+def parse_options(texts: Iterable[str], *, sloppy: bool = False) -> MountOptions:
+    r"""Return the options in *texts*, each a list separated by commas (``\,`` is a comma in a value); later ones win.
+
+    Raises UsageError for an option that is unknown, unless *sloppy*, or that makes no sense.
+    """
+    fields: dict[str, object] = {}
+    flags: list[str] = []
+    for word in (word for text in texts for word in _split(text)):
+        name, equals, value = word.partition("=")
+        if name in _KERNEL_FLAGS and not equals:
+            flags.append(name)
+        elif name in _SWITCHES and not equals:
+            key, chosen = _SWITCHES[name]
+            fields[key] = chosen
+        elif name in _VALUES and equals:
+            key, parse = _VALUES[name]
+            try:
+                fields[key] = parse(value)
+            except ValueError as refused:
+                raise UsageError(f"option {name}: {refused}") from None
+        elif name in _IGNORED or name == "comment" or name.startswith(("x-", "X-")):
+            continue
+        elif not sloppy:
+            raise UsageError(_why_unknown(name, equals))
+    options = MountOptions(kernel_flags=tuple(dict.fromkeys(flags)), **fields)  # type: ignore[arg-type]
+    if options.compression is not None:
+        raise UsageError(
+            "option compression: is not supported by mounts yet; set the attribute user.razorfs.compression on a directory, "
+            "or the default with mkfs.razorfs -c"
+        )
+    if not options.recover and not options.read_only:
+        raise UsageError("option norecovery: only together with ro, or changes would be made to a state that is not the last one")
+    return options
+
+
+def _split(text: str) -> list[str]:
+    """Return the options in *text*."""
+    words = text.replace("\\,", "\0").split(",")
+    return [word.replace("\0", ",") for word in words if word]
+
+
+def _why_unknown(name: str, equals: str) -> str:
+    """Return what to say about an option that fits nothing."""
+    if name in _VALUES:
+        return f"option {name}: it needs a value, as in {name}=..."
+    if name in _SWITCHES or name in _KERNEL_FLAGS:
+        return f"option {name}: it takes no value"
+    return f"'{name}{equals}' is not a mount option"

@@ -1,0 +1,265 @@
+"""Serving: one image at one mount point, from the first request to the closed image.
+
+Order of things. Start: the image is opened and recovered, FUSE is mounted, the kernel says hello, the mount answers a question
+of our own, then `ready` is called. End, however it comes about (umount, fusermount3 -u, a signal, a dead connection): no request
+is served any more, the volume is closed (committed, checkpointed, marked clean), waiting clients of the control socket are told,
+and only then the session goes.
+"""
+
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from razortools.engine import orphans
+from razortools.engine.limits import Limits
+from razortools.engine.store.device import FileDevice, open_image
+from razortools.engine.volume import Volume, open_volume
+from razortools.errors import DeviceFailed, ImageBusy, RazorError
+from razortools.format.keys import Table, object_of, table_range
+from razortools.service import mountpoints, pump
+from razortools.service.committer import Committer
+from razortools.service.control import Control, Farewell, Greeting
+from razortools.service.logs import log
+from razortools.service.mountpoints import MountRefused
+from razortools.service.operations import Operations
+from razortools.service.options import MountOptions
+from razortools.units import InodeNo
+
+BUSY_GRACE_S = 5.0  # umount(8) returns before the daemon has closed the image: a mount right after it is worth some patience
+BUSY_LOOK_S = 0.02
+UNMOUNT_GRACE_S = 10.0  # after a signal
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What is served where."""
+
+    image: str
+    mount_point: str
+
+
+def serve(
+    place: Place, options: MountOptions, ready: Callable[[], None], *, before_mounting: Callable[[], None] = lambda: None
+) -> None:
+    """Serve an image until it is unmounted. *ready* is called when the mount answers. Raises RazorError before or after that.
+
+    *before_mounting* is called when the image is open, which is the last that is looked for in this mount namespace.
+    """
+    volume = _open(place, options)
+    try:
+        before_mounting()
+        mounted = Mounted(volume, place, options, ready)
+    except BaseException:
+        volume.close()
+        raise
+    mounted.run()
+
+
+def _open(place: Place, options: MountOptions) -> Volume:
+    """Open the image; waits for a daemon that has been unmounted and is about to be done."""
+    limits = Limits(
+        record_cache_bytes=options.record_cache_bytes,
+        metadata_cache_bytes=options.metadata_cache_bytes,
+        dirty_bytes=options.dirty_bytes,
+        commit_interval_s=options.commit_interval_s,
+        checkpoint_interval_s=options.checkpoint_interval_s,
+    )
+    device = _locked(place.image, writable=not options.read_only)
+    try:
+        return open_volume(device, read_only=options.read_only, recover=options.recover, limits=limits)
+    except BaseException:
+        device.close()
+        raise
+
+
+def _locked(image: str, *, writable: bool) -> FileDevice:
+    """Open and lock the image. If somebody holds it, but not for a mount that can be seen, wait for a moment."""
+    end = time.monotonic() + BUSY_GRACE_S
+    while True:
+        try:
+            return open_image(image, writable=writable)
+        except ImageBusy:
+            if time.monotonic() > end or mountpoints.is_source(image):
+                raise
+        time.sleep(BUSY_LOOK_S)
+
+
+class Mounted:
+    """One mounted volume. Made: mounted. Run: served until it is not mounted any more, then closed."""
+
+    def __init__(self, volume: Volume, place: Place, options: MountOptions, ready: Callable[[], None]) -> None:
+        """Mount *volume*. Raises MountRefused with what the host says."""
+        self._volume = volume
+        self._place = place
+        self._options = options
+        self._ready = ready
+        self._hello = trio.Event()
+        self._control: Control | None = None
+        self._committer = Committer(volume, options)
+        operations = Operations(volume, self._committer, options, self._hello.set)
+        with _what_libfuse_says() as said:
+            try:
+                pyfuse3.init(operations, place.mount_point, fuse_options(place.image, options))
+            except RuntimeError:
+                raise MountRefused(_why_not_mounted(place.mount_point, said())) from None
+        self._pump = pump.install()
+
+    def run(self) -> None:
+        """Serve, then close. Raises RazorError if the image could not be closed well."""
+        reason = ""
+        try:
+            trio.run(self._serve)
+        finally:
+            try:
+                self._close()
+            except RazorError as failed:
+                reason = str(failed)
+                raise
+            finally:
+                if self._control is not None:
+                    self._control.finish(Farewell(reason))
+                pyfuse3.close(unmount=True)
+
+    def _close(self) -> None:
+        """Close the volume. Raises RazorError if the image is not clean now."""
+        volume = self._volume
+        failure = ""
+        try:
+            if not volume.read_only:
+                _let_go(volume)
+            failure = volume.store.failure
+        finally:
+            volume.close()
+        if failure:
+            raise DeviceFailed(f"{self._place.image}: not closed cleanly, the next mount recovers it: {failure}")
+        log.info("%s: closed", self._place.image)
+
+    async def _serve(self) -> None:
+        """Serve until the session ends."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._committer.run)
+            nursery.start_soon(self._watch_signals)
+            nursery.start_soon(self._announce, nursery)
+            await pyfuse3.main()
+            nursery.cancel_scope.cancel()
+
+    async def _announce(self, nursery: trio.Nursery) -> None:
+        """Once the mount answers: raise its read-ahead, open the control socket, tell whoever waits."""
+        await self._hello.wait()
+        status = await trio.to_thread.run_sync(os.stat, self._place.mount_point)
+        device = (os.major(status.st_dev), os.minor(status.st_dev))
+        _set_read_ahead(device, self._options.readahead_bytes)
+        greeting = Greeting(os.getpid(), self._place.image, self._place.mount_point)
+        try:
+            self._control = Control(device, greeting)
+            nursery.start_soon(self._control.serve)
+        except OSError as failed:
+            log.warning("no control socket, so umount.razorfs cannot wait for this mount: %s", failed.strerror)
+        log.info("%s: mounted at %s%s", self._place.image, self._place.mount_point, ", read-only" * self._volume.read_only)
+        if self._options.discard:
+            log.warning("option discard: freed blocks are not given back to the host in this version")
+        self._ready()
+
+    async def _watch_signals(self) -> None:
+        """Unmount when told to end: as umount does if nobody uses the mount, else its users lose it."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    continue  # the log opens its file again by itself
+                log.info("%s: unmounting", signal.Signals(number).name)
+                with trio.move_on_after(UNMOUNT_GRACE_S):
+                    await trio.to_thread.run_sync(self._unmount, abandon_on_cancel=True)
+                pyfuse3.terminate()
+
+    def _unmount(self) -> None:
+        """Unmount while requests are still served: the kernel may have pages to write. In a thread."""
+        try:
+            mountpoints.unmount(self._place.mount_point)
+        except ImageBusy:
+            log.warning("%s is in use; its users lose it now", self._place.mount_point)
+            _write_back(self._place.mount_point)
+        except RazorError as failed:
+            log.warning("%s", failed)
+
+
+def _let_go(volume: Volume) -> None:
+    """No kernel knows any inode now: let unlinked files go that were held until the end."""
+    for key, _ in volume.store.items(*table_range(Table.ORPHANS)):
+        while volume.inodes.is_held(InodeNo(object_of(key))):
+            volume.inodes.release(InodeNo(object_of(key)))
+    orphans.finish_orphans(volume)
+
+
+def fuse_options(image: str, options: MountOptions) -> set[str]:
+    """Return what libfuse and the kernel are to be told."""
+    is_root = os.geteuid() == 0
+    chosen = {"default_permissions", f"fsname={_escaped(options.source_name or image)}", f"subtype={_escaped(options.subtype)}"}
+    if options.allow_other if options.allow_other is not None else is_root:
+        chosen.add("allow_other")
+    chosen.add("ro" if options.read_only else "rw")
+    if is_root:
+        chosen |= {"suid", "dev"}  # libfuse leaves them out even when root mounts; mount(8) does not
+    for flag in options.kernel_flags:
+        chosen -= {flag.removeprefix("no"), f"no{flag}"}
+        chosen.add(flag)
+    return chosen - {"exec"}
+
+
+def _escaped(text: str) -> str:
+    """Return *text* for libfuse's option parser, which knows ASCII only and takes commas and backslashes for its own."""
+    ascii_only = text.encode("ascii", "backslashreplace").decode("ascii")
+    return ascii_only.replace("\\", "\\\\").replace(",", "\\,")
+
+
+@contextmanager
+def _what_libfuse_says() -> Iterator[Callable[[], str]]:
+    """Yield a function that returns what libfuse has written to stderr inside; it knows no other way to give its reasons."""
+    with tempfile.TemporaryFile() as caught:
+        kept = os.dup(2)
+        os.dup2(caught.fileno(), 2)
+
+        def said() -> str:
+            caught.seek(0)
+            return caught.read().decode(errors="replace").strip()
+
+        try:
+            yield said
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _why_not_mounted(mount_point: str, said: str) -> str:
+    """Return the sentence for a mount that the host refused."""
+    lines = [line.partition(": ")[2] or line for line in said.splitlines()]
+    return f"{mount_point}: the host refuses the mount: {'; '.join(lines) or 'it gives no reason'}"
+
+
+def _set_read_ahead(device: tuple[int, int], size_bytes: int) -> None:
+    """Let the kernel read ahead *size_bytes* on the mount, if we may."""
+    with suppress(OSError):
+        Path(f"/sys/class/bdi/{device[0]}:{device[1]}/read_ahead_kb").write_text(str(size_bytes // 1024))
+
+
+def _write_back(mount_point: str) -> None:
+    """Have the kernel write what it keeps of mapped files."""
+    with suppress(OSError):
+        descriptor = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            _syncfs(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _syncfs(descriptor: int) -> None:
+    import ctypes
+
+    ctypes.CDLL(None).syncfs(descriptor)

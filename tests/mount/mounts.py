@@ -1,0 +1,103 @@
+"""Mounting images for tests: the commands as subprocesses, and an image with its mount point as one object."""
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from razortools.engine.create import create, plan_create
+from razortools.engine.store.device import create_image
+from razortools.service import mountpoints
+from razortools.service.control import Waiter
+from razortools.units import MIB
+
+MOUNT = [sys.executable, "-m", "razortools.mount"]
+UMOUNT = [sys.executable, "-c", "from razortools.mount import umount_main; umount_main()"]
+ANSWER_S = 60  # far more than anything here takes; only what hangs gets there
+
+
+def can_mount() -> bool:
+    """Whether this machine lets us mount through FUSE."""
+    return os.geteuid() == 0 and os.access("/dev/fuse", os.R_OK | os.W_OK)
+
+
+def run(command: list[str], *arguments: str | Path, **keywords: object) -> subprocess.CompletedProcess[str]:
+    """Run one of our commands to its end and return what it said."""
+    words = command + [str(argument) for argument in arguments]
+    return subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_S, **keywords)  # type: ignore[call-overload, no-any-return]
+
+
+class Mounted:
+    """An image and its mount point."""
+
+    def __init__(self, folder: Path, image_bytes: int = 64 * MIB) -> None:
+        """Make an image in *folder*; nothing is mounted yet."""
+        self.image = folder / "image"
+        self.path = folder / "mnt"
+        self.log = folder / "log"
+        self.path.mkdir()
+        with create_image(self.image, image_bytes) as device:
+            create(device, plan_create(image_bytes, uuid=bytes(range(16)), hash_seed=bytes(16)))
+
+    def mount(self, *options: str) -> "Mounted":
+        """Mount it; returns when it answers."""
+        done = run(MOUNT, self.image, self.path, "-o", ",".join((f"log={self.log}", *options)))
+        assert done.returncode == 0, done.stderr
+        return self
+
+    def umount(self) -> None:
+        """Unmount it; returns when the image is closed."""
+        done = run(UMOUNT, self.path)
+        assert done.returncode == 0, done.stderr + self.log.read_text()
+
+    def remount(self, *options: str) -> "Mounted":
+        """Unmount and mount again: nothing comes from a cache after this."""
+        self.umount()
+        return self.mount(*options)
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process."""
+        found = mountpoints.mount_at(str(self.path))
+        assert found is not None
+        waiter = Waiter(found.device)
+        waiter.close()
+        return waiter.greeting.pid
+
+    def send(self, number: signal.Signals) -> None:
+        """Send the daemon a signal and wait until it has ended."""
+        pid = self.pid
+        descriptor = os.pidfd_open(pid)
+        try:
+            os.kill(pid, number)
+            ended, _, _ = select.select([descriptor], [], [], ANSWER_S)
+            assert ended, f"the daemon did not end by {number.name}"
+        finally:
+            os.close(descriptor)
+
+    def take_away(self) -> None:
+        """Leave nothing behind: for the end of a test, failed or not. Ends only the daemon of this very mount."""
+        if mountpoints.mount_at(str(self.path)) is None:
+            return
+        if mountpoints.is_dead(str(self.path)):
+            mountpoints.detach(str(self.path))
+        elif run(UMOUNT, self.path).returncode:
+            self.send(signal.SIGKILL)
+            mountpoints.detach(str(self.path))
+
+    @property
+    def complaints(self) -> list[str]:
+        """Errors and tracebacks in the log."""
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        return [line for line in lines if " INFO " not in line]
+
+
+def renameat2(source: Path, target: Path, flags: int) -> None:
+    """Rename with flags, which Python lacks. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(-100, os.fsencode(source), -100, os.fsencode(target), flags) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(source))

@@ -1,0 +1,390 @@
+"""mount.razorfs and umount.razorfs: what they accept, what they refuse and with which words, and how a mount ends."""
+
+import errno
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, suppress
+from pathlib import Path
+
+import pytest
+
+from razortools import mount
+from razortools.cli import app as cli
+from razortools.engine.store.device import open_image
+from razortools.engine.volume import open_volume
+from razortools.format.superblock import State
+from razortools.service import mountpoints
+from tests.mount.mounts import ANSWER_S, MOUNT, UMOUNT, Mounted, run
+
+pytestmark = pytest.mark.mount
+
+
+def refusal(*arguments: str | Path) -> tuple[int, str]:
+    """Return (exit code, message) of a mount that must not work. Runs in this process, which takes a tenth of the time."""
+    said = io.StringIO()
+    with redirect_stderr(said):
+        code = cli.invoke(mount.app, "mount.razorfs", cli.MOUNT_CODES, [str(argument) for argument in arguments])
+    assert code != 0
+    assert said.getvalue().count("\n") == 1, said.getvalue()  # one sentence
+    assert said.getvalue().startswith("mount.razorfs: ")
+    return code, said.getvalue()
+
+
+# Starting
+
+
+def test_mount_returns_when_the_mount_answers(unmounted: Mounted) -> None:
+    unmounted.mount()
+    found = mountpoints.mount_at(str(unmounted.path))
+    assert found is not None
+    assert (found.filesystem, found.source) == ("fuse.razorfs", os.fsencode(unmounted.image))
+    assert os.listdir(unmounted.path) == []
+
+
+def test_mount_in_the_foreground_serves_until_told_to_end(unmounted: Mounted) -> None:
+    command = [*MOUNT, str(unmounted.image), str(unmounted.path), "--foreground"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            assert "mounted at" in process.stderr.readline()
+            (unmounted.path / "file").write_text("x")
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=ANSWER_S)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 0, said
+    assert "closed" in said
+    assert mountpoints.mount_at(str(unmounted.path)) is None
+    unmounted.mount()
+    assert (unmounted.path / "file").read_text() == "x"
+
+
+def test_the_options_of_mount_and_fstab_are_accepted(unmounted: Mounted) -> None:
+    done = run(
+        MOUNT, unmounted.image, unmounted.path, "-s", "-n", "-v", "-t", "fuse.razorfs", "-o", f"rw,noatime,log={unmounted.log}",
+        "-o", "defaults,_netdev,nofail,user,x-systemd.automount,nosuid,sync,commit=1,checkpoint=3,cache=16M,bogus",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "mounted at" in done.stderr
+    assert os.statvfs(unmounted.path).f_flag & os.ST_NOSUID
+
+
+def test_a_faked_mount_checks_and_mounts_nothing(unmounted: Mounted) -> None:
+    assert run(MOUNT, "-f", unmounted.image, unmounted.path).returncode == 0
+    assert mountpoints.mount_at(str(unmounted.path)) is None
+
+
+def test_fsname_and_subtype_show_in_the_mount_table(unmounted: Mounted) -> None:
+    unmounted.mount("fsname=my\\,image", "subtype=other")
+    found = mountpoints.mount_at(str(unmounted.path))
+    assert found is not None
+    assert (found.filesystem, found.source) == ("fuse.other", b"my,image")
+
+
+def test_paths_may_hold_blanks_commas_and_letters_beyond_ascii(tmp_path: Path, fuse: None) -> None:
+    folder = tmp_path / "gr\u00fc\u00df, 1 \\ 2"
+    folder.mkdir()
+    made = Mounted(folder)
+    try:
+        assert run(MOUNT, made.image, made.path).returncode == 0
+        (made.path / "file").write_text("x")
+        made.umount()
+    finally:
+        made.take_away()
+
+
+def test_readahead_is_set_on_the_mount(unmounted: Mounted) -> None:
+    unmounted.mount("readahead=2M")
+    device = unmounted.path.stat().st_dev
+    assert Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb").read_text().strip() == "2048"
+
+
+# Reading only
+
+
+def test_a_read_only_mount_shows_everything_and_changes_not_a_byte(mounted: Mounted) -> None:
+    (mounted.path / "file").write_text("x")
+    mounted.umount()
+    before = mounted.image.read_bytes()
+    mounted.mount("ro")
+    assert (mounted.path / "file").read_text() == "x"
+    assert os.statvfs(mounted.path).f_flag & os.ST_RDONLY
+    attempts: list[Callable[[], object]] = [
+        (mounted.path / "new").touch,
+        lambda: os.unlink(mounted.path / "file"),
+        lambda: os.chmod(mounted.path / "file", 0o600),
+        lambda: os.setxattr(mounted.path / "file", "user.a", b""),
+        lambda: os.rename(mounted.path / "file", mounted.path / "other"),
+    ]
+    for attempt in attempts:
+        with pytest.raises(OSError, check=lambda failure: failure.errno == errno.EROFS):
+            attempt()
+    mounted.umount()
+    assert mounted.image.read_bytes() == before
+
+
+def test_a_crashed_image_mounted_read_only_is_recovered_in_memory_only(mounted: Mounted) -> None:
+    descriptor = os.open(mounted.path / "file", os.O_CREAT | os.O_WRONLY)
+    os.write(descriptor, b"synced")
+    os.fsync(descriptor)
+    mounted.send(signal.SIGKILL)
+    with suppress(OSError):
+        os.close(descriptor)
+    before = mounted.image.read_bytes()
+    mounted.mount("ro")
+    assert (mounted.path / "file").read_text() == "synced"
+    mounted.remount("ro", "norecovery")
+    assert not (mounted.path / "file").exists()  # the last checkpoint as it is
+    mounted.umount()
+    assert mounted.image.read_bytes() == before
+
+
+def test_two_read_only_mounts_share_an_image(mounted: Mounted, tmp_path: Path) -> None:
+    mounted.remount("ro")
+    second = tmp_path / "second"
+    second.mkdir()
+    try:
+        assert run(MOUNT, mounted.image, second, "-o", "ro").returncode == 0
+        assert os.listdir(second) == []
+    finally:
+        assert run(UMOUNT, second).returncode == 0
+
+
+# Refusing
+
+
+def test_wrong_images_are_refused(tmp_path: Path, fuse: None) -> None:
+    target = tmp_path / "mnt"
+    target.mkdir()
+    nonsense = tmp_path / "nonsense"
+    nonsense.write_bytes(b"nonsense" * 1000)
+    empty = tmp_path / "empty"
+    empty.touch()
+    assert refusal(tmp_path / "nothing", target)[0] == 32
+    assert "no such file" in refusal(tmp_path / "nothing", target)[1]
+    for path in (nonsense, empty, tmp_path, Path("/dev/null")):
+        code, message = refusal(path, target)
+        assert code == 32
+        assert str(path) in message
+    assert mountpoints.mount_at(str(target)) is None
+
+
+def test_a_truncated_image_is_refused(unmounted: Mounted) -> None:
+    os.truncate(unmounted.image, 30 << 20)
+    code, message = refusal(unmounted.image, unmounted.path)
+    assert code == 32
+    assert str(unmounted.image) in message
+
+
+def test_an_image_in_use_is_refused_with_the_pid_that_holds_it(mounted: Mounted, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    second.mkdir()
+    code, message = refusal(mounted.image, second)
+    assert code == 32
+    assert f"pid {mounted.pid}" in message
+    (mounted.path / "still").write_text("well")
+
+
+def test_wrong_mount_points_are_refused(unmounted: Mounted, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    full = tmp_path / "full"
+    (full / "something").mkdir(parents=True)
+    assert "does not exist" in refusal(unmounted.image, tmp_path / "nothing")[1]
+    assert "not a directory" in refusal(unmounted.image, tmp_path / "file")[1]
+    code, message = refusal(unmounted.image, full)
+    assert code == 32
+    assert "not empty" in message
+    try:
+        assert run(MOUNT, unmounted.image, full, "-o", "nonempty").returncode == 0
+        assert os.listdir(full) == []
+    finally:
+        run(UMOUNT, full)
+    assert os.listdir(full) == ["something"]
+
+
+@pytest.mark.parametrize("option", ["bogus", "commit=never", "norecovery", "compression=rar", "log=/nowhere/at/all"])
+def test_wrong_options_are_usage_errors(unmounted: Mounted, option: str) -> None:
+    assert refusal(unmounted.image, unmounted.path, "-o", option)[0] == 1
+    assert mountpoints.mount_at(str(unmounted.path)) is None
+
+
+def test_a_missing_argument_is_a_usage_error(fuse: None) -> None:
+    assert refusal("image")[0] == 1
+    assert refusal()[0] == 1
+
+
+def test_without_fuse_the_sentence_says_so(unmounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mount, "FUSE_DEVICE", "/nowhere/fuse")
+    code, message = refusal(unmounted.image, unmounted.path)
+    assert code == 2
+    assert "FUSE is not available" in message
+
+
+def test_who_may_not_use_the_image_is_told_so(unmounted: Mounted) -> None:
+    os.chmod(unmounted.image, 0o600)
+    for folder in (unmounted.image.parent, *unmounted.image.parent.parents[:-2]):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    os.seteuid(65_534)
+    try:
+        code, message = refusal(unmounted.image, unmounted.path)
+    finally:
+        os.seteuid(0)
+    assert code == 1
+    assert "no permission to read" in message
+
+
+# Ending
+
+
+def test_umount_returns_when_the_image_is_closed(mounted: Mounted) -> None:
+    (mounted.path / "file").write_bytes(os.urandom(20 << 20))
+    mounted.umount()
+    assert mountpoints.mount_at(str(mounted.path)) is None
+    mounted.mount()  # at once: nobody holds it any more
+    assert (mounted.path / "file").stat().st_size == 20 << 20
+
+
+def test_a_busy_mount_stays_and_its_users_are_listed(mounted: Mounted) -> None:
+    (mounted.path / "open").touch()
+    script = "import os, sys; os.chdir(sys.argv[1]); file = open('open'); print('ready', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(mounted.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as user:
+        try:
+            assert user.stdout is not None
+            assert user.stdout.readline() == "ready\n"
+            done = run(UMOUNT, mounted.path)
+            assert done.returncode == 32
+            assert "is in use by" in done.stderr
+            held = [(pid, path) for _, pid, _, path in (line.split() for line in done.stderr.splitlines()[1:])]
+            assert held == [(str(user.pid), str(mounted.path)), (str(user.pid), str(mounted.path / "open"))]
+            assert (mounted.path / "open").exists()
+        finally:
+            user.kill()
+    mounted.umount()
+
+
+def test_a_lazy_umount_does_not_wait_for_users(mounted: Mounted) -> None:
+    with open(mounted.path / "open", "w+b") as file:
+        assert run(UMOUNT, "-l", mounted.path).returncode == 0
+        assert mountpoints.mount_at(str(mounted.path)) is None
+        file.write(b"goes on")
+        file.flush()
+        os.fsync(file.fileno())
+    mounted.mount()
+    assert (mounted.path / "open").read_bytes() == b"goes on"
+
+
+def test_what_is_not_mounted_cannot_be_unmounted(unmounted: Mounted) -> None:
+    done = run(UMOUNT, unmounted.path)
+    assert (done.returncode, "is not mounted" in done.stderr) == (32, True)
+    done = run(UMOUNT, "/proc")
+    assert (done.returncode, "not of razorfs" in done.stderr) == (32, True)
+
+
+@pytest.mark.parametrize("command", [["umount"], ["fusermount3", "-u"]])
+def test_the_usual_commands_unmount_too(mounted: Mounted, command: list[str]) -> None:
+    (mounted.path / "file").write_text("x")
+    assert run(command, mounted.path).returncode == 0
+    mounted.mount()  # waits until the daemon has closed the image
+    assert (mounted.path / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_unmounts_and_closes(mounted: Mounted, number: signal.Signals) -> None:
+    (mounted.path / "file").write_text("x")
+    mounted.send(number)
+    assert mountpoints.mount_at(str(mounted.path)) is None
+    assert mounted.log.read_text().rstrip().endswith("closed")
+    mounted.mount()
+    assert (mounted.path / "file").read_text() == "x"
+
+
+def test_a_signal_ends_a_busy_mount_without_losing_what_was_written(mounted: Mounted) -> None:
+    descriptor = os.open(mounted.path / "file", os.O_CREAT | os.O_WRONLY)
+    os.write(descriptor, b"written")
+    mounted.send(signal.SIGTERM)
+    assert mountpoints.mount_at(str(mounted.path)) is None
+    with pytest.raises(OSError, check=lambda failure: failure.errno == errno.ENOTCONN):
+        os.close(descriptor)
+    warnings = [line for line in mounted.complaints if "is in use" in line]
+    assert len(warnings) == 1
+    mounted.log.unlink()
+    mounted.mount()
+    assert (mounted.path / "file").read_bytes() == b"written"
+
+
+def test_the_mount_of_a_killed_daemon_is_cleaned_by_the_next(mounted: Mounted) -> None:
+    (mounted.path / "synced").write_text("x")
+    with open(mounted.path / "synced", "rb") as file:
+        os.fsync(file.fileno())
+    mounted.send(signal.SIGKILL)
+    with pytest.raises(OSError, check=lambda failure: failure.errno == errno.ENOTCONN):
+        os.listdir(mounted.path)
+    mounted.mount()
+    assert (mounted.path / "synced").read_text() == "x"
+    assert len([mount for mount in mountpoints.mounts() if mount.path == os.fsencode(mounted.path)]) == 1
+
+
+def test_umount_cleans_the_mount_of_a_killed_daemon(mounted: Mounted) -> None:
+    mounted.send(signal.SIGKILL)
+    done = run(UMOUNT, mounted.path)
+    assert (done.returncode, "daemon had died" in done.stderr) == (0, True)
+    assert mountpoints.mount_at(str(mounted.path)) is None
+
+
+def test_an_idle_mount_takes_no_processor_time(mounted: Mounted) -> None:
+    os.listdir(mounted.path)
+    pid = mounted.pid
+
+    def used_s() -> float:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    before = used_s()
+    time.sleep(1.0)  # the time is what is measured here
+    assert used_s() - before <= 0.05
+
+
+def test_a_mount_can_be_made_in_another_namespace(unmounted: Mounted) -> None:
+    """mount(8) passes its -N on to helpers, which then go there by themselves."""
+    command = ["unshare", "--mount", "sh", "-c", "echo ready; read line"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "ready\n"
+            where = ("-N", str(other.pid))
+            done = run(MOUNT, *where, unmounted.image, unmounted.path, "-o", f"log={unmounted.log}")
+            assert done.returncode == 0, done.stderr
+            assert mountpoints.mount_at(str(unmounted.path)) is None
+            table = mountpoints.mounts(Path(f"/proc/{other.pid}/mountinfo"))
+            assert os.fsencode(unmounted.path) in [mount.path for mount in table]
+            assert run(UMOUNT, *where, unmounted.path).returncode == 0
+        finally:
+            other.kill()
+
+
+def test_a_hangup_does_not_end_a_mount(mounted: Mounted) -> None:
+    os.kill(mounted.pid, signal.SIGHUP)
+    (mounted.path / "file").write_text("x")
+    assert run(["sync"]).returncode == 0
+    assert (mounted.path / "file").read_text() == "x"
+
+
+def test_unlinked_files_are_gone_when_their_mount_ends(mounted: Mounted) -> None:
+    with open(mounted.path / "file", "wb", buffering=0) as file:
+        file.write(b"x" * 1_000_000)
+        os.unlink(mounted.path / "file")
+        mounted.send(signal.SIGTERM)
+        with suppress(OSError):
+            file.close()
+    assert [line for line in mounted.complaints if "is in use" not in line] == []
+    mounted.log.unlink()
+    with open_volume(open_image(mounted.image, writable=False), read_only=True) as volume:
+        assert volume.statistics().inode_count == 1
+        assert volume.store.superblock.state == State.CLEAN
