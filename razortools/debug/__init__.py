@@ -1,0 +1,1 @@
+"""Looking into an image and operating on it without mounting it. Commands return answers; somebody else shows them."""

@@ -1,0 +1,97 @@
+"""Contents: cat, get, put."""
+
+import argparse
+import os
+from collections.abc import Iterator
+
+from razortools.debug import copy_in, copy_out
+from razortools.debug.answers import Answer, Lines, Stream
+from razortools.debug.session import Command, Session, Words, image_path
+from razortools.engine import files, namespace
+from razortools.errors import PosixError, UsageError
+from razortools.format.inode import ROOT_INODE
+from razortools.units import MIB, InodeNo, format_size
+
+PIECE_BYTES = 1 * MIB
+
+
+def show_contents(session: Session, options: argparse.Namespace) -> Answer:
+    """cat: the bytes of files, one after the other."""
+    inodes = [_regular(session, path) for path in options.paths]
+    return Stream(piece for ino in inodes for piece in pieces_of(session, ino))
+
+
+def pieces_of(session: Session, ino: InodeNo) -> Iterator[bytes]:
+    """Yield the contents of a file in pieces."""
+    size = session.volume.inodes.get(ino).size
+    for offset in range(0, size, PIECE_BYTES):
+        yield files.read(session.volume, ino, offset, PIECE_BYTES)
+
+
+def get(session: Session, options: argparse.Namespace) -> Answer:
+    """get: copy a file or a tree out of the image, with its attributes."""
+    ino = session.find(options.source)
+    name = os.path.basename(os.path.normpath(options.source)).strip("/") or "root"
+    target = options.target or name
+    if os.path.isdir(target) and not os.path.islink(target):
+        target = os.path.join(target, name)
+    copied = copy_out.copy(session.volume, ino, os.fsencode(target))
+    lines = [f"{options.source} -> {target}: {_amount(copied.files, copied.directories, copied.total_bytes)}"]
+    if copied.not_kept:
+        lines.append(f"not kept: {', '.join(sorted(copied.not_kept))}; root can keep more")
+    return Lines(lines, copied)
+
+
+def put(session: Session, options: argparse.Namespace) -> Answer:
+    """put: copy a file or a tree of the host into the image, with its attributes."""
+    source = options.source.rstrip("/") or "/"
+    name = os.fsencode(os.path.basename(os.path.abspath(source)))
+    if not name:
+        raise UsageError("put: the host's root has no name; give the target, or put the directories below it one by one")
+    parent, name = _place_for(session, options.target, name)
+    copied = copy_in.copy(session.volume, source, parent, name)
+    target = options.target or os.fsdecode(b"/" + name)
+    amount = _amount(copied.files, copied.directories, copied.total_bytes)
+    return Lines([f"{options.source} -> {target}: {amount}"], copied)
+
+
+def _place_for(session: Session, target: str | None, name: bytes) -> tuple[InodeNo, bytes]:
+    """Return (directory, name) that a copy gets: inside *target* if that is a directory, else as *target*. As cp(1) does it."""
+    if target is None:
+        return ROOT_INODE, name
+    path = image_path(target).rstrip(b"/")
+    try:
+        ino = namespace.resolve(session.volume, path or b"/")
+    except PosixError:
+        ino = None
+    if ino is not None and session.volume.inodes.get(ino).is_directory:
+        return ino, name
+    parent, _, last = path.rpartition(b"/")
+    return session.find(os.fsdecode(parent or b"/")), last
+
+
+def _regular(session: Session, path: str) -> InodeNo:
+    ino, inode = session.inode(path)
+    if not inode.is_regular:
+        raise UsageError(f"{path}: is not a regular file; 'stat {path}' tells what it is")
+    return ino
+
+
+def _amount(file_count: int, directory_count: int, total_bytes: int) -> str:
+    return f"{file_count} files, {directory_count} directories, {format_size(total_bytes)}"
+
+
+_CAT = Words("cat")
+_CAT.add_argument("paths", nargs="+", metavar="PATH")
+_GET = Words("get")
+_GET.add_argument("source", metavar="PATH")
+_GET.add_argument("target", nargs="?", metavar="HOST_PATH")
+_PUT = Words("put")
+_PUT.add_argument("source", metavar="HOST_PATH")
+_PUT.add_argument("target", nargs="?", metavar="PATH")
+
+COMMANDS = (
+    Command("cat", "write the contents of files to stdout", _CAT, show_contents, ("cat /etc/motd",)),
+    Command("get", "copy a file or a tree out of the image", _GET, get, ("get /home /tmp/rescued",)),
+    Command("put", "copy a file or a tree of the host into the image; needs -w", _PUT, put, ("put /etc /backup",), writes=True),
+)
