@@ -1,0 +1,109 @@
+"""The project itself: what is generated is up to date, what is promised is there."""
+
+import os
+import re
+import sys
+import tomllib
+from importlib import import_module
+from importlib.metadata import requires
+from pathlib import Path
+from subprocess import run
+
+import pytest
+
+import razortools
+
+PROJECT = Path(__file__).parents[1]
+SETTINGS = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+COMMANDS = SETTINGS["project"]["scripts"]
+LOCKED = dict(
+    line.split("==") for line in (PROJECT / "requirements.lock").read_text(encoding="ascii").splitlines() if "==" in line
+)
+
+
+def plain_name(requirement: str) -> str:
+    """Return the package's name in *requirement*, as the index compares names."""
+    match = re.match(r"[\w.-]+", requirement)
+    assert match
+    return re.sub(r"[-_.]+", "-", match.group()).lower()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_of_the_contract_starts_and_tells_its_version(name: str) -> None:
+    module, function = COMMANDS[name].split(":")
+    assert callable(getattr(import_module(module), function))
+    script = f"import sys; from {module} import {function} as main; sys.argv = ['{name}', '--version']; main()"
+    finished = run([sys.executable, "-c", script], capture_output=True, text=True, cwd=PROJECT)
+    assert (finished.returncode, finished.stdout, finished.stderr) == (0, f"razortools {razortools.__version__}\n", "")
+
+
+def test_the_lock_names_an_exact_version_of_everything_that_is_needed() -> None:
+    project = SETTINGS["project"]
+    wanted = {plain_name(one) for one in project["dependencies"] + project["optional-dependencies"]["test"]}
+    locked = {plain_name(name) for name in LOCKED}
+    assert wanted <= locked
+    for name in wanted:
+        further = [one for one in requires(name) or [] if "extra ==" not in one and "platform" not in one and "python" not in one]
+        assert {plain_name(one) for one in further if ";" not in one} <= locked, name
+
+
+def test_the_lock_names_no_index() -> None:
+    text = (PROJECT / "requirements.lock").read_text(encoding="ascii")
+    assert "://" not in text
+    assert "--" not in text
+
+
+@pytest.mark.parametrize("name", ["quickstart", "test", ".ci/run", "tools/setup"])
+def test_the_scripts_can_be_run_and_have_no_mistakes_in_their_syntax(name: str) -> None:
+    assert os.access(PROJECT / name, os.X_OK)
+    assert run(["bash", "-n", PROJECT / name]).returncode == 0
+
+
+def test_the_manual_pages_are_up_to_date() -> None:
+    finished = run([sys.executable, "tools/man_pages.py", "--check"], cwd=PROJECT, env={**os.environ, "PYTHONPATH": "."})
+    assert finished.returncode == 0
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_manual_page(name: str) -> None:
+    assert list((PROJECT / "man").glob(f"{name}.[18]"))
+
+
+def test_the_manual_pages_are_good_roff() -> None:
+    for page in (PROJECT / "man").glob("*.[1-9]"):
+        if not page.read_text(encoding="utf-8").startswith(".so "):
+            finished = run(["groff", "-man", "-Tascii", "-ww", "-z", page], capture_output=True, text=True)
+            assert (finished.returncode, finished.stderr) == (0, ""), page
+
+
+def test_every_mount_option_is_in_the_manual_page() -> None:
+    from razortools.service import options
+
+    page = (PROJECT / "man" / "mount.razorfs.8").read_text(encoding="utf-8")
+    missing = [name for name in (*options._SWITCHES, *options._VALUES) if not re.search(rf"\b{name}\b", page)]
+    assert missing == []
+
+
+def test_the_changelog_tells_of_this_version() -> None:
+    assert f"\n## {razortools.__version__}" in (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fuse", [True, False], ids=["mounted", "without FUSE"])
+def test_quickstart_shows_the_whole_life_of_an_image_and_leaves_nothing_behind(fuse: bool, tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)} | ({} if fuse else {"RAZORFS_NO_FUSE": "1"})
+    finished = run(["./quickstart", "docs"], cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "every file is there and the same" in finished.stdout
+    assert finished.stdout.count("demo.img: clean") == 1
+    assert ("the engine copies the tree in by itself" in finished.stdout) != (fuse and os.access("/dev/fuse", os.W_OK))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_quickstart_cleans_up_when_something_fails(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    finished = run(["./quickstart", "no-such-tree"], cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert finished.returncode == 1
+    assert "stopped with exit code 1" in finished.stderr
+    assert list(tmp_path.iterdir()) == []
