@@ -89,7 +89,8 @@ class Workload:
         """Do one operation."""
         action = self.chance.choice(
             (
-                self._create, self._create, self._mkdir, self._write, self._write, self._write, self._append, self._truncate,
+                self._create, self._create, self._mkdir, self._fill_file, self._write, self._write, self._write, self._append,
+                self._truncate,
                 self._unlink, self._rmdir, self._rename, self._rename, self._link, self._symlink, self._setxattr, self._chmod,
             )
         )  # fmt: skip
@@ -149,8 +150,10 @@ class Workload:
         return namespace.lookup(self.volume, self._directory(), self._name())
 
     def _create(self) -> None:
-        ino = namespace.create(self.volume, self._directory(), self._name(), 0o644, 1, 2)
-        files.write(self.volume, ino, 0, self._bytes(self.chance.choice((10, 1000, 5000, 20000))))
+        namespace.create(self.volume, self._directory(), self._name(), 0o644, 1, 2)
+
+    def _fill_file(self) -> None:
+        files.write(self.volume, self._file(), 0, self._bytes(self.chance.choice((10, 1000, 5000, 20000))))
 
     def _mkdir(self) -> None:
         namespace.mkdir(self.volume, self._directory(), self._name(), 0o755, 1, 2)

@@ -35,6 +35,7 @@ from razortools.units import KIB, NameId, format_size
 
 RECORD_BYTES = 128 * KIB
 ROOT_MODE = 0o755
+RECORD_NODES_MAX = 64  # a record's item must fit into a quarter of a node even if each of its blocks lies alone
 AUTO = Policy()
 FIRST_NAME_ID = NameId(1)
 BLOCK_COUNT_MIN = 128  # the fixed parts take about 20, the nodes of a small tree and their next versions about 60
@@ -88,8 +89,14 @@ def plan_create(
         )
     if not 0 <= root_mode <= 0o7777:
         raise UsageError(f"{root_mode:o} is not a mode; give the permission bits of the root directory, such as 0755")
+    geometry = plan_geometry(image_bytes, block_bytes, journal_bytes)
+    if record_bytes > geometry.node_bytes * RECORD_NODES_MAX:
+        raise UsageError(
+            f"records of {format_size(record_bytes)} are too large for an image of {format_size(image_bytes)}; "
+            f"choose {format_size(geometry.node_bytes * RECORD_NODES_MAX)} at the most"
+        )
     return CreatePlan(
-        geometry=plan_geometry(image_bytes, block_bytes, journal_bytes),
+        geometry=geometry,
         uuid=random_uuid() if uuid is None else uuid,
         hash_seed=os.urandom(HASH_SEED_BYTES) if hash_seed is None else hash_seed,
         label=encode_label(label),

@@ -9,20 +9,8 @@ import errno
 from typing import TYPE_CHECKING
 
 from razortools.engine import truncation
-from razortools.engine.flush import (
-    FlushPlan,
-    Packed,
-    Placed,
-    apply_flush,
-    flush_all,
-    give_back,
-    make_room,
-    pack,
-    pack_record,
-    place,
-    plan_flush,
-    write_out,
-)
+from razortools.engine.flush import Placed, apply_flush, flush_all, give_back, make_room, place, write_out
+from razortools.engine.flush_plan import FlushPlan, Packed, pack, pack_record, plan_flush
 from razortools.engine.records import Buffer, Records
 from razortools.engine.truncation import delete_contents, delete_step
 from razortools.errors import PosixError
@@ -39,7 +27,7 @@ __all__ = [
     "pack_record", "place", "plan_flush", "read", "truncate", "write", "write_out",
 ]  # fmt: skip
 
-STEP_BYTES = 4 * MIB  # the most that one write operation carries; FUSE sends 1 MiB at most
+STEP_BYTES = 4 * MIB  # the most that one write operation carries (less if limits.dirty_bytes is); FUSE sends 1 MiB at most
 
 
 def read(volume: "Volume", ino: InodeNo, offset: int, size: int) -> bytes:
@@ -74,7 +62,7 @@ def read(volume: "Volume", ino: InodeNo, offset: int, size: int) -> bytes:
 
 
 def write(volume: "Volume", ino: InodeNo, offset: int, data: Buffer) -> int:
-    """Write *data* at *offset* and return its length; fewer only if a later step of a write above STEP_BYTES found no room.
+    """Write *data* at *offset* and return its length; fewer only if a later step of a long write found no room.
 
     Raises PosixError (ENOENT, EISDIR, EINVAL, EFBIG), OutOfSpace, ReadOnly; CorruptImage or DeviceFailed if a record that is
     overwritten in part cannot be read. Then nothing has changed. Flushes older records when limits.dirty_bytes asks for it.
@@ -84,14 +72,15 @@ def write(volume: "Volume", ino: InodeNo, offset: int, data: Buffer) -> int:
         raise PosixError(errno.EINVAL, f"cannot write at offset {offset}")
     if offset + length > FILE_BYTES_MAX:
         raise PosixError(errno.EFBIG, f"a file holds up to {FILE_BYTES_MAX} bytes")
-    if length <= STEP_BYTES:
+    step_bytes = min(STEP_BYTES, volume.limits.dirty_bytes)
+    if length <= step_bytes:
         if length:
             _write_step(volume, ino, offset, data)
         return length
     view = memoryview(data)
     written = 0
     while written < length:
-        step = view[written : written + STEP_BYTES]
+        step = view[written : written + step_bytes]
         try:
             _write_step(volume, ino, offset + written, step)
         except Exception:

@@ -1,7 +1,7 @@
 """Flush: dirty records become stored ones, in five steps of which the slow ones may run in threads.
 
-    plan_flush    reads memory, decides                       the volume's thread
-    pack          compresses; bytes to bytes                  any thread
+    plan_flush    reads memory, decides                       the volume's thread      (flush_plan.py)
+    pack          compresses; bytes to bytes                  any thread               (flush_plan.py)
     place         allocates blocks                            the volume's thread
     write_out     writes them to the device                   any thread
     apply_flush   enters them in the tree, frees the old      the volume's thread
@@ -19,16 +19,15 @@ from itertools import groupby
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from razortools.engine import adaptive
 from razortools.engine.adaptive import Packing
-from razortools.errors import OutOfSpace, PosixError
-from razortools.format.compression import LEVELS, Algorithm, Policy
+from razortools.engine.flush_plan import FlushPlan, Packed, PlannedRecord, inode_or_none, is_current, is_placed, pack, plan_flush
+from razortools.errors import OutOfSpace
 from razortools.format.data import DataRecord, InlineData, Run, make_record
 from razortools.format.inode import Inode
 from razortools.format.journal import Operation
 from razortools.format.keys import inline_key, record_key
-from razortools.format.node import inline_bytes_max, value_bytes_max
-from razortools.units import MIB, BlockNo, InodeNo, RecordNo, divide_up
+from razortools.format.node import value_bytes_max
+from razortools.units import MIB, BlockNo, InodeNo, divide_up
 
 if TYPE_CHECKING:
     from razortools.engine.volume import Volume
@@ -38,37 +37,6 @@ STEP_RECORDS = 64  # records of one operation: with their values before and afte
 STEP_PLACES = 4  # places in the tree that one operation changes; three keys each, so the store's promise of room covers them
 NEAR_RECORDS = 4  # records whose numbers differ by no more count as one place
 WRITE_BYTES_MAX = MIB  # neighbours are written together up to this size
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedRecord:
-    """One dirty record as it was when the plan was made. *raw* is a snapshot that nobody changes."""
-
-    ino: InodeNo
-    record_no: RecordNo
-    raw: bytes
-    policy: Policy
-    inline_bytes_max: int  # 0: it must not become inline
-    block_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class FlushPlan:
-    """What is to be flushed; a value, for any thread."""
-
-    records: tuple[PlannedRecord, ...]
-
-    @property
-    def raw_bytes(self) -> int:
-        """Bytes before compression."""
-        return sum(len(planned.raw) for planned in self.records)
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """How each record of a plan should be stored, in its order."""
-
-    packings: tuple[Packing, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,47 +59,6 @@ class Placed:
     is_settled: bool = False  # written or given back: nobody writes to these blocks any more
 
 
-def plan_flush(volume: "Volume", inodes: Iterable[InodeNo] | None = None, *, bytes_max: int | None = None) -> FlushPlan:
-    """Return the plan for the dirty records of *inodes* (None: all files), oldest first, about *bytes_max* bytes of them.
-
-    Leaves out what another flush has placed already; drops dirty data of inodes that exist no more. Raises CorruptImage if an
-    inode cannot be read.
-    """
-    planned: list[PlannedRecord] = []
-    total = 0
-    gone: set[InodeNo] = set()
-    for ino, record_no, raw in volume.records.snapshots(inodes):
-        inode = _inode_or_none(volume, ino)
-        if inode is None:
-            gone.add(ino)
-            continue
-        if _is_placed(volume, ino, record_no):
-            continue
-        planned.append(_planned(volume, ino, inode, record_no, raw))
-        total += len(raw)
-        if bytes_max is not None and total >= bytes_max:
-            break
-    for ino in gone:
-        volume.records.discard(ino)
-    return FlushPlan(tuple(planned))
-
-
-def pack_record(planned: PlannedRecord) -> Packing:
-    """Compress one record. Pure, for any thread."""
-    return adaptive.pack(
-        planned.raw,
-        planned.policy,
-        is_first=planned.record_no == 0,
-        inline_bytes_max=planned.inline_bytes_max,
-        block_bytes=planned.block_bytes,
-    )
-
-
-def pack(plan: FlushPlan) -> Packed:
-    """Compress all records of a plan. Pure, for any thread."""
-    return Packed(tuple(pack_record(planned) for planned in plan.records))
-
-
 def place(volume: "Volume", plan: FlushPlan, packed: Packed) -> Placed:
     """Allocate blocks for the records that are still as planned, and forget the others. Their reservations are used up by that.
 
@@ -140,7 +67,7 @@ def place(volume: "Volume", plan: FlushPlan, packed: Packed) -> Placed:
     records: list[PlacedRecord] = []
     try:
         for planned, packing in zip(plan.records, packed.packings, strict=True):
-            if _is_current(volume, planned) and not _is_placed(volume, planned.ino, planned.record_no):
+            if is_current(volume, planned) and not is_placed(volume, planned.ino, planned.record_no):
                 records.append(_place_record(volume, planned, packing))
     except BaseException:
         _give_back(volume, records)
@@ -237,44 +164,6 @@ def make_room(volume: "Volume", wanted_bytes: int) -> None:
         flush(volume, plan)
 
 
-def _planned(volume: "Volume", ino: InodeNo, inode: Inode, record_no: RecordNo, raw: bytes) -> PlannedRecord:
-    may_be_inline = record_no == 0 and inode.size <= inode.record_bytes
-    return PlannedRecord(ino, record_no, raw, _policy(inode), _inline_limit(volume) if may_be_inline else 0, volume.block_bytes)
-
-
-def _policy(inode: Inode) -> Policy:
-    """Return the file's policy; what a newer version may have written there counts as AUTO: data must not get stuck for it."""
-    try:
-        algorithm = Algorithm(inode.compression)
-    except ValueError:
-        return Policy()
-    return Policy(algorithm, inode.compression_level if inode.compression_level in LEVELS.get(algorithm, ()) else 0)
-
-
-def _inline_limit(volume: "Volume") -> int:
-    node_bytes = volume.store.geometry.node_bytes
-    return min(inline_bytes_max(node_bytes), value_bytes_max(node_bytes) - InlineData.FIXED_BYTES)
-
-
-def _inode_or_none(volume: "Volume", ino: InodeNo) -> Inode | None:
-    try:
-        return volume.inodes.get(ino)
-    except PosixError:
-        return None
-
-
-def _is_current(volume: "Volume", planned: PlannedRecord) -> bool:
-    """Tell whether the record is dirty with the very bytes of the plan: a snapshot is replaced, never changed."""
-    dirty = volume.records.find_dirty(planned.ino, planned.record_no)
-    return dirty is not None and dirty.data is planned.raw
-
-
-def _is_placed(volume: "Volume", ino: InodeNo, record_no: RecordNo) -> bool:
-    """Tell whether a flush that is under way has placed a dirty record as it is now."""
-    dirty = volume.records.find_dirty(ino, record_no)
-    return dirty is not None and bool(dirty.data) and not dirty.reserved_blocks
-
-
 def _give_back(volume: "Volume", records: Iterable[PlacedRecord]) -> None:
     """Free the blocks of records that will not be applied; what is still dirty has its reservation again."""
     for placed in records:
@@ -346,7 +235,7 @@ def _apply_step(volume: "Volume", step: Sequence[PlacedRecord]) -> list[PlacedRe
     applied: list[PlacedRecord] = []
     with volume.operation(Operation.FLUSH_DATA, step[0].planned.ino):
         for ino, of_file in groupby(step, key=lambda placed: placed.planned.ino):
-            inode = _inode_or_none(volume, ino)
+            inode = inode_or_none(volume, ino)
             if inode is not None:
                 applied += _apply_to_file(volume, ino, inode, of_file)
     for placed in applied:
@@ -361,7 +250,7 @@ def _apply_to_file(volume: "Volume", ino: InodeNo, inode: Inode, of_file: Iterab
     """Put the records of one file into the tree and account for them; return those that still were as planned."""
     fits_inline = inode.size <= inode.record_bytes
     applied = [
-        placed for placed in of_file if _is_current(volume, placed.planned) and (fits_inline or not placed.packing.is_inline)
+        placed for placed in of_file if is_current(volume, placed.planned) and (fits_inline or not placed.packing.is_inline)
     ]
     block_delta = raw_delta = 0
     for placed in applied:

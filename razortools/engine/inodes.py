@@ -46,9 +46,11 @@ class InodeTable:
 
     def put(self, ino: InodeNo, inode: Inode) -> None:
         """Write *inode* into the tree, as part of the running operation."""
-        # Not kept while the tree changes: should the put fail, the next reader gets the inode from the tree, unchanged.
-        self._recent.drop(ino)
-        self._volume.store.put(inode_key(ino), _pack(*_flatten(inode)))
+        try:
+            self._volume.store.put(inode_key(ino), _pack(*_flatten(inode)))
+        except BaseException:
+            self._recent.drop(ino)  # changed in memory only: the next reader shall get it from the tree
+            raise
         self._recent.put(ino, inode)
 
     def new(self, mode: int, uid: int, gid: int, rdev: int, now_ns: int, parent: Inode | None) -> tuple[InodeNo, Inode]:

@@ -100,8 +100,6 @@ class NameTable:
         return string
 
     def _write(self, name_id: NameId, count: int, text: bytes) -> None:
-        # Nothing is kept while the tree changes: should the put fail, the next reader asks the tree.
-        self._strings.drop(name_id)
         self._volume.store.put(name_key(name_id), _count_bytes(count) + text)
         self._strings.put(name_id, (count, text))
 

@@ -69,6 +69,10 @@ class Records:
         self._clean.move_to_end((ino, record_no))
         return raw
 
+    def is_in_memory(self, ino: InodeNo, record_no: RecordNo) -> bool:
+        """Tell whether `contents` would answer without the device (a hole aside)."""
+        return (ino, record_no) in self._clean or self.find_dirty(ino, record_no) is not None
+
     def stored_length(self, ino: InodeNo, record_no: RecordNo) -> int:
         """Return how many bytes the tree holds for a record, 0 for a hole, without reading them."""
         item = self.find_item(ino, record_no)
@@ -90,7 +94,7 @@ class Records:
         if item is None:
             return b""
         try:
-            raw = unpack_item(item, inode, self._volume.store.read_record)
+            raw = unpack_item(item, inode.record_bytes, self._volume.store.read_record)
         except CorruptImage as broken:
             first = record_no << inode.record_log2
             raise CorruptImage(
@@ -272,9 +276,9 @@ class Records:
         self._clean_bytes = self.dirty_bytes = self.dirty_count = self.reserved_blocks = 0
 
 
-def unpack_item(item: DataRecord | InlineData, inode: Inode, read_record: Callable[[DataRecord], bytes]) -> bytes:
+def unpack_item(item: DataRecord | InlineData, record_bytes: int, read_record: Callable[[DataRecord], bytes]) -> bytes:
     """Return the decompressed bytes of an item. Pure but for *read_record*; for any thread. Raises CorruptImage, DeviceFailed."""
-    if item.raw_bytes > inode.record_bytes:
+    if item.raw_bytes > record_bytes:
         raise CorruptImage(f"its item claims {item.raw_bytes} bytes, more than a record of this file holds; run razorfsck")
     if isinstance(item, InlineData):
         return compression.unpack(item.stored, item.algorithm, item.raw_bytes)

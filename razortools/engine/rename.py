@@ -5,6 +5,7 @@ gets the same answer from us. Everything is judged before anything changes; then
 """
 
 import errno
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
+_Look = Callable[["Volume", InodeNo, bytes], tuple[bytes, DirectoryEntry | None] | tuple[bytes, DirectoryEntry] | None]
+
 
 @dataclass(frozen=True, slots=True)
 class _Side:
@@ -29,7 +32,7 @@ class _Side:
     directory_no: InodeNo
     directory: Inode
     name: bytes
-    key: bytes  # of the entry, or where it would go
+    key: bytes  # of the entry; for the new side also where it would go
     entry: DirectoryEntry | None
     inode: Inode | None
 
@@ -48,8 +51,8 @@ def rename(volume: "Volume", parent: InodeNo, name: bytes, new_parent: InodeNo, 
         raise PosixError(errno.EINVAL, f"unknown flags {flags:#x} for rename")
     directories.check_name(name)
     directories.check_name(new_name)
-    old = _side(volume, parent, name)
-    new = _side(volume, new_parent, new_name)
+    old = _side(volume, parent, name, directories.find)
+    new = _side(volume, new_parent, new_name, directories.probe)
     if old.entry is None or (flags == RENAME_EXCHANGE and new.entry is None):
         raise PosixError(errno.ENOENT)
     if flags == RENAME_NOREPLACE and new.entry is not None:
@@ -69,12 +72,12 @@ def rename(volume: "Volume", parent: InodeNo, name: bytes, new_parent: InodeNo, 
     _move(volume, old, new)
 
 
-def _side(volume: "Volume", directory_no: InodeNo, name: bytes) -> _Side:
-    """Return what is known of *name*. Raises PosixError: ENOENT, ENOTDIR for the directory."""
+def _side(volume: "Volume", directory_no: InodeNo, name: bytes, look: _Look) -> _Side:
+    """Return what *look* finds out about *name*. Raises PosixError: ENOENT, ENOTDIR for the directory."""
     directory = volume.inodes.get(directory_no)
     if not directory.is_directory:
         raise PosixError(errno.ENOTDIR)
-    key, entry = directories.probe(volume, directory_no, name)
+    key, entry = look(volume, directory_no, name) or (b"", None)
     inode = None if entry is None else volume.inodes.get(InodeNo(entry.inode))
     return _Side(directory_no, directory, name, key, entry, inode)
 

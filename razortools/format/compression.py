@@ -72,11 +72,17 @@ def unpack(stored: bytes, algorithm: int, raw_bytes: int) -> bytes:
         if algorithm == Algorithm.NONE:
             raw = stored
         elif algorithm == Algorithm.ZSTD:
-            raw = _zstd_decompressor().decompress(stored, max_output_size=raw_bytes)
+            # The frame's own idea of its size decides how much memory is taken: judged first.
+            if zstandard.frame_content_size(stored) != raw_bytes:
+                raise CorruptImage(f"stored bytes claim another size than the {raw_bytes} bytes expected")
+            raw = _zstd_decompressor().decompress(stored)
         elif algorithm == Algorithm.LZ4:
-            raw = bytes(lz4.block.decompress(stored, uncompressed_size=raw_bytes)) if raw_bytes else b""
+            raw = bytes(lz4.block.decompress(stored, uncompressed_size=raw_bytes))
         elif algorithm == Algorithm.ZLIB:
-            raw = zlib.decompressobj().decompress(stored, raw_bytes)
+            inflater = zlib.decompressobj()
+            raw = inflater.decompress(stored, raw_bytes + 1)  # one more, so that too long data and its checksum are noticed
+            if not inflater.eof:
+                raise CorruptImage(f"stored bytes do not decompress to {raw_bytes} bytes")
         else:
             raise CorruptImage(f"unknown compression algorithm {algorithm}")
     except (zstandard.ZstdError, lz4.block.LZ4BlockError, zlib.error, ValueError, MemoryError) as broken:

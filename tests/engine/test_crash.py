@@ -1,26 +1,31 @@
 """Prefix consistency: a crash at any flush leaves the state of a commit, the last acknowledged or the one under way."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from razortools.check import runner
+from razortools.check.findings import Severity
+from razortools.engine.store.device import MemoryDevice
 from razortools.engine.store.simulated import SimulatedDevice
-from razortools.errors import DeviceFailed
+from razortools.engine.volume import Volume
+from razortools.errors import DeviceFailed, ReadOnly
 from razortools.units import MIB
-from tests.workload import Clock, Workload, everything, formatted, opened
+from tests.workload import Clock, Seen, Workload, everything, formatted, opened
 
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**32))
-def test_a_crash_leaves_the_last_commit_or_the_one_under_way(seed: int) -> None:
+def test_a_crash_leaves_a_prefix_that_holds_all_that_was_committed(seed: int) -> None:
     disk = SimulatedDevice(2 * MIB)
     formatted(disk)
     disk.flush()
     clock = Clock()
     volume = opened(disk, clock)
     work = Workload(volume, seed, file_bytes_max=60_000)
-    acknowledged = everything(volume)
-    survivors = []
+    survivors: list[MemoryDevice] = []
     crash_at = disk.flush_count + work.chance.randrange(1, 30)
     real_flush = disk.flush
 
@@ -31,32 +36,37 @@ def test_a_crash_leaves_the_last_commit_or_the_one_under_way(seed: int) -> None:
         real_flush()
 
     disk.flush = flush  # type: ignore[method-assign]
-    inside = before = acknowledged
-    try:
-        while True:
+    prefixes = [everything(volume)]  # the state of the last acknowledged commit, and those after each operation since
+    with suppress(DeviceFailed, ReadOnly):
+        while not survivors:
             for _ in range(work.chance.randrange(1, 30)):
                 work.step()
-                assert not survivors, "an operation made room, and the disk failed then"
-            inside = everything(volume)
+                prefixes.append(everything(volume))
             volume.commit()
-            before = acknowledged = inside
-    except (DeviceFailed, AssertionError):
-        inside = everything(volume) if not survivors else inside
+            prefixes = prefixes[-1:]
+    assert survivors, "the disk never failed"
     for disk_after in survivors:
         after = opened(disk_after, clock)
         found = everything(after)
-        assert found in (acknowledged, inside, before), _difference(found, acknowledged, inside)
-        after.close()
+        assert found in prefixes, _difference(found, prefixes[-1])
+        assert not check_findings(disk_after, after)
         again = opened(disk_after, clock)
         assert everything(again) == found
         more = Workload(again, seed)
         for _ in range(20):
             more.step()
-        again.close()
+        assert not check_findings(disk_after, again)
 
 
-def _difference(found: object, acknowledged: object, inside: object) -> str:
-    return f"found {str(found)[:2000]}\nacknowledged {str(acknowledged)[:2000]}\nunder way {str(inside)[:2000]}"
+def check_findings(device: MemoryDevice, volume: Volume) -> list[object]:
+    """Close *volume* and return what the check finds on its device."""
+    volume.close()
+    return [finding for finding in runner.check_quietly(device).findings if finding.severity is not Severity.NOTE]
+
+
+def _difference(found: dict[bytes, Seen], last: dict[bytes, Seen]) -> str:
+    paths = [path for path in found.keys() | last.keys() if found.get(path) != last.get(path)]
+    return f"against the last state: {[(path, found.get(path), last.get(path)) for path in paths]}"[:4000]
 
 
 @settings(max_examples=15)

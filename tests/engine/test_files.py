@@ -628,6 +628,56 @@ def test_blocks_are_not_given_back_while_a_thread_writes_to_them(monkeypatch: py
     assert volume.store.maps.unclaimed == {}
 
 
+def test_a_flush_that_fails_half_way_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = new_volume()
+    inodes = [new_file(volume, 12, STORED) for _ in range(10)]
+    for ino in inodes:
+        files.write(volume, ino, 0, noise(5000, ino))
+    dirty = volume.records.dirty_bytes
+    put = volume.store.put
+
+    def fails_late(key: bytes, value: bytes) -> None:
+        if key == record_key(inodes[6], 1):
+            raise CorruptImage("a node of the tree cannot be read")
+        put(key, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(volume.store, "put", fails_late)
+        with pytest.raises(CorruptImage):
+            files.flush_all(volume)
+    assert 0 < volume.records.dirty_bytes < dirty
+    assert volume.store.maps.unclaimed == {}
+    assert_memory_adds_up(volume)
+    assert_tree_adds_up(volume)
+    volume.commit()
+    assert_tree_adds_up(volume)
+    volume.records.forget_all()
+    assert all(files.read(volume, ino, 0, 9999) == noise(5000, ino) for ino in inodes)
+
+
+def test_a_flush_that_finds_no_room_gives_back_what_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = new_volume()
+    ino = new_file(volume, 12, STORED)
+    files.write(volume, ino, 0, noise(20_000))
+    before = volume.records.reserved_blocks
+    place = volume.store.place
+    placed: list[Run] = []
+
+    def full_later(block_count: int) -> list[Run]:
+        if len(placed) == 3:
+            raise OutOfSpace("the image is full")
+        placed.extend(place(block_count))
+        return placed[-1:]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(volume.store, "place", full_later)
+        with pytest.raises(OutOfSpace):
+            files.flush_all(volume)
+    assert volume.records.reserved_blocks == before
+    assert volume.store.maps.unclaimed == {}
+    assert files.read(volume, ino, 0, 1 << 20) == noise(20_000)
+
+
 def test_a_flush_of_some_files_leaves_the_others_dirty() -> None:
     volume = new_volume()
     first, second = new_file(volume), new_file(volume)

@@ -19,7 +19,9 @@ HASH_SEED_BYTES = 16
 _V1_EPOCH = 0x01B21DD213814000  # 1970 in the 100 ns steps since 1582 that version 1 counts
 _V1_STEPS = 10_000_000  # a second
 
-UuidChoice = Literal["random", "time", "content"] | uuid.UUID
+UuidWord = Literal["random", "time", "content"]
+UuidChoice = UuidWord | uuid.UUID
+_UUID_WORDS: dict[str, UuidWord] = {"random": "random", "time": "time", "content": "content"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,8 @@ class Identity:
 def parse_uuid_choice(text: str) -> UuidChoice:
     """Return what *text* means: random, time, content, or a UUID. Raises UsageError."""
     word = text.strip().lower()
-    if word == "random" or word == "time" or word == "content":
-        return word
+    if word in _UUID_WORDS:
+        return _UUID_WORDS[word]
     try:
         return uuid.UUID(word)
     except ValueError:

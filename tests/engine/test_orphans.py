@@ -1,0 +1,208 @@
+"""Files without a name live while they are held, and go in many small operations, whatever interrupts them."""
+
+import pytest
+
+from razortools.engine import files, namespace, orphans, xattrs
+from razortools.engine.store.device import OverlayDevice
+from razortools.engine.volume import Volume
+from razortools.errors import PosixError
+from razortools.format.data import DataRecord
+from razortools.format.inode import ROOT_INODE
+from razortools.format.journal import Operation
+from razortools.format.keys import Kind, kind_range, orphan_key, record_key
+from razortools.units import InodeNo
+from tests.engine.tree_rules import check_rules
+from tests.engine.volumes import new_device, new_volume, open_again
+
+R = ROOT_INODE
+BLOCKS_EACH = 1
+
+
+def file_of_records(volume: Volume, name: bytes, count: int) -> InodeNo:
+    """Make a sparse file of *count* records, without the work of compressing them."""
+    ino = namespace.create(volume, R, name, 0o644, 0, 0)
+    inode = volume.inodes.get(ino)
+    for first in range(0, count, 200):
+        step = range(first, min(first + 200, count))
+        with volume.operation(Operation.FLUSH_DATA, ino):
+            for number in step:
+                runs = volume.store.place(BLOCKS_EACH)
+                record = DataRecord(runs[0][0], 10, 10, 0, 0, 0, volume.store.generation)
+                volume.store.put(record_key(ino, number), record.encode())
+            volume.counters.raw_bytes += 10 * len(step)
+            volume.counters.data_blocks += BLOCKS_EACH * len(step)
+            inode.size = (step[-1] + 1) * inode.record_bytes
+            inode.stored_blocks += BLOCKS_EACH * len(step)
+            volume.inodes.put(ino, inode)
+        volume.checkpoint()
+    return ino
+
+
+def record_count(volume: Volume, ino: InodeNo) -> int:
+    return sum(1 for _ in volume.store.items(*kind_range(ino, Kind.DATA_RECORD)))
+
+
+def exists(volume: Volume, ino: InodeNo) -> bool:
+    try:
+        volume.inodes.get(ino)
+    except PosixError:
+        return False
+    return True
+
+
+def test_an_unlinked_file_can_be_read_and_written_until_it_is_released() -> None:
+    volume = new_volume()
+    ino = namespace.create(volume, R, b"f", 0o644, 0, 0)
+    namespace.hold(volume, ino, 2)
+    namespace.unlink(volume, R, b"f")
+    files.write(volume, ino, 0, b"still here")
+    volume.commit()
+    assert files.read(volume, ino, 0, 100) == b"still here"
+    assert volume.inodes.get(ino).link_count == 0
+    namespace.release(volume, ino)
+    assert exists(volume, ino)
+    namespace.release(volume, ino)
+    assert not exists(volume, ino)
+    assert volume.store.get(orphan_key(ino)) is None
+    check_rules(volume)
+
+
+def test_a_small_file_that_nobody_holds_goes_with_its_name_in_one_operation() -> None:
+    volume = new_volume()
+    ino = namespace.create(volume, R, b"f", 0o644, 0, 0)
+    files.write(volume, ino, 0, bytes(range(256)) * 1000)
+    xattrs.set(volume, ino, b"user.large", bytes(range(256)) * 100)
+    volume.commit()
+    before = volume.store.transaction.operation_count
+    namespace.unlink(volume, R, b"f")
+    assert volume.store.transaction.operation_count == before + 1
+    assert not exists(volume, ino)
+    assert volume.counters.data_blocks == volume.counters.raw_bytes == 0
+    check_rules(volume)
+
+
+def test_data_that_was_never_flushed_is_forgotten_with_the_file() -> None:
+    volume = new_volume()
+    ino = namespace.create(volume, R, b"f", 0o644, 0, 0)
+    files.write(volume, ino, 0, b"x" * 500_000)
+    namespace.unlink(volume, R, b"f")
+    assert volume.records.dirty_bytes == volume.records.reserved_blocks == 0
+    volume.commit()
+    check_rules(volume)
+
+
+def test_a_large_file_goes_in_many_small_operations() -> None:
+    volume = new_volume(64 << 20)
+    ino = file_of_records(volume, b"large", 3000)
+    deleted: list[int] = []
+    true_delete = volume.store.delete
+    true_finish = volume.store.finish
+    in_this_operation = 0
+
+    def delete(key: bytes) -> None:
+        nonlocal in_this_operation
+        in_this_operation += 1
+        true_delete(key)
+
+    def finish() -> None:
+        nonlocal in_this_operation
+        deleted.append(in_this_operation)
+        in_this_operation = 0
+        true_finish()
+
+    volume.store.delete, volume.store.finish = delete, finish  # type: ignore[method-assign]
+    namespace.unlink(volume, R, b"large")
+    assert not exists(volume, ino)
+    assert sum(deleted) > 3000
+    assert max(deleted) <= orphans.ITEMS_AT_ONCE + 8
+    assert volume.counters.data_blocks == volume.counters.raw_bytes == 0
+    check_rules(volume)
+
+
+def test_who_must_not_wait_releases_first_and_finishes_step_by_step() -> None:
+    volume = new_volume(64 << 20)
+    ino = file_of_records(volume, b"large", 1000)
+    namespace.hold(volume, ino)
+    namespace.unlink(volume, R, b"large")
+    assert namespace.release(volume, ino, finish_now=False)
+    assert record_count(volume, ino) == 1000
+    steps = 1
+    while orphans.finish_step(volume, ino):
+        check_rules(volume)
+        steps += 1
+    assert steps >= 4
+    assert not exists(volume, ino)
+
+
+def test_the_next_mount_finishes_what_was_open_when_the_power_went() -> None:
+    device = new_device()
+    volume = open_again(device)
+    ino = namespace.create(volume, R, b"f", 0o644, 0, 0)
+    files.write(volume, ino, 0, b"data" * 100_000)
+    directory = namespace.mkdir(volume, R, b"d", 0o755, 0, 0)
+    for held in (ino, directory):
+        namespace.hold(volume, held)
+    namespace.unlink(volume, R, b"f")
+    namespace.rmdir(volume, R, b"d")
+    volume.commit()
+    after = open_again(OverlayDevice(device))
+    assert not exists(after, ino)
+    assert not exists(after, directory)
+    assert (after.counters.inode_count, after.counters.data_blocks) == (1, 0)
+    check_rules(after)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_the_next_mount_goes_on_where_deleting_was_interrupted(steps: int) -> None:
+    device = new_device(64 << 20)
+    volume = open_again(device)
+    ino = file_of_records(volume, b"large", 1000)
+    namespace.hold(volume, ino)
+    namespace.unlink(volume, R, b"large")
+    namespace.release(volume, ino, finish_now=False)
+    for _ in range(steps):
+        orphans.finish_step(volume, ino)
+    volume.commit()
+    left = record_count(volume, ino)
+    assert left == 1000 if steps == 0 else 0 < left < 1000
+    after = open_again(OverlayDevice(device))
+    assert not exists(after, ino)
+    assert after.counters.data_blocks == after.counters.raw_bytes == 0
+    check_rules(after)
+
+
+def test_a_truncation_that_was_interrupted_is_finished_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = new_device(64 << 20)
+    volume = open_again(device)
+    ino = file_of_records(volume, b"large", 1000)
+    monkeypatch.setattr("razortools.engine.truncation.finish", lambda *_: None)
+    files.truncate(volume, ino, 0)
+    volume.commit()
+    assert record_count(volume, ino) > 0
+    monkeypatch.undo()
+    after = open_again(OverlayDevice(device))
+    assert record_count(after, ino) == 0
+    assert after.store.get(orphan_key(ino)) is None
+    check_rules(after)
+
+
+def test_unlinking_a_file_that_is_being_truncated_leaves_no_orphan_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = new_volume(64 << 20)
+    ino = file_of_records(volume, b"large", 300)
+    monkeypatch.setattr("razortools.engine.truncation.finish", lambda *_: None)
+    files.truncate(volume, ino, 0)
+    monkeypatch.undo()
+    namespace.unlink(volume, R, b"large")
+    assert not exists(volume, ino)
+    assert volume.store.get(orphan_key(ino)) is None
+    check_rules(volume)
+
+
+def test_an_orphan_without_an_inode_does_not_keep_a_volume_from_opening() -> None:
+    device = new_device()
+    volume = open_again(device)
+    with volume.operation(Operation.REPAIR, InodeNo(77)):
+        volume.store.put(orphan_key(InodeNo(77)), b"\x01")
+    volume.commit()
+    after = open_again(OverlayDevice(device))
+    assert orphans.finish_orphans(after) == [77]
