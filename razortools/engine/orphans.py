@@ -6,10 +6,11 @@ worth, so a file of millions of records goes in many small operations, each of w
 """
 
 import errno
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from razortools.engine import truncation
-from razortools.errors import CorruptImage, PosixError
+from razortools.errors import CorruptImage, OutOfSpace, PosixError
 from razortools.format.inode import Inode, Orphan, OrphanReason
 from razortools.format.items import owned_record
 from razortools.format.journal import Operation
@@ -40,7 +41,7 @@ def release(volume: "Volume", ino: InodeNo, count: int = 1, *, finish_now: bool 
         return False
     if not finish_now:
         return True
-    finish(volume, ino)
+    settle(volume, ino)
     return False
 
 
@@ -64,9 +65,14 @@ def drop_link(volume: "Volume", ino: InodeNo, inode: Inode, now_ns: int) -> bool
 
 
 def settle(volume: "Volume", ino: InodeNo) -> None:
-    """Do what is left to do after the operation in which the last name of a file that nobody holds went."""
+    """Do what is left to do after the last name of a file, or the last hold of an orphan, went.
+
+    That it went is done and stays done: what damage or a full image keeps from being deleted now is left in the orphan table, for
+    the next mount or razorfsck.
+    """
     volume.records.discard(ino)
-    finish(volume, ino)
+    with suppress(CorruptImage, OutOfSpace):
+        finish(volume, ino)
 
 
 def finish(volume: "Volume", ino: InodeNo) -> None:

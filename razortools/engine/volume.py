@@ -15,6 +15,7 @@ from razortools.engine.limits import Limits
 from razortools.engine.names import NameTable
 from razortools.engine.records import Records
 from razortools.engine.store.device import Device
+from razortools.engine.store.journal import JournalScan
 from razortools.engine.store.recovery import Recovered, open_store
 from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, OutOfSpace, ReadOnly
@@ -135,6 +136,16 @@ class Volume:
         counters = self.counters
         changes |= {"inode_count": counters.inode_count, "directory_count": counters.directory_count}
         self.store.checkpoint(self.now_ns(), **changes)
+
+    def verify_journal(self) -> JournalScan:
+        """Read the journal back, from the last checkpoint to the last commit. *damage* tells what does not verify."""
+        return self.store.journal.verify()
+
+    def compact_journal(self) -> None:
+        """Empty the journal by a checkpoint and give the host back the space that it took."""
+        self.checkpoint()
+        if not self.read_only:
+            self.store.journal.compact()
 
     def abort(self) -> None:
         """Drop everything since the last commit, data included."""

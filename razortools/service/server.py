@@ -19,6 +19,7 @@ import pyfuse3
 import trio
 
 from razortools.engine import orphans
+from razortools.engine.attributes import AtimePolicy
 from razortools.engine.limits import Limits
 from razortools.engine.store.device import FileDevice, open_image
 from razortools.engine.volume import Volume, open_volume
@@ -28,7 +29,7 @@ from razortools.service import mountpoints, pump
 from razortools.service.committer import Committer
 from razortools.service.control import Control, Farewell, Greeting
 from razortools.service.logs import log
-from razortools.service.mountpoints import MountRefused
+from razortools.service.mountpoints import MountRefused, NoPermission
 from razortools.service.operations import Operations
 from razortools.service.options import MountOptions
 from razortools.units import InodeNo
@@ -109,7 +110,7 @@ class Mounted:
             try:
                 pyfuse3.init(operations, place.mount_point, fuse_options(place.image, options))
             except RuntimeError:
-                raise MountRefused(_why_not_mounted(place.mount_point, said())) from None
+                raise _why_not_mounted(place.mount_point, said()) from None
         self._pump = pump.install()
 
     def run(self) -> None:
@@ -205,6 +206,8 @@ def fuse_options(image: str, options: MountOptions) -> set[str]:
     if options.allow_other if options.allow_other is not None else is_root:
         chosen.add("allow_other")
     chosen.add("ro" if options.read_only else "rw")
+    if options.atime is AtimePolicy.NEVER:
+        chosen.add("noatime")  # only so that the mount table shows it
     if is_root:
         chosen |= {"suid", "dev"}  # libfuse leaves them out even when root mounts; mount(8) does not
     for flag in options.kernel_flags:
@@ -237,10 +240,12 @@ def _what_libfuse_says() -> Iterator[Callable[[], str]]:
             os.close(kept)
 
 
-def _why_not_mounted(mount_point: str, said: str) -> str:
-    """Return the sentence for a mount that the host refused."""
+def _why_not_mounted(mount_point: str, said: str) -> RazorError:
+    """Return the error for a mount that the host refused with these words."""
     lines = [line.partition(": ")[2] or line for line in said.splitlines()]
-    return f"{mount_point}: the host refuses the mount: {'; '.join(lines) or 'it gives no reason'}"
+    sentence = f"{mount_point}: the host refuses the mount: {'; '.join(lines) or 'it gives no reason'}"
+    forbidden = any(words in said for words in ("ermission denied", "not permitted", "only allowed", "no write access"))
+    return NoPermission(sentence) if forbidden else MountRefused(sentence)
 
 
 def _set_read_ahead(device: tuple[int, int], size_bytes: int) -> None:

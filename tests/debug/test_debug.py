@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+import pty
 import socket
 import stat
 import sys
 from pathlib import Path
+from subprocess import Popen
 from subprocess import run as run_process
 
 import pytest
@@ -421,3 +423,26 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal(
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert out.count("a\\x1b[31m\\x0ab") == 3
+
+
+def test_on_a_terminal_an_error_does_not_end_the_session(image: Path) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "razortools.debugfs", image]
+    with Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "dumb"}) as process:
+        os.close(theirs)
+        os.write(ours, b"stat /none\nls --what\nstat /\nquit\n")
+        seen = b"".join(iter(lambda: read_terminal(ours), b""))
+        assert process.wait() == 0
+    os.close(ours)
+    assert b"'help' lists the commands" in seen
+    assert b"/none: No such file or directory" in seen
+    assert b"usage: ls" in seen
+    assert b"drwxr-xr-x (0755)" in seen
+
+
+def read_terminal(descriptor: int) -> bytes:
+    """Return what the other side wrote; nothing once it has hung up."""
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:
+        return b""

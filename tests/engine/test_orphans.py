@@ -5,7 +5,7 @@ import pytest
 from razortools.engine import files, namespace, orphans, xattrs
 from razortools.engine.store.device import OverlayDevice
 from razortools.engine.volume import Volume
-from razortools.errors import PosixError
+from razortools.errors import CorruptImage, PosixError
 from razortools.format.data import DataRecord
 from razortools.format.inode import ROOT_INODE
 from razortools.format.journal import Operation
@@ -206,3 +206,19 @@ def test_an_orphan_without_an_inode_does_not_keep_a_volume_from_opening() -> Non
     volume.commit()
     after = open_again(OverlayDevice(device))
     assert orphans.finish_orphans(after) == [77]
+
+
+def test_a_file_whose_contents_are_damaged_can_be_unlinked_and_is_left_to_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = new_volume(64 << 20)
+    ino = file_of_records(volume, b"large", 600)
+
+    def damaged(*_: object) -> bool:
+        raise CorruptImage("a node does not verify")
+
+    monkeypatch.setattr(orphans, "finish_step", damaged)
+    namespace.unlink(volume, R, b"large")
+    monkeypatch.undo()
+    assert volume.inodes.get(ino).link_count == 0
+    check_rules(volume)
+    orphans.finish_orphans(volume)
+    assert not exists(volume, ino)

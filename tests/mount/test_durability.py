@@ -155,3 +155,16 @@ def test_a_flipped_byte_is_an_error_for_its_reader_and_for_nobody_else(mounted: 
     assert all("read of /hurt" in line and "checksum" in line for line in complaints)
     mounted.umount()
     mounted.log.unlink()
+
+
+def test_caching_writes_in_the_kernel_loses_nothing_on_the_way_out(unmounted: Mounted) -> None:
+    unmounted.mount("writeback")
+    data = random.Random(4).randbytes(1_000_000)
+    with open(unmounted.path / "file", "wb") as file:
+        for start in range(0, len(data), 1000):
+            file.write(data[start : start + 1000])
+    os.utime(unmounted.path / "file", ns=(1, 2))
+    assert (unmounted.path / "file").read_bytes() == data
+    unmounted.remount()
+    assert (unmounted.path / "file").read_bytes() == data
+    assert (unmounted.path / "file").stat().st_mtime_ns == 2

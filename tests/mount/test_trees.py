@@ -138,6 +138,7 @@ def test_a_tree_planted_on_the_mount_is_the_one_planted_on_the_host(mounted: Mou
     mounted.remount()
     subprocess.run(["rm", "-rf", *map(str, mounted.path.iterdir())], check=True)
     assert os.listdir(mounted.path) == []
+    mounted.remount()
     assert os.statvfs(mounted.path).f_files - os.statvfs(mounted.path).f_ffree == 1
 
 

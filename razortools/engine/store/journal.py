@@ -7,7 +7,7 @@ holds what the last checkpoint does not contain.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import crc32c
 
@@ -71,6 +71,7 @@ class Journal:
         """Open an empty journal whose next entry goes to position *tail* with number *sequence*; *seed*: see journal_seed."""
         self.device = device
         self.seed = seed
+        self._reader = JournalReader(device, geometry, seed)
         self.block_bytes = geometry.block_bytes
         self.start_bytes = geometry.journal_start * geometry.block_bytes
         self.ring_bytes = geometry.journal_bytes
@@ -132,6 +133,21 @@ class Journal:
     def note_flushed(self, sequence: int) -> None:
         """Everything up to the entry *sequence* is on stable storage."""
         self.flushed_sequence = max(self.flushed_sequence, sequence)
+
+    def verify(self) -> JournalScan:
+        """Read back what lies between tail and head. *stopped* is empty if all of it verifies; *damage* tells what does not."""
+        scan = self._reader.scan(self.tail, self.tail_sequence)
+        if scan.head >= self.head:
+            return replace(scan, stopped="", damage="")
+        if self.flushed_sequence < scan.next_sequence:
+            return scan
+        missing = f"entry {scan.next_sequence} had been flushed, but does not verify: {scan.stopped}"
+        return replace(scan, damage=scan.damage or missing)
+
+    def compact(self) -> None:
+        """Give the host back what an empty journal takes. Raises AssertionError unless a checkpoint has just emptied it."""
+        assert self.tail == self.head, "only an empty journal can be compacted"
+        self.device.discard(self.start_bytes, self.ring_bytes)
 
     def release_until(self, position: int, sequence: int) -> None:
         """A stable checkpoint contains everything before *position*."""
