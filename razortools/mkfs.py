@@ -27,6 +27,7 @@ from razortools.units import KIB, format_size, parse_size
 app = cli.new_app()
 
 _ID_MAX = (1 << 32) - 2  # the number above means "nobody" to chown(2)
+WAKE_INTERVAL_S = 0.5
 
 
 def _parse_journal_size(text: str) -> int | None:
@@ -183,15 +184,24 @@ def _noticing(*, verbose: bool, quiet: bool) -> Iterator[Callable[[Entry], None]
 
 @contextmanager
 def _stopping_cleanly() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the work as Ctrl-C does: what was half made is removed."""
+    """Let SIGTERM and SIGHUP end the work as Ctrl-C does: what was half made is removed. What nohup ignores stays ignored."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    def look(number: int, frame: FrameType | None) -> None:
+        """Do nothing: that the interpreter wakes up is all."""
+
+    wanted = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in wanted}
+    # A signal that comes just before a read from a pipe that stays silent would only be noticed after that read; so the
+    # read is interrupted now and then.
+    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, WAKE_INTERVAL_S, WAKE_INTERVAL_S)
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 

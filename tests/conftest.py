@@ -22,3 +22,11 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 def pytest_report_header(config: pytest.Config) -> str:
     """Say which random values this run uses."""
     return f"hypothesis values: {settings.get_current_profile_name()}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the slow tests, so that no processor waits for them at the end; measuring coverage would slow them further."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker("no_cover")
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -170,7 +170,13 @@ def test_a_signal_removes_what_was_half_made(image: Path, number: signal.Signals
     # A pipe that stays open holds the command in the middle of its work for as long as the test wants.
     command = [sys.executable, "-m", "razortools.mkfs", str(image), "16M", "-v", "-d", "-"]
     archive = tar_of((member("first"), b"contents"), (member("second"), b"contents" * 200_000))
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+
+    def heed_signal() -> None:
+        # A suite that runs in the background or under nohup inherits ignored signals; mkfs is right to leave those ignored.
+        signal.signal(number, signal.SIG_DFL)
+
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, preexec_fn=heed_signal) as process:
         assert process.stdin is not None and process.stderr is not None
         process.stdin.write(archive[: 1 << 20] + archive[1 << 20 : (1 << 20) + 5000])
         process.stdin.flush()

@@ -14,7 +14,7 @@ from razortools.format.compression import Algorithm
 from razortools.format.geometry import geometry_of
 from razortools.format.inode import ROOT_INODE, Inode
 from razortools.format.superblock import State, Superblock
-from razortools.units import KIB, MIB
+from razortools.units import KIB, MIB, parse_size
 from tests.mkfs.conftest import Mkfs
 
 
@@ -81,8 +81,15 @@ def test_every_block_size_works(run_mkfs: Mkfs, image: Path, block: str) -> None
 
 @pytest.mark.parametrize("record", ["4K", "128K", "1M"])
 def test_the_record_size_is_kept(run_mkfs: Mkfs, image: Path, record: str) -> None:
-    assert run_mkfs(image, "4M", "--record-size", record).code == 0
-    assert 1 << root(image).record_log2 == superblock(image).record_bytes
+    assert run_mkfs(image, "20M", "--record-size", record).code == 0
+    assert 1 << root(image).record_log2 == superblock(image).record_bytes == parse_size(record)
+
+
+def test_a_small_image_refuses_records_whose_items_would_not_fit_its_nodes(run_mkfs: Mkfs, image: Path) -> None:
+    refused = run_mkfs(image, "4M", "--record-size", "1M")
+    assert refused.code == 2 and "choose 256 KiB at the most" in refused.err
+    assert not image.exists()
+    assert run_mkfs(image, "4M", "--record-size", "256K").code == 0
 
 
 @pytest.mark.parametrize(("wanted", "blocks"), [("64K", 16), ("2M", 512), ("auto", 256)])
