@@ -63,7 +63,7 @@ class InodeTable:
             if stat.S_ISDIR(mode):
                 mode |= stat.S_ISGID
         is_directory = stat.S_ISDIR(mode)
-        superblock = self._volume.store.superblock
+        superblock, policy = self._volume.store.superblock, self._volume.default_policy
         counters = self._volume.counters
         ino = InodeNo(counters.next_inode)
         counters.next_inode += 1
@@ -86,8 +86,8 @@ class InodeTable:
             flags=0,
             next_link_no=0,
             record_log2=superblock.record_bytes.bit_length() - 1,
-            compression=superblock.compression,
-            compression_level=superblock.compression_level,
+            compression=int(policy.algorithm),
+            compression_level=policy.level,
             reserved=0,
         )
         return ino, inode

@@ -19,6 +19,7 @@ from razortools.engine.store.journal import JournalScan
 from razortools.engine.store.recovery import Recovered, open_store
 from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, OutOfSpace, ReadOnly
+from razortools.format.compression import Algorithm, Policy
 from razortools.format.journal import ENTRY_HEAD_BYTES, Operation
 from razortools.format.keys import COUNTERS_KEY
 from razortools.format.node import inline_bytes_max
@@ -67,6 +68,7 @@ class Volume:
         self.block_bytes = store.block_bytes
         self.now_ns = clock
         self._read_only = read_only
+        self.default_policy = _stored_policy(store)  # for new files; a mount may choose another one, which is not stored
         self.counters = _load_counters(store)
         self.inodes = InodeTable(self)
         self.names = NameTable(self)
@@ -248,6 +250,15 @@ class _OperationContext:
             volume.names.forget_key(key)
             volume.records.forget_key(key)
         volume.counters = Counters(*self._saved)
+
+
+def _stored_policy(store: Store) -> Policy:
+    """Return the compression that mkfs chose for new files; what only a newer version knows counts as auto."""
+    superblock = store.superblock
+    try:
+        return Policy(Algorithm(superblock.compression), superblock.compression_level)
+    except ValueError:
+        return Policy()
 
 
 def _load_counters(store: Store) -> Counters:

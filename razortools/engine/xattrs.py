@@ -96,8 +96,8 @@ def remove(volume: "Volume", ino: InodeNo, name: bytes) -> None:
             inode.flags &= ~HAS_XATTRS
         inode.ctime_ns = now_ns
         if name == COMPRESSION:
-            superblock = volume.store.superblock
-            inode.compression, inode.compression_level = superblock.compression, superblock.compression_level
+            policy = volume.default_policy
+            inode.compression, inode.compression_level = int(policy.algorithm), policy.level
         volume.inodes.put(ino, inode)
 
 

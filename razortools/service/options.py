@@ -144,11 +144,6 @@ def parse_options(texts: Iterable[str], *, sloppy: bool = False) -> MountOptions
         elif not sloppy:
             raise UsageError(_why_unknown(name, equals))
     options = MountOptions(kernel_flags=tuple(dict.fromkeys(flags)), **fields)  # type: ignore[arg-type]
-    if options.compression is not None:
-        raise UsageError(
-            "option compression: is not supported by mounts yet; set the attribute user.razorfs.compression on a directory, "
-            "or the default with mkfs.razorfs -c"
-        )
     if not options.recover and not options.read_only:
         raise UsageError("option norecovery: only together with ro, or changes would be made to a state that is not the last one")
     return options

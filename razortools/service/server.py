@@ -75,10 +75,14 @@ def _open(place: Place, options: MountOptions) -> Volume:
     )
     device = _locked(place.image, writable=not options.read_only)
     try:
-        return open_volume(device, read_only=options.read_only, recover=options.recover, limits=limits)
+        volume = open_volume(device, read_only=options.read_only, recover=options.recover, limits=limits)
     except BaseException:
         device.close()
         raise
+    volume.store.discards = options.discard
+    if options.compression is not None:
+        volume.default_policy = options.compression
+    return volume
 
 
 def _locked(image: str, *, writable: bool) -> FileDevice:
@@ -165,8 +169,6 @@ class Mounted:
         except OSError as failed:
             log.warning("no control socket, so umount.razorfs cannot wait for this mount: %s", failed.strerror)
         log.info("%s: mounted at %s%s", self._place.image, self._place.mount_point, ", read-only" * self._volume.read_only)
-        if self._options.discard:
-            log.warning("option discard: freed blocks are not given back to the host in this version")
         self._ready()
 
     async def _watch_signals(self) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from razortools.engine.attributes import AtimePolicy
 from razortools.errors import UsageError
+from razortools.format.compression import Algorithm, Policy
 from razortools.service import mountpoints
 from razortools.service.options import MountOptions, parse_options
 from razortools.service.server import fuse_options
@@ -20,11 +21,12 @@ def test_no_options_are_the_defaults() -> None:
 def test_every_option_has_its_value() -> None:
     text = (
         "ro,norecovery,noatime,allow_other,commit=1.5,checkpoint=60,cache=1G,metadata_cache=64M,dirty=8M,"
-        "readahead=0,writeback,discard,nonempty,fsname=a\\,b,subtype=s,log=/l,loglevel=debug,nosuid"
+        "readahead=0,writeback,compression=zstd:3,discard,nonempty,fsname=a\\,b,subtype=s,log=/l,loglevel=debug,nosuid"
     )
     assert parse_options([text]) == MountOptions(
         read_only=True, recover=False, atime=AtimePolicy.NEVER, allow_other=True, commit_interval_s=1.5, checkpoint_interval_s=60,
         record_cache_bytes=GIB, metadata_cache_bytes=64 * MIB, dirty_bytes=8 * MIB, readahead_bytes=0, writeback=True,
+        compression=Policy(Algorithm.ZSTD, 3),
         discard=True, nonempty=True, source_name="a,b", subtype="s", log="/l", log_level="debug", kernel_flags=("nosuid",),
     )  # fmt: skip
 
@@ -40,7 +42,7 @@ def test_what_fstab_says_to_others_is_passed_over() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["bogus=1", "commit=0", "commit=x", "ro=1", "cache=12", "readahead=5", "loglevel=loud", "fsname=", "compression=lz4"],
+    ["bogus=1", "commit=0", "commit=x", "ro=1", "cache=12", "readahead=5", "loglevel=loud", "fsname=", "compression=rar"],
 )
 def test_what_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=text.partition("=")[0]):

@@ -95,6 +95,19 @@ def finish(store: "Store", plan: CheckpointPlan) -> None:
     store.journal.note_flushed(plan.journal_sequence - 1)
 
 
+def discard(device: Device, plan: CheckpointPlan, block_bytes: int) -> None:
+    """Give the host back what *plan* has freed. Right after finish(), before anybody can be given these blocks."""
+    start = end = 0
+    for first, count in sorted(plan.released):
+        if first != end:
+            if end > start:
+                device.discard(start * block_bytes, (end - start) * block_bytes)
+            start = end = first
+        end += count
+    if end > start:
+        device.discard(start * block_bytes, (end - start) * block_bytes)
+
+
 def _encode_dirty(store: "Store", ref: Ref, generation: int, writes: list[Write]) -> None:
     """Give the dirty node of *ref* a new place, after those below it, and encode it."""
     node = ref.node

@@ -4,11 +4,13 @@ Invariants: read returns exactly what was asked for or raises; after a failed fl
 must stop trusting the device (it never retries a flush: kernels drop dirty pages when one fails).
 """
 
+import ctypes
 import errno
 import fcntl
 import os
 import stat
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from pathlib import Path
 
 from razortools.errors import DeviceFailed, ImageBusy, NotAnImage, ReadOnly, UsageError
@@ -272,9 +274,11 @@ def lock_holders(descriptor: int) -> list[int]:
     return sorted({int(part[4]) for part in fields if len(part) > 5 and part[5] == place and int(part[4]) > 0})
 
 
+@lru_cache(maxsize=1)
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _punch_hole(descriptor: int, offset: int, length: int) -> None:
     """fallocate(PUNCH_HOLE | KEEP_SIZE) through libc; Python has only posix_fallocate. Failure costs nothing but space."""
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.fallocate(descriptor, 0x01 | 0x02, ctypes.c_long(offset), ctypes.c_long(length))
+    _libc().fallocate(descriptor, 0x01 | 0x02, ctypes.c_long(offset), ctypes.c_long(length))

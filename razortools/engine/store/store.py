@@ -55,6 +55,7 @@ class Store:
         self.geometry = geometry_of(superblock)
         self.block_bytes = superblock.block_bytes
         self.read_only = device.read_only
+        self.discards = False  # whether the host gets freed blocks back
         self.failure = ""  # why the store turned read-only by itself
         self.maps = SpaceMaps(device, self.geometry)
         self.pool = NodePool(self.maps, self.geometry, superblock.metadata_copies)
@@ -308,6 +309,8 @@ class Store:
         """*plan* has been written and is stable."""
         self.nodes.keep_all = False
         checkpoints.finish(self, plan)
+        if self.discards:
+            checkpoints.discard(self.device, plan, self.block_bytes)
 
     def abort(self) -> list[bytes]:
         """Drop the running transaction; return the keys that had changed."""
