@@ -173,11 +173,11 @@ def _about_state(figures: Figures, *, in_use: bool) -> Reason:
     if figures.state == "errors" or figures.error_count:
         return Reason(Verdict.CRITICAL, "State", f"{figures.error_count} errors were seen; unmount it and run razorfsck")
     if in_use:
-        return Reason(Verdict.OK, "State", f"in use, {figures.mount_count} times opened for writing; this is its last checkpoint")
+        return Reason(Verdict.OK, "State", f"in use, {_opened(figures)}; this is its last checkpoint")
     if figures.state == "dirty":
         text = f"was not unmounted; the next mount replays {figures.transactions_to_replay} transactions by itself"
         return Reason(Verdict.WARNING, "State", text)
-    return Reason(Verdict.OK, "State", f"{figures.state}, {figures.mount_count} times opened for writing")
+    return Reason(Verdict.OK, "State", f"{figures.state}, {_opened(figures)}")
 
 
 def _about_copies(figures: Figures, copies: Sequence[Copy]) -> Reason:
@@ -219,3 +219,7 @@ def _about_checks(figures: Figures, now_ns: int) -> Reason:
         return Reason(Verdict.OK, "Integrity", "no error seen, no full check recorded yet")
     days = max(now_ns - figures.checked_at_ns, 0) // _DAY_NS
     return Reason(Verdict.OK, "Integrity", f"no error seen, last full check {days} days ago")
+
+
+def _opened(figures: Figures) -> str:
+    return "opened for writing once" if figures.mount_count == 1 else f"opened for writing {figures.mount_count} times"
