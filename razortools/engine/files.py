@@ -14,7 +14,7 @@ from razortools.engine.flush_plan import FlushPlan, Packed, pack, pack_record, p
 from razortools.engine.records import Buffer, Records
 from razortools.engine.truncation import delete_contents, delete_step
 from razortools.errors import PosixError
-from razortools.format.data import FILE_BYTES_MAX
+from razortools.format.data import FILE_BYTES_MAX, RECORD_BYTES_MIN
 from razortools.format.inode import Inode
 from razortools.format.journal import Operation
 from razortools.units import MIB, InodeNo, RecordNo
@@ -27,6 +27,7 @@ __all__ = [
     "pack_record", "place", "plan_flush", "read", "truncate", "write", "write_out",
 ]  # fmt: skip
 
+STEP_RECORDS = 256  # the most records that one write makes dirty: what their items need in the tree is promised from this bound
 STEP_BYTES = 4 * MIB  # the most that one write operation carries (less if limits.dirty_bytes is); FUSE sends 1 MiB at most
 
 
@@ -73,6 +74,8 @@ def write(volume: "Volume", ino: InodeNo, offset: int, data: Buffer) -> int:
     if offset + length > FILE_BYTES_MAX:
         raise PosixError(errno.EFBIG, f"a file holds up to {FILE_BYTES_MAX} bytes")
     step_bytes = min(STEP_BYTES, volume.limits.dirty_bytes)
+    if length > STEP_RECORDS * RECORD_BYTES_MIN:
+        step_bytes = min(step_bytes, STEP_RECORDS << volume.inodes.get(ino).record_log2)
     if length <= step_bytes:
         if length:
             _write_step(volume, ino, offset, data)

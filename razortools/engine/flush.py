@@ -260,9 +260,9 @@ def _apply_to_file(volume: "Volume", ino: InodeNo, inode: Inode, of_file: Iterab
     volume.counters.raw_bytes += raw_delta
     if block_delta:
         volume.counters.data_blocks += block_delta
-        inode = volume.inodes.get(ino)
+        inode = volume.inodes.peek(ino)
         inode.stored_blocks += block_delta
-        volume.inodes.put(ino, inode)
+        volume.inodes.write(ino, inode)
     return applied
 
 

@@ -95,7 +95,7 @@ def pack(plan: FlushPlan) -> Packed:
 def inode_or_none(volume: "Volume", ino: InodeNo) -> Inode | None:
     """Return an inode, or None if it exists no more."""
     try:
-        return volume.inodes.get(ino)
+        return volume.inodes.peek(ino)
     except PosixError:
         return None
 

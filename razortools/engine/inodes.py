@@ -53,6 +53,27 @@ class InodeTable:
             raise
         self._recent.put(ino, inode)
 
+    def peek(self, ino: InodeNo) -> Inode:
+        """Return an inode as `get` does, but let it push no other one out: what an operation has just got stays the table's own.
+
+        For a flush, which meets thousands of inodes while an operation waits for room. Who changes it must `write` it at once.
+        """
+        inode = self._recent.peek(ino)
+        if inode is None:
+            value = self._volume.store.get(inode_key(ino))
+            if value is None:
+                raise PosixError(errno.ENOENT, f"there is no inode {ino}")
+            inode = Inode.decode(value)
+        return inode
+
+    def write(self, ino: InodeNo, inode: Inode) -> None:
+        """Write an inode that `peek` gave into the tree, as part of the running operation."""
+        try:
+            self._volume.store.put(inode_key(ino), _pack(*_flatten(inode)))
+        except BaseException:
+            self._recent.drop(ino)
+            raise
+
     def new(self, mode: int, uid: int, gid: int, rdev: int, now_ns: int, parent: Inode | None) -> tuple[InodeNo, Inode]:
         """Return (number, inode) of a new file with one link (a directory: two). Not yet `put`; part of the running operation.
 

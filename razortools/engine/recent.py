@@ -33,6 +33,11 @@ class RecentTable(Generic[K, V]):
                 self.put(key, value)
         return value
 
+    def peek(self, key: K) -> V | None:
+        """Return the value of *key*, or None; nothing moves, so nothing is forgotten for it."""
+        value = self._young.get(key)
+        return self._old.get(key) if value is None else value
+
     def put(self, key: K, value: V) -> None:
         """Keep *value* for *key*."""
         young = self._young

@@ -20,13 +20,15 @@ from razortools.engine.store.recovery import Recovered, open_store
 from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, OutOfSpace, ReadOnly
 from razortools.format.compression import Algorithm, Policy
+from razortools.format.data import DataRecord
 from razortools.format.journal import ENTRY_HEAD_BYTES, Operation
 from razortools.format.keys import COUNTERS_KEY
-from razortools.format.node import inline_bytes_max
+from razortools.format.node import ITEM_OVERHEAD_BYTES, inline_bytes_max
 from razortools.format.superblock import State
 from razortools.format.volume import Counters
-from razortools.units import InodeNo, format_size
+from razortools.units import InodeNo, divide_up, format_size
 
+RECORD_ITEM_BYTES = 2 * (ITEM_OVERHEAD_BYTES + DataRecord.FIXED_BYTES)  # with its share of half-filled leaves
 FLUSH_ITEM_BYTES = 2 * (ENTRY_HEAD_BYTES + 128)  # journal bytes of a flushed record: its item and its inode
 
 
@@ -104,6 +106,8 @@ class Volume:
         journal_bytes = dirty * FLUSH_ITEM_BYTES + min(2 * records.dirty_bytes, 2 * dirty * self._inline_max)
         # A dirty record's item may need a leaf of its own, and in a high tree a node above it.
         nodes = dirty if self.store.tree.height() < 3 else 2 * dirty
+        # The items of the records that are about to become dirty lie side by side; each takes a block at least.
+        nodes += 2 * divide_up(blocks * RECORD_ITEM_BYTES, self.store.tree.capacity)
         return self.store.has_room(blocks + records.reserved_blocks, nodes, journal_bytes, deleting=deleting)
 
     def _make_room(self, blocks: int, *, deleting: bool) -> None:
@@ -123,7 +127,7 @@ class Volume:
             return
         flush.flush_all(self)
         self._put_counters()
-        self.store.commit(self.now_ns())
+        self.store.commit(self.now_ns(), **self._figures())
         if self.store.journal.used_bytes > self.store.journal.ring_bytes // 2:
             self._write_checkpoint()
 
@@ -135,9 +139,11 @@ class Volume:
     def _write_checkpoint(self, **changes: object) -> None:
         if self.read_only:
             return
-        counters = self.counters
-        changes |= {"inode_count": counters.inode_count, "directory_count": counters.directory_count}
-        self.store.checkpoint(self.now_ns(), **changes)
+        self.store.checkpoint(self.now_ns(), **self._figures(), **changes)
+
+    def _figures(self) -> dict[str, int]:
+        """Return what the superblock tells of the counters."""
+        return {"inode_count": self.counters.inode_count, "directory_count": self.counters.directory_count}
 
     def verify_journal(self) -> JournalScan:
         """Read the journal back, from the last checkpoint to the last commit. *damage* tells what does not verify."""

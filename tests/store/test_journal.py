@@ -153,11 +153,15 @@ def test_a_transaction_larger_than_the_journal_becomes_a_checkpoint() -> None:
     assert isinstance(device, MemoryDevice)
     volume = opened(device, Clock())
     ring = volume.store.journal.ring_bytes
+    for number in range(5):
+        namespace.mkdir(volume, ROOT_INODE, b"directory %d" % number, 0o755, 0, 0)
     with volume.store.operation(3, 1):  # type: ignore[arg-type]
         for number in range(ring // 500):
             volume.store.put(b"\x01" + (1000 + number).to_bytes(8, "big") + b"\x40" + bytes(8), bytes(600))
     generation = volume.store.superblock.generation
     volume.commit()
-    assert volume.store.superblock.generation == generation + 1
+    superblock = volume.store.superblock
+    assert superblock.generation == generation + 1
+    assert (superblock.inode_count, superblock.directory_count) == (6, 6)  # it once told those of the checkpoint before
     recovered, _ = open_store(copy_of(device))
     assert sum(1 for _ in recovered.items(LOWEST_KEY, HIGHEST_KEY)) > ring // 500

@@ -20,7 +20,7 @@ from razortools.engine.store.nodes import Nodes, Ref, new_root
 from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.transaction import RunningOperation, Transaction
 from razortools.engine.store.tree import Tree
-from razortools.errors import CorruptImage, DeviceFailed, ReadOnly
+from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace, ReadOnly
 from razortools.format.data import DataRecord, Run
 from razortools.format.geometry import geometry_of
 from razortools.format.items import owned_record
@@ -30,6 +30,7 @@ from razortools.format.superblock import Superblock
 from razortools.units import MIB, BlockNo
 
 KEYS_PER_OPERATION_MAX = 13  # rename over a file: entries, back links, names, four inodes, an orphan, counters
+PROMISED_PLACES = 4  # places in the tree that one step of a flush changes
 METADATA_CACHE_BYTES = 128 * MIB
 _OWNING = frozenset((Kind.DATA_RECORD, Kind.XATTR))
 _WIPE_CHUNK_BYTES = 1 * MIB
@@ -120,7 +121,11 @@ class Store:
 
     def hold_promise(self) -> None:
         """Before an operation whose room was promised earlier: move what its nodes need into the pool."""
-        self.pool.reserve(self.tree.dirty_count + self.operation_nodes_max())
+        dirty = self.tree.dirty_count
+        # The first bound is generous; what a flush or the counters really change is not: four places and the nodes above.
+        wanted = (dirty + self.operation_nodes_max(), dirty + PROMISED_PLACES * self.tree.height())
+        if not any(self.pool.reserve(count) for count in wanted):
+            raise OutOfSpace(f"{self.device.name}: room that had been promised is not there; free some space and try again")
 
     def free_blocks_for_data(self) -> int:
         """Return how many blocks ordinary operations may still take, the reserve for deleting left alone."""
@@ -274,13 +279,16 @@ class Store:
         """The frozen transaction is durable."""
         self.journal.note_flushed(frozen.last_sequence)
 
-    def commit(self, now_ns: int) -> None:
-        """Make the running transaction durable: one write, one flush. Raises DeviceFailed; the store is read-only then."""
+    def commit(self, now_ns: int, **changes: object) -> None:
+        """Make the running transaction durable: one write, one flush. Raises DeviceFailed; the store is read-only then.
+
+        *changes* go into the superblock if the transaction is too large for the journal and a checkpoint takes its place.
+        """
         frozen = self.freeze(now_ns)
         if frozen is None:
             return
         if frozen.position < 0:
-            self.checkpoint(now_ns)
+            self.checkpoint(now_ns, **changes)
             return
         with self.failing():
             self.write_commit(frozen)
