@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from razortools.engine import directories, files, namespace, xattrs
 from razortools.engine.create import create, plan_create
-from razortools.engine.store.device import Device
+from razortools.engine.store.device import Device, MemoryDevice
+from razortools.engine.store.simulated import SimulatedDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import OutOfSpace, PosixError
 from razortools.format.inode import ROOT_INODE
@@ -72,6 +73,21 @@ def _see(volume: Volume, ino: InodeNo) -> Seen:
         data = namespace.readlink(volume, ino)
     pairs = tuple(sorted((name, xattrs.get(volume, ino, name)) for name in xattrs.names(volume, ino)))
     return Seen(ino, attributes, data, pairs)
+
+
+def crash_at_flush(disk: SimulatedDevice, number: int, seed: int) -> list[MemoryDevice]:
+    """Let flush *number* of *disk* fail; return the list that then holds four disks as a power cut may leave it."""
+    survivors: list[MemoryDevice] = []
+    real_flush = disk.flush
+
+    def flush() -> None:
+        if disk.flush_count == number:
+            survivors.extend(disk.crash(seed * 100 + state) for state in range(4))
+            disk.fail_flush_at = disk.flush_count
+        real_flush()
+
+    disk.flush = flush  # type: ignore[method-assign]
+    return survivors
 
 
 class Workload:

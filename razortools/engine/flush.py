@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from razortools.engine.adaptive import Packing
 from razortools.engine.flush_plan import FlushPlan, Packed, PlannedRecord, inode_or_none, is_current, is_placed, pack, plan_flush
+from razortools.engine.store.store import PROMISED_PLACES
 from razortools.errors import OutOfSpace
 from razortools.format.data import DataRecord, InlineData, Run, make_record
 from razortools.format.inode import Inode
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 BATCH_BYTES = 8 * MIB  # raw data in flight in one synchronous round: bounds the memory for compressed copies
 STEP_RECORDS = 64  # records of one operation: with their values before and after, they take 10 KiB of journal
-STEP_PLACES = 4  # places in the tree that one operation changes; three keys each, so the store's promise of room covers them
 NEAR_RECORDS = 4  # records whose numbers differ by no more count as one place
 WRITE_BYTES_MAX = MIB  # neighbours are written together up to this size
 
@@ -221,7 +221,7 @@ def _steps(records: Sequence[PlacedRecord]) -> Iterator[list[PlacedRecord]]:
         before = step[-1].planned if step else None
         here = placed.planned
         near = before is not None and before.ino == here.ino and abs(here.record_no - before.record_no) <= NEAR_RECORDS
-        if len(step) == STEP_RECORDS or (places == STEP_PLACES and not near):
+        if len(step) == STEP_RECORDS or (places == PROMISED_PLACES and not near):
             yield step
             step, places, near = [], 0, False
         places += not near

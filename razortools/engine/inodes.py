@@ -37,20 +37,13 @@ class InodeTable:
         """Return the table's own copy of an inode: who changes it must `put` it at once. Raises PosixError(ENOENT) if absent."""
         inode = self._recent.get(ino)
         if inode is None:
-            value = self._volume.store.get(inode_key(ino))
-            if value is None:
-                raise PosixError(errno.ENOENT, f"there is no inode {ino}")
-            inode = Inode.decode(value)
+            inode = self._load(ino)
             self._recent.put(ino, inode)
         return inode
 
     def put(self, ino: InodeNo, inode: Inode) -> None:
         """Write *inode* into the tree, as part of the running operation."""
-        try:
-            self._volume.store.put(inode_key(ino), _pack(*_flatten(inode)))
-        except BaseException:
-            self._recent.drop(ino)  # changed in memory only: the next reader shall get it from the tree
-            raise
+        self.write(ino, inode)
         self._recent.put(ino, inode)
 
     def peek(self, ino: InodeNo) -> Inode:
@@ -59,20 +52,21 @@ class InodeTable:
         For a flush, which meets thousands of inodes while an operation waits for room. Who changes it must `write` it at once.
         """
         inode = self._recent.peek(ino)
-        if inode is None:
-            value = self._volume.store.get(inode_key(ino))
-            if value is None:
-                raise PosixError(errno.ENOENT, f"there is no inode {ino}")
-            inode = Inode.decode(value)
-        return inode
+        return self._load(ino) if inode is None else inode
 
     def write(self, ino: InodeNo, inode: Inode) -> None:
         """Write an inode that `peek` gave into the tree, as part of the running operation."""
         try:
             self._volume.store.put(inode_key(ino), _pack(*_flatten(inode)))
         except BaseException:
-            self._recent.drop(ino)
+            self._recent.drop(ino)  # changed in memory only: the next reader shall get it from the tree
             raise
+
+    def _load(self, ino: InodeNo) -> Inode:
+        value = self._volume.store.get(inode_key(ino))
+        if value is None:
+            raise PosixError(errno.ENOENT, f"there is no inode {ino}")
+        return Inode.decode(value)
 
     def new(self, mode: int, uid: int, gid: int, rdev: int, now_ns: int, parent: Inode | None) -> tuple[InodeNo, Inode]:
         """Return (number, inode) of a new file with one link (a directory: two). Not yet `put`; part of the running operation.

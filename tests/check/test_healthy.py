@@ -14,7 +14,7 @@ from razortools.format.inode import ROOT_INODE
 from razortools.units import GIB, MIB, TIB
 from tests.check.samples import KeptDevice, healthy, new_device, opened, unclean
 from tests.test_golden import GOLDEN, device_of
-from tests.workload import Clock, Workload, formatted
+from tests.workload import Clock, Workload, crash_at_flush, formatted
 from tests.workload import opened as opened_with
 
 TORN_BY_A_CRASH = {"E0101", "E0104", "E0105"}  # a superblock that was being written; the other one is the truth
@@ -111,17 +111,7 @@ def test_after_a_crash_only_what_was_being_written_may_be_torn(seed: int) -> Non
     disk.flush()
     volume = opened_with(disk)
     work = Workload(volume, seed, file_bytes_max=60_000)
-    survivors: list[Device] = []
-    crash_at = disk.flush_count + work.chance.randrange(1, 20)
-    real_flush = disk.flush
-
-    def flush() -> None:
-        if disk.flush_count == crash_at:
-            survivors.extend(disk.crash(seed * 100 + number) for number in range(4))
-            disk.fail_flush_at = disk.flush_count
-        real_flush()
-
-    disk.flush = flush  # type: ignore[method-assign]
+    survivors = crash_at_flush(disk, disk.flush_count + work.chance.randrange(1, 20), seed)
     try:
         while True:
             for _ in range(work.chance.randrange(1, 20)):

@@ -13,7 +13,7 @@ from razortools.engine.store.simulated import SimulatedDevice
 from razortools.engine.volume import Volume
 from razortools.errors import DeviceFailed, ReadOnly
 from razortools.units import MIB
-from tests.workload import Clock, Seen, Workload, everything, formatted, opened
+from tests.workload import Clock, Seen, Workload, crash_at_flush, everything, formatted, opened
 
 
 @settings(max_examples=25)
@@ -25,17 +25,7 @@ def test_a_crash_leaves_a_prefix_that_holds_all_that_was_committed(seed: int) ->
     clock = Clock()
     volume = opened(disk, clock)
     work = Workload(volume, seed, file_bytes_max=60_000)
-    survivors: list[MemoryDevice] = []
-    crash_at = disk.flush_count + work.chance.randrange(1, 30)
-    real_flush = disk.flush
-
-    def flush() -> None:
-        if disk.flush_count == crash_at:
-            survivors.extend(disk.crash(seed * 100 + number) for number in range(4))
-            disk.fail_flush_at = disk.flush_count
-        real_flush()
-
-    disk.flush = flush  # type: ignore[method-assign]
+    survivors = crash_at_flush(disk, disk.flush_count + work.chance.randrange(1, 30), seed)
     prefixes = [everything(volume)]  # the state of the last acknowledged commit, and those after each operation since
     with suppress(DeviceFailed, ReadOnly):
         while not survivors:

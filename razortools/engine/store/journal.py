@@ -80,7 +80,6 @@ class Journal:
         self.tail_sequence = sequence
         self.next_sequence = sequence
         self.flushed_sequence = sequence - 1
-        self.commits = 0
 
     @property
     def used_bytes(self) -> int:
@@ -119,7 +118,6 @@ class Journal:
         assert self.fits(length)
         position = self.head
         self.head += length
-        self.commits += 1
         return position
 
     def write(self, position: int, data: bytes) -> None:

@@ -257,17 +257,21 @@ class Store:
     def freeze(self, now_ns: int) -> FrozenCommit | None:
         """End the running transaction; return what must be written, or None if nothing changed.
 
-        Raises nothing. A transaction too large for the ring is not journaled: fits_journal() was False, and the caller
-        makes a checkpoint instead, which is as atomic.
+        Raises nothing. A transaction too large for the ring gets no position and is not journaled: the caller makes a
+        checkpoint instead, which is as atomic.
         """
         transaction = self.transaction
         if transaction.is_empty:
             return None
         data = self.journal.encode(transaction, now_ns)
         position = self.journal.place(len(data)) if self.journal.fits(len(data)) else -1
-        self.maps.free_later(transaction.freed)
-        self.transaction = Transaction(transaction.number + 1)
+        self._end_transaction()
         return FrozenCommit(transaction.number, position, data, self.journal.next_sequence - 1)
+
+    def _end_transaction(self) -> None:
+        """What is changed from now on belongs to the next transaction; what this one let go is free after a checkpoint."""
+        self.maps.free_later(self.transaction.freed)
+        self.transaction = Transaction(self.transaction.number + 1)
 
     def write_commit(self, frozen: FrozenCommit) -> None:
         """Write and flush a frozen transaction. May run in a thread. Raises DeviceFailed: then call fail()."""
@@ -307,8 +311,7 @@ class Store:
     def prepare_checkpoint(self, now_ns: int, changes: dict[str, object]) -> CheckpointPlan:
         """Encode a checkpoint. checkpoints.write() may follow in a thread while operations go on, then finish_checkpoint()."""
         if not self.transaction.is_empty:
-            self.maps.free_later(self.transaction.freed)
-            self.transaction = Transaction(self.transaction.number + 1)
+            self._end_transaction()
         plan = checkpoints.prepare(self, now_ns, changes)
         self.nodes.keep_all = True  # a node must not be read again before it has been written
         return plan
