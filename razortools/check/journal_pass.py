@@ -12,12 +12,13 @@ from razortools.check.findings import Event, Finding, Progress
 from razortools.check.image import Image
 from razortools.check.journal_rules import RING_END, Entry, Ring, commit_faults, entry_faults, read_entries
 from razortools.engine.store.device import OverlayDevice
+from razortools.engine.store.powercut import SECTOR_BYTES
 from razortools.engine.store.recovery import open_store
 from razortools.errors import RazorError
 from razortools.format.geometry import geometry_of
 from razortools.format.journal import COMMIT_BYTES, JournalCommit, Operation
 from razortools.format.superblock import State
-from razortools.units import MIB, BlockNo
+from razortools.units import MIB, BlockNo, round_up
 
 REPLAY_CACHE_BYTES = 32 * MIB  # nodes in memory while the journal is replayed
 
@@ -29,17 +30,23 @@ def check(facts: SuperblockFacts) -> Generator[Event, None, JournalFacts]:
     transactions = entries = 0
     position, sequence = image.superblock.journal_tail, image.superblock.journal_sequence
     number = image.superblock.transaction
+    before: Entry | None = None
     while True:
         yield Progress(position - image.superblock.journal_tail, image.geometry.journal_bytes)
         found, reason = read_entries(ring, position, sequence)
         if not found or found[-1].head.operation != Operation.COMMIT:
             break
+        if before is not None:
+            yield from _judge_padding(ring, before, flushed=True)
+        before = found[-1]
         yield from _judge(ring, position, found, number)
         number = found[-1].head.transaction
         transactions += 1
         entries += len(found)
         sequence = found[-1].head.sequence + 1
         position = ring.block_after(found[-1])
+    if before is not None:
+        yield from _judge_padding(ring, before, flushed=False)
     yield from _judge_end(ring, position, sequence, found, reason)
     if transactions:
         problem = problems.CLEAN_WITH_ENTRIES if image.superblock.state == State.CLEAN else problems.REPLAY_PENDING
@@ -77,8 +84,16 @@ def _judge(ring: Ring, start: int, found: list[Entry], number: int) -> Iterator[
         yield problems.COMMIT_WRONG.found(
             block=block, sequence=last.head.sequence, field=field, value=value, expected=expected
         )
+
+
+def _judge_padding(ring: Ring, last: Entry, *, flushed: bool) -> Iterator[Finding]:
+    """Yield what stands where the transaction that ends with *last* has only zeros.
+
+    A power cut may have kept whole sectors of zeros from arriving, over what stood there before, if no flush followed.
+    """
     behind = last.position + COMMIT_BYTES
-    stray = ring.read(behind, ring.block_after(last) - behind)
+    end = ring.block_after(last) if flushed else round_up(behind, SECTOR_BYTES)
+    stray = ring.read(behind, end - behind)
     if any(stray):
         yield problems.JOURNAL_PADDING.found(block=ring.block_of(behind), count=len(stray) - stray.count(0))
 

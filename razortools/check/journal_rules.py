@@ -8,6 +8,7 @@ import crc32c
 from razortools.check.image import Image
 from razortools.check.keynames import item_words, key_fault
 from razortools.engine.store.journal import journal_seed
+from razortools.engine.store.powercut import SECTOR_BYTES
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.items import decode_item
 from razortools.format.journal import (
@@ -24,7 +25,7 @@ from razortools.units import BlockNo, round_up
 
 RING_END = "the journal ends here"
 VALUE_BYTES_MAX = 65536  # no value is larger than a node
-SECTOR_BYTES = 512  # the least that a disk writes as a whole
+
 _CHECKED_FROM = len(JOURNAL_MAGIC) + 4
 
 Fault = tuple[str, object, object]
