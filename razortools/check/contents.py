@@ -61,8 +61,14 @@ class Batch:
 
 
 def verify(facts: InodeFacts, selected: bytearray | None, threads: int, *, decompress: bool) -> Iterator[Batch]:
-    """Yield the verified batches of all records (of the *selected* inodes). Closing the iterator stops the threads."""
+    """Yield the verified batches of all records (of the *selected* inodes). Closing the iterator stops the threads.
+
+    With one thread that is the caller's own.
+    """
     image = facts.tree.image
+    if threads == 1:
+        yield from (_verify_batch(image, batch, decompress) for batch in _batches(facts, selected))
+        return
     waiting: deque[Future[Batch]] = deque()
     with ThreadPoolExecutor(max_workers=threads) as pool:
         try:

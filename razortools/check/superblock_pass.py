@@ -94,31 +94,37 @@ def _rank(copy: Copy) -> tuple[int, int]:
 
 
 def _read(device: Device, block: int, block_bytes: int) -> Copy:
-    """Return what lies in *block*, the rest of the block included. Never raises for damage."""
+    """Return what lies in *block*; of a superblock the rest of the block too. Never raises for damage."""
     place = BlockNo(block)
     try:
-        raw = device.read(block * block_bytes, min(block_bytes, device.size_bytes - block * block_bytes))
-        found = Superblock.decode(raw[:SUPERBLOCK_BYTES])
+        raw = device.read(block * block_bytes, min(SUPERBLOCK_BYTES, device.size_bytes - block * block_bytes))
+        found = Superblock.decode(raw)
     except DeviceFailed as failed:
         return Copy(place, b"", None, str(failed))
     except CorruptImage as broken:
         return Copy(place, raw, None, str(broken))
     if found.block_bytes != block_bytes or found.address != block:
         return Copy(place, raw, None, f"it says that it lies at block {found.address} of {found.block_bytes} bytes each")
+    rest = block_bytes - SUPERBLOCK_BYTES
+    if rest:
+        try:
+            raw += device.read(block * block_bytes + SUPERBLOCK_BYTES, rest)
+        except DeviceFailed as failed:
+            return Copy(place, raw, None, str(failed))
     return Copy(place, raw, found, "")
 
 
 def _slots(device: Device) -> list[Copy]:
     """Return both slots. Where the second lies depends on the block size, which either slot may tell."""
     firsts = [_read(device, 0, size) for size in BLOCK_BYTES_CHOICES]
+    valid = next((copy for copy in firsts if copy.superblock), None)
+    if valid is not None and valid.superblock is not None:
+        return [valid, _read(device, 1, valid.superblock.block_bytes)]
     seconds = [_read(device, 1, size) for size in BLOCK_BYTES_CHOICES if 2 * size <= device.size_bytes]
-    first = next((copy for copy in firsts if copy.superblock), firsts[0])
-    size = first.superblock.block_bytes if first.superblock else 0
-    matching = [copy for copy in seconds if copy.superblock and size in (0, copy.superblock.block_bytes)]
-    known = next((number for number, choice in enumerate(BLOCK_BYTES_CHOICES) if choice == size), 0)
-    second = matching[0] if matching else seconds[min(known, len(seconds) - 1)]
-    if second.superblock and not first.superblock:
-        first = next(copy for copy, choice in zip(firsts, BLOCK_BYTES_CHOICES, strict=True) if choice == len(second.raw))
+    second = next((copy for copy in seconds if copy.superblock), seconds[0])
+    first = firsts[0]
+    if second.superblock is not None:
+        first = firsts[BLOCK_BYTES_CHOICES.index(second.superblock.block_bytes)]
     return [first, second]
 
 
