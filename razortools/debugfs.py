@@ -127,7 +127,11 @@ def _lines_typed(interactive: bool) -> Iterator[str]:
 
 
 def main() -> NoReturn:
-    """Run the command."""
+    """Run the command; `razorfs-debug crashtest` is one of its own, which needs no image (one called that: ./crashtest)."""
+    if sys.argv[1:2] == ["crashtest"]:
+        from razortools import crashtest  # the check and the explorer load slowly, and nothing else here needs them
+
+        crashtest.main(sys.argv[2:])
     cli.run(app, NAME, cli.DEBUG_CODES)
 
 

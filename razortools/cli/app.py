@@ -53,6 +53,7 @@ MKFS_CODES = ExitCodes(usage=2, failed=1, corrupt=1, interrupted=1, bug=1)
 FSCK_CODES = ExitCodes(usage=16, failed=8, corrupt=4, interrupted=32, bug=8)  # fsck(8)
 MOUNT_CODES = ExitCodes(usage=1, failed=32, corrupt=32, interrupted=8, bug=4)  # mount(8)
 DEBUG_CODES = ExitCodes(usage=2, failed=1, corrupt=1, interrupted=1, bug=1)
+CRASHTEST_CODES = ExitCodes(usage=2, failed=1, corrupt=4, interrupted=1, bug=1)
 HEALTH_CODES = ExitCodes(usage=3, failed=3, corrupt=2, interrupted=3, bug=3)  # monitoring plugins: 2 critical, 3 unknown
 
 

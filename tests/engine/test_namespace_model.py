@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from razortools.debug.crashtest.reference import File, Model, Refused
 from razortools.engine import directories, files, namespace, xattrs
 from razortools.engine.create import create, plan_create
 from razortools.engine.namespace import RENAME_EXCHANGE, RENAME_NOREPLACE, AttributeChange
@@ -17,7 +18,6 @@ from razortools.errors import PosixError
 from razortools.format.compression import parse_policy
 from razortools.format.keys import HASH_MIN
 from razortools.units import KIB, MIB
-from tests.engine.namespace_model import File, Model, Refused
 from tests.engine.tree_rules import check_rules
 
 IMAGE_BYTES = 8 * MIB  # small nodes, so that the tree gets some height

@@ -1,6 +1,7 @@
-"""A namespace in plain dicts: POSIX as a reader of its manual pages would write it, to compare the engine with.
+"""A filesystem in plain dicts: POSIX as a reader of its manual pages would write it, to compare the engine with.
 
-Refusals are Refused(errno). The clock is a number that the test sets; times follow the manual pages too.
+Refusals are Refused(errno). The clock is a number that whoever uses it sets; times follow the manual pages too. It shares
+nothing with the engine, not even constants: what both get wrong in the same way nobody would notice.
 """
 
 import errno
@@ -11,6 +12,8 @@ LINK_MAX = 65_000
 
 
 class Refused(Exception):
+    """The manual page says no, with this errno."""
+
     def __init__(self, number: int) -> None:
         super().__init__(errno.errorcode[number])
         self.errno = number
@@ -39,10 +42,12 @@ class File:
 
     @property
     def is_directory(self) -> bool:
+        """Whether it has entries."""
         return stat.S_ISDIR(self.mode)
 
     @property
     def size(self) -> int:
+        """As stat tells it; of a directory the number of its entries."""
         if self.is_directory:
             return len(self.entries)
         return len(self.target) if stat.S_ISLNK(self.mode) else len(self.data)
@@ -68,9 +73,11 @@ class Model:
         return list(found.values())
 
     def directories(self) -> list[File]:
+        """Return every directory that exists."""
         return [file for file in self.files() if file.is_directory]
 
     def make(self, parent: File, name: bytes, mode: int, uid: int, gid: int, rdev: int = 0, target: bytes = b"") -> File:
+        """Make a file of any type and its first name."""
         file_type = stat.S_IFMT(mode)
         if file_type == stat.S_IFLNK and not target:
             raise Refused(errno.ENOENT)
@@ -90,6 +97,7 @@ class Model:
         return file
 
     def lookup(self, parent: File, name: bytes) -> File:
+        """Return what a name leads to."""
         if name in parent.entries:
             return parent.entries[name]
         self._require_directory(parent)
@@ -104,6 +112,7 @@ class Model:
         raise Refused(errno.ENOENT)
 
     def link(self, file: File, parent: File, name: bytes) -> None:
+        """Give a file a further name."""
         self._require_new(parent, name)
         if file.is_directory:
             raise Refused(errno.EPERM)
@@ -115,6 +124,7 @@ class Model:
         self._changed(parent)
 
     def unlink(self, parent: File, name: bytes) -> None:
+        """Remove a name of anything but a directory."""
         file = self._require_old(parent, name)
         if file.is_directory:
             raise Refused(errno.EISDIR)
@@ -123,6 +133,7 @@ class Model:
         self._changed(parent)
 
     def rmdir(self, parent: File, name: bytes) -> None:
+        """Remove an empty directory."""
         file = self._require_old(parent, name)
         if not file.is_directory:
             raise Refused(errno.ENOTDIR)
@@ -134,6 +145,7 @@ class Model:
         self._changed(parent)
 
     def rename(self, parent: File, name: bytes, new_parent: File, new_name: bytes, *, noreplace: bool, exchange: bool) -> None:
+        """Move a name, over another one or in exchange with it."""
         self._require_name(name)
         self._require_name(new_name)
         self._require_directory(parent)
@@ -151,15 +163,7 @@ class Model:
         if file is other:
             return
         if not exchange:
-            if new_parent.links == 0:
-                raise Refused(errno.ENOENT)
-            if other is not None:
-                if file.is_directory and not other.is_directory:
-                    raise Refused(errno.ENOTDIR)
-                if other.is_directory and not file.is_directory:
-                    raise Refused(errno.EISDIR)
-                if other.entries:
-                    raise Refused(errno.ENOTEMPTY)
+            self._require_replaceable(file, new_parent, other)
         self._take(parent, name, file)
         if other is not None:
             self._take(new_parent, new_name, other)
@@ -173,7 +177,19 @@ class Model:
         self._changed(parent)
         self._changed(new_parent)
 
+    def _require_replaceable(self, file: File, new_parent: File, other: File | None) -> None:
+        if new_parent.links == 0:
+            raise Refused(errno.ENOENT)
+        if other is not None:
+            if file.is_directory and not other.is_directory:
+                raise Refused(errno.ENOTDIR)
+            if other.is_directory and not file.is_directory:
+                raise Refused(errno.EISDIR)
+            if other.entries:
+                raise Refused(errno.ENOTEMPTY)
+
     def set_xattr(self, file: File, name: bytes, value: bytes, *, create: bool, replace: bool) -> None:
+        """Set an extended attribute."""
         if not 0 < len(name) <= 255:
             raise Refused(errno.ERANGE)
         if len(value) > 65536:
@@ -190,21 +206,25 @@ class Model:
         file.ctime = self.now
 
     def remove_xattr(self, file: File, name: bytes) -> None:
+        """Remove an extended attribute."""
         if name not in file.xattrs:
             raise Refused(errno.ENODATA)
         del file.xattrs[name]
         file.ctime = self.now
 
     def get_xattr(self, file: File, name: bytes) -> bytes:
+        """Return an extended attribute."""
         if name not in file.xattrs:
             raise Refused(errno.ENODATA)
         return file.xattrs[name]
 
     def chmod(self, file: File, mode: int) -> None:
+        """Set the permission bits."""
         file.mode = stat.S_IFMT(file.mode) | mode
         file.ctime = self.now
 
     def chown(self, file: File, uid: int, gid: int) -> None:
+        """Set owner and group; what made it run as its owner goes."""
         file.uid, file.gid = uid, gid
         if not file.is_directory:
             file.mode &= ~stat.S_ISUID
@@ -213,30 +233,36 @@ class Model:
         file.ctime = self.now
 
     def utimens(self, file: File, atime: int, mtime: int) -> None:
+        """Set the times of access and change, in nanoseconds."""
         file.atime, file.mtime, file.ctime = atime, mtime, self.now
 
     def write(self, file: File, offset: int, data: bytes) -> None:
+        """Put data into a file; what is skipped becomes zeros."""
         self._require_data(file)
         file.data = file.data.ljust(offset, b"\0")
         file.data = file.data[:offset] + data + file.data[offset + len(data) :]
         file.mtime = file.ctime = self.now
 
     def truncate(self, file: File, size: int) -> None:
+        """Set the size of a file."""
         self._require_data(file)
         file.data = file.data[:size].ljust(size, b"\0")
         file.mtime = file.ctime = self.now
 
     def hold(self, file: File) -> None:
+        """Keep a file although its last name may go."""
         file.holds += 1
         if file not in self.held:
             self.held.append(file)
 
     def release(self, file: File) -> None:
+        """Give a hold back."""
         file.holds -= 1
         if not file.holds:
             self.held.remove(file)
 
     def forget_holds(self) -> None:
+        """Give all holds back: whoever had them is gone."""
         for file in self.held:
             file.holds = 0
         self.held = []

@@ -1,0 +1,210 @@
+"""razorfs-debug crashtest: prove on this machine that no power cut loses what was promised.
+
+It makes images in memory only. Contract: man/razorfs-debug-crashtest.8.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, NoReturn
+
+import typer
+
+from razortools.cli import app as cli
+from razortools.cli import render
+from razortools.cli.app import DebugFlag, JsonFlag, QuietFlag, VersionFlag
+from razortools.debug.crashtest import story
+from razortools.debug.crashtest.campaign import Plan, Result, run
+from razortools.debug.crashtest.explorer import Depth, Explorer
+from razortools.debug.crashtest.operations import parse, text_of
+from razortools.debug.crashtest.playing import GROUNDS, ground
+from razortools.debug.crashtest.workloads import numbered
+from razortools.errors import UsageError
+
+NAME = "razorfs-debug crashtest"
+JOBS_MAX = 256
+LENGTH_MAX = 3
+TOLD_EVERY_S = 10.0  # a line of progress where nobody sees a bar
+
+app = cli.new_app()
+
+
+@app.command(
+    help="Explore what power cuts may leave of a RAZORFS image, in memory, and judge every state.",
+    epilog="Exit: 0 no violation, 4 a promise was broken, 1 refused or failed, 2 usage.",
+)
+def crashtest(
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="What all that is chosen at random follows from.")] = 1,
+    length: Annotated[
+        int, typer.Option("--length", metavar="N", help="Try all workloads of up to N operations, 1 to 3; 0: none.")
+    ] = 2,
+    random_count: Annotated[
+        int | None, typer.Option("--random", metavar="N", help="Then try N workloads at random.", show_default=False)
+    ] = None,
+    states: Annotated[
+        int | None,
+        typer.Option("--states", metavar="N", help="Go on with workloads at random until N distinct states.", show_default=False),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", metavar="N", help="Stop after N seconds at the latest.", show_default=False)
+    ] = None,
+    depth: Annotated[
+        int, typer.Option("--depth", metavar="N", help="States to try between two flushes; all if there are fewer.")
+    ] = 64,
+    second: Annotated[
+        int, typer.Option("--compound", metavar="N", help="States of each workload from which a second power cut is tried.")
+    ] = 2,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", metavar="N", help="Processes; by default one a processor.", show_default=False)
+    ] = None,
+    ground_name: Annotated[
+        str | None,
+        typer.Option("--ground", metavar="NAME", help="Start only from this image: plain, single or full.", show_default=False),
+    ] = None,
+    workload: Annotated[
+        str | None,
+        typer.Option("--workload", metavar="TEXT", help="Explore only this workload: 'create /n; fsync /n'.", show_default=False),
+    ] = None,
+    crash: Annotated[
+        str | None,
+        typer.Option("--crash", metavar="TEXT", help="With --workload: only these power cuts, as a violation shows them."),
+    ] = None,
+    as_json: JsonFlag = False,
+    quiet: QuietFlag = False,
+    version: VersionFlag = False,
+    debug: DebugFlag = False,
+) -> int:
+    """Run a campaign, or one workload, and show the verdict."""
+    if not 0 <= length <= LENGTH_MAX:
+        raise UsageError(f"--length {length}: workloads of 0 to {LENGTH_MAX} operations can be tried all")
+    names = GROUNDS if ground_name is None else (ground_name,)
+    if names[0] not in GROUNDS:
+        raise UsageError(f"--ground {ground_name}: choose one of {', '.join(GROUNDS)}")
+    depth_of_search = Depth(states_per_flush=_at_least(depth, 1, "--depth"), second_crashes=_at_least(second, 0, "--compound"))
+    if crash is not None and workload is None:
+        raise UsageError("--crash tells where a workload was cut off; name it with --workload")
+    if workload is not None:
+        result = _explore_one(workload, crash, names[0], seed, depth_of_search)
+    else:
+        if random_count is None and states is None:
+            random_count = 0
+        plan = Plan(
+            seed=seed, depth=depth_of_search, grounds=names, exhaustive_length=length,
+            random_count=None if random_count is None else _at_least(random_count, 0, "--random"),
+            states_max=states, seconds_max=seconds, jobs=_jobs(jobs),
+        )  # fmt: skip
+        with _telling(states, quiet=quiet or as_json) as tell:
+            result = run(plan, tell)
+    _show(result, depth_of_search, as_json=as_json, quiet=quiet)
+    return 4 if result.violations else 0
+
+
+def _at_least(value: int, least: int, option: str) -> int:
+    if value < least:
+        raise UsageError(f"{option} {value}: give {least} or more")
+    return value
+
+
+def _jobs(asked: int | None) -> int:
+    if asked is None:
+        return min(len(os.sched_getaffinity(0)), JOBS_MAX)
+    if not 1 <= asked <= JOBS_MAX:
+        raise UsageError(f"--jobs {asked}: give 1 to {JOBS_MAX}")
+    return asked
+
+
+def _explore_one(text: str, crash: str | None, name: str, seed: int, depth: Depth) -> Result:
+    """Explore one workload, or one chain of power cuts in it."""
+    explorer = Explorer(ground(name), seed, depth)
+    workload = parse(text)
+    started = time.monotonic()
+    if crash is not None:
+        violation = story.repeat(explorer, text_of(workload), story.parse_cuts(crash))
+        explorer.tally.workload_count += 1
+        explorer.tally.violations += [violation] if violation else []
+    else:
+        explorer.explore(numbered(text_of(workload)))
+    result = Result(seed)
+    result.add(explorer.tally)
+    result.seconds = time.monotonic() - started
+    return result
+
+
+@contextmanager
+def _telling(states_max: int | None, *, quiet: bool) -> Iterator["_Teller"]:
+    """Yield what shows the progress: a bar on a terminal, elsewhere a line now and then."""
+    with render.progress("exploring", states_max, quiet=quiet) as advance:
+        yield _Teller(advance, quiet=quiet)
+
+
+class _Teller:
+    """Tells how a campaign goes."""
+
+    def __init__(self, advance: object, *, quiet: bool) -> None:
+        self._advance = advance
+        self._quiet = quiet
+        self._states = 0
+        self._told_s = 0.0
+
+    def __call__(self, result: Result) -> None:
+        assert callable(self._advance)
+        self._advance(len(result.states) - self._states)
+        self._states = len(result.states)
+        if not self._quiet and result.seconds - self._told_s >= TOLD_EVERY_S:
+            self._told_s = result.seconds
+            render.message(
+                f"{result.seconds:.0f} s: {result.workload_count:,} workloads, {len(result.states):,} distinct states, "
+                f"{len(result.violations)} violations"
+            )
+
+
+def _show(result: Result, depth: Depth, *, as_json: bool, quiet: bool) -> None:
+    """Show what was found."""
+    told: list[str] = []
+    if result.violations:
+        where = result.violations[0].ground
+        explorer = Explorer(ground(where), result.seed, depth)
+        violation = story.smallest([one for one in result.violations if one.ground == where], explorer)
+        told = story.tell(violation, explorer.ground, result.seed)
+    figures = {
+        "verdict": "violation" if result.violations else "no violation",
+        "seed": result.seed,
+        "workloads": result.workload_count,
+        "states": len(result.states),
+        "compound_states": len(result.compound),
+        "tried": result.tried_count,
+        "recovered_in_full": result.judged_count,
+        "seconds": round(result.seconds, 1),
+        "states_per_second": round(result.states_per_second),
+    }
+    if as_json:
+        render.document({**figures, "violations": len(result.violations), "story": told})
+        return
+    if not quiet:
+        render.pairs(_in_words(figures))
+    if told:
+        render.out(f"VIOLATION, the smallest of {len(result.violations)}:")
+        for line in told:
+            render.out(line)
+    elif not quiet:
+        render.styled("no violation", "green")
+
+
+def _in_words(figures: Mapping[str, object]) -> list[tuple[str, str]]:
+    labels = {
+        "seed": "seed",
+        "workloads": "workloads",
+        "states": "distinct states",
+        "compound_states": "of them after several power cuts",
+        "tried": "states tried, in all workloads",
+        "recovered_in_full": "recovered in full, the others read the same",
+        "seconds": "seconds",
+        "states_per_second": "distinct states a second",
+    }
+    return [(label, f"{figures[key]:,}") for key, label in labels.items()]
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """Run the command with the words behind its name."""
+    cli.run(app, NAME, cli.CRASHTEST_CODES, arguments)
