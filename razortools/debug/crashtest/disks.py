@@ -7,7 +7,7 @@ numbered, so that a state is a small dictionary and two states are compared with
 import random
 from collections.abc import Sequence
 
-from razortools.engine.store.device import Device, PagedDevice
+from razortools.engine.store.device import PAGE_BYTES, Device, PagedDevice
 from razortools.engine.store.powercut import SECTOR_BYTES, Write
 
 State = dict[int, int]  # sector -> number of its contents; sectors like the base's are left out
@@ -51,6 +51,12 @@ class Base:
                 known = self._marks[pair] = chance.getrandbits(64)
             mark ^= known
         return mark
+
+    def forget(self) -> None:
+        """Forget all numbers: no state that was made before may be used afterwards."""
+        self._numbers.clear()
+        self.contents.clear()
+        self._marks.clear()
 
     def bytes_of(self, state: State) -> bytearray:
         """Return the whole image in *state*."""
@@ -102,6 +108,20 @@ class CrashedDisk(PagedDevice):
     def read_strided(self, offset: int, length: int, stride: int, head_bytes: int) -> list[bytes]:
         """See Device: only what is looked at counts as read."""
         return [self.read(at, head_bytes) for at in range(offset, offset + length, stride)]
+
+    def after(self) -> State:
+        """Return the state that the disk is in now, with what was written to it."""
+        state = dict(self._state)
+        for page, raw in self._pages.items():
+            first = page * (PAGE_BYTES // SECTOR_BYTES)
+            for at in range(PAGE_BYTES // SECTOR_BYTES):
+                self._base.put(state, first + at, bytes(raw[at * SECTOR_BYTES : (at + 1) * SECTOR_BYTES]))
+        return state
+
+    def written(self) -> list[int]:
+        """Return the numbers of the sectors that were written."""
+        per_page = PAGE_BYTES // SECTOR_BYTES
+        return [page * per_page + at for page in self._pages for at in range(per_page)]
 
     def _below(self, offset: int, length: int) -> bytes:
         sectors = range(offset // SECTOR_BYTES, -(-(offset + length) // SECTOR_BYTES))

@@ -7,7 +7,7 @@ that. Everything follows from the seed and the text of the workload, whatever el
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from razortools.debug.crashtest import oracle
 from razortools.debug.crashtest.disks import Base, CrashedDisk, State
@@ -20,6 +20,7 @@ from razortools.debug.crashtest.workloads import Workload
 from razortools.engine.store.powercut import Choice, Unflushed, Write
 
 VERDICTS_MAX = 20_000  # remembered; they take about 10 KiB each
+CONTENTS_MAX = 200_000  # of sectors, with a number; they take about 800 bytes each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +99,8 @@ class Explorer:
             self.tally.violations.append(Violation(self.ground.name, text, (), (f"without any crash: {wrong}",)))
             return
         self._explore_log(played, {}, (), text, chance)
-        if self._checks.verdict_count + self._recoveries.verdict_count > VERDICTS_MAX:
+        memories = (self._checks, self._recoveries, self._endings)
+        if sum(memory.verdict_count for memory in memories) > VERDICTS_MAX or len(self.ground.base.contents) > CONTENTS_MAX:
             self._forget()
 
     def _explore_log(self, played: Played, start: State, cuts: tuple[PowerCut, ...], text: str, chance: random.Random) -> None:
@@ -133,18 +135,20 @@ class Explorer:
         return tally.judged_count > judged
 
     def judge(self, state: State, *, check: bool = True) -> Outcome:
-        """Return the outcome of a state: found out in full, or remembered of another one that reads the same.
+        """Return the outcome of a state: found out in full, or remembered of others that read the same.
 
         With *check*, razorfsck -n on the state as it is belongs to it.
         """
-        complaint = self._check(state) if check else ""
-        outcome = self._recoveries.recall(state)
-        if outcome is None:
-            self.tally.judged_count += 1
-            disk = CrashedDisk(self.ground.base, state)
-            outcome = oracle.recover(disk)
-            self._recoveries.learn(disk.steps, outcome)
-        return replace(outcome, failure="; ".join(filter(None, (complaint, outcome.failure)))) if complaint else outcome
+        complaints = [self._check(state)] if check else []
+        recovery = self._recover(state)
+        if not recovery.outcome.failure:
+            later = self._go_on(recovery.applied_to(state))
+            complaints.append(later.failure)
+            if later.picture is not None and later.picture != recovery.outcome.picture:
+                told = difference(later.picture, recovery.outcome.picture or ())
+                complaints.append("a second recovery finds something else: " + "; ".join(told))
+        complaints.append(recovery.outcome.failure)
+        return Outcome(recovery.outcome.picture, "; ".join(filter(None, complaints)))
 
     def _check(self, state: State) -> str:
         complaint = self._checks.recall(state)
@@ -154,9 +158,48 @@ class Explorer:
             self._checks.learn(disk.steps, complaint)
         return complaint
 
+    def _recover(self, state: State) -> "_Recovery":
+        recovery = self._recoveries.recall(state)
+        if recovery is None:
+            self.tally.judged_count += 1
+            disk = CrashedDisk(self.ground.base, state)
+            outcome = oracle.recover(disk)
+            after = disk.after()
+            recovery = _Recovery(outcome, tuple((sector, after.get(sector, -1)) for sector in disk.written()))
+            self._recoveries.learn(disk.steps, recovery)
+        return recovery
+
+    def _go_on(self, state: State) -> Outcome:
+        outcome = self._endings.recall(state)
+        if outcome is None:
+            disk = CrashedDisk(self.ground.base, state)
+            outcome = oracle.go_on(disk)
+            self._endings.learn(disk.steps, outcome)
+        return outcome
+
     def _forget(self) -> None:
         self._checks: Memory[str] = Memory()
-        self._recoveries: Memory[Outcome] = Memory()
+        self._recoveries: Memory[_Recovery] = Memory()
+        self._endings: Memory[Outcome] = Memory()
+        self.ground.base.forget()
+
+
+@dataclass(frozen=True, slots=True)
+class _Recovery:
+    """What a recovery found, and the sectors that it wrote: -1 stands for the base's contents."""
+
+    outcome: Outcome
+    wrote: tuple[tuple[int, int], ...]
+
+    def applied_to(self, state: State) -> State:
+        """Return what it makes of *state*."""
+        after = dict(state)
+        for sector, number in self.wrote:
+            if number < 0:
+                after.pop(sector, None)
+            else:
+                after[sector] = number
+        return after
 
 
 def reasons_against(outcome: Outcome, allowed: list[Picture]) -> tuple[str, ...]:

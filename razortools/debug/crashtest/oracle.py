@@ -1,8 +1,9 @@
 """The oracle: judges what a power cut left.
 
-It does what an operator would: razorfsck -n on the disk as it is; recovery; a look at everything; new work with a sync; one more
-recovery without an unmount in between; unmount; razorfsck -n again. What the disk holds is judged against the reference by
-whoever asks; what must hold for any disk is judged here.
+It does what an operator would, in three parts: razorfsck -n on the disk as it is; recovery and a look at everything; and, as if
+the power had failed right after that, one more recovery, new work with a sync, yet another recovery without an unmount in
+between, unmount, razorfsck -n. What the disk holds is judged against the reference by whoever asks; what must hold for any disk
+is judged here.
 """
 
 from dataclasses import dataclass
@@ -61,9 +62,20 @@ def check(disk: Device) -> str:
 
 
 def recover(disk: Device) -> Outcome:
-    """Return what becomes of *disk*; it is changed. Never raises for what it finds."""
+    """Recover *disk* and look at everything; what recovery writes is on it then. Never raises for what it finds."""
+    try:
+        return Outcome(pictures.of_volume(opened(disk)))
+    except Exception as failed:  # whatever stops recovery is a violation: it is reported, not raised
+        return Outcome(None, f"recovery: {type(failed).__name__}: {failed}")
+
+
+def go_on(disk: Device) -> Outcome:
+    """Recover *disk* once more, do new work, and end well. Never raises for what it finds.
+
+    The picture is that of the second recovery, which must find what the first one did.
+    """
     picture: Picture | None = None
-    at = "recovery"
+    at = "second recovery"
     try:
         volume = opened(disk)
         picture = pictures.of_volume(volume)
@@ -79,7 +91,7 @@ def recover(disk: Device) -> Outcome:
         volume.close()
         at = "razorfsck -n after recovery"
         _check(disk)
-    except Exception as failed:  # whatever stops recovery is a violation: it is reported, not raised
+    except Exception as failed:
         return Outcome(picture, f"{at}: {type(failed).__name__}: {failed}")
     return Outcome(picture)
 
