@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from razortools.engine import directories, files, namespace, xattrs
 from razortools.engine.create import create, plan_create
 from razortools.engine.store.device import Device, MemoryDevice
-from razortools.engine.store.simulated import SimulatedDevice
+from razortools.engine.store.simulated import Faults, SimulatedDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import OutOfSpace, PosixError
 from razortools.format.inode import ROOT_INODE
@@ -83,7 +83,7 @@ def crash_at_flush(disk: SimulatedDevice, number: int, seed: int) -> list[Memory
     def flush() -> None:
         if disk.flush_count == number:
             survivors.extend(disk.crash(seed * 100 + state) for state in range(4))
-            disk.fail_flush_at = disk.flush_count
+            disk.faults = Faults(fail_flush_at=disk.flush_count)
         real_flush()
 
     disk.flush = flush  # type: ignore[method-assign]

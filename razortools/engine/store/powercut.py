@@ -7,7 +7,7 @@ between two flushes are among the choices that are open right before the second 
 """
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -167,7 +167,3 @@ def whole_sectors(offset: int, length: int) -> tuple[int, int]:
     end = -(-(offset + length) // SECTOR_BYTES) * SECTOR_BYTES
     return start, end - start
 
-
-def replaced(before: bytes, at: int, data: Sequence[int] | bytes | bytearray | memoryview) -> bytes:
-    """Return *before* with *data* put in at byte *at*."""
-    return before[:at] + bytes(data) + before[at + len(data) :]
