@@ -12,13 +12,14 @@ import typer
 from razortools.cli import app as cli
 from razortools.cli import render
 from razortools.cli.app import DebugFlag, JsonFlag, VersionFlag
-from razortools.engine.health import Figures, Health, Reason, Thresholds, Verdict, examine, worst
+from razortools.engine.health import Figures, Health, Reason, Thresholds, Verdict, about_failure, examine, worst
 from razortools.engine.store.device import open_image
 from razortools.errors import ImageBusy, RazorError, UsageError
 
 NAME = "razorfs-health"
 FILESYSTEM_TYPE = "fuse.razorfs"
 MOUNTS = Path("/proc/self/mounts")
+PATIENCE_S = 5.0  # for the daemon to tell how it is: it answers between two requests
 _STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.CRITICAL: "bold red", Verdict.UNKNOWN: "magenta"}
 _NORMAL = Thresholds()
 
@@ -97,16 +98,41 @@ def _unescaped(field: str) -> str:
 def _examine(image: str, thresholds: Thresholds) -> Health:
     """Return the health of *image*; what keeps us from knowing it is an answer too."""
     in_use = False
+    live: tuple[Reason, ...] = ()
     try:
         try:
             device = open_image(image, writable=False)
         except ImageBusy:
             in_use = True
+            live = _live(image)
             device = open_image(image, writable=False, lock=False)
         with device:
-            return examine(device, time.time_ns(), thresholds, in_use=in_use)
+            return examine(device, time.time_ns(), thresholds, in_use=in_use, live=live)
     except (RazorError, OSError) as failure:
-        return Health(image, Verdict.UNKNOWN, (Reason(Verdict.UNKNOWN, "Image", cli.sentence(failure)),), None)
+        reasons = (*live, Reason(Verdict.UNKNOWN, "Image", cli.sentence(failure)))
+        return Health(image, worst([reason.verdict for reason in reasons]), reasons, None)
+
+
+def _live(image: str) -> tuple[Reason, ...]:
+    """Return what the mount of *image* says of itself; nothing if it is well, or if something else than a mount has it open."""
+    from razortools.service import mountpoints  # late: only an image that is in use needs it
+    from razortools.service.control import Waiter
+
+    wanted = os.path.realpath(image)
+    for mount in mountpoints.mounts():
+        if mount.filesystem != FILESYSTEM_TYPE:
+            continue
+        try:
+            waiter = Waiter(mount.device, PATIENCE_S)
+        except OSError as silent:
+            if os.fsdecode(mount.source) == wanted:
+                text = f"the process that serves {os.fsdecode(mount.path)} does not say how it is: {silent}"
+                return (Reason(Verdict.UNKNOWN, "Mount", text),)
+            continue
+        waiter.close()
+        if waiter.greeting.image == wanted:
+            return about_failure(waiter.greeting.failure)
+    return ()
 
 
 def _show(found: list[Health], *, named: bool) -> None:

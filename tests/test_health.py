@@ -10,7 +10,7 @@ import pytest
 from razortools import health as front_end
 from razortools.cli import app as cli
 from razortools.engine import files, namespace
-from razortools.engine.health import Verdict, worst
+from razortools.engine.health import Verdict, about_failure, worst
 from razortools.format.inode import ROOT_INODE
 from tests.images import make_image, open_for_writing
 
@@ -168,3 +168,23 @@ def test_critical_weighs_more_than_unknown_and_unknown_more_than_a_warning() -> 
     assert worst([Verdict.UNKNOWN, Verdict.WARNING]) is Verdict.UNKNOWN
     assert worst([Verdict.UNKNOWN, Verdict.CRITICAL]) is Verdict.CRITICAL
     assert worst([]) is Verdict.UNKNOWN
+
+
+def test_what_a_mount_says_of_itself_comes_first_and_counts_even_if_its_image_cannot_be_examined(
+    image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(front_end, "_live", lambda _: about_failure("the disk is gone"))
+    wanted = "CRITICAL Mount: has turned read-only by itself: the disk is gone"
+    with open_for_writing(image):
+        assert health(image) == 2
+        assert capsys.readouterr().out.splitlines()[0] == wanted
+        kept = image.read_bytes()
+        overwrite(image, 0, bytes(len(kept)))
+        assert health(image) == 2
+        told = capsys.readouterr().out.splitlines()
+        assert told[0] == wanted and told[1].startswith("UNKNOWN")
+        overwrite(image, 0, kept)
+
+
+def test_a_mount_that_has_not_failed_says_nothing() -> None:
+    assert about_failure("") == ()

@@ -1,7 +1,7 @@
 """Is a volume well? From figures and superblock copies to one verdict with its reasons. Pure but for `examine`.
 
-Invariants: what is judged here was read, never guessed; an image that is in use is judged by its last checkpoint; nothing is
-written.
+Invariants: what is judged here was read, never guessed; an image that is in use is judged by its last checkpoint, and by what
+the process that has it mounted says; nothing is written.
 """
 
 from collections.abc import Sequence
@@ -95,8 +95,10 @@ def worst(verdicts: Sequence[Verdict]) -> Verdict:
     return max(verdicts, key=_GRAVITY.index, default=Verdict.UNKNOWN)
 
 
-def examine(device: Device, now_ns: int, thresholds: Thresholds = Thresholds(), *, in_use: bool = False) -> Health:
-    """Return the health of the image on *device*, which is only read. *in_use*: somebody has it mounted.
+def examine(
+    device: Device, now_ns: int, thresholds: Thresholds = Thresholds(), *, in_use: bool = False, live: Sequence[Reason] = ()
+) -> Health:
+    """Return the health of the image on *device*, which is only read. *in_use*: somebody has it mounted; *live*: what they say.
 
     Raises NotAnImage, UnsupportedFormat, DeviceFailed; damage is part of the answer.
     """
@@ -108,10 +110,15 @@ def examine(device: Device, now_ns: int, thresholds: Thresholds = Thresholds(), 
         copies = superblocks.find_copies(below)
     except CorruptImage as damaged:
         reason = Reason(Verdict.CRITICAL, "Integrity", str(damaged))
-        return Health(name, Verdict.CRITICAL, (reason,), None)
+        return Health(name, Verdict.CRITICAL, (*live, reason), None)
     figures = measure(volume, superblock, copies)
-    reasons = judge(figures, copies, now_ns, thresholds, in_use=in_use)
+    reasons = (*live, *judge(figures, copies, now_ns, thresholds, in_use=in_use))
     return Health(name, worst([reason.verdict for reason in reasons]), reasons, figures)
+
+
+def about_failure(failure: str) -> tuple[Reason, ...]:
+    """Return what a mount says of itself: *failure* is why it has turned read-only, empty if it has not."""
+    return (Reason(Verdict.CRITICAL, "Mount", f"has turned read-only by itself: {failure}"),) if failure else ()
 
 
 def measure(volume: Volume, superblock: Superblock, copies: Sequence[Copy]) -> Figures:

@@ -103,7 +103,10 @@ def finish_step(volume: "Volume", ino: InodeNo) -> bool:
 
 
 def finish_orphans(volume: "Volume") -> list[InodeNo]:
-    """Finish every orphan that nobody holds; a mount starts with it. Return those that damage keeps from being finished."""
+    """Finish every orphan that nobody holds; a mount starts with it. Return those that damage keeps from being finished.
+
+    What a full image keeps from being finished waits for the next mount: it must not keep the volume from being opened.
+    """
     damaged: list[InodeNo] = []
     for key, _ in volume.store.items(*table_range(Table.ORPHANS)):
         ino = InodeNo(object_of(key))
@@ -113,6 +116,8 @@ def finish_orphans(volume: "Volume") -> list[InodeNo]:
             finish(volume, ino)
         except CorruptImage:
             damaged.append(ino)
+        except OutOfSpace:
+            continue
         except PosixError as refused:
             if refused.mount_errno != errno.ENOENT:
                 raise
@@ -144,7 +149,8 @@ def _delete_items(volume: "Volume", ino: InodeNo, inode: Inode, bytes_max: int) 
         item_bytes += len(key) + len(value)
     if done:
         volume.store.delete(orphan_key(ino))  # it may be there as a file that was being truncated
-    volume.counters.raw_bytes -= raw_bytes
-    volume.counters.data_blocks -= data_blocks
-    inode.stored_blocks -= data_blocks
+    # Counts that damage has made too low must not keep anything from being deleted: the check puts them right.
+    volume.counters.raw_bytes = max(volume.counters.raw_bytes - raw_bytes, 0)
+    volume.counters.data_blocks = max(volume.counters.data_blocks - data_blocks, 0)
+    inode.stored_blocks = max(inode.stored_blocks - data_blocks, 0)
     return done

@@ -9,7 +9,7 @@ room to store it anew, or it cannot be read), when it grows.
 from typing import TYPE_CHECKING
 
 from razortools.engine.flush import make_room
-from razortools.errors import CorruptImage, OutOfSpace
+from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace
 from razortools.format.data import DataRecord, InlineData
 from razortools.format.inode import Inode, Orphan, OrphanReason
 from razortools.format.journal import Operation
@@ -150,7 +150,7 @@ def _tail_to_cut(volume: "Volume", ino: InodeNo, inode: Inode, size: int) -> Pie
         return None
     try:
         return last, volume.records.contents(ino, inode, last)[:kept]
-    except CorruptImage:  # deleting works on damaged files too; growing will complain
+    except (CorruptImage, DeviceFailed):  # deleting works on damaged files too; growing will complain
         return None
 
 
@@ -189,9 +189,10 @@ def _delete_items(volume: "Volume", ino: InodeNo, keys: list[bytes]) -> None:
                 raw_bytes += record.raw_bytes
         volume.store.delete(key)
         volume.records.drop_clean(ino, RecordNo(offset_of(key)))
-    volume.counters.raw_bytes -= raw_bytes
-    volume.counters.data_blocks -= blocks
+    # Counts that damage has made too low must not keep anything from being deleted: the check puts them right.
+    volume.counters.raw_bytes = max(volume.counters.raw_bytes - raw_bytes, 0)
+    volume.counters.data_blocks = max(volume.counters.data_blocks - blocks, 0)
     if blocks:
         inode = volume.inodes.get(ino)
-        inode.stored_blocks -= blocks
+        inode.stored_blocks = max(inode.stored_blocks - blocks, 0)
         volume.inodes.put(ino, inode)

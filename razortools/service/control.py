@@ -1,12 +1,14 @@
-"""The control socket: lets umount.razorfs wait until the image is closed, and learn how that went.
+"""The control socket: lets umount.razorfs wait until the image is closed, and razorfs-health learn whether it is well.
 
 The daemon listens on an abstract socket named for the mount's device number, which every process can find in mountinfo without
-asking the mount. A client gets one JSON line at once (who serves what) and one when the image is closed; if the connection ends
-without the second line, the daemon died.
+asking the mount. A client gets one JSON line at once (who serves what, and how it is now) and one when the image is closed; if
+the connection ends without the second line, the daemon died.
 """
 
+import errno
 import json
 import socket
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import trio
@@ -14,16 +16,20 @@ import trio
 from razortools.service.logs import log
 
 CLIENTS_MAX = 64
+ADDRESS_GRACE_S = 5.0  # for a daemon that has closed its image and is about to be gone; device numbers are used again at once
+ADDRESS_LOOK_S = 0.02
 LINE_BYTES_MAX = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """Who serves the mount."""
+    """Who serves the mount, and how it is at this moment."""
 
     pid: int
     image: str
     mount_point: str
+    read_only: bool = False
+    failure: str = ""  # why it has turned read-only by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +47,9 @@ def address(device: tuple[int, int]) -> str:
 class Control:
     """The daemon's end."""
 
-    def __init__(self, device: tuple[int, int], greeting: Greeting) -> None:
-        """Listen. Raises OSError if the address is taken."""
-        self._greeting = _line(greeting)
+    def __init__(self, device: tuple[int, int], greeting: Callable[[], Greeting]) -> None:
+        """Listen; each client is told what *greeting* returns then. Raises OSError if the address is taken."""
+        self._greeting = greeting
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         self._clients: list[socket.socket] = []
         try:
@@ -67,7 +73,7 @@ class Control:
             except BlockingIOError:
                 return
             self._clients = [other for other in self._clients if not _has_left(other)]
-            if len(self._clients) >= CLIENTS_MAX or not _send(client, self._greeting):
+            if len(self._clients) >= CLIENTS_MAX or not _send(client, _line(self._greeting())):
                 client.close()
             else:
                 self._clients.append(client)
@@ -81,16 +87,31 @@ class Control:
         self._listener.close()
 
 
+async def listen(device: tuple[int, int], greeting: Callable[[], Greeting]) -> Control:
+    """Return a Control; waits for the daemon of an earlier mount with the same number. Raises OSError if it does not go."""
+    with trio.move_on_after(ADDRESS_GRACE_S):
+        while True:
+            try:
+                return Control(device, greeting)
+            except OSError as taken:
+                if taken.errno != errno.EADDRINUSE:
+                    raise
+            await trio.sleep(ADDRESS_LOOK_S)
+    return Control(device, greeting)
+
+
 class Waiter:
     """A client's end: connected to the daemon that serves a mount."""
 
-    def __init__(self, device: tuple[int, int]) -> None:
-        """Connect. Raises OSError if no daemon of ours serves the mount."""
+    def __init__(self, device: tuple[int, int], patience_s: float | None = None) -> None:
+        """Connect. Raises OSError if no daemon of ours serves the mount, or none answers within *patience_s* (None: waits)."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._socket.settimeout(patience_s)
         try:
             self._socket.connect(address(device))
             self._reader = self._socket.makefile("rb")
             self.greeting = Greeting(**json.loads(self._reader.readline(LINE_BYTES_MAX)))
+            self._socket.settimeout(None)
         except (OSError, ValueError, TypeError) as failed:
             self._socket.close()
             raise OSError(f"no daemon of razorfs answers: {failed}") from None

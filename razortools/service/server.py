@@ -27,7 +27,7 @@ from razortools.errors import DeviceFailed, ImageBusy, RazorError
 from razortools.format.keys import Table, object_of, table_range
 from razortools.service import mountpoints, pump
 from razortools.service.committer import Committer
-from razortools.service.control import Control, Farewell, Greeting
+from razortools.service.control import Control, Farewell, Greeting, listen
 from razortools.service.logs import log
 from razortools.service.mountpoints import MountRefused, NoPermission
 from razortools.service.operations import Operations
@@ -162,14 +162,20 @@ class Mounted:
         status = await trio.to_thread.run_sync(os.stat, self._place.mount_point)
         device = (os.major(status.st_dev), os.minor(status.st_dev))
         _set_read_ahead(device, self._options.readahead_bytes)
-        greeting = Greeting(os.getpid(), self._place.image, self._place.mount_point)
         try:
-            self._control = Control(device, greeting)
+            self._control = await listen(device, self._greeting)
             nursery.start_soon(self._control.serve)
         except OSError as failed:
             log.warning("no control socket, so umount.razorfs cannot wait for this mount: %s", failed.strerror)
         log.info("%s: mounted at %s%s", self._place.image, self._place.mount_point, ", read-only" * self._volume.read_only)
         self._ready()
+
+    def _greeting(self) -> Greeting:
+        """Return what a client of the control socket is told now."""
+        place, volume = self._place, self._volume
+        return Greeting(
+            os.getpid(), place.image, place.mount_point, read_only=volume.read_only, failure=volume.store.failure
+        )
 
     async def _watch_signals(self) -> None:
         """Unmount when told to end: as umount does if nobody uses the mount, else its users lose it."""

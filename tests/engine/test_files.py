@@ -8,7 +8,7 @@ import pytest
 
 from razortools.engine import files, truncation
 from razortools.engine.limits import Limits
-from razortools.engine.store.simulated import SimulatedDevice
+from razortools.engine.store.simulated import NO_FAULTS, Faults, SimulatedDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace, PosixError, ReadOnly
 from razortools.format.compression import Algorithm, Policy
@@ -559,21 +559,27 @@ def test_what_was_cut_or_deleted_while_its_flush_was_under_way_is_not_applied() 
     assert_tree_adds_up(volume)
 
 
-def test_a_flush_that_the_device_refuses_leaves_everything_dirty_and_nothing_placed() -> None:
+def test_a_flush_that_the_device_refuses_leaves_everything_readable_nothing_placed_and_the_volume_read_only() -> None:
     device = SimulatedDevice(32 * MIB)
     volume = open_again(formatted(device))
     ino = new_file(volume)
     files.write(volume, ino, 0, noise(300_000))
     before = volume.records.dirty_bytes, volume.records.reserved_blocks
-    device.fail_write_at = device.write_count
+    device.faults = Faults(fail_write_at=device.write_count)
     with pytest.raises(DeviceFailed):
         files.flush_all(volume)
     assert (volume.records.dirty_bytes, volume.records.reserved_blocks) == before
     assert volume.store.maps.unclaimed == {}
     assert_memory_adds_up(volume)
-    volume.commit()
-    volume.records.forget_all()
     assert files.read(volume, ino, 0, 1 << 20) == noise(300_000)
+    assert volume.read_only and "write" in volume.statistics().failure
+    device.faults = NO_FAULTS
+    written = device.write_count
+    for change in (volume.commit, volume.checkpoint, lambda: files.write(volume, ino, 0, b"x")):
+        with pytest.raises(ReadOnly, match="write"):
+            change()
+    volume.close()
+    assert device.write_count == written, "a device that failed is left alone"
 
 
 def test_who_must_flush_at_once_finishes_what_is_under_way_and_its_writer_does_not_write_again() -> None:

@@ -84,7 +84,7 @@ class Mounted:
             return
         if mountpoints.is_dead(str(self.path)):
             mountpoints.detach(str(self.path))
-        elif run(UMOUNT, self.path).returncode:
+        elif run(UMOUNT, self.path).returncode and mountpoints.mount_at(str(self.path)) is not None:
             self.send(signal.SIGKILL)
             mountpoints.detach(str(self.path))
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from razortools.engine.create import create, plan_create
 from razortools.engine.store.device import Device, MemoryDevice
 from razortools.engine.store.recovery import open_store
-from razortools.engine.store.simulated import SimulatedDevice
+from razortools.engine.store.simulated import Faults, SimulatedDevice
 from razortools.engine.store.store import Store
 from razortools.errors import DeviceFailed
 from razortools.format.data import make_record
@@ -127,7 +127,6 @@ def test_a_crash_at_any_flush_leaves_a_committed_state(seed: int) -> None:
     store.checkpoint(1)
     work = Workload(store, seed, key_count=12)
     crash_at = work.chance.randrange(disk.flush_count, disk.flush_count + 25)
-    disk.fail_flush_at = crash_at
     before_last_flush: list[object] = []
 
     class Crashed(Exception):
@@ -194,7 +193,7 @@ def test_after_a_failed_flush_the_store_is_read_only_and_a_new_one_recovers() ->
     work.operate()
     work.commit()
     work.operate()
-    disk.fail_flush_at = disk.flush_count
+    disk.faults = Faults(fail_flush_at=disk.flush_count)
     with pytest.raises(DeviceFailed):
         store.commit(3)
     assert store.read_only and "flush" in store.failure

@@ -84,6 +84,30 @@ def write(device: Device, plan: CheckpointPlan) -> None:
         device.write(offset, data)
 
 
+def mark(store: "Store", now_ns: int, changes: dict[str, Any]) -> None:
+    """Write the superblock alone, with *changes*; tree and space map stay where they are. Raises DeviceFailed.
+
+    Nothing may have changed since the last checkpoint. This is how a clean image is marked as in use: before the first byte of
+    anything else is written, so that whatever a power cut leaves half written lies in an image that says so.
+    """
+    assert store.tree.dirty_count == 0 and store.transaction.is_empty and store.journal.used_bytes == 0
+    journal = store.journal
+    superblock = replace(
+        store.superblock,
+        generation=store.superblock.generation + 1,
+        journal_sequence=journal.next_sequence,
+        written_at_ns=now_ns,
+        **changes,
+    )
+    store.device.write(*slot_image(superblock))
+    store.device.flush()
+    for offset, data in backup_images(superblock, store.geometry):
+        store.device.write(offset, data)
+    store.superblock = superblock
+    journal.release_until(journal.head, journal.next_sequence)
+    journal.note_flushed(journal.next_sequence - 1)
+
+
 def finish(store: "Store", plan: CheckpointPlan) -> None:
     """*plan* is stable: what it does not name is free, the journal before it is not needed any more."""
     store.superblock = plan.superblock

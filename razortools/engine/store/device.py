@@ -38,6 +38,11 @@ class Device(ABC):
     def flush(self) -> None:
         """Return when everything written is on stable storage. Raises DeviceFailed."""
 
+    def read_strided(self, offset: int, length: int, stride: int, head_bytes: int) -> list[bytes]:
+        """Return the first *head_bytes* of every *stride* bytes in a range. Raises DeviceFailed."""
+        data = self.read(offset, length)
+        return [data[at : at + head_bytes] for at in range(0, length, stride)]
+
     def discard(self, offset: int, length: int) -> None:  # noqa: B027  (a device may ignore the hint)
         """Tell the device that these bytes are not needed any more. A hint: it may do nothing."""
 
@@ -133,17 +138,18 @@ class PagedDevice(Device):
         """See Device."""
         if offset < 0 or offset + length > self.size_bytes:
             raise DeviceFailed(f"{self.name}: {length} bytes at {offset} reach behind its end at {self.size_bytes}")
+        pages = self._pages
         first, last = offset // PAGE_BYTES, (offset + length - 1) // PAGE_BYTES
-        if not any(number in self._pages for number in range(first, last + 1)):
+        if not pages or not any(number in pages for number in range(first, last + 1)):
             return self._below(offset, length)
-        data = bytearray(self._below(offset, length))
+        end = offset + length
+        parts: list[bytes | bytearray] = []
         for number in range(first, last + 1):
-            page = self._pages.get(number)
-            if page is not None:
-                start = max(offset, number * PAGE_BYTES)
-                end = min(offset + length, (number + 1) * PAGE_BYTES)
-                data[start - offset : end - offset] = page[start - number * PAGE_BYTES : end - number * PAGE_BYTES]
-        return bytes(data)
+            base = number * PAGE_BYTES
+            start, stop = max(offset, base), min(end, base + PAGE_BYTES)
+            page = pages.get(number)
+            parts.append(self._below(start, stop - start) if page is None else page[start - base : stop - base])
+        return b"".join(parts)
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """See Device."""
@@ -153,6 +159,10 @@ class PagedDevice(Device):
         while view:
             number, start = divmod(offset, PAGE_BYTES)
             count = min(PAGE_BYTES - start, len(view))
+            if count == PAGE_BYTES:
+                self._pages[number] = bytearray(view[:count])
+                view, offset = view[count:], offset + count
+                continue
             if number not in self._pages:
                 base = number * PAGE_BYTES
                 known = min(PAGE_BYTES, self.size_bytes - base)

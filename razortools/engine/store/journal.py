@@ -8,6 +8,7 @@ holds what the last checkpoint does not contain.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from struct import Struct
 
 import crc32c
 
@@ -28,7 +29,10 @@ from razortools.format.keys import KEY_BYTES, LOWEST_KEY
 from razortools.units import round_up
 
 _HEAD = JournalEntry.STRUCT
-_CHECKED_FROM = len(JOURNAL_MAGIC) + 4
+_SEAL = Struct("<4sI")  # magic and checksum, which stand before what the checksum covers
+_CHECKED_FROM = _SEAL.size
+# Plain numbers: combining members of a flag for each entry took longer than encoding it.
+_UNDO, _REDO = int(EntryFlag.HAS_UNDO), int(EntryFlag.HAS_REDO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +94,24 @@ class Journal:
         """Return the bytes of *transaction*, padded to whole blocks, and count its sequence numbers as used."""
         parts: list[bytes] = []
         first = sequence = self.next_sequence
-        number = transaction.number
-        for key, change in transaction.effective():
-            undo, redo = change.undo, change.redo
-            flags = (EntryFlag.HAS_UNDO if undo is not None else 0) | (EntryFlag.HAS_REDO if redo is not None else 0)
-            undo, redo = undo or b"", redo or b""
-            head = _HEAD.pack(
-                number, sequence, change.inode, change.operation, flags, 0, len(undo), len(redo), key
-            )
-            self._seal(parts, head + undo + redo)
+        number, seed, pack, seal, checksum = transaction.number, self.seed, _HEAD.pack, _SEAL.pack, crc32c.crc32c
+        for (key, (undo, operation, inode)), redo in zip(transaction.undo.items(), transaction.redo.values(), strict=True):
+            if undo == redo:
+                continue  # nothing has changed in the end
+            if undo is None:
+                assert redo is not None
+                body = pack(number, sequence, inode, operation, _REDO, 0, 0, len(redo), key) + redo
+            elif redo is None:
+                body = pack(number, sequence, inode, operation, _UNDO, 0, len(undo), 0, key) + undo
+            else:
+                body = pack(number, sequence, inode, operation, _UNDO | _REDO, 0, len(undo), len(redo), key) + undo + redo
+            parts += seal(JOURNAL_MAGIC, checksum(body, seed)), body
             sequence += 1
         body_bytes = sum(map(len, parts))
         total = round_up(body_bytes + COMMIT_BYTES, self.block_bytes)
         commit = JournalCommit(self.flushed_sequence, first, now_ns, total).encode()
-        head = _HEAD.pack(number, sequence, 0, Operation.COMMIT, EntryFlag.HAS_REDO, 0, 0, len(commit), LOWEST_KEY)
-        self._seal(parts, head + commit)
-        parts.append(bytes(total - body_bytes - COMMIT_BYTES))
+        body = pack(number, sequence, 0, Operation.COMMIT, _REDO, 0, 0, len(commit), LOWEST_KEY) + commit
+        parts += seal(JOURNAL_MAGIC, checksum(body, seed)), body, bytes(total - body_bytes - COMMIT_BYTES)
         self.next_sequence = sequence + 1
         return b"".join(parts)
 
@@ -152,9 +158,6 @@ class Journal:
         self.tail = position
         self.tail_sequence = sequence
 
-    def _seal(self, parts: list[bytes], body: bytes) -> None:
-        parts.append(JOURNAL_MAGIC + crc32c.crc32c(body, self.seed).to_bytes(4, "little") + body)
-
 
 def journal_seed(uuid: bytes) -> int:
     """Return the value that the checksums of the journal of filesystem *uuid* start from.
@@ -182,7 +185,7 @@ class JournalReader:
         stopped = "the ring is full"
         while position - tail < self.ring_bytes:
             try:
-                transaction = self._transaction(position, sequence, self.ring_bytes - (position - tail))
+                transaction = self._transaction_or_tear(position, sequence, self.ring_bytes - (position - tail))
             except CorruptImage as end:
                 stopped = str(end)
                 break
@@ -192,6 +195,16 @@ class JournalReader:
             sequence = transaction.last_sequence + 1
         damage = self._damage(position, tail, sequence)
         return JournalScan(tuple(found), position, sequence, flushed, stopped, damage)
+
+    def _transaction_or_tear(self, position: int, sequence: int, room: int) -> LoggedTransaction:
+        """Return the transaction at *position*. Raises CorruptImage if it does not verify, looked at twice.
+
+        A bit that flipped on its way here must not pass for a tear: what had been acknowledged would be dropped for good.
+        """
+        try:
+            return self._transaction(position, sequence, room)
+        except CorruptImage:
+            return self._transaction(position, sequence, room)
 
     def _transaction(self, position: int, sequence: int, room: int) -> LoggedTransaction:
         """Return the transaction at *position*. Raises CorruptImage if there is no complete one."""
@@ -261,11 +274,12 @@ class JournalReader:
         position = stop
         end = tail + self.ring_bytes
         while position < end:
-            length = min(chunk_bytes, end - position)
-            data = self.read(position, length)
-            for at in range(0, length, self.block_bytes):
-                if data[at : at + 4] == JOURNAL_MAGIC:
-                    yield position + at
+            offset = position % self.ring_bytes
+            length = min(chunk_bytes, end - position, self.ring_bytes - offset)
+            starts = self.device.read_strided(self.start_bytes + offset, length, self.block_bytes, len(JOURNAL_MAGIC))
+            for number, start in enumerate(starts):
+                if start == JOURNAL_MAGIC:
+                    yield position + number * self.block_bytes
             position += length
 
 

@@ -10,9 +10,8 @@ from razortools.engine.store import superblocks
 from razortools.engine.store.device import Device, OverlayDevice
 from razortools.engine.store.journal import JournalReader, JournalScan, LoggedTransaction, journal_seed
 from razortools.engine.store.store import METADATA_CACHE_BYTES, Store
-from razortools.engine.store.transaction import Transaction
-from razortools.errors import CorruptImage, DeviceFailed
-from razortools.format.data import Run
+from razortools.errors import CorruptImage
+from razortools.format.data import DataRecord, Run
 from razortools.format.geometry import geometry_of
 from razortools.format.items import owned_record
 from razortools.format.journal import ENTRY_HEAD_BYTES
@@ -29,12 +28,12 @@ class Recovered:
 
 
 def open_store(
-    device: Device, *, replay: bool = True, metadata_cache_bytes: int = METADATA_CACHE_BYTES
+    device: Device, *, replay: bool = True, metadata_cache_bytes: int = METADATA_CACHE_BYTES, journaling: bool = True
 ) -> tuple[Store, Recovered]:
     """Open the image on *device*. A device that is read-only is replayed into an overlay in memory and never written.
 
-    *replay* False looks at the last checkpoint only (device must be read-only). Raises NotAnImage, CorruptImage,
-    UnsupportedFormat, DeviceFailed.
+    *replay* False looks at the last checkpoint only (device must be read-only). *journaling*: see Store. Raises NotAnImage,
+    CorruptImage, UnsupportedFormat, DeviceFailed.
     """
     superblock = superblocks.newest(device)
     reader = JournalReader(device, geometry_of(superblock), journal_seed(superblock.uuid))
@@ -46,7 +45,7 @@ def open_store(
         store.maps.load(superblock)
         return store, Recovered(0, 0, 0, scan.stopped)
     overlay = OverlayDevice(device) if device.read_only else device
-    store = Store(overlay, superblock, metadata_cache_bytes=metadata_cache_bytes)
+    store = Store(overlay, superblock, metadata_cache_bytes=metadata_cache_bytes, journaling=journaling)
     store.maps.load(superblock)
     recovered = _replay(store, scan)
     if overlay is not device:
@@ -74,7 +73,7 @@ def _replay(store: Store, scan: JournalScan) -> Recovered:
                 raise CorruptImage(f"{store.device.name}: recovery finds no room for the tree; run razorfsck")
         store.maps.free_later(runs)
     if believed:
-        store.transaction = Transaction(believed[-1].number + 1)
+        store.transaction = type(store.transaction)(believed[-1].number + 1)
     store.journal.head = store.journal.tail + sum(transaction.commit.total_bytes for transaction in believed)
     # What a torn transaction left in the ring must never follow on what is written from now on: skip its numbers.
     store.journal.next_sequence = scan.next_sequence + store.journal.ring_bytes // ENTRY_HEAD_BYTES + 1
@@ -83,16 +82,28 @@ def _replay(store: Store, scan: JournalScan) -> Recovered:
 
 
 def _data_arrived(store: Store, transaction: LoggedTransaction) -> bool:
-    """Return whether all data that *transaction* names verifies. One flush served both, so it may not have arrived."""
+    """Return whether all data that *transaction* names verifies. One flush served both, so it may not have arrived.
+
+    Raises DeviceFailed: what cannot be read now may have arrived all the same, and may have been acknowledged.
+    """
     for entry in transaction.entries:
         record = owned_record(entry.head.key, entry.redo) if entry.redo is not None else None
         if record is None:
             continue
-        try:
-            store.read_record(record)
-        except (CorruptImage, DeviceFailed):
+        if not _verifies(store, record):
             return False
     return True
+
+
+def _verifies(store: Store, record: DataRecord) -> bool:
+    """Return whether a record verifies, looked at twice: a bit that flipped on its way here must not pass for lost data."""
+    for _ in range(2):
+        try:
+            store.read_record(record)
+        except CorruptImage:
+            continue
+        return True
+    return False
 
 
 def _take_blocks(store: Store, transaction: LoggedTransaction) -> list[Run]:

@@ -94,15 +94,20 @@ class SpaceMaps:
         """Gather *block_count* free blocks in pieces as long as possible. The caller knows that there are enough."""
         runs: list[Run] = []
         piece = block_count
-        while block_count:
-            piece = min(piece, block_count)
-            start = self.allocate_run(piece, 0) if piece > 1 else self.allocate_run(1, 0)
-            if start is None:
-                piece //= 2
-                assert piece, "the count of free blocks and the bitmap disagree"
-                continue
-            runs.append((start, piece))
-            block_count -= piece
+        try:
+            while block_count:
+                piece = min(piece, block_count)
+                start = self.allocate_run(piece, 0)
+                if start is None:
+                    piece //= 2
+                    assert piece, "the count of free blocks and the bitmap disagree"
+                    continue
+                runs.append((start, piece))
+                block_count -= piece
+        except BaseException:  # a page of the map may have to be read
+            for start, count in runs:
+                self.free_now(start, count)
+            raise
         return runs
 
     def free_later(self, runs: Iterable[Run]) -> None:

@@ -18,9 +18,9 @@ from razortools.engine.store.journal import Journal, journal_seed
 from razortools.engine.store.nodepool import NodePool
 from razortools.engine.store.nodes import Nodes, Ref, new_root
 from razortools.engine.store.spacemaps import SpaceMaps
-from razortools.engine.store.transaction import RunningOperation, Transaction
+from razortools.engine.store.transaction import RunningOperation, Transaction, UnloggedTransaction
 from razortools.engine.store.tree import Tree
-from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace, ReadOnly
+from razortools.errors import CorruptImage, OutOfSpace, ReadOnly
 from razortools.format.data import DataRecord, Run
 from razortools.format.geometry import geometry_of
 from razortools.format.items import owned_record
@@ -49,8 +49,19 @@ class FrozenCommit:
 class Store:
     """Items and blocks of one image. One owner: the engine's volume (or a check, which only reads)."""
 
-    def __init__(self, device: Device, superblock: Superblock, *, metadata_cache_bytes: int = METADATA_CACHE_BYTES) -> None:
-        """Lay out the parts over *device*. Use format() or recovery.open_store, which fill them."""
+    def __init__(
+        self,
+        device: Device,
+        superblock: Superblock,
+        *,
+        metadata_cache_bytes: int = METADATA_CACHE_BYTES,
+        journaling: bool = True,
+    ) -> None:
+        """Lay out the parts over *device*. Use format() or recovery.open_store, which fill them.
+
+        *journaling* False is for measuring what the journal costs, and for nothing else: a commit writes no entry, so a crash
+        takes everything since the last checkpoint, synced or not, and abort() is impossible.
+        """
         self.device = device
         self.superblock = superblock
         self.geometry = geometry_of(superblock)
@@ -67,8 +78,12 @@ class Store:
         self.tree.node_count = superblock.node_count
         seed = journal_seed(superblock.uuid)
         self.journal = Journal(device, self.geometry, seed, superblock.journal_tail, superblock.journal_sequence)
-        self.transaction = Transaction(superblock.transaction + 1)
+        self.journaling = journaling
+        kind = Transaction if journaling else UnloggedTransaction
+        self.transaction = kind(superblock.transaction + 1)
         self.running = RunningOperation()
+        operation_bytes = KEYS_PER_OPERATION_MAX * (ENTRY_HEAD_BYTES + 2 * self.tree.value_bytes_max)
+        self._operation_journal_bytes = min(operation_bytes, self.journal.ring_bytes // 4)
         self.get: Callable[[bytes], bytes | None] = self.tree.get
         self.items: Callable[[bytes, bytes], Iterator[tuple[bytes, bytes]]] = self.tree.items
         self.last: Callable[[bytes, bytes], tuple[bytes, bytes] | None] = self.tree.last
@@ -114,9 +129,11 @@ class Store:
             return False
         if self.maps.free_blocks < blocks and not deleting:
             return False
-        wanted = self.transaction.estimated_bytes + journal_bytes + self._operation_journal_bytes()
-        if not self.journal.fits(wanted) and not self.transaction.is_empty:
-            return False
+        if self.journaling:
+            transaction, journal = self.transaction, self.journal
+            wanted = transaction.estimated_bytes + journal_bytes + self._operation_journal_bytes
+            if journal.head - journal.tail + wanted > journal.ring_bytes and not transaction.is_empty:
+                return False
         return self.tree.dirty_count <= self.nodes.dirty_count_max
 
     def hold_promise(self) -> None:
@@ -133,10 +150,6 @@ class Store:
         kept *= self.superblock.metadata_copies
         free = self.maps.free_blocks + self.maps.pending_blocks + self.pool.block_count
         return max(free - kept, 0)
-
-    def _operation_journal_bytes(self) -> int:
-        value = 2 * self.tree.value_bytes_max
-        return min(KEYS_PER_OPERATION_MAX * (ENTRY_HEAD_BYTES + value), self.journal.ring_bytes // 4)
 
     # Operations
 
@@ -184,9 +197,8 @@ class Store:
     def finish(self) -> None:
         """The operation is complete: it belongs to the running transaction."""
         running, transaction = self.running, self.transaction
-        operation, inode = running.operation, running.inode
-        for key, before, after in running.steps:
-            transaction.note(key, before, after, operation, inode)
+        if self.journaling:
+            transaction.note(running.steps, running.operation, running.inode)
         transaction.freed += running.freed
         transaction.placed += running.placed
         transaction.operation_count += 1
@@ -230,12 +242,18 @@ class Store:
         self.maps.unplace(runs)
 
     def write_blocks(self, runs: list[Run], data: bytes | memoryview) -> None:
-        """Write whole blocks into *runs*. Durable with the next flush. May run in a thread. Raises DeviceFailed."""
+        """Write whole blocks into *runs*. Durable with the next flush. May run in a thread.
+
+        Raises DeviceFailed; the store is read-only then. Raises ReadOnly if it is so already.
+        """
+        if self.read_only:
+            raise ReadOnly(self.failure or f"{self.device.name}: is open for reading only")
         view = memoryview(data)
-        for start, count in runs:
-            length = count * self.block_bytes
-            self.device.write(start * self.block_bytes, view[:length])
-            view = view[length:]
+        with self.failing():
+            for start, count in runs:
+                length = count * self.block_bytes
+                self.device.write(start * self.block_bytes, view[:length])
+                view = view[length:]
 
     def read_record(self, record: DataRecord) -> bytes:
         """Return the stored bytes of *record*, verified, without padding. Raises CorruptImage or DeviceFailed."""
@@ -263,7 +281,7 @@ class Store:
         transaction = self.transaction
         if transaction.is_empty:
             return None
-        data = self.journal.encode(transaction, now_ns)
+        data = self.journal.encode(transaction, now_ns) if self.journaling else b""
         position = self.journal.place(len(data)) if self.journal.fits(len(data)) else -1
         self._end_transaction()
         return FrozenCommit(transaction.number, position, data, self.journal.next_sequence - 1)
@@ -271,12 +289,13 @@ class Store:
     def _end_transaction(self) -> None:
         """What is changed from now on belongs to the next transaction; what this one let go is free after a checkpoint."""
         self.maps.free_later(self.transaction.freed)
-        self.transaction = Transaction(self.transaction.number + 1)
+        self.transaction = type(self.transaction)(self.transaction.number + 1)
 
     def write_commit(self, frozen: FrozenCommit) -> None:
         """Write and flush a frozen transaction. May run in a thread. Raises DeviceFailed: then call fail()."""
         assert frozen.position >= 0, "a transaction larger than the journal needs a checkpoint"
-        self.journal.write(frozen.position, frozen.data)
+        if frozen.data:
+            self.journal.write(frozen.position, frozen.data)
         self.device.flush()
 
     def note_committed(self, frozen: FrozenCommit) -> None:
@@ -308,13 +327,20 @@ class Store:
             checkpoints.write(self.device, plan)
         self.finish_checkpoint(plan)
 
+    def mark(self, now_ns: int, **changes: object) -> None:
+        """Write the superblock alone, with *changes*, before anything else is written. Raises DeviceFailed."""
+        with self.failing():
+            checkpoints.mark(self, now_ns, changes)
+
     def prepare_checkpoint(self, now_ns: int, changes: dict[str, object]) -> CheckpointPlan:
         """Encode a checkpoint. checkpoints.write() may follow in a thread while operations go on, then finish_checkpoint()."""
         if not self.transaction.is_empty:
             self._end_transaction()
-        plan = checkpoints.prepare(self, now_ns, changes)
         self.nodes.keep_all = True  # a node must not be read again before it has been written
-        return plan
+        # It may have to read a page of the space map. When that fails, nodes count as written that never were: the next
+        # checkpoint would name places where nothing lies.
+        with self.failing():
+            return checkpoints.prepare(self, now_ns, changes)
 
     def finish_checkpoint(self, plan: CheckpointPlan) -> None:
         """*plan* has been written and is stable."""
@@ -325,20 +351,21 @@ class Store:
 
     def abort(self) -> list[bytes]:
         """Drop the running transaction; return the keys that had changed."""
+        assert self.journaling, "without a journal nobody knows what there was before"
         transaction = self.transaction
-        for key, change in transaction.changes.items():
-            if change.undo is None:
+        for key, (before, *_) in transaction.undo.items():
+            if before is None:
                 self.tree.delete(key)
             else:
-                self.tree.put(key, change.undo)
+                self.tree.put(key, before)
         # Blocks that it took and let go again stand in both lists; each is free exactly once.
         for start, count in dict(transaction.placed).items():
             self.maps.free_now(start, count)
         self.transaction = Transaction(transaction.number)
-        return list(transaction.changes)
+        return list(transaction.undo)
 
     def failing(self) -> "_Failing":
-        """Return a context in which a failing device turns the store read-only."""
+        """Return a context in which any failure turns the store read-only: what memory and device hold may differ then."""
         return _Failing(self)
 
     def fail(self, reason: str) -> None:
@@ -372,7 +399,7 @@ class _Operation:
 
 
 class _Failing:
-    """Turns the store read-only when the device fails inside."""
+    """Turns the store read-only when something fails inside."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -381,8 +408,8 @@ class _Failing:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, failed: BaseException | None, _: object) -> None:
-        if isinstance(failed, DeviceFailed):
-            self._store.fail(str(failed))
+        if failed is not None:
+            self._store.fail(str(failed) or type(failed).__name__)
 
 
 def _wipe(device: Device, offset: int, length: int) -> None:

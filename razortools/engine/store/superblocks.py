@@ -30,6 +30,7 @@ class Copy:
     superblock: Superblock | None
     reason: str
     had_magic: bool
+    unreadable: bool = False  # the device refused to read it: what lies there is not known
 
 
 def read_copy(device: Device, offset: int) -> Copy:
@@ -37,7 +38,7 @@ def read_copy(device: Device, offset: int) -> Copy:
     try:
         raw = device.read(offset, SUPERBLOCK_BYTES)
     except DeviceFailed as failed:
-        return Copy(offset, None, str(failed), had_magic=False)
+        return Copy(offset, None, str(failed), had_magic=False, unreadable=True)
     had_magic = raw[: len(MAGIC) - 1] == MAGIC[:-1]
     try:
         found = Superblock.decode(raw)
@@ -76,12 +77,24 @@ def newest(device: Device) -> Superblock:
     """Return the superblock that is the truth.
 
     Raises NotAnImage if there is no trace of one, CorruptImage if all copies are damaged or the device is shorter than the
-    image, UnsupportedFormat for versions and features that this package does not know.
+    image, UnsupportedFormat for versions and features that this package does not know, DeviceFailed if it cannot be told which
+    copy is the truth because a slot cannot be read.
     """
     if device.size_bytes < SUPERBLOCK_BYTES * SLOT_COUNT:
         raise NotAnImage(f"{device.name}: is not a RAZORFS image; {format_size(device.size_bytes)} is too small for one")
     copies = find_copies(device)
+    slots = copies[:SLOT_COUNT]
+    if any(copy.superblock is None for copy in slots):  # it may have been misread, and the other slot is an older state
+        again = find_copies(device)
+        slots = [one if one.superblock else other for one, other in zip(slots, again[:SLOT_COUNT], strict=True)]
+        copies += again
     valid = [copy.superblock for copy in copies if copy.superblock]
+    unread = [copy for copy in slots if copy.unreadable]
+    if unread and not (valid and (device.read_only or _is_beyond(valid, slots))):
+        raise DeviceFailed(
+            f"{device.name}: a superblock slot cannot be read, and it may hold the newest state: {unread[0].reason}. Try again; "
+            f"if that does not help, look at the image read-only, or run razorfsck {device.name}"
+        )
     if not valid:
         if any(copy.had_magic for copy in copies):
             raise CorruptImage(f"{device.name}: all copies of its superblock are damaged; run razorfsck --rebuild {device.name}")
@@ -89,6 +102,12 @@ def newest(device: Device) -> Superblock:
     found = max(valid, key=lambda superblock: (superblock.generation, -superblock.slot))
     judge(device, found)
     return found
+
+
+def _is_beyond(valid: list[Superblock], slots: list[Copy]) -> bool:
+    """Whether a backup is newer than the slot that can be read: then it is a copy of the other one, for slots take turns."""
+    readable = [copy.superblock.generation for copy in slots if copy.superblock]
+    return bool(readable) and max(superblock.generation for superblock in valid) > readable[0]
 
 
 def judge(device: Device, found: Superblock) -> None:

@@ -4,22 +4,14 @@ Hot keys cost one entry a commit however often they change. Within a transaction
 operation that fails half-way leaves nothing. Invariant: undoing all entries gives the state of the last commit.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from razortools.format.data import Run
 from razortools.format.journal import ENTRY_HEAD_BYTES, Operation
 
-
-class Change:
-    """What a transaction did to one key."""
-
-    __slots__ = ("inode", "operation", "redo", "undo")
-
-    def __init__(self, undo: bytes | None, redo: bytes | None, operation: int, inode: int) -> None:
-        self.undo = undo  # value before the transaction, None: absent
-        self.redo = redo  # value now
-        self.operation = operation  # the operation that changed it first
-        self.inode = inode
+Step = tuple[bytes, bytes | None, bytes | None]  # key, value before, value after; None: absent
+First = tuple[bytes | None, int, int]  # value before the transaction; the operation and inode that changed it first
 
 
 @dataclass(slots=True)
@@ -27,30 +19,48 @@ class Transaction:
     """A set of changes that becomes durable as a whole."""
 
     number: int
-    changes: dict[bytes, Change] = field(default_factory=dict)
+    # Two maps with the same keys in the same order: what changes often is one store into the second. Their values are bytes and
+    # plain tuples, which Python's garbage collector soon stops to follow.
+    undo: dict[bytes, First] = field(default_factory=dict)
+    redo: dict[bytes, bytes | None] = field(default_factory=dict)  # value now
     freed: list[Run] = field(default_factory=list)  # blocks that its changes let go
     placed: list[Run] = field(default_factory=list)  # blocks that its changes took
     operation_count: int = 0
-    estimated_bytes: int = 0  # of its journal entries
+    estimated_bytes: int = 0  # of its journal entries, without the commit entry
 
-    def note(self, key: bytes, before: bytes | None, after: bytes | None, operation: int, inode: int) -> None:
-        """Record that *key* went from *before* to *after*."""
-        change = self.changes.get(key)
-        if change is not None:
-            change.redo = after
-            self.estimated_bytes += len(after) if after is not None else 0
-            return
-        self.changes[key] = Change(before, after, operation, inode)
-        self.estimated_bytes += ENTRY_HEAD_BYTES + (len(before) if before else 0) + (len(after) if after else 0)
+    def note(self, steps: Iterable[Step], operation: Operation, inode: int) -> None:
+        """Record what an operation changed, in order."""
+        undo, redo = self.undo, self.redo
+        number = int(operation)  # a member of an enumeration is an object that the garbage collector follows
+        grown = 0
+        for key, before, after in steps:
+            if key not in redo:
+                undo[key] = (before, number, inode)
+                grown += ENTRY_HEAD_BYTES
+                if before is not None:
+                    grown += len(before)
+            elif before is not None:  # what a step finds is what the step before it left: that entry shrinks by it
+                grown -= len(before)
+            if after is not None:
+                grown += len(after)
+            redo[key] = after
+        self.estimated_bytes += grown
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was changed."""
-        return not self.changes
+        return not self.redo
 
-    def effective(self) -> list[tuple[bytes, Change]]:
-        """Return the changes that changed something in the end."""
-        return [(key, change) for key, change in self.changes.items() if change.undo != change.redo]
+
+class UnloggedTransaction(Transaction):
+    """A transaction of which only the blocks are remembered: for measuring what the journal costs."""
+
+    __slots__ = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was done."""
+        return not self.operation_count
 
 
 @dataclass(slots=True)
@@ -60,6 +70,6 @@ class RunningOperation:
     operation: Operation = Operation.COUNTERS
     inode: int = 0
     active: bool = False
-    steps: list[tuple[bytes, bytes | None, bytes | None]] = field(default_factory=list)  # key, before, after
+    steps: list[Step] = field(default_factory=list)
     freed: list[Run] = field(default_factory=list)
     placed: list[Run] = field(default_factory=list)
