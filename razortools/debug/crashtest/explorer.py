@@ -86,6 +86,7 @@ class Explorer:
         self.seed = seed
         self.depth = depth
         self.tally = Tally()
+        self._met: set[int] = set()  # kinds of states that the present workload has led to
         self._forget()
 
     def explore(self, workload: Workload) -> None:
@@ -93,6 +94,7 @@ class Explorer:
         text = text_of(workload)
         chance = random.Random(f"{self.seed} {self.ground.name} {text}")
         self.tally.workload_count += 1
+        self._met.clear()
         try:
             played = play(self.ground, workload)
         except NotTheReference as wrong:
@@ -111,7 +113,7 @@ class Explorer:
             for state, choice in states(self.ground.base, epoch, limit, chance):
                 cut = PowerCut(epoch.position, tuple(choice.items()))
                 fresh = self._try(state, allowed, (*cuts, cut), text)
-                # What was never read before is worth a second look; of the rest some, at random.
+                # What reads like nothing before it is worth a second look; of the rest some, at random.
                 if fresh or chance.random() < 0.01:
                     second.append((state, cut))
         wanted = self.depth.second_crashes if not cuts else 1
@@ -120,19 +122,22 @@ class Explorer:
                 self._explore_log(play_recovery(self.ground.base, state), state, (*cuts, cut), text, chance)
 
     def _try(self, state: State, allowed: list[Picture], cuts: tuple[PowerCut, ...], text: str) -> bool:
-        """Judge one state; return whether it had to be judged in full."""
+        """Judge one state; return whether it reads like none before it in this workload, whatever was explored before that."""
         tally = self.tally
         mark = self.ground.base.mark(state)
         tally.states.add(mark)
         if len(cuts) > 1:
             tally.compound.add(mark)
         tally.tried_count += 1
-        judged = tally.judged_count
         # razorfsck before recovery costs as much as the rest: of the many states after a second power cut every fourth gets it.
-        reasons = reasons_against(self.judge(state, check=len(cuts) == 1 or mark % 4 == 0), allowed)
+        outcome = self.judge(state, check=len(cuts) == 1 or mark % 4 == 0)
+        reasons = reasons_against(outcome, allowed)
         if reasons:
             tally.violations.append(Violation(self.ground.name, text, cuts, reasons))
-        return tally.judged_count > judged
+        kind = id(outcome.picture)  # states that read the same share one picture, which memory keeps
+        is_new = kind not in self._met
+        self._met.add(kind)
+        return is_new
 
     def judge(self, state: State, *, check: bool = True) -> Outcome:
         """Return the outcome of a state: found out in full, or remembered of others that read the same.

@@ -19,6 +19,7 @@ from razortools.engine.store.device import Device
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import OutOfSpace
 from razortools.format.inode import ROOT_INODE
+from razortools.format.keys import Table, object_of, table_range
 from razortools.units import MIB
 
 NEW_NAME = b"new work"
@@ -64,9 +65,18 @@ def check(disk: Device) -> str:
 def recover(disk: Device) -> Outcome:
     """Recover *disk* and look at everything; what recovery writes is on it then. Never raises for what it finds."""
     try:
-        return Outcome(pictures.of_volume(opened(disk)))
+        volume = opened(disk)
+        _expect_no_orphans(volume)
+        return Outcome(pictures.of_volume(volume))
     except Exception as failed:  # whatever stops recovery is a violation: it is reported, not raised
         return Outcome(None, f"recovery: {type(failed).__name__}: {failed}")
+
+
+def _expect_no_orphans(volume: Volume) -> None:
+    """Raise AssertionError if a file without a name is left: nobody can hold it after a crash, so the mount had to finish it."""
+    left = [object_of(key) for key, _ in volume.store.items(*table_range(Table.ORPHANS))]
+    if left:
+        raise AssertionError(f"inodes {left} stand in the table of orphans: recovery did not finish what was left to do for them")
 
 
 def go_on(disk: Device) -> Outcome:
