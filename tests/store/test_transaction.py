@@ -18,18 +18,25 @@ def test_it_keeps_the_first_and_the_last_value_of_each_key_and_counts_these_alon
     changes: list[list[tuple[int, bytes | None]]],
 ) -> None:
     transaction = Transaction(1)
+    touched = False
     now: dict[bytes, bytes | None] = {}
     first: dict[bytes, tuple[bytes | None, int, int]] = {}
     for number, operation in enumerate(changes):
         steps = []
         for key_no, after in operation:
             key = bytes([key_no]) * 18
-            before = now.setdefault(key, b"old")
+            before = now.get(key, b"old" if key_no % 2 else None)
+            if before is None and after is None:  # the store takes no such step
+                continue
             first.setdefault(key, (before, int(Operation.WRITE), number))
             steps.append((key, before, after))
             now[key] = after
+            if after is None and first[key][0] is None:  # made and removed: it never was
+                del now[key], first[key]
         transaction.note(steps, Operation.WRITE, number)
+        touched = touched or bool(steps)
     assert (transaction.undo, transaction.redo) == (first, now)
+    assert transaction.is_empty == (not touched)
     assert list(transaction.undo) == list(transaction.redo)  # the journal walks them side by side
     sizes = [len(value or b"") for value in (*now.values(), *(before for before, _, _ in first.values()))]
     assert transaction.estimated_bytes == len(now) * ENTRY_HEAD_BYTES + sum(sizes)

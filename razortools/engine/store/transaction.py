@@ -4,7 +4,6 @@ Hot keys cost one entry a commit however often they change. Within a transaction
 operation that fails half-way leaves nothing. Invariant: undoing all entries gives the state of the last commit.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from razortools.format.data import Run
@@ -26,30 +25,38 @@ class Transaction:
     freed: list[Run] = field(default_factory=list)  # blocks that its changes let go
     placed: list[Run] = field(default_factory=list)  # blocks that its changes took
     operation_count: int = 0
+    is_touched: bool = False
     estimated_bytes: int = 0  # of its journal entries, without the commit entry
 
-    def note(self, steps: Iterable[Step], operation: Operation, inode: int) -> None:
-        """Record what an operation changed, in order."""
+    def note(self, steps: list[Step], operation: Operation, inode: int) -> None:
+        """Record what an operation changed, in order. What was made and removed since the last commit leaves no trace."""
         undo, redo = self.undo, self.redo
         number = int(operation)  # a member of an enumeration is an object that the garbage collector follows
         grown = 0
         for key, before, after in steps:
-            if key not in redo:
+            first = undo.get(key)
+            if first is None:
                 undo[key] = (before, number, inode)
                 grown += ENTRY_HEAD_BYTES
                 if before is not None:
                     grown += len(before)
-            elif before is not None:  # what a step finds is what the step before it left: that entry shrinks by it
-                grown -= len(before)
+            else:
+                if before is not None:  # what a step finds is what the step before it left: that entry shrinks by it
+                    grown -= len(before)
+                if after is None and first[0] is None:
+                    del undo[key], redo[key]
+                    grown -= ENTRY_HEAD_BYTES
+                    continue
             if after is not None:
                 grown += len(after)
             redo[key] = after
+        self.is_touched = self.is_touched or bool(steps)
         self.estimated_bytes += grown
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was changed."""
-        return not self.redo
+        """Whether nothing was changed, not even something that was changed back: that may have let blocks go."""
+        return not self.is_touched
 
 
 class UnloggedTransaction(Transaction):
