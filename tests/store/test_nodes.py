@@ -107,6 +107,20 @@ def test_a_damaged_node_is_healed_from_its_copy_or_refused(copies: int) -> None:
         assert device.read(place, len(good)) == good
 
 
+def test_once_the_device_has_failed_nothing_is_written_to_it_not_even_to_heal() -> None:
+    device = MemoryDevice(16 * MIB)
+    formatted(device)
+    store, _ = open_store(device)
+    store.checkpoint(1)
+    place = store.tree.root.address * store.block_bytes
+    device.write(place, b"damaged")
+    failed, _ = open_store(device)
+    failed.fail("a flush failed")
+    failed.get(LOWEST_KEY)
+    assert failed.nodes.healed == 1
+    assert device.read(place, 7) == b"damaged"
+
+
 def test_a_node_in_the_wrong_place_is_not_believed() -> None:
     device = MemoryDevice(16 * MIB)
     formatted(device, metadata_copies=1)

@@ -121,6 +121,7 @@ class Nodes:
         self.cached_bytes = 0
         self.blocking = True  # False: raise NotResident instead of waiting for the device
         self.keep_all = False  # while a checkpoint is on its way to the device
+        self.may_write = True  # False once the device has failed: what it holds is not known any more
         self.healed = 0
         self.misses = 0
         self.events: list[str] = []  # healed and damaged nodes, for whoever keeps a log; bounded
@@ -219,7 +220,7 @@ class Nodes:
     def _heal(self, address: int, raw: bytes, reason: str) -> None:
         self.healed += 1
         outcome = "read from its mirror"
-        if not self.device.read_only:
+        if self.may_write and not self.device.read_only:
             try:
                 self.device.write(address * self.geometry.block_bytes, raw)
                 outcome = "rewritten from its mirror"

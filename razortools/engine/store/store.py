@@ -372,6 +372,7 @@ class Store:
         """Turn read-only: what the device holds is unknown from now on; what was acknowledged is safe."""
         self.failure = self.failure or f"{reason}. The filesystem is read-only now; unmount it and check the host's disk"
         self.read_only = True
+        self.nodes.may_write = False
 
     def _release_node(self, ref: Ref) -> None:
         if ref.address:
