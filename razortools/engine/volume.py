@@ -7,6 +7,7 @@ storage.
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from razortools.engine import flush, orphans
@@ -15,6 +16,7 @@ from razortools.engine.limits import Limits
 from razortools.engine.names import NameTable
 from razortools.engine.records import Records
 from razortools.engine.store.device import Device
+from razortools.engine.store.flight import Flight
 from razortools.engine.store.journal import JournalScan
 from razortools.engine.store.recovery import Recovered, open_store
 from razortools.engine.store.store import Store
@@ -121,15 +123,40 @@ class Volume:
 
     def commit(self) -> None:
         """Make everything done so far durable: data, items, one flush. Raises DeviceFailed; the volume is read-only then."""
+        self.begin_commit()
+        self.settle()
+        if self.wants_checkpoint:
+            self._write_checkpoint()
+
+    def begin_commit(self) -> Flight | None:
+        """Begin what commit() does; None if there is nothing to write. Raises ReadOnly, DeviceFailed.
+
+        The flight may run in another thread while operations go on; settle() ends it, and then everything that was done before
+        this call is durable. Whoever begins flights asks `wants_checkpoint` after settling.
+        """
         if self.read_only:
             if self.store.failure:
                 raise ReadOnly(self.store.failure)
-            return
+            return None
+        self.store.settle()
         flush.flush_all(self)
         self._put_counters()
-        self.store.commit(self.now_ns(), **self._figures())
-        if self.store.journal.used_bytes > self.store.journal.ring_bytes // 2:
-            self._write_checkpoint()
+        return self.store.begin_commit(self.now_ns(), **self._figures())
+
+    def begin_checkpoint(self) -> Flight | None:
+        """Begin a checkpoint of what was committed; None if the volume is read-only. Otherwise as begin_commit()."""
+        if self.read_only:
+            return None
+        return self.store.begin_checkpoint(self.now_ns(), **self._figures())
+
+    def settle(self) -> None:
+        """Return when what was begun is stable. Raises DeviceFailed; the volume is read-only then."""
+        self.store.settle()
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        """Whether so much stands in the journal that a checkpoint is due."""
+        return not self.read_only and self.store.journal.used_bytes > self.store.journal.ring_bytes // 2
 
     def checkpoint(self) -> None:
         """Commit, and write the tree to its place, so that a recovery has nothing to replay."""
@@ -147,6 +174,7 @@ class Volume:
 
     def verify_journal(self) -> JournalScan:
         """Read the journal back, from the last checkpoint to the last commit. *damage* tells what does not verify."""
+        self.settle()
         return self.store.journal.verify()
 
     def compact_journal(self) -> None:
@@ -168,7 +196,13 @@ class Volume:
                 state = self.store.superblock.state
                 self._write_checkpoint(state=State.CLEAN if state == State.DIRTY else state)
         finally:
-            self.store.device.close()
+            self._release()
+
+    def _release(self) -> None:
+        """Give the device back, once nobody writes to it any more."""
+        with suppress(Exception):  # after a failure, which has been told
+            self.settle()
+        self.store.device.close()
 
     def mark_opened(self) -> None:
         """Tell the image that somebody writes to it, and finish what the last one left."""
@@ -227,7 +261,7 @@ class Volume:
         if kind is None:
             self.close()
         else:
-            self.store.device.close()
+            self._release()
 
 
 class _OperationContext:

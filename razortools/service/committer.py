@@ -2,7 +2,8 @@
 
 Invariants: only this task commits and checkpoints on its own account; a request is answered by a commit that began after it was
 made, and never before that commit's flush has returned; the engine's state is touched in the loop's thread only. What runs in
-threads is what the engine declares free of shared state: compressing, and writing to blocks that nothing names yet.
+threads is what the engine declares free of shared state: compressing, writing to blocks that nothing names yet, and flights
+(commits and checkpoints that have been encoded). An operation that has to commit by itself settles the flight under way first.
 """
 
 import time
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 import trio
 
 from razortools.engine import files
+from razortools.engine.store.flight import Flight
 from razortools.engine.volume import Volume
 from razortools.errors import DeviceFailed, RazorError, ReadOnly
 from razortools.service.logs import log
@@ -20,6 +22,7 @@ from razortools.units import KIB, MIB
 
 ASIDE_BYTES_MIN = 256 * KIB  # less is flushed at once: two hops to a thread cost as much as compressing 64 KiB
 ROUND_BYTES = 4 * MIB  # raw data in flight in one round: about 10 ms of compression
+INLINE_S = 0.0005  # a hop to a thread and back takes a fifth of this; nobody notices that requests wait so long
 MARGIN_BYTES = 2 * MIB  # the largest request and the record around it: below it the engine would have to flush by itself
 
 
@@ -45,6 +48,7 @@ class Committer:
         self._wanted = trio.Event()
         self._complained_of = ""
         self.commit_count = 0
+        self._flight_s = INLINE_S  # how long the last commit or checkpoint took on its way to the device
         self.after_commit: Callable[[], None] = lambda: None
 
     # For the handlers
@@ -79,7 +83,7 @@ class Committer:
             await self._commit()
             if time.monotonic() - checkpointed_at >= self._checkpoint_interval_s:
                 checkpointed_at = time.monotonic()
-                self._checkpoint()
+                await self._checkpoint()
 
     async def _commit(self) -> None:
         """Commit, and answer those who had asked for it before it began."""
@@ -92,7 +96,7 @@ class Committer:
         batch, self._batch = self._batch, Batch()
         try:
             if failure is None:
-                self._volume.commit()
+                await self._write_out(self._volume.begin_commit())
                 self.commit_count += 1
         except Exception as failed:
             failure = failed
@@ -103,6 +107,9 @@ class Committer:
         batch.failure = failure
         batch.done.set()
         self.after_commit()
+        await trio.lowlevel.checkpoint()  # those who waited get their answers out before the next commit begins
+        if self._volume.wants_checkpoint:
+            await self._checkpoint()
 
     async def _flush_aside(self) -> None:
         """Compress and write most of what is dirty while requests are served; the commit itself then has little left to do."""
@@ -120,13 +127,29 @@ class Committer:
                 raise
             files.apply_flush(volume, placed)
 
-    def _checkpoint(self) -> None:
+    async def _checkpoint(self) -> None:
         """Write a checkpoint if there is anything to write."""
         try:
             if self._volume.store.tree.dirty_count:
-                self._volume.checkpoint()
+                await self._write_out(self._volume.begin_commit())
+                await self._write_out(self._volume.begin_checkpoint())
         except Exception as failure:
             self._complain(failure)
+
+    async def _write_out(self, flight: Flight | None) -> None:
+        """Return when *flight* is stable. Raises what kept it from being so.
+
+        A device that takes its time is waited for in a thread, and requests go on meanwhile; one that answers faster than a
+        thread is begun is waited for here.
+        """
+        if flight is not None:
+            started = time.perf_counter()
+            if self._flight_s < INLINE_S:
+                flight.run()
+            else:
+                await trio.to_thread.run_sync(flight.run)
+            self._flight_s = time.perf_counter() - started
+        self._volume.settle()
 
     def _complain(self, failure: Exception) -> None:
         """Log why changes cannot be made durable, once for each reason: the timer meets it again and again."""

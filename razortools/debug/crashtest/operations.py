@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 from razortools.debug.crashtest.reference import File, Model
 from razortools.engine import files, namespace, xattrs
@@ -32,9 +33,9 @@ class Operation:
         return " ".join((self.verb, *self.words))
 
     @property
-    def syncs(self) -> bool:
-        """Whether all that was done before is durable when it returns."""
-        return VERBS[self.verb].syncs
+    def covers(self) -> str:
+        """What is durable when it returns: all that was done "before", what was done before the last one "begun", or nothing."""
+        return VERBS[self.verb].covers
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Verb:
     words: str
     engine: Callable[[Volume, Operation], None]
     reference: Callable[[Model, Operation], None] = lambda model, operation: None
-    syncs: bool = False
+    covers: Literal["", "before", "begun"] = ""
 
 
 def parse(text: str) -> tuple[Operation, ...]:
@@ -147,6 +148,17 @@ def _chmod(volume: Volume, operation: Operation) -> None:
     namespace.setattr(volume, _at(volume, path), namespace.AttributeChange(mode=int(mode, 8)))
 
 
+def _begin(volume: Volume) -> None:
+    """Begin a commit as a mount does, which lets it run in a thread."""
+    volume.begin_commit()
+
+
+def _write_out(volume: Volume) -> None:
+    """Let the thread run that writes what was begun; its owner has not heard of it."""
+    if volume.store.flight is not None:
+        volume.store.flight.run()
+
+
 # On the reference
 
 
@@ -231,9 +243,12 @@ VERBS = {
         lambda volume, op: namespace.hold(volume, _at(volume, op.words[0])),
         lambda model, op: model.hold(_file(model, op.words[0])),
     ),
-    "fsync": Verb("PATH", lambda volume, op: files.fsync(volume, _at(volume, op.words[0])), syncs=True),
-    "fsyncdir": Verb("PATH", lambda volume, op: files.fsync(volume, _at(volume, op.words[0])), syncs=True),
-    "sync": Verb("", lambda volume, op: volume.commit(), syncs=True),
-    "commit": Verb("", lambda volume, op: volume.commit(), syncs=True),
-    "checkpoint": Verb("", lambda volume, op: volume.checkpoint(), syncs=True),
+    "fsync": Verb("PATH", lambda volume, op: files.fsync(volume, _at(volume, op.words[0])), covers="before"),
+    "fsyncdir": Verb("PATH", lambda volume, op: files.fsync(volume, _at(volume, op.words[0])), covers="before"),
+    "sync": Verb("", lambda volume, op: volume.commit(), covers="before"),
+    "commit": Verb("", lambda volume, op: volume.commit(), covers="before"),
+    "begin": Verb("", lambda volume, op: _begin(volume)),
+    "write-out": Verb("", lambda volume, op: _write_out(volume)),
+    "settle": Verb("", lambda volume, op: volume.settle(), covers="begun"),
+    "checkpoint": Verb("", lambda volume, op: volume.checkpoint(), covers="before"),
 }

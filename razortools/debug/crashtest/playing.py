@@ -76,6 +76,7 @@ class Player:
         self.volume = opened(disk, self.clock)
         self.played = Played(disk.log, [self._look()], [(0, 0)], [(0, 0)], [(0, "mount")])
         self.refused = 0
+        self._begun = 0  # the moment that the last commit was begun at
 
     def _look(self) -> Picture:
         expected = pictures.of_reference(self.model)
@@ -96,8 +97,11 @@ class Player:
             self._on_reference(operation, refusal)
         self.refused += refusal != ""
         played.moments.append(self._look())
-        if operation.syncs and not refusal:
-            played.synced.append((len(played.log), len(played.moments) - 1))
+        now = len(played.moments) - 1
+        if operation.covers and not refusal:
+            played.synced.append((len(played.log), now if operation.covers == "before" else self._begun))
+        if operation.verb == "begin" and not refusal:
+            self._begun = now
 
     def _on_volume(self, operation: Operation) -> str:
         try:
@@ -114,7 +118,7 @@ class Player:
             VERBS[operation.verb].reference(self.model, operation)
         except Refused as refused:
             expected = f"errno {refused.errno}"
-        if expected != refusal and not operation.syncs:  # what syncs is no operation of the reference
+        if expected != refusal and not operation.covers:  # what syncs is no operation of the reference
             raise NotTheReference(f"{operation}: {refusal or 'done'}, should be {expected or 'done'}")
 
     def close(self) -> Played:

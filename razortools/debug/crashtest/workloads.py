@@ -30,12 +30,13 @@ ALPHABET = (
     "link /a /n", "link /b /d/n",
     "symlink /n 30", "symlink /d/n 3000",
     "setxattr /a user.k 20", "setxattr /n user.k 900", "setxattr /d user.big 5000", "removexattr /b user.k", "chmod /a 600",
-    "fsync /a", "fsync /n", "fsyncdir /", "sync", "commit", "checkpoint",
+    "fsync /a", "fsync /n", "fsyncdir /", "sync", "commit", "checkpoint", "begin", "write-out", "settle",
 )  # fmt: skip
 
 CORE = (
     "create /n", "write /n 0 5000", "write /a 3000 3000", "append /b 3000", "truncate /a 5000", "mkdir /n", "unlink /a",
     "rename /a /n", "rename /n /a", "exchange /a /d/x", "link /a /n", "setxattr /a user.k 20", "fsync /n", "checkpoint",
+    "begin", "settle",
 )  # fmt: skip
 
 NAMES = ("a", "b", "n", "x", "d", "e")
@@ -58,13 +59,15 @@ def _random_operation(chance: random.Random) -> str:
     path, other = _path(chance), _path(chance)
     length = chance.choice((1, 100, 600, 4096, 5000, 20_000))
     if kind < 0.12:
-        return chance.choice((f"fsync {path}", "fsyncdir /", "sync", "commit", "commit", "checkpoint"))
-    if kind < 0.45:
+        return chance.choice((f"fsync {path}", "fsyncdir /", "sync", "commit", "commit", "checkpoint", "begin"))
+    if kind < 0.2:
+        return chance.choice(("begin", "write-out", "settle"))
+    if kind < 0.5:
         offset = chance.choice((0, 0, 1, 4095, 4096, 8000, 50_000))
         return chance.choice((f"write {path} {offset} {length}", f"append {path} {length}", f"truncate {path} {offset}"))
-    if kind < 0.65:
+    if kind < 0.68:
         return chance.choice((f"create {path}", f"create {path}", f"mkdir {path}", f"symlink {path} {min(length, 4000)}"))
-    if kind < 0.85:
+    if kind < 0.86:
         verb = chance.choice(("rename", "rename", "rename", "exchange", "noreplace", "link"))
         return f"{verb} {path} {other}"
     value = chance.choice((0, 20, 900, 5000))

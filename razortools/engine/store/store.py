@@ -14,6 +14,7 @@ import crc32c
 from razortools.engine.store import checkpoint as checkpoints
 from razortools.engine.store.checkpoint import CheckpointPlan
 from razortools.engine.store.device import Device
+from razortools.engine.store.flight import Flight
 from razortools.engine.store.journal import Journal, journal_seed
 from razortools.engine.store.nodepool import NodePool
 from razortools.engine.store.nodes import Nodes, Ref, new_root
@@ -82,6 +83,7 @@ class Store:
         kind = Transaction if journaling else UnloggedTransaction
         self.transaction = kind(superblock.transaction + 1)
         self.running = RunningOperation()
+        self.flight: Flight | None = None  # what is on its way to the device
         operation_bytes = KEYS_PER_OPERATION_MAX * (ENTRY_HEAD_BYTES + 2 * self.tree.value_bytes_max)
         self._operation_journal_bytes = min(operation_bytes, self.journal.ring_bytes // 4)
         self.get: Callable[[bytes], bytes | None] = self.tree.get
@@ -292,7 +294,7 @@ class Store:
         self.transaction = type(self.transaction)(self.transaction.number + 1)
 
     def write_commit(self, frozen: FrozenCommit) -> None:
-        """Write and flush a frozen transaction. May run in a thread. Raises DeviceFailed: then call fail()."""
+        """Write and flush a frozen transaction. May run in a thread. Raises DeviceFailed."""
         assert frozen.position >= 0, "a transaction larger than the journal needs a checkpoint"
         if frozen.data:
             self.journal.write(frozen.position, frozen.data)
@@ -307,33 +309,52 @@ class Store:
 
         *changes* go into the superblock if the transaction is too large for the journal and a checkpoint takes its place.
         """
-        frozen = self.freeze(now_ns)
-        if frozen is None:
-            return
-        if frozen.position < 0:
-            self.checkpoint(now_ns, **changes)
-            return
-        with self.failing():
-            self.write_commit(frozen)
-        self.note_committed(frozen)
+        self.begin_commit(now_ns, **changes)
+        self.settle()
 
     def checkpoint(self, now_ns: int, **changes: object) -> None:
         """Write the tree as it is, and a superblock with *changes*. Raises DeviceFailed; the store is read-only then.
 
         What the running transaction changed goes along: a checkpoint is as atomic as a commit.
         """
+        self.begin_checkpoint(now_ns, **changes)
+        self.settle()
+
+    def begin_commit(self, now_ns: int, **changes: object) -> Flight | None:
+        """Begin what commit() does, after settling what is under way; None if there is nothing to write.
+
+        Operations may go on while the flight runs in another thread; they belong to the next transaction. settle() ends it.
+        """
+        self.settle()
+        frozen = self.freeze(now_ns)
+        if frozen is None:
+            return None
+        if frozen.position < 0:
+            return self.begin_checkpoint(now_ns, **changes)
+        self.flight = Flight(lambda: self.write_commit(frozen), lambda: self.note_committed(frozen), self.fail)
+        return self.flight
+
+    def begin_checkpoint(self, now_ns: int, **changes: object) -> Flight:
+        """Begin what checkpoint() does, after settling what is under way. As begin_commit()."""
+        self.settle()
         plan = self.prepare_checkpoint(now_ns, changes)
-        with self.failing():
-            checkpoints.write(self.device, plan)
-        self.finish_checkpoint(plan)
+        self.flight = Flight(lambda: checkpoints.write(self.device, plan), lambda: self.finish_checkpoint(plan), self.fail)
+        return self.flight
+
+    def settle(self) -> None:
+        """Return when nothing is under way any more. Raises what kept it from getting there, DeviceFailed for one."""
+        flight, self.flight = self.flight, None
+        if flight is not None:
+            flight.settle()
 
     def mark(self, now_ns: int, **changes: object) -> None:
         """Write the superblock alone, with *changes*, before anything else is written. Raises DeviceFailed."""
+        assert self.flight is None
         with self.failing():
             checkpoints.mark(self, now_ns, changes)
 
     def prepare_checkpoint(self, now_ns: int, changes: dict[str, object]) -> CheckpointPlan:
-        """Encode a checkpoint. checkpoints.write() may follow in a thread while operations go on, then finish_checkpoint()."""
+        """Encode a checkpoint. checkpoints.write() and finish_checkpoint() must follow before anything else is prepared."""
         if not self.transaction.is_empty:
             self._end_transaction()
         self.nodes.keep_all = True  # a node must not be read again before it has been written
@@ -352,6 +373,7 @@ class Store:
     def abort(self) -> list[bytes]:
         """Drop the running transaction; return the keys that had changed."""
         assert self.journaling, "without a journal nobody knows what there was before"
+        self.settle()
         transaction = self.transaction
         for key, (before, *_) in transaction.undo.items():
             if before is None:

@@ -1,0 +1,40 @@
+"""Flights: a commit or checkpoint on its way to the device, in any thread, while its owner's operations go on.
+
+The owner begins a flight and settles it; in between anybody may run it. Invariants: it is written once, whoever comes first; it
+is finished by its owner alone, once; whoever settles waits until it has been written, and writes it himself if nobody has begun.
+"""
+
+import threading
+from collections.abc import Callable
+
+
+class Flight:
+    """Something to write, and what follows once it is stable."""
+
+    def __init__(self, write: Callable[[], None], landed: Callable[[], None], failed: Callable[[str], None]) -> None:
+        """*write* touches the device only; *landed* and *failed* change the owner's state, in the owner's thread."""
+        self._write = write
+        self._landed = landed
+        self._failed = failed
+        self._lock = threading.Lock()
+        self._has_run = False
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Write it, unless that has been done. In any thread; raises nothing: settle() tells how it went."""
+        with self._lock:
+            if self._has_run:
+                return
+            self._has_run = True
+            try:
+                self._write()
+            except BaseException as failure:
+                self._failure = failure
+
+    def settle(self) -> None:
+        """Return when it is stable. Called once, by the owner. Raises what writing raised, DeviceFailed among others."""
+        self.run()
+        if self._failure is not None:
+            self._failed(str(self._failure) or type(self._failure).__name__)
+            raise self._failure
+        self._landed()

@@ -1,0 +1,141 @@
+"""The committer: who asked for durability gets it, and a slow device keeps nobody else waiting."""
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from razortools.engine import namespace
+from razortools.engine.create import create, plan_create
+from razortools.engine.store.device import MemoryDevice
+from razortools.engine.volume import Volume, open_volume
+from razortools.errors import DeviceFailed
+from razortools.format.inode import ROOT_INODE
+from razortools.service.committer import Committer
+from razortools.service.options import parse_options
+from razortools.units import MIB
+
+PATIENCE_S = 60
+
+
+class SlowDisk(MemoryDevice):
+    """A disk whose flushes return when they are let, and fail if they are told to."""
+
+    def __init__(self) -> None:
+        super().__init__(4 * MIB)
+        self.flushing = threading.Event()
+        self.may_flush = threading.Event()
+        self.may_flush.set()
+        self.fails = False
+        self.flush_count = 0
+
+    def flush(self) -> None:
+        self.flush_count += 1
+        self.flushing.set()
+        assert self.may_flush.wait(PATIENCE_S)
+        if self.fails:
+            raise DeviceFailed("slow disk: flush failed")
+
+
+@asynccontextmanager
+async def committing(disk: SlowDisk) -> AsyncIterator[tuple[Volume, Committer]]:
+    create(disk, plan_create(disk.size_bytes))
+    volume = open_volume(disk)
+    committer = Committer(volume, parse_options([]))
+    disk.flushing.clear()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(committer.run)
+        try:
+            yield volume, committer
+        finally:
+            disk.may_flush.set()
+            nursery.cancel_scope.cancel()
+
+
+async def until(event: threading.Event) -> None:
+    assert await trio.to_thread.run_sync(event.wait, PATIENCE_S)
+
+
+def make(volume: Volume, name: bytes) -> None:
+    namespace.create(volume, ROOT_INODE, name, 0o644, 0, 0)
+
+
+def test_requests_go_on_while_the_device_flushes() -> None:
+    async def scenario() -> None:
+        disk = SlowDisk()
+        async with committing(disk) as (volume, committer), trio.open_nursery() as nursery:
+            make(volume, b"before")
+            disk.may_flush.clear()
+            nursery.start_soon(committer.durable)
+            await until(disk.flushing)
+            make(volume, b"meanwhile")  # this thread is free: the flush waits in another one
+            assert namespace.lookup(volume, ROOT_INODE, b"meanwhile")
+            disk.may_flush.set()
+
+    trio.run(scenario)
+
+
+def test_who_asks_during_a_flush_is_answered_by_the_next_one() -> None:
+    async def scenario() -> None:
+        disk = SlowDisk()
+        answered: list[str] = []
+        async with committing(disk) as (volume, committer), trio.open_nursery() as nursery:
+
+            async def ask(name: str) -> None:
+                await committer.durable()
+                answered.append(f"{name} after {disk.flush_count - before} flushes")
+
+            make(volume, b"first")
+            before = disk.flush_count
+            disk.may_flush.clear()
+            nursery.start_soon(ask, "first")
+            await until(disk.flushing)
+            make(volume, b"second")
+            nursery.start_soon(ask, "second")
+            await trio.testing.wait_all_tasks_blocked()
+            assert answered == []
+            disk.may_flush.set()
+        assert answered == ["first after 1 flushes", "second after 2 flushes"]
+
+    trio.run(scenario)
+
+
+def test_an_operation_that_commits_by_itself_waits_for_the_flight_before() -> None:
+    async def scenario() -> None:
+        disk = SlowDisk()
+        async with committing(disk) as (volume, committer), trio.open_nursery() as nursery:
+            make(volume, b"first")
+            disk.may_flush.clear()
+            nursery.start_soon(committer.durable)
+            await until(disk.flushing)
+            make(volume, b"second")
+            threading.Timer(0.05, disk.may_flush.set).start()
+            volume.commit()  # in this thread, while the other one flushes
+            again = open_volume(_copy(disk), read_only=True)
+            assert namespace.lookup(again, ROOT_INODE, b"first") and namespace.lookup(again, ROOT_INODE, b"second")
+
+    trio.run(scenario)
+
+
+def test_a_flush_that_fails_in_the_thread_is_told_to_who_waits_and_turns_the_volume_read_only() -> None:
+    async def scenario() -> None:
+        disk = SlowDisk()
+        async with committing(disk) as (volume, committer):
+            make(volume, b"first")
+            disk.fails = True
+            with pytest.raises(DeviceFailed, match="flush failed"):
+                await committer.durable()
+            assert volume.read_only and "flush failed" in volume.statistics().failure
+            with pytest.raises(DeviceFailed, match="flush failed"):
+                await committer.durable()
+
+    trio.run(scenario)
+
+
+def _copy(disk: MemoryDevice) -> MemoryDevice:
+    copied = MemoryDevice(disk.size_bytes)
+    copied._pages = {number: bytearray(page) for number, page in disk._pages.items()}
+    return copied
