@@ -60,7 +60,7 @@ def crashtest(
     ] = None,
     ground_name: Annotated[
         str | None,
-        typer.Option("--ground", metavar="NAME", help="Start only from this image: plain, single or full.", show_default=False),
+        typer.Option("--ground", metavar="NAME", help="Start only from this image: plain, single, full, wrapping."),
     ] = None,
     workload: Annotated[
         str | None,

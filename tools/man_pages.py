@@ -22,6 +22,7 @@ PAGES = {  # page: module and name of its typer app
     "umount.razorfs.8": ("razortools.mount", "umount_app"),
     "razorfsck.8": ("razortools.fsck", "app"),
     "razorfs-debug.8": ("razortools.debugfs", "app"),
+    "razorfs-debug-crashtest.8": ("razortools.crashtest", "app"),
     "razorfs-health.1": ("razortools.health", "app"),
 }
 

@@ -89,10 +89,13 @@ def _judge(ring: Ring, start: int, found: list[Entry], number: int) -> Iterator[
 def _judge_padding(ring: Ring, last: Entry, *, flushed: bool) -> Iterator[Finding]:
     """Yield what stands where the transaction that ends with *last* has only zeros.
 
-    A power cut may have kept whole sectors of zeros from arriving, over what stood there before, if no flush followed.
+    A power cut may have kept whole sectors from arriving, over what stood there before, if no flush followed. The sector that the
+    commit entry ends in is known to be new if the whole entry lies in it; its last bytes alone may be what was there.
     """
     behind = last.position + COMMIT_BYTES
     end = ring.block_after(last) if flushed else round_up(behind, SECTOR_BYTES)
+    if not flushed and last.position < end - SECTOR_BYTES:
+        return
     stray = ring.read(behind, end - behind)
     if any(stray):
         yield problems.JOURNAL_PADDING.found(block=ring.block_of(behind), count=len(stray) - stray.count(0))

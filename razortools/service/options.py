@@ -3,6 +3,7 @@
 Accepts everything that mount(8) and fstab pass on their own account; what only the kernel acts on is handed to it untouched.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -33,6 +34,7 @@ class MountOptions:
     remount: bool = False
     source_name: str | None = None  # None: the image's path
     subtype: str = "razorfs"
+    record: str | None = None  # absolute path
     log: str | None = None  # None: stderr in the foreground, otherwise syslog
     log_level: str = "info"
     kernel_flags: tuple[str, ...] = field(default=())  # nosuid, sync and the like
@@ -104,6 +106,11 @@ def _word(text: str) -> str:
     return text
 
 
+def _file(text: str) -> str:
+    """Return *text* as an absolute path: the daemon works in another directory. Raises ValueError."""
+    return os.path.abspath(_word(text))
+
+
 _VALUES = {
     "commit": ("commit_interval_s", _seconds),
     "checkpoint": ("checkpoint_interval_s", _seconds),
@@ -114,6 +121,7 @@ _VALUES = {
     "readahead": ("readahead_bytes", _readahead),
     "fsname": ("source_name", _word),
     "subtype": ("subtype", _word),
+    "record": ("record", _file),
     "log": ("log", _word),
     "loglevel": ("log_level", _log_level),
 }

@@ -21,7 +21,8 @@ import trio
 from razortools.engine import orphans
 from razortools.engine.attributes import AtimePolicy
 from razortools.engine.limits import Limits
-from razortools.engine.store.device import FileDevice, open_image
+from razortools.engine.store.device import Device, FileDevice, open_image
+from razortools.engine.store.recording import RecordingDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import DeviceFailed, ImageBusy, RazorError
 from razortools.format.keys import Table, object_of, table_range
@@ -32,6 +33,7 @@ from razortools.service.logs import log
 from razortools.service.mountpoints import MountRefused, NoPermission
 from razortools.service.operations import Operations
 from razortools.service.options import MountOptions
+from razortools.service.recorded import RecordedOperations
 from razortools.units import InodeNo
 
 BUSY_GRACE_S = 5.0  # umount(8) returns before the daemon has closed the image: a mount right after it is worth some patience
@@ -73,8 +75,10 @@ def _open(place: Place, options: MountOptions) -> Volume:
         commit_interval_s=options.commit_interval_s,
         checkpoint_interval_s=options.checkpoint_interval_s,
     )
-    device = _locked(place.image, writable=not options.read_only)
+    device: Device = _locked(place.image, writable=not options.read_only)
     try:
+        if options.record is not None:
+            device = RecordingDevice(device, options.record)
         volume = open_volume(device, read_only=options.read_only, recover=options.recover, limits=limits)
     except BaseException:
         device.close()
@@ -109,7 +113,8 @@ class Mounted:
         self._hello = trio.Event()
         self._control: Control | None = None
         self._committer = Committer(volume, options)
-        operations = Operations(volume, self._committer, options, self._hello.set)
+        kind = RecordedOperations if options.record is not None else Operations
+        operations = kind(volume, self._committer, options, self._hello.set)
         with _what_libfuse_says() as said:
             try:
                 pyfuse3.init(operations, place.mount_point, fuse_options(place.image, options))

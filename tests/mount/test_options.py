@@ -21,13 +21,14 @@ def test_no_options_are_the_defaults() -> None:
 def test_every_option_has_its_value() -> None:
     text = (
         "ro,norecovery,noatime,allow_other,commit=1.5,checkpoint=60,cache=1G,metadata_cache=64M,dirty=8M,"
-        "readahead=0,writeback,compression=zstd:3,discard,nonempty,fsname=a\\,b,subtype=s,log=/l,loglevel=debug,nosuid"
+        "readahead=0,writeback,compression=zstd:3,discard,nonempty,fsname=a\\,b,subtype=s,log=/l,loglevel=debug,record=/r,nosuid"
     )
     assert parse_options([text]) == MountOptions(
         read_only=True, recover=False, atime=AtimePolicy.NEVER, allow_other=True, commit_interval_s=1.5, checkpoint_interval_s=60,
         record_cache_bytes=GIB, metadata_cache_bytes=64 * MIB, dirty_bytes=8 * MIB, readahead_bytes=0, writeback=True,
         compression=Policy(Algorithm.ZSTD, 3),
-        discard=True, nonempty=True, source_name="a,b", subtype="s", log="/l", log_level="debug", kernel_flags=("nosuid",),
+        discard=True, nonempty=True, source_name="a,b", subtype="s", log="/l", log_level="debug", record="/r",
+        kernel_flags=("nosuid",),
     )  # fmt: skip
 
 

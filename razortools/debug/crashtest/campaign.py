@@ -15,7 +15,7 @@ from razortools.debug.crashtest.playing import GROUNDS, ground
 from razortools.debug.crashtest.workloads import exhaustive, numbered, random_workload
 
 CHUNK = 8  # workloads that a process is given at once: a second or two of work
-RANDOM_LENGTHS = (4, 6, 9, 14, 22)  # operations of random workloads, in turn
+RANDOM_LENGTHS = (4, 6, 9, 14, 22, 40)  # operations of random workloads, in turn
 Task = tuple[str, str]  # ground, workload
 
 
@@ -40,8 +40,9 @@ class Plan:
                 yield from ((name, text) for text in exhaustive(length))
         number = 0
         while self.random_count is None or number < self.random_count:
-            length = RANDOM_LENGTHS[number % len(RANDOM_LENGTHS)]
-            yield self.grounds[number % len(self.grounds)], random_workload(self.seed * 1_000_003 + number, length)
+            turn, which = divmod(number, len(self.grounds))
+            length = RANDOM_LENGTHS[turn % len(RANDOM_LENGTHS)]
+            yield self.grounds[which], random_workload(self.seed * 1_000_003 + number, length)
             number += 1
 
 

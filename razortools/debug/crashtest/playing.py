@@ -175,7 +175,10 @@ def _work_noted(volume: Volume, played: Played) -> None:
 
 
 def ground(name: str = "plain") -> Ground:
-    """Return the ground called *name*: plain, single (one copy of metadata) or full (no space left)."""
+    """Return the ground called *name*: plain, single (one copy of metadata), full (no space left) or wrapping.
+
+    In the last one a single block is left before the end of the journal's ring.
+    """
     disk = RecordingDisk(bytearray(IMAGE_BYTES))
     copies = 1 if name == "single" else 2
     plan = plan_create(
@@ -188,6 +191,8 @@ def ground(name: str = "plain") -> Ground:
         player.do(operation)
     if name == "full":
         _fill(player)
+    if name == "wrapping":
+        _turn_the_ring(player)
     player.close()
     return Ground(name, Base(bytes(disk.image)), player.model)
 
@@ -211,4 +216,14 @@ def _fill(player: Player) -> None:
         number += 1
 
 
-GROUNDS = ("plain", "single", "full")
+def _turn_the_ring(player: Player) -> None:
+    """Commit until one block is left before the end of the journal's ring."""
+    ring = player.volume.store.journal
+    number = 0
+    while ring.head % ring.ring_bytes != ring.ring_bytes - ring.block_bytes:
+        for operation in parse(f"chmod /a 6{number % 8}0; commit"):
+            player.do(operation)
+        number += 1
+
+
+GROUNDS = ("plain", "single", "full", "wrapping")

@@ -78,8 +78,8 @@ def _tell_cut(ground: Ground, played: Played, cut: PowerCut, number: int, cuts: 
     which = f"power cut {number + 1} of {cuts}" if cuts > 1 else "power cut"
     yield f"{which} during: {played.under_way(max(cut.position - 1, 0))} (entry {cut.position} of the device's log)"
     synced = played.last_synced(cut.position)
-    label = "everything up to the start" if not synced else f"everything up to moment {synced}"
-    yield f"  promised by then: {label} of {len(played.moments) - 1}"
+    label = f"the first {synced} of {len(played.moments) - 1} operations" if synced else "nothing but what there was at the start"
+    yield f"  promised by then: {label}"
     for epoch in epochs(ground.base, start, played.log):
         if epoch.position == cut.position:
             yield from _tell_writes(ground, epoch.unflushed, dict(cut.choice))

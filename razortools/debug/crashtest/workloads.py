@@ -29,14 +29,15 @@ ALPHABET = (
     "exchange /a /d/x", "exchange /a /d", "exchange /b /n",
     "link /a /n", "link /b /d/n",
     "symlink /n 30", "symlink /d/n 3000",
-    "setxattr /a user.k 20", "setxattr /n user.k 900", "setxattr /d user.big 5000", "removexattr /b user.k", "chmod /a 600",
+    "setxattr /a user.k 20", "setxattr /b user.k 450", "setxattr /n user.k 900",
+    "setxattr /d user.big 5000", "removexattr /b user.k", "chmod /a 600",
     "fsync /a", "fsync /n", "fsyncdir /", "sync", "commit", "checkpoint", "begin", "write-out", "settle",
 )  # fmt: skip
 
 CORE = (
     "create /n", "write /n 0 5000", "write /a 3000 3000", "append /b 3000", "truncate /a 5000", "mkdir /n", "unlink /a",
     "rename /a /n", "rename /n /a", "exchange /a /d/x", "link /a /n", "setxattr /a user.k 20", "fsync /n", "checkpoint",
-    "begin", "settle",
+    "hold /a", "begin", "settle",
 )  # fmt: skip
 
 NAMES = ("a", "b", "n", "x", "d", "e")
@@ -57,7 +58,7 @@ def random_workload(seed: int, length: int) -> str:
 def _random_operation(chance: random.Random) -> str:
     kind = chance.random()
     path, other = _path(chance), _path(chance)
-    length = chance.choice((1, 100, 600, 4096, 5000, 20_000))
+    length = chance.choice((1, 100, 450, 500, 600, 4096, 5000, 20_000))  # some fill a sector of the journal
     if kind < 0.12:
         return chance.choice((f"fsync {path}", "fsyncdir /", "sync", "commit", "commit", "checkpoint", "begin"))
     if kind < 0.2:
@@ -70,7 +71,7 @@ def _random_operation(chance: random.Random) -> str:
     if kind < 0.86:
         verb = chance.choice(("rename", "rename", "rename", "exchange", "noreplace", "link"))
         return f"{verb} {path} {other}"
-    value = chance.choice((0, 20, 900, 5000))
+    value = chance.choice((0, 20, 450, 900, 5000))
     return chance.choice(
         (
             f"unlink {path}", f"unlink {path}", f"rmdir {path}", f"hold {path}", f"chmod {path} 6{chance.randrange(8)}0",
