@@ -13,6 +13,7 @@ from razortools.engine import directories, files, flush, orphans, truncation
 from razortools.engine.store import checkpoint, journal, recovery
 from razortools.engine.store.checkpoint import CheckpointPlan
 from razortools.engine.store.device import Device
+from razortools.engine.store.flight import Flight
 from razortools.engine.store.journal import Journal, JournalReader, LoggedTransaction
 from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.store import FrozenCommit, Store
@@ -380,6 +381,26 @@ def fsync_of_one_file_only(patch: pytest.MonkeyPatch) -> None:
         volume.store.commit(volume.now_ns())
 
     patch.setattr(files, "fsync", fsync)
+
+
+def sync_overtakes_the_commit_before_it(patch: pytest.MonkeyPatch) -> None:
+    """A sync does not wait for the commit that was begun before it, and that one is never written."""
+    honest_begin, honest_settle = Volume.begin_commit, Store.settle
+    beginning: list[Volume] = []
+
+    def settle(store: Store) -> None:
+        if not beginning:
+            honest_settle(store)
+
+    def begin_commit(volume: Volume) -> Flight | None:
+        beginning.append(volume)
+        try:
+            return honest_begin(volume)
+        finally:
+            beginning.pop()
+
+    patch.setattr(Store, "settle", settle)
+    patch.setattr(Volume, "begin_commit", begin_commit)
 
 
 def with_superblock(store: Store, plan: CheckpointPlan, superblock: Superblock) -> CheckpointPlan:

@@ -63,6 +63,7 @@ NEEDS: tuple[tuple[Break, History], ...] = (
     (broken.orphans_left, History("plain", SINGLE_CUTS, ("hold /a; unlink /a",))),
     (broken.commit_entry_not_checked, History("plain", DEEP, (LONG_VALUES,))),
     (broken.fsync_of_one_file_only, History("plain", SINGLE_CUTS, ("write /a 0 9000; fsyncdir /",))),
+    (broken.sync_overtakes_the_commit_before_it, History("plain", SINGLE_CUTS, ("create /n; begin; mkdir /m; fsync /n",))),
     (broken.rename_in_two_commits, History("plain", SINGLE_CUTS, ("rename /a /n", "rename /a /d/n"))),
     (broken.exchange_in_two_commits, History("plain", SINGLE_CUTS, ("exchange /a /d/x",))),
     (broken.ring_wraps_to_the_wrong_place, History("wrapping", SINGLE_CUTS, (MORE_THAN_A_BLOCK,))),
