@@ -138,15 +138,15 @@ class Volume:
             if self.store.failure:
                 raise ReadOnly(self.store.failure)
             return None
-        self.store.settle()
-        flush.flush_all(self)
-        self._put_counters()
+        self._gather()
         return self.store.begin_commit(self.now_ns(), **self._figures())
 
     def begin_checkpoint(self) -> Flight | None:
-        """Begin a checkpoint of what was committed; None if the volume is read-only. Otherwise as begin_commit()."""
+        """Begin a checkpoint of everything done so far; None if the volume is read-only. Otherwise as begin_commit()."""
         if self.read_only:
             return None
+        # Operations may have run since the last commit was begun. Their changes go along, so their data and counters must.
+        self._gather()
         return self.store.begin_checkpoint(self.now_ns(), **self._figures())
 
     def settle(self) -> None:
@@ -241,6 +241,12 @@ class Volume:
             read_only=self.read_only,
             failure=store.failure,
         )
+
+    def _gather(self) -> None:
+        """Enter all that memory holds in the tree, once nothing is under way: what is written next is a whole state."""
+        self.store.settle()
+        flush.flush_all(self)
+        self._put_counters()
 
     def _put_counters(self) -> None:
         encoded = self.counters.encode()

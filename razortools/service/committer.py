@@ -150,6 +150,8 @@ class Committer:
                 await trio.to_thread.run_sync(flight.run)
             self._flight_s = time.perf_counter() - started
         self._volume.settle()
+        if flight is not None:
+            flight.settle()  # an operation that had to commit by itself may have settled it meanwhile, and met its failure
 
     def _complain(self, failure: Exception) -> None:
         """Log why changes cannot be made durable, once for each reason: the timer meets it again and again."""

@@ -403,6 +403,15 @@ def sync_overtakes_the_commit_before_it(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Volume, "begin_commit", begin_commit)
 
 
+def checkpoint_leaves_data_behind(patch: pytest.MonkeyPatch) -> None:
+    """A checkpoint that is begun after more was done takes the sizes of files along, but neither their data nor the counters."""
+
+    def begin_checkpoint(volume: Volume) -> Flight:
+        return volume.store.begin_checkpoint(volume.now_ns(), **volume._figures())
+
+    patch.setattr(Volume, "begin_checkpoint", begin_checkpoint)
+
+
 def with_superblock(store: Store, plan: CheckpointPlan, superblock: Superblock) -> CheckpointPlan:
     """Return *plan* with another superblock, in all its places."""
     backups = tuple(backup_images(superblock, store.geometry))

@@ -56,6 +56,7 @@ class History:
 # A value of more than a sector, old and new together, so that one lost sector of the journal lies within one entry.
 LONG_VALUES = "create /n; setxattr /n user.k 450; commit; create /m; setxattr /n user.k 450; commit"
 MORE_THAN_A_BLOCK = "; ".join(f"mkdir /m{number}" for number in range(12)) + "; commit"
+DONE_IN_BETWEEN = "create /m; begin; create /n; write /n 0 5000; settle; begin-checkpoint; settle"
 MORE_THAN_THE_RING = "; ".join(f"chmod /a 6{number % 8}0; commit" for number in range(40))
 
 NEEDS: tuple[tuple[Break, History], ...] = (
@@ -64,6 +65,7 @@ NEEDS: tuple[tuple[Break, History], ...] = (
     (broken.commit_entry_not_checked, History("plain", DEEP, (LONG_VALUES,))),
     (broken.fsync_of_one_file_only, History("plain", SINGLE_CUTS, ("write /a 0 9000; fsyncdir /",))),
     (broken.sync_overtakes_the_commit_before_it, History("plain", SINGLE_CUTS, ("create /n; begin; mkdir /m; fsync /n",))),
+    (broken.checkpoint_leaves_data_behind, History("plain", SINGLE_CUTS, (DONE_IN_BETWEEN,))),
     (broken.rename_in_two_commits, History("plain", SINGLE_CUTS, ("rename /a /n", "rename /a /d/n"))),
     (broken.exchange_in_two_commits, History("plain", SINGLE_CUTS, ("exchange /a /d/x",))),
     (broken.ring_wraps_to_the_wrong_place, History("wrapping", SINGLE_CUTS, (MORE_THAN_A_BLOCK,))),

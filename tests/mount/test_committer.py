@@ -8,7 +8,8 @@ import pytest
 import trio
 import trio.testing
 
-from razortools.engine import namespace
+from razortools.check import runner
+from razortools.engine import files, namespace
 from razortools.engine.create import create, plan_create
 from razortools.engine.store.device import MemoryDevice
 from razortools.engine.volume import Volume, open_volume
@@ -131,6 +132,56 @@ def test_a_flush_that_fails_in_the_thread_is_told_to_who_waits_and_turns_the_vol
             assert volume.read_only and "flush failed" in volume.statistics().failure
             with pytest.raises(DeviceFailed, match="flush failed"):
                 await committer.durable()
+
+    trio.run(scenario)
+
+
+def test_a_flush_that_fails_is_told_to_who_waits_even_if_another_operation_meets_the_failure_first() -> None:
+    """It was told to the operation alone; whoever had asked for durability heard that all was well."""
+
+    async def scenario() -> None:
+        disk = SlowDisk()
+        told: list[str] = []
+        async with committing(disk) as (volume, committer), trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                try:
+                    await committer.durable()
+                    told.append("durable")
+                except DeviceFailed as failed:
+                    told.append(str(failed))
+
+            make(volume, b"first")
+            disk.may_flush.clear()
+            disk.fails = True
+            nursery.start_soon(ask)
+            await until(disk.flushing)
+            make(volume, b"second")
+            disk.may_flush.set()
+            with pytest.raises(DeviceFailed, match="flush failed"):
+                volume.commit()  # as an operation does that finds no room; the committer has not had its turn yet
+        assert told == ["slow disk: flush failed"]
+
+    trio.run(scenario)
+
+
+def test_what_is_done_while_a_commit_flies_is_whole_in_the_checkpoint_that_follows_it() -> None:
+    """The checkpoint took the sizes of files along, but neither their data nor the counters."""
+
+    async def scenario() -> None:
+        disk = SlowDisk()
+        async with committing(disk) as (volume, committer), trio.open_nursery() as nursery:
+            make(volume, b"first")
+            disk.may_flush.clear()
+            nursery.start_soon(committer._checkpoint)
+            await until(disk.flushing)  # of the commit before the checkpoint
+            make(volume, b"second")
+            files.write(volume, namespace.lookup(volume, ROOT_INODE, b"second"), 0, b"s" * 9000)
+            disk.may_flush.set()
+        with open_volume(_copy(disk), read_only=True) as again:
+            found = namespace.lookup(again, ROOT_INODE, b"second")
+            assert files.read(again, found, 0, 9000) == b"s" * 9000
+        assert not runner.check_quietly(_copy(disk)).findings
 
     trio.run(scenario)
 

@@ -19,8 +19,8 @@ from razortools.debug.crashtest.playing import Ground, NotTheReference, Played, 
 from razortools.debug.crashtest.workloads import Workload
 from razortools.engine.store.powercut import Choice, Unflushed, Write
 
-VERDICTS_MAX = 20_000  # remembered; they take about 10 KiB each
-CONTENTS_MAX = 200_000  # of sectors, with a number; they take about 800 bytes each
+VERDICTS_MAX = 6_000  # remembered of one image; they take about 10 KiB each
+CONTENTS_MAX = 60_000  # of sectors, with a number; they take about 800 bytes each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

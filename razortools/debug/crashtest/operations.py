@@ -153,6 +153,11 @@ def _begin(volume: Volume) -> None:
     volume.begin_commit()
 
 
+def _begin_checkpoint(volume: Volume) -> None:
+    """Begin a checkpoint, as a mount does after a commit that operations did not wait for."""
+    volume.begin_checkpoint()
+
+
 def _write_out(volume: Volume) -> None:
     """Let the thread run that writes what was begun; its owner has not heard of it."""
     if volume.store.flight is not None:
@@ -248,6 +253,7 @@ VERBS = {
     "sync": Verb("", lambda volume, op: volume.commit(), covers="before"),
     "commit": Verb("", lambda volume, op: volume.commit(), covers="before"),
     "begin": Verb("", lambda volume, op: _begin(volume)),
+    "begin-checkpoint": Verb("", lambda volume, op: _begin_checkpoint(volume)),
     "write-out": Verb("", lambda volume, op: _write_out(volume)),
     "settle": Verb("", lambda volume, op: volume.settle(), covers="begun"),
     "checkpoint": Verb("", lambda volume, op: volume.checkpoint(), covers="before"),

@@ -76,7 +76,7 @@ class Player:
         self.volume = opened(disk, self.clock)
         self.played = Played(disk.log, [self._look()], [(0, 0)], [(0, 0)], [(0, "mount")])
         self.refused = 0
-        self._begun = 0  # the moment that the last commit was begun at
+        self._begun = 0  # the moment that the last commit or checkpoint was begun at
 
     def _look(self) -> Picture:
         expected = pictures.of_reference(self.model)
@@ -100,7 +100,7 @@ class Player:
         now = len(played.moments) - 1
         if operation.covers and not refusal:
             played.synced.append((len(played.log), now if operation.covers == "before" else self._begun))
-        if operation.verb == "begin" and not refusal:
+        if operation.verb in ("begin", "begin-checkpoint") and not refusal:
             self._begun = now
 
     def _on_volume(self, operation: Operation) -> str:

@@ -31,7 +31,8 @@ ALPHABET = (
     "symlink /n 30", "symlink /d/n 3000",
     "setxattr /a user.k 20", "setxattr /b user.k 450", "setxattr /n user.k 900",
     "setxattr /d user.big 5000", "removexattr /b user.k", "chmod /a 600",
-    "fsync /a", "fsync /n", "fsyncdir /", "sync", "commit", "checkpoint", "begin", "write-out", "settle",
+    "fsync /a", "fsync /n", "fsyncdir /", "sync", "commit", "checkpoint", "begin", "begin-checkpoint", "write-out",
+    "settle",
 )  # fmt: skip
 
 CORE = (
@@ -62,7 +63,7 @@ def _random_operation(chance: random.Random) -> str:
     if kind < 0.12:
         return chance.choice((f"fsync {path}", "fsyncdir /", "sync", "commit", "commit", "checkpoint", "begin"))
     if kind < 0.2:
-        return chance.choice(("begin", "write-out", "settle"))
+        return chance.choice(("begin", "begin-checkpoint", "write-out", "settle"))
     if kind < 0.5:
         offset = chance.choice((0, 0, 1, 4095, 4096, 8000, 50_000))
         return chance.choice((f"write {path} {offset} {length}", f"append {path} {length}", f"truncate {path} {offset}"))

@@ -1,7 +1,8 @@
 """Flights: a commit or checkpoint on its way to the device, in any thread, while its owner's operations go on.
 
 The owner begins a flight and settles it; in between anybody may run it. Invariants: it is written once, whoever comes first; it
-is finished by its owner alone, once; whoever settles waits until it has been written, and writes it himself if nobody has begun.
+is finished by its owner alone, once; whoever settles waits until it has been written, and writes it himself if nobody has begun;
+everybody who asks hears how it went, not only the first.
 """
 
 import threading
@@ -18,6 +19,7 @@ class Flight:
         self._failed = failed
         self._lock = threading.Lock()
         self._has_run = False
+        self._is_finished = False
         self._failure: BaseException | None = None
 
     def run(self) -> None:
@@ -32,9 +34,15 @@ class Flight:
                 self._failure = failure
 
     def settle(self) -> None:
-        """Return when it is stable. Called once, by the owner. Raises what writing raised, DeviceFailed among others."""
+        """Return when it is stable. In the owner's thread; again, it only tells how it went.
+
+        Raises what writing raised, DeviceFailed among others.
+        """
         self.run()
+        is_first, self._is_finished = not self._is_finished, True
         if self._failure is not None:
-            self._failed(str(self._failure) or type(self._failure).__name__)
+            if is_first:
+                self._failed(str(self._failure) or type(self._failure).__name__)
             raise self._failure
-        self._landed()
+        if is_first:
+            self._landed()
