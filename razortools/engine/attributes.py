@@ -1,8 +1,8 @@
 """Attributes of files: what chmod, chown, utimensat and truncate change, and access times.
 
 The kernel has judged whether the caller may; the rules kept here are those about the result: set-id bits go when the owner
-changes, ctime moves with every change, times outside of what 64 bits of nanoseconds hold (the years 1677 to 2262) are moved to
-their edge.
+changes, an access control list follows the mode, ctime moves with every change, times outside of what 64 bits of nanoseconds
+hold (the years 1677 to 2262) are moved to their edge.
 """
 
 import errno
@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from razortools.engine import files
+from razortools.engine import acls, files
+from razortools.engine.xattrs import HAS_XATTRS
 from razortools.errors import OutOfSpace, PosixError
 from razortools.format.inode import TIME_MAX_NS, TIME_MIN_NS, Inode
 from razortools.format.journal import Operation
@@ -62,6 +63,8 @@ def setattr(volume: "Volume", ino: InodeNo, change: AttributeChange) -> Inode:  
         inode = volume.inodes.get(ino)
     if change == AttributeChange(size=change.size):
         return inode
+    if change.mode is not None and inode.flags & HAS_XATTRS:
+        acls.follow_mode(volume, ino, inode, _new_mode(inode, change))
     with volume.operation(Operation.SETATTR, ino) as now_ns:
         inode.mode = _new_mode(inode, change)
         if change.uid is not None:
@@ -94,6 +97,15 @@ def clamp_time(time_ns: int) -> int:
     return max(TIME_MIN_NS, min(TIME_MAX_NS, time_ns))
 
 
+def without_set_id(mode: int, *, in_group: bool = True) -> int:
+    """Return *mode* as Linux leaves it when the owner of a file changes, or its contents by somebody without privilege.
+
+    Set-gid without group execution meant mandatory locking and is no privilege: who is *in_group*, the file's, keeps it.
+    """
+    mode &= ~stat.S_ISUID
+    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP or not in_group else mode
+
+
 def _is_stale(inode: Inode, now_ns: int) -> bool:
     atime_ns = inode.atime_ns
     return atime_ns <= inode.mtime_ns or atime_ns <= inode.ctime_ns or now_ns - atime_ns >= DAY_NS
@@ -112,6 +124,4 @@ def _new_mode(inode: Inode, change: AttributeChange) -> int:
         return stat.S_IFMT(inode.mode) | stat.S_IMODE(change.mode)
     if (change.uid is None and change.gid is None) or inode.is_directory:
         return inode.mode
-    mode = inode.mode & ~stat.S_ISUID
-    # Set-gid without group execution meant mandatory locking and is no privilege: Linux leaves it.
-    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP else mode
+    return without_set_id(inode.mode)

@@ -10,7 +10,7 @@ import errno
 import stat
 from typing import TYPE_CHECKING
 
-from razortools.engine import directories, orphans, symlinks, xattrs
+from razortools.engine import acls, directories, orphans, symlinks, xattrs
 from razortools.engine.attributes import AtimePolicy, AttributeChange, setattr, touch_atime
 from razortools.engine.orphans import finish_orphans, hold, release
 from razortools.engine.outside import Outside
@@ -83,17 +83,22 @@ def resolve(volume: "Volume", path: bytes) -> InodeNo:
     return ino
 
 
-def create(volume: "Volume", parent: InodeNo, name: bytes, mode: int, uid: int, gid: int) -> InodeNo:
-    """Make an empty regular file and return its inode. Raises EEXIST, ENOENT, ENOTDIR, and for the name EINVAL, ENAMETOOLONG."""
-    return _make(volume, Operation.CREATE, parent, name, stat.S_IFREG | stat.S_IMODE(mode), uid, gid)
+def create(volume: "Volume", parent: InodeNo, name: bytes, mode: int, uid: int, gid: int, umask: int = 0) -> InodeNo:
+    """Make an empty regular file and return its inode; *umask* counts unless *parent* has a default access control list.
+
+    Raises EEXIST, ENOENT, ENOTDIR, and for the name EINVAL, ENAMETOOLONG.
+    """
+    return _make(volume, Operation.CREATE, parent, name, stat.S_IFREG | stat.S_IMODE(mode), uid, gid, umask=umask)
 
 
-def mkdir(volume: "Volume", parent: InodeNo, name: bytes, mode: int, uid: int, gid: int) -> InodeNo:
+def mkdir(volume: "Volume", parent: InodeNo, name: bytes, mode: int, uid: int, gid: int, umask: int = 0) -> InodeNo:
     """Make a directory and return its inode. Raises as create does, and EMLINK if *parent* has too many subdirectories."""
-    return _make(volume, Operation.MKDIR, parent, name, stat.S_IFDIR | stat.S_IMODE(mode), uid, gid)
+    return _make(volume, Operation.MKDIR, parent, name, stat.S_IFDIR | stat.S_IMODE(mode), uid, gid, umask=umask)
 
 
-def mknod(volume: "Volume", parent: InodeNo, name: bytes, mode: int, rdev: int, uid: int, gid: int) -> InodeNo:
+def mknod(
+    volume: "Volume", parent: InodeNo, name: bytes, mode: int, rdev: int, uid: int, gid: int, umask: int = 0
+) -> InodeNo:
     """Make a file, fifo, socket or device node, by the type in *mode* (none: a file).
 
     Raises as create does, EPERM for a directory, EINVAL for another type.
@@ -104,7 +109,7 @@ def mknod(volume: "Volume", parent: InodeNo, name: bytes, mode: int, rdev: int, 
     if file_type not in _NODE_TYPES:
         raise PosixError(errno.EINVAL, f"mknod makes no files of type {file_type:#o}")
     device = rdev if file_type in _DEVICE_TYPES else 0
-    return _make(volume, Operation.MKNOD, parent, name, file_type | stat.S_IMODE(mode), uid, gid, rdev=device)
+    return _make(volume, Operation.MKNOD, parent, name, file_type | stat.S_IMODE(mode), uid, gid, rdev=device, umask=umask)
 
 
 def symlink(volume: "Volume", parent: InodeNo, name: bytes, target: bytes, uid: int, gid: int) -> InodeNo:
@@ -186,6 +191,7 @@ def _make(
     gid: int,
     *,
     rdev: int = 0,
+    umask: int = 0,
     target: bytes = b"",
 ) -> InodeNo:
     """Make an inode of any type and its first name, in one operation."""
@@ -194,13 +200,15 @@ def _make(
     is_directory = operation is Operation.MKDIR
     if is_directory and directory.link_count >= LINK_MAX:
         raise PosixError(errno.EMLINK)
-    blocks = symlinks.block_count(volume, target) if target else 0
+    mode, handed_down = acls.for_new(volume, parent, directory, mode, umask)
+    blocks = symlinks.block_count(volume, target) if target else xattrs.block_count(volume, handed_down)
     with Outside(volume) as outside, volume.operation(operation, parent, blocks=blocks) as now_ns:
         ino, inode = volume.inodes.new(mode, uid, gid, rdev, now_ns, directory)
         if target:
             symlinks.write_target(volume, ino, inode, target, outside)
         if directory.flags & HAS_XATTRS:
             xattrs.inherit(volume, parent, ino, inode)
+            xattrs.give(volume, ino, inode, handed_down, outside)
         directories.insert(volume, parent, key, name, ino, inode)
         volume.inodes.put(ino, inode)
         if is_directory:

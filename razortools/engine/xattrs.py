@@ -7,6 +7,7 @@ it.
 """
 
 import errno
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from razortools.engine.outside import Outside
@@ -30,6 +31,7 @@ ACCESS_ACL = b"system.posix_acl_access"
 DEFAULT_ACL = b"system.posix_acl_default"
 
 HAS_XATTRS = int(InodeFlag.HAS_XATTRS)  # a plain number: the arithmetic of flags is slow, and the kernel asks at every write
+Attributes = Sequence[tuple[bytes, bytes]]  # names and values
 _NAMESPACES = (b"user.", b"trusted.", b"security.")
 
 
@@ -42,6 +44,12 @@ def get(volume: "Volume", ino: InodeNo, name: bytes) -> bytes:
     raise PosixError(errno.ENODATA)
 
 
+def find(volume: "Volume", ino: InodeNo, name: bytes) -> bytes | None:
+    """Return the value of an attribute, None if it is absent. Raises CorruptImage if its blocks are damaged."""
+    found = _find(volume, ino, name)
+    return None if found is None else _value(volume, found[1])
+
+
 def names(volume: "Volume", ino: InodeNo) -> list[bytes]:
     """Return the full names of an inode's attributes."""
     if not volume.inodes.get(ino).flags & HAS_XATTRS:
@@ -49,12 +57,14 @@ def names(volume: "Volume", ino: InodeNo) -> list[bytes]:
     return [Xattr.decode(value).name for _, value in volume.store.items(*kind_range(ino, Kind.XATTR))]
 
 
-def set(volume: "Volume", ino: InodeNo, name: bytes, value: bytes, flags: int = 0) -> None:  # noqa: A001  (read xattrs.set)
-    """Set an attribute in one operation.
+def set(  # noqa: A001  (read xattrs.set)
+    volume: "Volume", ino: InodeNo, name: bytes, value: bytes, flags: int = 0, *, mode: int | None = None
+) -> None:
+    """Set an attribute in one operation, and with it the inode's *mode* if one is given.
 
     Raises PosixError: EEXIST (XATTR_CREATE, it is there), ENODATA (XATTR_REPLACE, it is absent), ERANGE (name), E2BIG (value),
     ENOSPC (too many names to list), EOPNOTSUPP (unknown namespace), EPERM (user.* on what is neither file nor directory),
-    EINVAL (flags, or not a compression).
+    EINVAL (flags, no name behind the namespace, or not a compression).
     """
     inode = volume.inodes.get(ino)
     _check(inode, name, value, flags)
@@ -77,15 +87,26 @@ def set(volume: "Volume", ino: InodeNo, name: bytes, value: bytes, flags: int = 
         inode.ctime_ns = now_ns
         if policy is not None:
             inode.compression, inode.compression_level = int(policy.algorithm), policy.level
+        if mode is not None:
+            inode.mode = mode
         volume.inodes.put(ino, inode)
 
 
-def remove(volume: "Volume", ino: InodeNo, name: bytes) -> None:
-    """Remove an attribute in one operation. Raises PosixError(ENODATA) if it is absent."""
+def remove(volume: "Volume", ino: InodeNo, name: bytes, *, mode: int | None = None, missing_ok: bool = False) -> None:
+    """Remove an attribute in one operation, and with it set the inode's *mode* if one is given.
+
+    Raises PosixError(ENODATA) if it is absent, unless *missing_ok*.
+    """
     inode = volume.inodes.get(ino)
     found = _find(volume, ino, name) if inode.flags & HAS_XATTRS else None
     if found is None:
-        raise PosixError(errno.ENODATA)
+        if not missing_ok:
+            raise PosixError(errno.ENODATA)
+        if mode is not None and mode != inode.mode:
+            with volume.operation(Operation.SETATTR, ino) as now_ns:
+                inode.mode, inode.ctime_ns = mode, now_ns
+                volume.inodes.put(ino, inode)
+        return
     with volume.operation(Operation.REMOVEXATTR, ino, deleting=True) as now_ns:
         volume.store.delete(found[0])
         is_last = next(iter(volume.store.items(*kind_range(ino, Kind.XATTR))), None) is None
@@ -98,6 +119,8 @@ def remove(volume: "Volume", ino: InodeNo, name: bytes) -> None:
         if name == COMPRESSION:
             policy = volume.default_policy
             inode.compression, inode.compression_level = int(policy.algorithm), policy.level
+        if mode is not None:
+            inode.mode = mode
         volume.inodes.put(ino, inode)
 
 
@@ -116,6 +139,30 @@ def inherit(volume: "Volume", parent_no: InodeNo, ino: InodeNo, inode: Inode) ->
     inode.compression, inode.compression_level = int(policy.algorithm), policy.level
 
 
+def check_namespace(name: bytes) -> None:
+    """Raise PosixError if no attribute can have this name: EOPNOTSUPP (unknown namespace), EINVAL (a bare namespace)."""
+    if name in (ACCESS_ACL, DEFAULT_ACL):
+        return
+    if not name.startswith(_NAMESPACES):
+        raise PosixError(errno.EOPNOTSUPP, f"{name!r} is in no known namespace of extended attributes")
+    if name in _NAMESPACES:
+        raise PosixError(errno.EINVAL, f"{name!r} is a namespace; the name of an attribute goes on behind it")
+
+
+def block_count(volume: "Volume", attributes: Attributes) -> int:
+    """Return how many blocks *attributes* need at the most; 0 if all go into the tree."""
+    return sum(divide_up(len(value), volume.block_bytes) for name, value in attributes if _is_large(volume, name, value))
+
+
+def give(volume: "Volume", ino: InodeNo, inode: Inode, attributes: Attributes, outside: Outside) -> None:
+    """Give a new file *attributes*, part of the operation that makes it. Changes *inode* in memory; the caller puts it."""
+    for name, value in attributes:
+        taken = _write(volume, _free_key(volume, ino, name), name, value, outside)
+        volume.counters.data_blocks += taken
+        inode.stored_blocks += taken
+        inode.flags |= HAS_XATTRS
+
+
 def _check(inode: Inode, name: bytes, value: bytes, flags: int) -> None:
     """Raise the PosixError that forbids this attribute on this inode, if any does."""
     if flags & ~(XATTR_CREATE | XATTR_REPLACE):
@@ -124,8 +171,7 @@ def _check(inode: Inode, name: bytes, value: bytes, flags: int) -> None:
         raise PosixError(errno.ERANGE, f"the name of an extended attribute takes 1 to {XATTR_NAME_BYTES_MAX} bytes")
     if len(value) > XATTR_VALUE_BYTES_MAX:
         raise PosixError(errno.E2BIG, f"the value of an extended attribute takes up to {XATTR_VALUE_BYTES_MAX} bytes")
-    if name not in (ACCESS_ACL, DEFAULT_ACL) and not any(name.startswith(space) and name != space for space in _NAMESPACES):
-        raise PosixError(errno.EOPNOTSUPP, f"{name!r} is in no known namespace of extended attributes")
+    check_namespace(name)
     if name.startswith(b"user.") and not (inode.is_regular or inode.is_directory):
         raise PosixError(errno.EPERM, "only files and directories have user.* attributes")
 

@@ -11,6 +11,7 @@ import pyfuse3
 
 from razortools.engine import attributes, files, namespace
 from razortools.engine.attributes import AtimePolicy, AttributeChange
+from razortools.service.callers import mode_after_truncating
 from razortools.service.handlers import Handlers, handler, waiting_handler
 from razortools.units import InodeNo
 
@@ -30,7 +31,8 @@ class DataHandlers(Handlers):
     def open(self, ino: InodeNo, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         """Open a file; O_TRUNC is ours to do, the kernel leaves it in the flags."""
         if flags & os.O_TRUNC:
-            attributes.setattr(self.volume, ino, AttributeChange(size=0))
+            mode = mode_after_truncating(self.volume.inodes.get(ino), ctx)
+            attributes.setattr(self.volume, ino, AttributeChange(size=0, mode=mode))
         return _handle(ino, flags)
 
     @handler
@@ -38,7 +40,7 @@ class DataHandlers(Handlers):
         self, parent: InodeNo, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         """Make a regular file and open it."""
-        ino = namespace.create(self.volume, parent, name, mode, ctx.uid, ctx.gid)
+        ino = namespace.create(self.volume, parent, name, mode, ctx.uid, ctx.gid, ctx.umask)
         return _handle(ino, flags), self.remembered(ino)
 
     @handler

@@ -37,6 +37,8 @@ IO_BYTES = 4096  # st_blksize: what programs take for their buffers; a record wo
 class Handlers:
     """State of the mounted volume. The families of handlers derive from this."""
 
+    enable_acl: bool  # whether the kernel enforces access control lists here
+
     def __init__(self, volume: Volume, committer: Committer, options: MountOptions) -> None:
         """Serve *volume*; *committer* makes its changes durable."""
         self.volume = volume

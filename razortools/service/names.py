@@ -46,13 +46,13 @@ class NameHandlers(Handlers):
     def mknod(self, parent: InodeNo, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """Make a file of any kind but a directory or symlink."""
         if stat.S_ISREG(mode):
-            return self.remembered(namespace.create(self.volume, parent, name, mode, ctx.uid, ctx.gid))
-        return self.remembered(namespace.mknod(self.volume, parent, name, mode, rdev, ctx.uid, ctx.gid))
+            return self.remembered(namespace.create(self.volume, parent, name, mode, ctx.uid, ctx.gid, ctx.umask))
+        return self.remembered(namespace.mknod(self.volume, parent, name, mode, rdev, ctx.uid, ctx.gid, ctx.umask))
 
     @handler
     def mkdir(self, parent: InodeNo, name: bytes, mode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """Make a directory."""
-        return self.remembered(namespace.mkdir(self.volume, parent, name, mode, ctx.uid, ctx.gid))
+        return self.remembered(namespace.mkdir(self.volume, parent, name, mode, ctx.uid, ctx.gid, ctx.umask))
 
     @handler
     def symlink(self, parent: InodeNo, name: bytes, target: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:

@@ -1,5 +1,6 @@
 """All request handlers together, as pyfuse3 calls them."""
 
+import os
 from collections.abc import Callable, Sequence
 
 import pyfuse3
@@ -21,11 +22,11 @@ class Operations(NameHandlers, AttributeHandlers, DataHandlers, pyfuse3.Operatio
     """The filesystem that pyfuse3 serves. What no family has answers ENOSYS, and the kernel does it by itself."""
 
     supports_dot_lookup = True
-    enable_acl = False
 
     def __init__(self, volume: Volume, committer: Committer, options: MountOptions, started: Callable[[], None]) -> None:
         """Serve *volume*; *started* is called when the kernel has said hello, from when on it sends requests."""
         super().__init__(volume, committer, options)
+        self.enable_acl = os.geteuid() == 0  # others' mounts cannot leave the umask to us: service/kernel_mount.py
         self.enable_writeback_cache = options.writeback
         self._started = started
         committer.after_commit = self.settle

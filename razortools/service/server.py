@@ -29,6 +29,7 @@ from razortools.format.keys import Table, object_of, table_range
 from razortools.service import mountpoints, pump
 from razortools.service.committer import Committer
 from razortools.service.control import Control, Farewell, Greeting, listen
+from razortools.service.kernel_mount import Connection
 from razortools.service.logs import log
 from razortools.service.mountpoints import MountRefused, NoPermission
 from razortools.service.operations import Operations
@@ -115,10 +116,14 @@ class Mounted:
         self._committer = Committer(volume, options)
         kind = RecordedOperations if options.record is not None else Operations
         operations = kind(volume, self._committer, options, self._hello.set)
+        words = fuse_options(place.image, options)
+        self._connection = _connect(place, options, words) if operations.enable_acl else None
         with _what_libfuse_says() as said:
             try:
-                pyfuse3.init(operations, place.mount_point, fuse_options(place.image, options))
+                pyfuse3.init(operations, self._connection.path if self._connection else place.mount_point, words)
             except RuntimeError:
+                if self._connection is not None:
+                    self._connection.abandon()
                 raise _why_not_mounted(place.mount_point, said()) from None
         self._pump = pump.install()
 
@@ -136,6 +141,8 @@ class Mounted:
             finally:
                 if self._control is not None:
                     self._control.finish(Farewell(reason))
+                if self._connection is not None:
+                    self._connection.detach()
                 pyfuse3.close(unmount=True)
 
     def _close(self) -> None:
@@ -227,6 +234,12 @@ def fuse_options(image: str, options: MountOptions) -> set[str]:
         chosen -= {flag.removeprefix("no"), f"no{flag}"}
         chosen.add(flag)
     return chosen - {"exec"}
+
+
+def _connect(place: Place, options: MountOptions, words: set[str]) -> Connection:
+    """Mount as root does, by the kernel itself. Raises MountRefused."""
+    unnamed = {word for word in words if not word.startswith(("fsname=", "subtype="))}
+    return Connection(place.mount_point, options.source_name or place.image, options.subtype, unnamed)
 
 
 def _escaped(text: str) -> str:

@@ -447,12 +447,6 @@ def test_the_compression_of_a_file_is_an_attribute(mnt: Path) -> None:
         os.setxattr(mnt / "packed", "user.razorfs.compression", b"rar")
 
 
-def test_acls_are_not_offered(mnt: Path) -> None:
-    (mnt / "file").touch()
-    with refused(errno.EOPNOTSUPP):
-        os.setxattr(mnt / "file", "system.posix_acl_access", b"\x02\0\0\0")
-
-
 # Directories
 
 

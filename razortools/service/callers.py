@@ -1,0 +1,50 @@
+"""Callers: what the kernel judges a process by and FUSE does not tell, read from /proc; and what follows for set-id bits.
+
+FUSE names a caller's user and one group. The kernel takes set-id bits away itself where it asks us for a new mode; where it
+leaves that to the daemon (opening with O_TRUNC, set-gid without group execution) the rules of Linux's fs/attr.c are kept here.
+What cannot be read (the process is gone, or lives where we cannot see it) counts as not held: the bits go, the safe side.
+"""
+
+import stat
+from pathlib import Path
+
+import pyfuse3
+
+from razortools.engine.attributes import without_set_id
+from razortools.format.inode import Inode
+
+CAP_FSETID = 1 << 4  # linux/capability.h: may keep set-id bits, and set them for groups of others
+_SET_ID = stat.S_ISUID | stat.S_ISGID
+
+
+def mode_after_truncating(inode: Inode, ctx: pyfuse3.RequestContext) -> int | None:
+    """Return the mode that is left when *ctx* truncates a file; None: nothing changes."""
+    if not inode.mode & _SET_ID or not inode.is_regular or may_keep_set_id(ctx):
+        return None
+    return without_set_id(inode.mode, in_group=is_in_group(ctx, inode.gid))
+
+
+def mode_after_chown(inode: Inode, ctx: pyfuse3.RequestContext) -> int | None:
+    """Return the mode that is left when *ctx* gives a file another owner; None: as the engine has it for everybody."""
+    if not inode.mode & stat.S_ISGID or inode.is_directory or may_keep_set_id(ctx):
+        return None
+    return without_set_id(inode.mode, in_group=is_in_group(ctx, inode.gid))
+
+
+def may_keep_set_id(ctx: pyfuse3.RequestContext) -> bool:
+    """Tell whether the caller is root with CAP_FSETID."""
+    return ctx.uid == 0 and bool(int(_status(ctx.pid).get("CapEff", "0"), 16) & CAP_FSETID)
+
+
+def is_in_group(ctx: pyfuse3.RequestContext, gid: int) -> bool:
+    """Tell whether the caller is of group *gid*, by its main group or a further one."""
+    return ctx.gid == gid or str(gid) in _status(ctx.pid).get("Groups", "").split()
+
+
+def _status(pid: int) -> dict[str, str]:
+    """Return the fields of /proc/PID/status; none if it cannot be read. Memory of the kernel: reading it does not wait."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -1,0 +1,77 @@
+"""Mounting by mount(2) itself, for root: libfuse cannot pass the flag by which the kernel leaves the umask to the daemon.
+
+A directory's default access control list replaces the umask, and only the daemon knows whether there is one. Without the flag
+(MS_POSIXACL) the kernel takes the umask off before it asks, and what it took off cannot be told from what was never wished.
+The connection goes to libfuse as /dev/fd/N; taking the mount away is ours then, see `Connection.detach`.
+"""
+
+import ctypes
+import os
+import stat
+from collections.abc import Set
+from contextlib import suppress
+
+from razortools.service import mountpoints
+from razortools.service.mountpoints import MountRefused
+
+MS_POSIXACL = 1 << 16
+_FLAGS = {
+    "ro": 1, "nosuid": 1 << 1, "nodev": 1 << 2, "noexec": 1 << 3, "sync": 1 << 4, "dirsync": 1 << 7, "noatime": 1 << 10,
+    "rw": 0, "suid": 0, "dev": 0, "exec": 0,
+}  # fmt: skip
+_FUSE_DEVICE = "/dev/fuse"
+
+
+class Connection:
+    """A mount of ours and the descriptor through which it is served, which libfuse closes."""
+
+    def __init__(self, mount_point: str, source: str, subtype: str, words: Set[str]) -> None:
+        """Mount at *mount_point*; *words* are options as libfuse has them, without names. Raises MountRefused."""
+        self._mount_point = mountpoints.canonical(mount_point)  # now: later it would ask the mount, which nobody serves yet
+        try:
+            self._descriptor = os.open(_FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as failed:
+            raise MountRefused(f"{_FUSE_DEVICE}: {failed.strerror}") from None
+        try:
+            _mount(mount_point, source, subtype, words, self._descriptor)
+        except OSError as failed:
+            os.close(self._descriptor)
+            raise MountRefused(f"{mount_point}: the host refuses the mount: {failed.strerror}") from None
+        self._mount_id = self._topmost_id()
+
+    @property
+    def path(self) -> str:
+        """What libfuse takes for a mount point that is mounted already."""
+        return f"/dev/fd/{self._descriptor}"
+
+    def abandon(self) -> None:
+        """Undo the mount: nobody serves it."""
+        self.detach()
+        os.close(self._descriptor)
+
+    def detach(self) -> None:
+        """Take the mount away if it is still there. Another one that was put on top of it stays."""
+        if self._mount_id is not None and self._topmost_id() == self._mount_id:
+            with suppress(MountRefused):  # gone between the two
+                mountpoints.detach(self._mount_point)
+
+    def _topmost_id(self) -> int | None:
+        """Return the number of what is mounted there, without asking it anything."""
+        wanted = os.fsencode(self._mount_point)
+        return next((mount.mount_id for mount in reversed(mountpoints.mounts()) if mount.path == wanted), None)
+
+
+def _mount(mount_point: str, source: str, subtype: str, words: Set[str], descriptor: int) -> None:
+    """Call mount(2). Raises OSError."""
+    flags = MS_POSIXACL
+    data = [f"fd={descriptor}", f"rootmode={stat.S_IFMT(os.stat(mount_point).st_mode):o}", "user_id=0", "group_id=0"]
+    for word in sorted(words):
+        if word in _FLAGS:
+            flags |= _FLAGS[word]
+        else:
+            data.append(word)
+    libc = ctypes.CDLL(None, use_errno=True)
+    arguments = (os.fsencode(source), os.fsencode(mount_point), os.fsencode(f"fuse.{subtype}"))
+    if libc.mount(*arguments, ctypes.c_ulong(flags), ",".join(data).encode()) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
