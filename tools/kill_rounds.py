@@ -197,7 +197,9 @@ def _listen(
         elif what == "done":
             history.done.append(position)
             acknowledged += 1
-        elif what == "failed" and (error not in GONE):
+        elif what == "failed" and error not in GONE and not (is_killed and error == errno.EIO):
+            # A daemon that dies while it takes a request over from the kernel fails it with EIO (Linux: fuse_dev_do_read).
+            # What it answers with EIO itself stands in its log, which is looked at as well.
             failures.append(f"{history.name}: step {number} {history.steps[number]} failed: {os.strerror(error)}")
         is_time = not moment.at_sync or (what == "done" and history.steps[number].promises)
         if not is_killed and ((acknowledged >= moment.kill_after and is_time) or what == "failed"):

@@ -1,10 +1,11 @@
 """The daemon is killed in the middle of its work, again and again; what judges the outcome knows a broken promise."""
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from tools.kill_rounds import Rounds
+from tools.kill_rounds import Moment, Rounds, _listen
 from tools.killed.load import Step, contents
 from tools.killed.plans import Tree
 from tools.killed.verdict import History, Verdict, judge
@@ -97,3 +98,20 @@ def test_a_write_that_starts_within_a_page_may_be_cut_at_the_end_of_that_page_an
     for end in (4095, 4097, 7999):
         assert judged("a a. a a. a", steps, {"a": {"a/file": whole[:end]}}).violations
     assert judged("a a. a a. a a. a a.", {"a": [*steps["a"], SYNC]}, {"a": {"a/file": whole[:4096]}}).violations
+
+
+def failures_of(*lines: tuple[str, int, int, int]) -> list[str]:
+    """What is held against the daemon of these lines, if it is killed once somebody has been told that something is done."""
+    steps = {name: [CREATE, FIRST] for name in "ab"}
+    histories = [History(name, {}, planned) for name, planned in steps.items()]
+    return _listen(iter(lines), histories, Moment(1, False, 0, ()), lambda: None)
+
+
+def test_a_call_that_fails_before_the_kill_is_held_against_the_daemon() -> None:
+    assert failures_of(("begun", 0, 0, 0), ("failed", 0, 0, errno.EIO)) != []
+    assert failures_of(("begun", 0, 0, 0), ("done", 0, 0, 0), ("begun", 1, 0, 0), ("failed", 1, 0, errno.ENOSPC)) != []
+
+
+def test_what_the_kernel_answers_for_a_dying_daemon_is_not() -> None:
+    for error in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO):
+        assert failures_of(("begun", 0, 0, 0), ("done", 0, 0, 0), ("begun", 1, 0, 0), ("failed", 1, 0, error)) == []
