@@ -149,8 +149,5 @@ def _delete_items(volume: "Volume", ino: InodeNo, inode: Inode, bytes_max: int) 
         item_bytes += len(key) + len(value)
     if done:
         volume.store.delete(orphan_key(ino))  # it may be there as a file that was being truncated
-    # Counts that damage has made too low must not keep anything from being deleted: the check puts them right.
-    volume.counters.raw_bytes = max(volume.counters.raw_bytes - raw_bytes, 0)
-    volume.counters.data_blocks = max(volume.counters.data_blocks - data_blocks, 0)
-    inode.stored_blocks = max(inode.stored_blocks - data_blocks, 0)
+    truncation.uncount(volume, inode, raw_bytes, data_blocks)
     return done

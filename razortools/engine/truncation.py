@@ -177,6 +177,16 @@ def _orphan_reason(volume: "Volume", ino: InodeNo) -> int | None:
     return None if value is None else Orphan.decode(value).reason
 
 
+def uncount(volume: "Volume", inode: Inode, raw_bytes: int, blocks: int) -> None:
+    """Count data that are gone. Part of the running operation; changes *inode* in memory.
+
+    Counts that damage has made too low must not keep anything from being deleted: they stop at zero, the check puts them right.
+    """
+    volume.counters.raw_bytes = max(volume.counters.raw_bytes - raw_bytes, 0)
+    volume.counters.data_blocks = max(volume.counters.data_blocks - blocks, 0)
+    inode.stored_blocks = max(inode.stored_blocks - blocks, 0)
+
+
 def _delete_items(volume: "Volume", ino: InodeNo, keys: list[bytes]) -> None:
     """Delete items of file data and account for them. Part of the running operation."""
     blocks = raw_bytes = 0
@@ -189,10 +199,7 @@ def _delete_items(volume: "Volume", ino: InodeNo, keys: list[bytes]) -> None:
                 raw_bytes += record.raw_bytes
         volume.store.delete(key)
         volume.records.drop_clean(ino, RecordNo(offset_of(key)))
-    # Counts that damage has made too low must not keep anything from being deleted: the check puts them right.
-    volume.counters.raw_bytes = max(volume.counters.raw_bytes - raw_bytes, 0)
-    volume.counters.data_blocks = max(volume.counters.data_blocks - blocks, 0)
+    inode = volume.inodes.get(ino)
+    uncount(volume, inode, raw_bytes, blocks)
     if blocks:
-        inode = volume.inodes.get(ino)
-        inode.stored_blocks = max(inode.stored_blocks - blocks, 0)
         volume.inodes.put(ino, inode)

@@ -370,4 +370,4 @@ def test_marks_made_at_the_end_count(session: Session) -> None:
     session.volume.close()
     events = read_recording(session.path)
     last = list(cuts(Base(session.image), events, [Mark("end", session.path.stat().st_size)]))[-1]
-    assert (last.marks, last.event_count) == (("end",), len(events))
+    assert (last.marks, last.epoch.position) == (("end",), len(events))

@@ -115,7 +115,7 @@ def test_an_operation_that_commits_by_itself_waits_for_the_flight_before() -> No
             make(volume, b"second")
             threading.Timer(0.05, disk.may_flush.set).start()
             volume.commit()  # in this thread, while the other one flushes
-            again = open_volume(_copy(disk), read_only=True)
+            again = open_volume(disk.copy(), read_only=True)
             assert namespace.lookup(again, ROOT_INODE, b"first") and namespace.lookup(again, ROOT_INODE, b"second")
 
     trio.run(scenario)
@@ -178,15 +178,9 @@ def test_what_is_done_while_a_commit_flies_is_whole_in_the_checkpoint_that_follo
             make(volume, b"second")
             files.write(volume, namespace.lookup(volume, ROOT_INODE, b"second"), 0, b"s" * 9000)
             disk.may_flush.set()
-        with open_volume(_copy(disk), read_only=True) as again:
+        with open_volume(disk.copy(), read_only=True) as again:
             found = namespace.lookup(again, ROOT_INODE, b"second")
             assert files.read(again, found, 0, 9000) == b"s" * 9000
-        assert not runner.check_quietly(_copy(disk)).findings
+        assert not runner.check_quietly(disk.copy()).findings
 
     trio.run(scenario)
-
-
-def _copy(disk: MemoryDevice) -> MemoryDevice:
-    copied = MemoryDevice(disk.size_bytes)
-    copied._pages = {number: bytearray(page) for number, page in disk._pages.items()}
-    return copied

@@ -144,10 +144,11 @@ class Explorer:
 
         With *check*, razorfsck -n on the state as it is belongs to it.
         """
-        complaints = [self._check(state)] if check else []
-        recovery = self._recover(state)
+        base = self.ground.base
+        complaints = [self._checks.verdict_on(base, state, oracle.check)] if check else []
+        recovery = self._recoveries.verdict_on(base, state, self._recovery)
         if not recovery.outcome.failure:
-            later = self._go_on(recovery.applied_to(state))
+            later = self._endings.verdict_on(base, recovery.applied_to(state), oracle.go_on)
             complaints.append(later.failure)
             if later.picture is not None and later.picture != recovery.outcome.picture:
                 told = difference(later.picture, recovery.outcome.picture or ())
@@ -155,32 +156,11 @@ class Explorer:
         complaints.append(recovery.outcome.failure)
         return Outcome(recovery.outcome.picture, "; ".join(filter(None, complaints)))
 
-    def _check(self, state: State) -> str:
-        complaint = self._checks.recall(state)
-        if complaint is None:
-            disk = CrashedDisk(self.ground.base, state)
-            complaint = oracle.check(disk)
-            self._checks.learn(disk.steps, complaint)
-        return complaint
-
-    def _recover(self, state: State) -> "_Recovery":
-        recovery = self._recoveries.recall(state)
-        if recovery is None:
-            self.tally.judged_count += 1
-            disk = CrashedDisk(self.ground.base, state)
-            outcome = oracle.recover(disk)
-            after = disk.after()
-            recovery = _Recovery(outcome, tuple((sector, after.get(sector, -1)) for sector in disk.written()))
-            self._recoveries.learn(disk.steps, recovery)
-        return recovery
-
-    def _go_on(self, state: State) -> Outcome:
-        outcome = self._endings.recall(state)
-        if outcome is None:
-            disk = CrashedDisk(self.ground.base, state)
-            outcome = oracle.go_on(disk)
-            self._endings.learn(disk.steps, outcome)
-        return outcome
+    def _recovery(self, disk: CrashedDisk) -> "_Recovery":
+        self.tally.judged_count += 1
+        outcome = oracle.recover(disk)
+        after = disk.after()
+        return _Recovery(outcome, tuple((sector, after.get(sector, -1)) for sector in disk.written()))
 
     def _forget(self) -> None:
         self._checks: Memory[str] = Memory()

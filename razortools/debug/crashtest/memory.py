@@ -5,10 +5,11 @@ nodes a place that is read, each of its branches what was found there. A state t
 judged before. This is what makes a million states cheap: most of them differ in what nothing ever reads.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from razortools.debug.crashtest.disks import State, Step, different
+from razortools.debug.crashtest.disks import Base, CrashedDisk, State, Step, different
 
 Verdict = TypeVar("Verdict")
 Found = tuple[tuple[int, int], ...]
@@ -35,6 +36,15 @@ class Memory(Generic[Verdict]):
         while isinstance(node, _Node):
             node = node.branches.get(different(state, node.sectors))
         return node
+
+    def verdict_on(self, base: Base, state: State, judge: Callable[[CrashedDisk], Verdict]) -> Verdict:
+        """Return the verdict on *state* of *base*: remembered, or else what *judge* finds. Raises what *judge* raises."""
+        verdict = self.recall(state)
+        if verdict is None:
+            disk = CrashedDisk(base, state)
+            verdict = judge(disk)
+            self.learn(disk.steps, verdict)
+        return verdict
 
     def learn(self, steps: list[Step], verdict: Verdict) -> None:
         """Keep the verdict on a state of which *steps* were read, in this order."""

@@ -15,19 +15,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from razortools.debug.crashtest.disks import Base, CrashedDisk, State
-from razortools.debug.crashtest.explorer import apply
+from razortools.debug.crashtest.disks import Base, State
+from razortools.debug.crashtest.explorer import Epoch, apply, states
 from razortools.debug.crashtest.memory import Memory
 from razortools.debug.crashtest.oracle import opened
-from razortools.debug.crashtest.story import place_of
+from razortools.debug.crashtest.story import tell_writes
 from razortools.engine import directories, files, namespace
-from razortools.engine.store.device import MemoryDevice
-from razortools.engine.store.powercut import SECTOR_BYTES, Choice, Unflushed, Write, whole_sectors
+from razortools.engine.store.powercut import Choice, Unflushed, Write, whole_sectors
 from razortools.engine.store.recording import Event, Kind
-from razortools.engine.store.superblocks import newest
 from razortools.engine.volume import Volume
 from razortools.errors import RazorError
-from razortools.format.geometry import Geometry, geometry_of
 from razortools.format.inode import ROOT_INODE
 from razortools.units import InodeNo
 
@@ -70,9 +67,7 @@ Verify = Callable[[Tree, tuple[str, ...]], object]
 class Cut:
     """A moment at which the power may fail: what may be left, and what had been promised."""
 
-    stable: State
-    unflushed: Unflushed
-    event_count: int  # of the recording, before it
+    epoch: Epoch  # its position counts the events of the recording before it
     marks: tuple[str, ...]  # all that were made before the next sync
     made: int  # how many of them before the cut
 
@@ -116,16 +111,16 @@ def cuts(base: Base, events: Sequence[Event], marks: Sequence[Mark]) -> Iterator
     until = _marks_until_sync(events, marks)
     for count, event in enumerate(events):
         while made < len(marks) and marks[made].position < event.end:
-            yield Cut(dict(stable), Unflushed(pending), count, texts[: until[count]], made)
+            yield Cut(Epoch(dict(stable), Unflushed(pending), count), texts[: until[count]], made)
             made += 1
         if event.kind is Kind.WRITE:
             pending.append(_put(disk, event.offset, event.data))
         elif event.kind is Kind.FLUSH:
             unflushed = Unflushed(pending)
-            yield Cut(dict(stable), unflushed, count, texts[: until[count]], made)
+            yield Cut(Epoch(dict(stable), unflushed, count), texts[: until[count]], made)
             apply(base, stable, unflushed, unflushed.everything())
             pending = []
-    yield Cut(stable, Unflushed(pending), len(events), texts, made)
+    yield Cut(Epoch(stable, Unflushed(pending), len(events)), texts, made)
 
 
 def _marks_until_sync(events: Sequence[Event], marks: Sequence[Mark]) -> list[int]:
@@ -161,9 +156,7 @@ def check_program(
     disks: set[int] = set()
     verified: set[tuple[int, int]] = set()
     for cut in cuts(base, events, marks):
-        for choice in cut.unflushed.choices(states_per_flush, chance):
-            state = dict(cut.stable)
-            apply(base, state, cut.unflushed, choice)
+        for state, choice in states(base, cut.epoch, states_per_flush, chance):
             disks.add(base.mark(state))
             tree = _recovered(base, state, memory, cut, choice)
             for made in range(cut.made, len(cut.marks) + 1):
@@ -174,15 +167,10 @@ def check_program(
 
 
 def _recovered(base: Base, state: State, memory: Memory[Tree], cut: Cut, choice: Choice) -> Tree:
-    tree = memory.recall(state)
-    if tree is None:
-        disk = CrashedDisk(base, state)
-        try:
-            tree = tree_of(opened(disk))
-        except RazorError as failed:
-            raise AssertionError("\n".join((f"the image does not recover: {failed}", *tell(base, cut, choice)))) from failed
-        memory.learn(disk.steps, tree)
-    return tree
+    try:
+        return memory.verdict_on(base, state, lambda disk: tree_of(opened(disk)))
+    except RazorError as failed:
+        raise AssertionError("\n".join((f"the image does not recover: {failed}", *tell(base, cut, choice)))) from failed
 
 
 def _verify(verify: Verify, tree: Tree, base: Base, cut: Cut, choice: Choice) -> None:
@@ -197,20 +185,10 @@ def _verify(verify: Verify, tree: Tree, base: Base, cut: Cut, choice: Choice) ->
 
 def tell(base: Base, cut: Cut, choice: Choice) -> list[str]:
     """Return the story of a power cut, a line each."""
-    device = MemoryDevice(len(base.image))
-    device.write(0, base.image)
-    geometry = geometry_of(newest(device))
     promised = f"after the mark {cut.marks[-1]!r} ({len(cut.marks)} made)" if cut.marks else "before any mark"
-    lines = [f"power cut {promised}, at event {cut.event_count} of the device's recording:"]
-    lines += [_tell_write(geometry, number, did, choice) for number, did in enumerate(cut.unflushed.writes, 1)]
+    lines = [f"power cut {promised}, at event {cut.epoch.position} of the device's recording:"]
+    lines += tell_writes(base, cut.epoch.unflushed, choice)
     return lines if len(lines) > 1 else [*lines, "  nothing was being written: all that the device had been given is there"]
-
-
-def _tell_write(geometry: Geometry, number: int, did: Choice, choice: Choice) -> str:
-    arrived = sum(choice.get(sector, 0) == version for sector, version in did.items())
-    what = "arrived" if arrived == len(did) else "was lost" if not arrived else f"was torn, {arrived} arrived"
-    place = place_of(geometry, min(did) * SECTOR_BYTES // geometry.block_bytes)
-    return f"  unflushed write {number}, {place}: {len(did)} changed sectors, {what}"
 
 
 def _brief(data: bytes) -> str:

@@ -1,15 +1,16 @@
 """Stories: a violation made small and told so that a person can follow it and repeat it."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import count
 
-from razortools.debug.crashtest.disks import State
-from razortools.debug.crashtest.explorer import Explorer, PowerCut, Violation, apply, epochs, reasons_against
+from razortools.debug.crashtest.disks import Base, State
+from razortools.debug.crashtest.explorer import Epoch, Explorer, PowerCut, Violation, apply, epochs, reasons_against
 from razortools.debug.crashtest.operations import parse, text_of
 from razortools.debug.crashtest.playing import Ground, Played, play, play_recovery
 from razortools.debug.crashtest.workloads import numbered
 from razortools.engine.store.device import MemoryDevice
-from razortools.engine.store.powercut import SECTOR_BYTES, Unflushed
+from razortools.engine.store.powercut import SECTOR_BYTES, Choice, Unflushed
 from razortools.engine.store.superblocks import newest
 from razortools.errors import UsageError
 from razortools.format.geometry import Geometry, geometry_of
@@ -40,14 +41,9 @@ def violations_of(explorer: Explorer, text: str) -> list[Violation]:
 def tell(violation: Violation, ground: Ground, seed: int) -> list[str]:
     """Return the story of *violation*, a line each."""
     lines = [f"workload on the {violation.ground} image: {violation.workload}"]
-    state: State = {}
-    played = play(ground, numbered(violation.workload)) if violation.cuts else None
-    for number, cut in enumerate(violation.cuts):
-        assert played is not None
-        if number:
-            played = play_recovery(ground.base, state)
-        state = _arrive(ground, played, state, cut)
-        lines += _tell_cut(ground, played, cut, number, len(violation.cuts), _start_of(ground, violation, number))
+    total = len(violation.cuts)
+    for number, reached in enumerate(reach(ground, violation.workload, violation.cuts), 1):
+        lines += _tell_cut(ground.base, reached, f"power cut {number} of {total}" if total > 1 else "power cut")
     lines += ["found:", *(f"  {reason}" for reason in violation.reasons)]
     command = f"razorfs-debug crashtest --seed {seed} --ground {violation.ground} --workload '{violation.workload}'"
     if violation.cuts:
@@ -55,51 +51,51 @@ def tell(violation: Violation, ground: Ground, seed: int) -> list[str]:
     return [*lines, f"repeat: {command}"]
 
 
-def _start_of(ground: Ground, violation: Violation, number: int) -> State:
-    """Return the state of the disk before the history that cut *number* ended."""
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A power cut on the way to a violation: the history that it ended, the time between two flushes, what it left."""
+
+    played: Played
+    epoch: Epoch
+    choice: Choice
+    state: State
+
+
+def reach(ground: Ground, workload: str, cuts: tuple[PowerCut, ...]) -> Iterator[Reached]:
+    """Yield *cuts* in *workload* one after the other. Raises UsageError if one lies where no time between two flushes ends."""
     state: State = {}
-    for before in range(number):
-        played = play_recovery(ground.base, state) if before else play(ground, numbered(violation.workload))
-        state = _arrive(ground, played, state, violation.cuts[before])
-    return state
+    for number, cut in enumerate(cuts):
+        played = play_recovery(ground.base, state) if number else play(ground, numbered(workload))
+        epoch = next((found for found in epochs(ground.base, state, played.log) if found.position == cut.position), None)
+        if epoch is None:
+            raise UsageError(f"there is no flush at position {cut.position} of this history")
+        choice = dict(cut.choice)
+        state = dict(epoch.stable)
+        apply(ground.base, state, epoch.unflushed, choice)
+        yield Reached(played, epoch, choice, state)
 
 
-def _arrive(ground: Ground, played: Played, start: State, cut: PowerCut) -> State:
-    """Return the state that *cut* leaves of a disk that was in state *start*."""
-    for epoch in epochs(ground.base, start, played.log):
-        if epoch.position == cut.position:
-            state = dict(epoch.stable)
-            apply(ground.base, state, epoch.unflushed, dict(cut.choice))
-            return state
-    raise UsageError(f"there is no flush at position {cut.position} of this history")
-
-
-def _tell_cut(ground: Ground, played: Played, cut: PowerCut, number: int, cuts: int, start: State) -> Iterator[str]:
-    which = f"power cut {number + 1} of {cuts}" if cuts > 1 else "power cut"
-    yield f"{which} during: {played.under_way(max(cut.position - 1, 0))} (entry {cut.position} of the device's log)"
-    synced = played.last_synced(cut.position)
+def _tell_cut(base: Base, reached: Reached, which: str) -> Iterator[str]:
+    played, position = reached.played, reached.epoch.position
+    yield f"{which} during: {played.under_way(max(position - 1, 0))} (entry {position} of the device's log)"
+    synced = played.last_synced(position)
     label = f"the first {synced} of {len(played.moments) - 1} operations" if synced else "nothing but what there was at the start"
     yield f"  promised by then: {label}"
-    for epoch in epochs(ground.base, start, played.log):
-        if epoch.position == cut.position:
-            yield from _tell_writes(ground, epoch.unflushed, dict(cut.choice))
+    yield from tell_writes(base, reached.epoch.unflushed, reached.choice)
 
 
-def _tell_writes(ground: Ground, unflushed: Unflushed, choice: dict[int, int]) -> Iterator[str]:
-    geometry = geometry_of(newest(_whole(ground)))
-    for at, did in enumerate(unflushed.writes):
-        arrived = [sector for sector, version in did.items() if choice.get(sector) == version]
+def tell_writes(base: Base, unflushed: Unflushed, choice: Choice) -> Iterator[str]:
+    """Yield what became of each write that no flush had covered, a line each."""
+    device = MemoryDevice(len(base.image))
+    device.write(0, base.image)
+    geometry = geometry_of(newest(device))
+    for number, did in enumerate(unflushed.writes, 1):
+        arrived = [sector for sector, version in did.items() if choice.get(sector, 0) == version]
         what = "arrived" if len(arrived) == len(did) else "was lost" if not arrived else "was torn"
         first = min(did) * SECTOR_BYTES // geometry.block_bytes
-        yield f"  write {at + 1}, {place_of(geometry, first)}: {len(did)} changed sectors, {what}" + (
+        yield f"  write {number}, {place_of(geometry, first)}: {len(did)} changed sectors, {what}" + (
             f" (sectors {', '.join(map(str, arrived))} arrived)" if what == "was torn" else ""
         )
-
-
-def _whole(ground: Ground) -> MemoryDevice:
-    device = MemoryDevice(len(ground.base.image))
-    device.write(0, ground.base.image)
-    return device
 
 
 def place_of(geometry: Geometry, block: int) -> str:
@@ -134,13 +130,6 @@ def parse_cuts(text: str) -> tuple[PowerCut, ...]:
 def repeat(explorer: Explorer, text: str, cuts: tuple[PowerCut, ...]) -> Violation | None:
     """Return the violation that *cuts* in the workload *text* lead to, None if all is well there."""
     ground = explorer.ground
-    state: State = {}
-    played = play(ground, numbered(text))
-    for number, cut in enumerate(cuts):
-        if number:
-            played = play_recovery(ground.base, state)
-        state = _arrive(ground, played, state, cut)
-    reasons = reasons_against(explorer.judge(state), played.allowed(cuts[-1].position))
+    *_, last = reach(ground, text, cuts)
+    reasons = reasons_against(explorer.judge(last.state), last.played.allowed(last.epoch.position))
     return Violation(ground.name, text_of(parse(text)), cuts, reasons) if reasons else None
-
-

@@ -187,6 +187,12 @@ class MemoryDevice(PagedDevice):
         """Make a device of *size_bytes*."""
         super().__init__("memory", size_bytes)
 
+    def copy(self) -> "MemoryDevice":
+        """Return a device of its own that holds what this one shows now."""
+        copied = MemoryDevice(self.size_bytes)
+        copied._pages = {number: bytearray(page) for number, page in self._pages.items()}
+        return copied
+
 
 class OverlayDevice(PagedDevice):
     """A device over another one: reads show what was written here, the one below is never changed."""

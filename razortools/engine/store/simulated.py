@@ -126,17 +126,11 @@ class SimulatedDevice(MemoryDevice):
             disk.write(offset, sector)
         return disk
 
-    def copy(self) -> MemoryDevice:
-        """Return a disk that holds what this one shows now, as a new process on the same machine finds it. It has no faults."""
-        disk = MemoryDevice(self.size_bytes)
-        disk._pages = {number: bytearray(page) for number, page in self._pages.items()}
-        return disk
-
     @classmethod
     def holding(cls, other: MemoryDevice, faults: Faults = NO_FAULTS) -> "SimulatedDevice":
         """Return a disk with its own copy of what *other* holds, all of it stable, and no call counted yet."""
         disk = cls(other.size_bytes, faults)
-        disk._pages = {number: bytearray(page) for number, page in other._pages.items()}
+        disk._pages = other.copy()._pages
         return disk
 
     def _fails(self, number: int, at: int) -> bool:
