@@ -1,96 +1,82 @@
-"""Requests about attributes: stat, chmod, chown, utimes and truncate, symlink targets, statfs and extended attributes."""
+"""Requests about attributes: stat, chmod, chown, utimes and truncate; symlink targets; the whole filesystem's figures."""
 
-import errno
+import time
 
-import pyfuse3
-
-from razortools.engine import acls, attributes, namespace, xattrs
+from razortools.engine import attributes, namespace
 from razortools.engine.attributes import AttributeChange
-from razortools.format.inode import InodeFlag
-from razortools.service.callers import is_in_group, may_keep_set_id, mode_after_chown, mode_after_truncating
-from razortools.service.handlers import Handlers, handler
-from razortools.units import InodeNo
+from razortools.engine.statfs import statfs
+from razortools.service.callers import Caller, mode_after_chown, mode_after_truncating
+from razortools.service.handlers import Handler, Handlers
+from razortools.service.wire import SETATTR, STATFS_OUT, Opcode, SetattrField
+from razortools.units import NANOSECONDS, InodeNo
+
+# Plain numbers: the arithmetic of flags is slow.
+_MODE, _UID, _GID, _SIZE = (int(field) for field in (SetattrField.MODE, SetattrField.UID, SetattrField.GID, SetattrField.SIZE))
+_ATIME, _ATIME_NOW = int(SetattrField.ATIME), int(SetattrField.ATIME_NOW)
+_MTIME, _MTIME_NOW = int(SetattrField.MTIME), int(SetattrField.MTIME_NOW)
+_CTIME = int(SetattrField.CTIME)
+_NAMED = _MODE | _UID | _GID | _SIZE | _ATIME | _MTIME | _CTIME
 
 
 class AttributeHandlers(Handlers):
-    """Handlers whose first argument is an inode."""
+    """Handlers whose node is an inode."""
 
-    @handler
-    def getattr(self, ino: InodeNo, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+    def table(self) -> dict[int, Handler]:
+        """Return the handlers of this family by opcode."""
+        return super().table() | {
+            Opcode.GETATTR: self.getattr,
+            Opcode.SETATTR: self.setattr,
+            Opcode.READLINK: self.readlink,
+            Opcode.STATFS: self.statfs,
+        }
+
+    def getattr(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """stat(2)."""
-        return self.entry(ino)
+        return self.attributes_of(ino, self.volume.inodes.get(ino))
 
-    @handler
-    def setattr(
-        self,
-        ino: InodeNo,
-        attr: pyfuse3.EntryAttributes,
-        fields: pyfuse3.SetattrFields,
-        handle: int | None,
-        ctx: pyfuse3.RequestContext,
-    ) -> pyfuse3.EntryAttributes:
+    def setattr(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """chmod(2), chown(2), truncate(2), utimensat(2)."""
+        fields, size, atime_s, mtime_s, ctime_s, atime_ns, mtime_ns, ctime_ns, new_mode, _, uid, gid = SETATTR.unpack_from(body)
         inode, mode = self.volume.inodes.get(ino), None
-        if fields.update_uid or fields.update_gid:
-            mode = mode_after_chown(inode, ctx)
-        elif fields.update_size:
-            mode = mode_after_truncating(inode, ctx)
-        if mode is None and fields.update_mode:
-            mode = attr.st_mode
+        if fields & (_UID | _GID) or not fields & _NAMED:  # a chown that names nobody still takes set-id bits
+            mode = mode_after_chown(inode, caller)
+        elif fields & _SIZE:
+            mode = mode_after_truncating(inode, caller)
+        if mode is None and fields & _MODE:
+            mode = new_mode
+        now_ns = time.time_ns()
         change = AttributeChange(
             mode=mode,
-            uid=attr.st_uid if fields.update_uid else None,
-            gid=attr.st_gid if fields.update_gid else None,
-            size=attr.st_size if fields.update_size else None,
-            atime_ns=attr.st_atime_ns if fields.update_atime else None,
-            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
-            ctime_ns=attr.st_ctime_ns if fields.update_ctime else None,
+            uid=uid if fields & _UID else None,
+            gid=gid if fields & _GID else None,
+            size=size if fields & _SIZE else None,
+            atime_ns=_time(fields & _ATIME, fields & _ATIME_NOW, atime_s, atime_ns, now_ns),
+            mtime_ns=_time(fields & _MTIME, fields & _MTIME_NOW, mtime_s, mtime_ns, now_ns),
+            ctime_ns=_time(fields & _CTIME, 0, ctime_s, ctime_ns, now_ns),
         )
         return self.attributes_of(ino, attributes.setattr(self.volume, ino, change))
 
-    @handler
-    def readlink(self, ino: InodeNo, ctx: pyfuse3.RequestContext) -> bytes:
+    def readlink(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """Return the target of a symbolic link."""
         return namespace.readlink(self.volume, ino)
 
-    # Extended attributes
+    def statfs(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
+        """statvfs(2)."""
+        figures = statfs(self.volume)
+        return STATFS_OUT.pack(
+            figures.block_count,
+            figures.free_blocks,
+            figures.available_blocks,
+            figures.inode_count + figures.free_inodes,
+            figures.free_inodes,
+            figures.block_bytes,
+            figures.name_bytes_max,
+            figures.block_bytes,
+        )
 
-    @handler
-    def getxattr(self, ino: InodeNo, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
-        """Return a value. The kernel asks for security.capability before every write: the inode knows whether there are any."""
-        if name in acls.NAMES:
-            self._check_acls_offered()
-        xattrs.check_namespace(name)
-        if not self.volume.inodes.get(ino).flags & InodeFlag.HAS_XATTRS:
-            raise pyfuse3.FUSEError(errno.ENODATA)
-        return xattrs.get(self.volume, ino, name)
 
-    @handler
-    def setxattr(self, ino: InodeNo, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
-        """Set a value. XATTR_CREATE and XATTR_REPLACE are judged by pyfuse3, which asks getxattr right before."""
-        if name in acls.NAMES:
-            self._check_acls_offered()
-            keeps_set_gid = may_keep_set_id(ctx) or is_in_group(ctx, self.volume.inodes.get(ino).gid)
-            acls.set(self.volume, ino, name, value, keeps_set_gid=keeps_set_gid)
-        else:
-            xattrs.set(self.volume, ino, name, value)
-
-    @handler
-    def listxattr(self, ino: InodeNo, ctx: pyfuse3.RequestContext) -> list[bytes]:
-        """Return the names of all attributes."""
-        return xattrs.names(self.volume, ino)
-
-    @handler
-    def removexattr(self, ino: InodeNo, name: bytes, ctx: pyfuse3.RequestContext) -> None:
-        """Remove an attribute."""
-        if name in acls.NAMES:
-            self._check_acls_offered()
-            acls.remove(self.volume, ino, name)
-        else:
-            xattrs.check_namespace(name)
-            xattrs.remove(self.volume, ino, name)
-
-    def _check_acls_offered(self) -> None:
-        """Raise EOPNOTSUPP if the kernel does not enforce lists on this mount: cp -a and tar go on without them when told so."""
-        if not self.enable_acl:
-            raise pyfuse3.FUSEError(errno.EOPNOTSUPP)
+def _time(given: int, is_now: int, seconds: int, nanoseconds: int, now_ns: int) -> int | None:
+    """Return the time that a request sets; None: it leaves it alone."""
+    if not given:
+        return None
+    return now_ns if is_now else seconds * NANOSECONDS + nanoseconds

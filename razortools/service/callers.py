@@ -1,44 +1,45 @@
 """Callers: what the kernel judges a process by and FUSE does not tell, read from /proc; and what follows for set-id bits.
 
 FUSE names a caller's user and one group. The kernel takes set-id bits away itself where it asks us for a new mode; where it
-leaves that to the daemon (opening with O_TRUNC, set-gid without group execution) the rules of Linux's fs/attr.c are kept here.
+leaves that to the daemon (truncating, writing, set-gid without group execution) the rules of Linux's fs/attr.c are kept here.
 What cannot be read (the process is gone, or lives where we cannot see it) counts as not held: the bits go, the safe side.
 """
 
 import stat
 from pathlib import Path
 
-import pyfuse3
-
 from razortools.engine.attributes import without_set_id
 from razortools.format.inode import Inode
+
+Caller = tuple[int, int, int]  # uid, gid, pid
 
 CAP_FSETID = 1 << 4  # linux/capability.h: may keep set-id bits, and set them for groups of others
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
 
-def mode_after_truncating(inode: Inode, ctx: pyfuse3.RequestContext) -> int | None:
-    """Return the mode that is left when *ctx* truncates a file; None: nothing changes."""
-    if not inode.mode & _SET_ID or not inode.is_regular or may_keep_set_id(ctx):
+def mode_after_truncating(inode: Inode, caller: Caller) -> int | None:
+    """Return the mode that is left when *caller* truncates a file; None: nothing changes."""
+    if not inode.mode & _SET_ID or not inode.is_regular or may_keep_set_id(caller):
         return None
-    return without_set_id(inode.mode, in_group=is_in_group(ctx, inode.gid))
+    return without_set_id(inode.mode, in_group=is_in_group(caller, inode.gid))
 
 
-def mode_after_chown(inode: Inode, ctx: pyfuse3.RequestContext) -> int | None:
-    """Return the mode that is left when *ctx* gives a file another owner; None: as the engine has it for everybody."""
-    if not inode.mode & stat.S_ISGID or inode.is_directory or may_keep_set_id(ctx):
+def mode_after_chown(inode: Inode, caller: Caller) -> int | None:
+    """Return the mode that is left when *caller* gives a file another owner, or calls chown and names nobody; None: as it was."""
+    if not inode.mode & _SET_ID or inode.is_directory:
         return None
-    return without_set_id(inode.mode, in_group=is_in_group(ctx, inode.gid))
+    in_group = may_keep_set_id(caller) or not inode.mode & stat.S_ISGID or is_in_group(caller, inode.gid)
+    return without_set_id(inode.mode, in_group=in_group)
 
 
-def may_keep_set_id(ctx: pyfuse3.RequestContext) -> bool:
+def may_keep_set_id(caller: Caller) -> bool:
     """Tell whether the caller is root with CAP_FSETID."""
-    return ctx.uid == 0 and bool(int(_status(ctx.pid).get("CapEff", "0"), 16) & CAP_FSETID)
+    return caller[0] == 0 and bool(int(_status(caller[2]).get("CapEff", "0"), 16) & CAP_FSETID)
 
 
-def is_in_group(ctx: pyfuse3.RequestContext, gid: int) -> bool:
+def is_in_group(caller: Caller, gid: int) -> bool:
     """Tell whether the caller is of group *gid*, by its main group or a further one."""
-    return ctx.gid == gid or str(gid) in _status(ctx.pid).get("Groups", "").split()
+    return caller[1] == gid or str(gid) in _status(caller[2]).get("Groups", "").split()
 
 
 def _status(pid: int) -> dict[str, str]:

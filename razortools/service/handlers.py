@@ -1,127 +1,121 @@
 """What all request handlers share: the mounted volume, what the kernel knows of it, and how a failure becomes an errno.
 
-Invariants: a handler runs without an await from its first look at the engine to its last change, so it is atomic; it never lets
-anything but pyfuse3.FUSEError out, because pyfuse3 would end the mount; an inode is held in the engine exactly as often as the
-kernel has looked it up and not forgotten it, so that files that are unlinked but open live on.
+A handler is a plain method ``(node, body, caller) -> bytes``: the inode that the request is about, what follows its head (valid
+until the handler returns), who asks; and the reply without its head. Invariants: a handler runs from its first look at the engine
+to its last change without anything in between, so it is atomic; it may be run again if it raises OutOfSpace, so it changes
+nothing before that; an inode is held in the engine exactly as often as the kernel has looked it up and not forgotten it, so that
+files that are unlinked but open live on. A handler that has to wait returns a coroutine instead, which ends in the reply.
 """
 
 import errno
-import functools
 import os
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
-from typing import Any, TypeVar
-
-import pyfuse3
-import trio
+from typing import Any
 
 from razortools.engine import directories
 from razortools.engine.volume import Volume
-from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace, PosixError, RazorError
+from razortools.errors import CorruptImage, DeviceFailed, PosixError, RazorError
 from razortools.format.inode import Inode
-from razortools.format.keys import Table, table_range
+from razortools.service.callers import Caller
 from razortools.service.committer import Committer
 from razortools.service.logs import log
 from razortools.service.options import MountOptions
-from razortools.units import InodeNo
+from razortools.service.settled import Settled
+from razortools.service.wire import ATTRIBUTES_OUT, ENTRY_OUT, Opcode
+from razortools.units import NANOSECONDS, InodeNo
 
-R = TypeVar("R")
+Answer = bytes | Coroutine[Any, Any, bytes]
+Handler = Callable[[InodeNo, memoryview, Caller], Answer]
 
 # This daemon is the only writer and the kernel sees every change first, so what it knows stays true.
-TIMEOUT_S = 86_400.0
-FORGETTING_S = 0.01  # time for a handful of requests
+TIMEOUT_S = 86_400
 SECTOR_BYTES = 512  # the unit of st_blocks
 IO_BYTES = 4096  # st_blksize: what programs take for their buffers; a record would make each open file of Python cost 128 KiB
+
+_pack_entry = ENTRY_OUT.pack
+_pack_attributes = ATTRIBUTES_OUT.pack
+
+
+class Refused(Exception):
+    """The errno that a request is answered with, nothing having changed."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(os.strerror(number))
+        self.number = number
 
 
 class Handlers:
     """State of the mounted volume. The families of handlers derive from this."""
 
-    enable_acl: bool  # whether the kernel enforces access control lists here
-
-    def __init__(self, volume: Volume, committer: Committer, options: MountOptions) -> None:
-        """Serve *volume*; *committer* makes its changes durable."""
+    def __init__(
+        self, volume: Volume, committer: Committer, settled: Settled, options: MountOptions, *, enable_acl: bool
+    ) -> None:
+        """Serve *volume*; *committer* makes its changes durable. *enable_acl*: the kernel enforces access control lists here."""
         self.volume = volume
         self.committer = committer
         self.options = options
-        self.unsettled: set[InodeNo] = set()  # the kernel was told an estimate of their blocks, since data waited for a commit
+        self.enable_acl = enable_acl
+        self._estimated = settled.estimated
         self._bugs_seen: set[str] = set()
         self._sectors_per_block = volume.block_bytes // SECTOR_BYTES
 
+    def table(self) -> dict[int, Handler]:
+        """Return the handlers of this family by opcode."""
+        return {}
+
     # What the kernel knows
 
-    def entry(self, ino: InodeNo) -> pyfuse3.EntryAttributes:
-        """Return what a reply says about *ino*. Raises PosixError(ENOENT) if there is no such inode."""
-        return self.attributes_of(ino, self.volume.inodes.get(ino))
-
-    def remembered(self, ino: InodeNo) -> pyfuse3.EntryAttributes:
-        """Like entry, for a reply after which the kernel knows the inode once more."""
-        attributes = self.attributes_of(ino, self.volume.inodes.get(ino))
+    def entry(self, ino: InodeNo) -> bytes:
+        """Return the reply after which the kernel knows *ino* once more. Raises PosixError(ENOENT) if there is no such inode."""
+        reply = self.entry_of(ino, self.volume.inodes.get(ino))
         self.volume.inodes.hold(ino)
-        return attributes
-
-    def attributes_of(self, ino: InodeNo, inode: Inode) -> pyfuse3.EntryAttributes:
-        """Return *inode* as pyfuse3 wants it."""
-        reply = pyfuse3.EntryAttributes()
-        reply.st_ino = ino
-        reply.st_mode = inode.mode
-        reply.st_nlink = inode.link_count
-        reply.st_uid = inode.uid
-        reply.st_gid = inode.gid
-        reply.st_size = inode.size
-        reply.st_atime_ns = inode.atime_ns
-        reply.st_mtime_ns = inode.mtime_ns
-        reply.st_ctime_ns = inode.ctime_ns
-        if inode.rdev:
-            reply.st_rdev = inode.rdev
-        reply.entry_timeout = reply.attr_timeout = TIMEOUT_S
-        if self.volume.records.dirty_of(ino):
-            self.unsettled.add(ino)
-            reply.st_blocks = max(inode.stored_blocks * self._sectors_per_block, -(-inode.size // SECTOR_BYTES))
-        elif inode.stored_blocks:
-            reply.st_blocks = inode.stored_blocks * self._sectors_per_block
-        elif inode.size:
-            # Data may stand in the tree. Some programs take a file of no blocks for one of zeros and do not read it.
-            reply.st_blocks = 1
         return reply
 
-    def settle(self) -> None:
-        """After a commit: have the kernel ask again for the files whose blocks are known now."""
-        dirty_of = self.volume.records.dirty_of
-        settled = [ino for ino in self.unsettled if not dirty_of(ino)]
-        self.unsettled.difference_update(settled)
-        for ino in settled:
-            with suppress(OSError):  # it has forgotten the file meanwhile
-                pyfuse3.invalidate_inode(ino, attr_only=True)
+    def entry_of(self, ino: InodeNo, inode: Inode) -> bytes:
+        """Return what a name's reply says about *inode*. The caller holds it."""
+        return _pack_entry(ino, 0, TIMEOUT_S, TIMEOUT_S, 0, 0, *self._fields(ino, inode))
 
-    async def may_have_room_soon(self) -> bool:
-        """When the image is full: wait for unlinked files to go that the kernel is about to forget; whether there are any.
+    def attributes_of(self, ino: InodeNo, inode: Inode) -> bytes:
+        """Return what stat(2) is told of *inode*."""
+        return _pack_attributes(TIMEOUT_S, 0, 0, *self._fields(ino, inode))
 
-        It puts forgetting behind up to eight requests, so a program that deletes and then writes would find no room.
-        """
-        if next(iter(self.volume.store.items(*table_range(Table.ORPHANS))), None) is None:
-            return False
-        await trio.sleep(FORGETTING_S)
-        return True
+    def _fields(self, ino: InodeNo, inode: Inode) -> tuple[int, ...]:
+        """Return the attributes of *inode* in the order of the protocol."""
+        size = inode.size
+        if self.volume.records.dirty_of(ino):
+            self._estimated.add(ino)
+            sectors = max(inode.stored_blocks * self._sectors_per_block, -(-size // SECTOR_BYTES))
+        elif inode.stored_blocks:
+            sectors = inode.stored_blocks * self._sectors_per_block
+        else:
+            # Data may stand in the tree. Some programs take a file of no blocks for one of zeros and do not read it.
+            sectors = 1 if size else 0
+        atime_s, atime_ns = divmod(inode.atime_ns, NANOSECONDS)
+        mtime_s, mtime_ns = divmod(inode.mtime_ns, NANOSECONDS)
+        ctime_s, ctime_ns = divmod(inode.ctime_ns, NANOSECONDS)
+        return (
+            ino, size, sectors, atime_s, mtime_s, ctime_s, atime_ns, mtime_ns, ctime_ns,
+            inode.mode, inode.link_count, inode.uid, inode.gid, inode.rdev, IO_BYTES,
+        )  # fmt: skip
 
     # What went wrong
 
-    def refusal(self, failure: Exception, what: str, ino: InodeNo) -> pyfuse3.FUSEError:
+    def refusal(self, failure: Exception, what: str, ino: InodeNo) -> int:
         """Return the errno for *failure* of the request *what* on *ino*, after logging what an operator should know."""
-        if isinstance(failure, pyfuse3.FUSEError):
-            return failure
+        if isinstance(failure, Refused):
+            return failure.number
         if isinstance(failure, PosixError):
-            return pyfuse3.FUSEError(failure.mount_errno)
+            return failure.mount_errno
         if isinstance(failure, CorruptImage | DeviceFailed):
             log.error("%s of %s: %s", what, self.path_of(ino), failure)
-            return pyfuse3.FUSEError(failure.mount_errno)
+            return failure.mount_errno
         if isinstance(failure, RazorError):
-            return pyfuse3.FUSEError(failure.mount_errno)
+            return failure.mount_errno
         bug = f"{what}: {failure!r}"
         known = bug in self._bugs_seen
         self._bugs_seen.add(bug)  # the traceback once: a program that tries again would fill the log
         log.error("%s of inode %d failed, a bug in razortools; the mount goes on", what, ino, exc_info=None if known else failure)
-        return pyfuse3.FUSEError(errno.EIO)
+        return errno.EIO
 
     def path_of(self, ino: InodeNo) -> str:
         """Return a path that leads to *ino*, for people; its number if none can be found."""
@@ -132,42 +126,6 @@ class Handlers:
         return os.fsdecode(found[0]).encode("utf-8", "backslashreplace").decode() if found else f"inode {ino}"
 
 
-def handler(function: Callable[..., R]) -> Any:
-    """Return the pyfuse3 handler that answers with what *function* returns.
-
-    *function*'s first argument is an inode or a handle. The result is typed Any because pyfuse3 speaks of plain integers.
-    """
-    what = function.__name__
-
-    @functools.wraps(function)
-    async def answer(self: Handlers, ino: InodeNo, *args: Any) -> R:
-        try:
-            try:
-                return function(self, ino, *args)
-            except OutOfSpace:
-                if not await self.may_have_room_soon():
-                    raise
-                return function(self, ino, *args)
-        except Exception as failure:
-            raise self.refusal(failure, what, ino) from None
-
-    return answer
-
-
-def waiting_handler(function: Callable[..., Coroutine[Any, Any, R]]) -> Any:
-    """Like handler, for a function that may have to wait for a commit or for room, before or after its atomic part."""
-    what = function.__name__
-
-    @functools.wraps(function)
-    async def answer(self: Handlers, ino: InodeNo, *args: Any) -> R:
-        try:
-            try:
-                return await function(self, ino, *args)
-            except OutOfSpace:
-                if not await self.may_have_room_soon():
-                    raise
-                return await function(self, ino, *args)
-        except Exception as failure:
-            raise self.refusal(failure, what, ino) from None
-
-    return answer
+def name_of(opcode: int) -> str:
+    """Return what the log calls a request."""
+    return Opcode(opcode).name.lower() if opcode in Opcode._value2member_map_ else f"request {opcode}"

@@ -29,25 +29,20 @@ class Connection:
         """Mount at *mount_point*; *words* are options as libfuse has them, without names. Raises MountRefused."""
         self._mount_point = mountpoints.canonical(mount_point)  # now: later it would ask the mount, which nobody serves yet
         try:
-            self._descriptor = os.open(_FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+            self.descriptor = os.open(_FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC)
         except OSError as failed:
             raise MountRefused(f"{_FUSE_DEVICE}: {failed.strerror}") from None
         try:
-            _mount(mount_point, source, subtype, words, self._descriptor)
+            _mount(mount_point, source, subtype, words, self.descriptor)
         except OSError as failed:
-            os.close(self._descriptor)
+            os.close(self.descriptor)
             raise MountRefused(f"{mount_point}: the host refuses the mount: {failed.strerror}") from None
         self._mount_id = self._topmost_id()
-
-    @property
-    def path(self) -> str:
-        """What libfuse takes for a mount point that is mounted already."""
-        return f"/dev/fd/{self._descriptor}"
 
     def abandon(self) -> None:
         """Undo the mount: nobody serves it."""
         self.detach()
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
     def detach(self) -> None:
         """Take the mount away if it is still there. Another one that was put on top of it stays."""

@@ -1,124 +1,91 @@
-"""Requests about names: looking them up, making and removing them, and reading directories."""
+"""Requests about names: looking them up, making, moving and removing them."""
 
 import errno
 import stat
 
-import pyfuse3
-
 from razortools.engine import directories, namespace
-from razortools.errors import PosixError
 from razortools.format.directory import NAME_BYTES_MAX
-from razortools.format.keys import HASH_MIN
-from razortools.service.handlers import TIMEOUT_S, Handlers, handler
-from razortools.service.logs import log
+from razortools.service.callers import Caller
+from razortools.service.handlers import TIMEOUT_S, Handler, Handlers, Refused
+from razortools.service.wire import ENTRY_OUT, LINK, MKDIR, MKNOD, RENAME, RENAME2, Opcode
 from razortools.units import InodeNo
 
-SELF_COOKIE = 1  # cookies below HASH_MIN are ours
-PARENT_COOKIE = 2
-assert PARENT_COOKIE < HASH_MIN
-
-
-def _absent() -> pyfuse3.EntryAttributes:
-    """Return the reply that says: no such name, and remember that."""
-    reply = pyfuse3.EntryAttributes()
-    reply.st_ino = 0
-    reply.entry_timeout = TIMEOUT_S
-    return reply
-
-
-_ABSENT = _absent()
+# "There is no such name, and remember that."
+_ABSENT = ENTRY_OUT.pack(0, 0, TIMEOUT_S, 0, 0, 0, *[0] * 15)
 
 
 class NameHandlers(Handlers):
-    """Handlers whose first argument is a directory."""
+    """Handlers whose node is a directory. Names end with a zero byte."""
 
-    @handler
-    def lookup(self, parent: InodeNo, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+    def table(self) -> dict[int, Handler]:
+        """Return the handlers of this family by opcode."""
+        return super().table() | {
+            Opcode.LOOKUP: self.lookup,
+            Opcode.MKNOD: self.mknod,
+            Opcode.MKDIR: self.mkdir,
+            Opcode.SYMLINK: self.symlink,
+            Opcode.LINK: self.link,
+            Opcode.UNLINK: self.unlink,
+            Opcode.RMDIR: self.rmdir,
+            Opcode.RENAME: self.rename,
+            Opcode.RENAME2: self.rename2,
+        }
+
+    def lookup(self, parent: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """Find a name; that there is none is remembered by the kernel."""
+        name = bytes(body[:-1])
         if len(name) > NAME_BYTES_MAX:
-            raise pyfuse3.FUSEError(errno.ENAMETOOLONG)
+            raise Refused(errno.ENAMETOOLONG)
         if name == b"." or name == b"..":  # asked by those who open files by handle
-            return self.remembered(parent if name == b"." else directories.parent_of(self.volume, parent))
+            return self.entry(parent if name == b"." else directories.parent_of(self.volume, parent))
         found = directories.find(self.volume, parent, name)
-        return _ABSENT if found is None else self.remembered(InodeNo(found[1].inode))
+        return _ABSENT if found is None else self.entry(InodeNo(found[1].inode))
 
-    @handler
-    def mknod(self, parent: InodeNo, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+    def mknod(self, parent: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """Make a file of any kind but a directory or symlink."""
+        mode, rdev, umask = MKNOD.unpack_from(body)
+        name = bytes(body[MKNOD.size : -1])
         if stat.S_ISREG(mode):
-            return self.remembered(namespace.create(self.volume, parent, name, mode, ctx.uid, ctx.gid, ctx.umask))
-        return self.remembered(namespace.mknod(self.volume, parent, name, mode, rdev, ctx.uid, ctx.gid, ctx.umask))
+            return self.entry(namespace.create(self.volume, parent, name, mode, caller[0], caller[1], umask))
+        return self.entry(namespace.mknod(self.volume, parent, name, mode, rdev, caller[0], caller[1], umask))
 
-    @handler
-    def mkdir(self, parent: InodeNo, name: bytes, mode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+    def mkdir(self, parent: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """Make a directory."""
-        return self.remembered(namespace.mkdir(self.volume, parent, name, mode, ctx.uid, ctx.gid, ctx.umask))
+        mode, umask = MKDIR.unpack_from(body)
+        return self.entry(namespace.mkdir(self.volume, parent, bytes(body[MKDIR.size : -1]), mode, caller[0], caller[1], umask))
 
-    @handler
-    def symlink(self, parent: InodeNo, name: bytes, target: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+    def symlink(self, parent: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """Make a symbolic link."""
-        return self.remembered(namespace.symlink(self.volume, parent, name, target, ctx.uid, ctx.gid))
+        name, target, _ = bytes(body).split(b"\0")
+        return self.entry(namespace.symlink(self.volume, parent, name, target, caller[0], caller[1]))
 
-    @handler
-    def link(self, ino: InodeNo, parent: InodeNo, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+    def link(self, parent: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """Give a file one more name."""
-        namespace.link(self.volume, ino, parent, name)
-        return self.remembered(ino)
+        (ino,) = LINK.unpack_from(body)
+        namespace.link(self.volume, ino, parent, bytes(body[LINK.size : -1]))
+        return self.entry(ino)
 
-    @handler
-    def unlink(self, parent: InodeNo, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+    def unlink(self, parent: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """Remove a name of anything but a directory."""
-        namespace.unlink(self.volume, parent, name)
+        namespace.unlink(self.volume, parent, bytes(body[:-1]))
+        return b""
 
-    @handler
-    def rmdir(self, parent: InodeNo, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+    def rmdir(self, parent: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """Remove an empty directory."""
-        namespace.rmdir(self.volume, parent, name)
+        namespace.rmdir(self.volume, parent, bytes(body[:-1]))
+        return b""
 
-    @handler
-    def rename(
-        self, parent: InodeNo, name: bytes, new_parent: InodeNo, new_name: bytes, flags: int, ctx: pyfuse3.RequestContext
-    ) -> None:
-        """Move a name, replacing, refusing or exchanging what stands in its new place."""
+    def rename(self, parent: InodeNo, body: memoryview, caller: Caller) -> bytes:
+        """Move a name, replacing what stands in its new place."""
+        (new_parent,) = RENAME.unpack_from(body)
+        return self._rename(parent, body[RENAME.size :], new_parent, 0)
+
+    def rename2(self, parent: InodeNo, body: memoryview, caller: Caller) -> bytes:
+        """Move a name, refusing to replace, or exchanging it with what stands in its new place."""
+        new_parent, flags = RENAME2.unpack_from(body)
+        return self._rename(parent, body[RENAME2.size :], new_parent, flags)
+
+    def _rename(self, parent: InodeNo, names: memoryview, new_parent: InodeNo, flags: int) -> bytes:
+        name, new_name, _ = bytes(names).split(b"\0")
         namespace.rename(self.volume, parent, name, new_parent, new_name, flags)
-
-    # Directories as streams. A handle is the directory's inode number: a cookie says all about the position.
-
-    @handler
-    def opendir(self, ino: InodeNo, ctx: pyfuse3.RequestContext) -> int:
-        """Open a directory for reading."""
-        return ino
-
-    @handler
-    def readdir(self, ino: InodeNo, after: int, token: pyfuse3.ReaddirToken) -> None:
-        """Give entries and their attributes from behind the cookie *after* until the kernel's buffer is full."""
-        volume = self.volume
-        reply, inodes = pyfuse3.readdir_reply, volume.inodes
-        if not self._give_dots(ino, after, token):
-            return
-        for cookie, name, found in directories.entries(volume, ino, max(after, HASH_MIN - 1)):
-            child = InodeNo(found.inode)
-            try:
-                attributes = self.attributes_of(child, inodes.get(child))
-            except PosixError:  # an entry that leads nowhere is damage: the others are still to be seen
-                log.error("%s: entry %r leads to inode %d, which is not there; run razorfsck", self.path_of(ino), name, child)
-                continue
-            if not reply(token, name, attributes, cookie):
-                return
-            inodes.hold(child)
-
-    def _give_dots(self, ino: InodeNo, after: int, token: pyfuse3.ReaddirToken) -> bool:
-        """Give "." and ".." if they come behind *after*; whether there is room for more. The kernel does not count these two."""
-        if after < SELF_COOKIE and not pyfuse3.readdir_reply(token, b".", self.entry(ino), SELF_COOKIE):
-            return False
-        if after < PARENT_COOKIE:
-            try:
-                parent = self.entry(directories.parent_of(self.volume, ino))
-            except PosixError:
-                return False  # removed while open: nothing is in it, not even ".."
-            return pyfuse3.readdir_reply(token, b"..", parent, PARENT_COOKIE)
-        return True
-
-    @handler
-    def releasedir(self, ino: InodeNo) -> None:
-        """Close a directory."""
+        return b""

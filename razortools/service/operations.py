@@ -1,65 +1,68 @@
-"""All request handlers together, as pyfuse3 calls them."""
+"""All request handlers together, and what the kernel tells without waiting for an answer."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 
-import pyfuse3
 import trio
 
 from razortools.engine import orphans
-from razortools.engine.statfs import Statfs, statfs
-from razortools.engine.volume import Volume
-from razortools.format.inode import ROOT_INODE
+from razortools.format.keys import Table, table_range
 from razortools.service.attributes import AttributeHandlers
-from razortools.service.committer import Committer
+from razortools.service.callers import Caller
 from razortools.service.data import DataHandlers
+from razortools.service.handlers import Answer, Handler
 from razortools.service.names import NameHandlers
-from razortools.service.options import MountOptions
+from razortools.service.streams import StreamHandlers
+from razortools.service.wire import BATCH_FORGET, FORGET, FORGET_ONE, Opcode
+from razortools.service.xattrs import XattrHandlers
 from razortools.units import InodeNo
 
+FORGETTING_S = 0.01  # time for a handful of requests
 
-class Operations(NameHandlers, AttributeHandlers, DataHandlers, pyfuse3.Operations):
-    """The filesystem that pyfuse3 serves. What no family has answers ENOSYS, and the kernel does it by itself."""
 
-    supports_dot_lookup = True
+class Operations(NameHandlers, StreamHandlers, AttributeHandlers, XattrHandlers, DataHandlers):
+    """The filesystem that the pump serves. What no family has is libfuse's to answer."""
 
-    def __init__(self, volume: Volume, committer: Committer, options: MountOptions, started: Callable[[], None]) -> None:
-        """Serve *volume*; *started* is called when the kernel has said hello, from when on it sends requests."""
-        super().__init__(volume, committer, options)
-        self.enable_acl = os.geteuid() == 0  # others' mounts cannot leave the umask to us: service/kernel_mount.py
-        self.enable_writeback_cache = options.writeback
-        self._started = started
-        committer.after_commit = self.settle
+    def table(self) -> dict[int, Handler]:
+        """Return all handlers by opcode."""
+        return super().table() | {Opcode.FORGET: self.forget, Opcode.BATCH_FORGET: self.forget_many}
 
-    def init(self) -> None:
-        """The kernel has said hello."""
-        self._started()
+    def forget(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
+        """The kernel drops an inode from its memory."""
+        return self._forget([(ino, *FORGET.unpack_from(body))])
 
-    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
-        """The kernel drops inodes from its memory; unlinked ones go now. Nobody waits for an answer, so nothing may be raised."""
-        for ino, count in inode_list:
+    def forget_many(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
+        """The kernel drops several inodes from its memory."""
+        (count, _) = BATCH_FORGET.unpack_from(body)
+        pairs = body[BATCH_FORGET.size : BATCH_FORGET.size + count * FORGET_ONE.size]
+        return self._forget(FORGET_ONE.iter_unpack(pairs))
+
+    def _forget(self, dropped: "Iterator[tuple[InodeNo, int]] | list[tuple[InodeNo, int]]") -> Answer:
+        """Let go of inodes; unlinked ones go now, large ones in many steps between which others are served."""
+        left = []
+        for ino, count in dropped:
             try:
-                if orphans.release(self.volume, InodeNo(ino), count, finish_now=False):
-                    while orphans.finish_step(self.volume, InodeNo(ino)):
-                        await trio.lowlevel.checkpoint()  # a large file goes in many steps, others are served in between
+                if orphans.release(self.volume, ino, count, finish_now=False) and orphans.finish_step(self.volume, ino):
+                    left.append(ino)
+            except Exception as failure:  # nobody waits for an answer
+                self.refusal(failure, "forget", ino)
+        return self._finish(left) if left else b""
+
+    async def _finish(self, orphaned: list[InodeNo]) -> bytes:
+        """Delete what is left of unlinked files, step by step."""
+        for ino in orphaned:
+            try:
+                while orphans.finish_step(self.volume, ino):
+                    await trio.lowlevel.checkpoint()
             except Exception as failure:
-                self.refusal(failure, "forget", InodeNo(ino))
+                self.refusal(failure, "forget", ino)
+        return b""
 
-    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        """statvfs(2). It names no inode."""
-        try:
-            return _as_statvfs(statfs(self.volume))
-        except Exception as failure:
-            raise self.refusal(failure, "statfs", ROOT_INODE) from None
+    async def may_have_room_soon(self) -> bool:
+        """When the image is full: wait for unlinked files to go that the kernel is about to forget; whether there are any.
 
-
-def _as_statvfs(figures: Statfs) -> pyfuse3.StatvfsData:
-    reply = pyfuse3.StatvfsData()
-    reply.f_bsize = reply.f_frsize = figures.block_bytes
-    reply.f_blocks = figures.block_count
-    reply.f_bfree = figures.free_blocks
-    reply.f_bavail = figures.available_blocks
-    reply.f_files = figures.inode_count + figures.free_inodes
-    reply.f_ffree = reply.f_favail = figures.free_inodes
-    reply.f_namemax = figures.name_bytes_max
-    return reply
+        It puts forgetting behind up to eight requests, so a program that deletes and then writes would find no room.
+        """
+        if next(iter(self.volume.store.items(*table_range(Table.ORPHANS))), None) is None:
+            return False
+        await trio.sleep(FORGETTING_S)
+        return True

@@ -1,69 +1,142 @@
-"""The request pump: takes requests from the kernel without going to sleep between two of them.
+"""The request pump: takes requests from the kernel one after the other and has them answered, without going to sleep in between.
 
-pyfuse3 waits for its descriptor through the module ``pyfuse3.trio``, which may be replaced. What stands here looks first whether
-a request is there already, keeps looking for a moment after one was served, and only then lets trio wait for it. Waking a
-processor that sleeps costs about 40 microseconds, more than most requests.
+Waking a processor that sleeps costs about 40 microseconds, more than most requests. So the pump looks whether a request is there
+already, keeps looking for a moment after one was served, and only then lets trio wait for it. What a handler can answer at once
+is answered before the next request is read; what has to wait (a flush, room) goes on as a task of its own.
 
 Invariants: other tasks run after at most BURST_MAX requests in a row; an idle mount never spins; a spin never lasts longer than
-SPIN_S; whoever waits for the reading lock is woken whenever it becomes free.
+SPIN_S; whatever a handler raises becomes the errno of its own request, and the mount lives on.
 """
 
 import select
 import sys
 import time
-from types import TracebackType
-from typing import Any
+from collections.abc import Callable
+from typing import Protocol
 
-import pyfuse3
 import trio
+
+from razortools.errors import OutOfSpace
+from razortools.service.callers import Caller
+from razortools.service.channel import Channel
+from razortools.service.handlers import Answer, Handler, name_of
+from razortools.service.wire import HEAD, Opcode
+from razortools.units import InodeNo
 
 BURST_MAX = 48  # requests served before others get their turn: at 15 us each that is under a millisecond
 SPIN_S = 100e-6  # a client that will ask again does so within about this time
 CREDIT_MAX = 16
-RETRY_EVERY = 32  # requests without spinning before it is tried again
+RETRY_EVERY = 32  # parkings without spinning before it is tried again
+SWITCH_S = 0.0005  # threads compress and write while requests are served; a request would wait up to the usual 5 ms for them
+
+_HEAD_BYTES = HEAD.size
+_unpack_head = HEAD.unpack_from
+_SILENT = frozenset((int(Opcode.FORGET), int(Opcode.BATCH_FORGET)))  # the kernel expects no answer to them
+
+
+class Served(Protocol):
+    """What the pump needs of the handlers."""
+
+    def table(self) -> dict[int, Handler]:
+        """Return the handlers by opcode."""
+
+    def refusal(self, failure: Exception, what: str, ino: InodeNo) -> int:
+        """Return the errno for a failure."""
+
+    async def may_have_room_soon(self) -> bool:
+        """Whether a request that found no room is worth another try."""
 
 
 class Pump:
-    """Waits for requests on the session's descriptor."""
+    """Serves the requests of one channel."""
 
-    def __init__(self) -> None:
-        """Make a pump that knows no descriptor yet."""
+    def __init__(self, channel: Channel, served: Served, forward: Callable[[memoryview], None]) -> None:
+        """Have *served* answer what arrives at *channel*, and *forward* take what it does not know."""
+        self._channel = channel
+        self._served = served
+        self._handlers: dict[int, Handler] = {int(opcode): handler for opcode, handler in served.table().items()}
+        self._forward = forward
         self._poller = select.poll()
-        self._descriptor = -1
-        self._closed = False
-        self._burst_count = 0
+        self._poller.register(channel.descriptor, select.POLLIN)
         self._credit = CREDIT_MAX  # how well spinning has paid; at 0 it is left out
         self._unspun_count = 0
         self.parked_count = 0
         self.served_count = 0
 
-    async def wait_readable(self, descriptor: int) -> None:
-        """Return when a request can be read. Raises trio.ClosedResourceError after notify_closing."""
-        if descriptor != self._descriptor:
-            self._watch(descriptor)
-        self.served_count += 1
-        self._burst_count += 1
-        if self._burst_count >= BURST_MAX:
-            self._burst_count = 0
-            await trio.lowlevel.checkpoint()
-        if self._closed:
-            raise trio.ClosedResourceError
-        if self._poller.poll(0) or (self._may_spin() and self._spin()):
+    async def run(self) -> None:
+        """Serve until the connection ends."""
+        sys.setswitchinterval(SWITCH_S)
+        async with trio.open_nursery() as nursery:
+            while await self._serve_burst(nursery):
+                pass
+            nursery.cancel_scope.cancel()
+
+    async def _serve_burst(self, nursery: trio.Nursery) -> bool:
+        """Serve up to BURST_MAX requests and give others their turn; whether there may be more."""
+        receive, answer = self._channel.receive, self._answer
+        for _ in range(BURST_MAX):
+            try:
+                length = receive()
+            except BlockingIOError:
+                if self._may_spin() and self._spin():
+                    continue
+                self.parked_count += 1
+                await trio.lowlevel.wait_readable(self._channel.descriptor)
+                return True
+            if not length:
+                return False
+            self.served_count += 1
+            answer(length, nursery)
+        await trio.lowlevel.checkpoint()
+        return True
+
+    def _answer(self, length: int, nursery: trio.Nursery) -> None:
+        """Answer the request in the channel's buffer, or begin a task that will."""
+        buffer = self._channel.buffer
+        _, opcode, unique, node, uid, gid, pid, _, _ = _unpack_head(buffer)
+        handler = self._handlers.get(opcode)
+        if handler is None:
+            self._forward(buffer[:length])
             return
-        self._burst_count = 0
-        self.parked_count += 1
-        await trio.lowlevel.wait_readable(descriptor)
+        body = buffer[_HEAD_BYTES:length]
+        caller = (uid, gid, pid)
+        try:
+            reply = handler(node, body, caller)
+        except OutOfSpace:
+            nursery.start_soon(self._try_again, opcode, unique, node, bytes(body), caller)
+            return
+        except Exception as failure:
+            self._refuse(opcode, unique, node, failure)
+            return
+        if type(reply) is not bytes:
+            nursery.start_soon(self._answer_later, opcode, unique, node, reply)
+        elif opcode not in _SILENT:
+            self._channel.reply(unique, reply)
 
-    def notify_closing(self, descriptor: int) -> None:
-        """Wake whoever waits: the session ends."""
-        self._closed = True
-        trio.lowlevel.notify_closing(descriptor)
+    async def _answer_later(self, opcode: int, unique: int, node: InodeNo, answer: Answer) -> None:
+        """Answer a request when its handler's coroutine has ended."""
+        try:
+            reply = answer if isinstance(answer, bytes) else await answer
+        except Exception as failure:
+            self._refuse(opcode, unique, node, failure)
+            return
+        if opcode not in _SILENT:
+            self._channel.reply(unique, reply)
 
-    def _watch(self, descriptor: int) -> None:
-        """Look at *descriptor* from now on."""
-        self._poller = select.poll()
-        self._poller.register(descriptor, select.POLLIN)
-        self._descriptor = descriptor
+    async def _try_again(self, opcode: int, unique: int, node: InodeNo, body: bytes, caller: Caller) -> None:
+        """Answer a request that found no room, once there may be some."""
+        await self._served.may_have_room_soon()
+        try:
+            answer = self._handlers[opcode](node, memoryview(body), caller)
+        except Exception as failure:
+            self._refuse(opcode, unique, node, failure)
+            return
+        await self._answer_later(opcode, unique, node, answer)
+
+    def _refuse(self, opcode: int, unique: int, node: InodeNo, failure: Exception) -> None:
+        number = self._served.refusal(failure, name_of(opcode), node)
+        if opcode not in _SILENT:
+            self._channel.refuse(unique, number)
 
     def _may_spin(self) -> bool:
         """Whether spinning has paid lately, or is due to be tried again."""
@@ -85,66 +158,3 @@ class Pump:
                 return True
         self._credit -= 1 if self._credit > 0 else 0
         return False
-
-
-class ReadingLock:
-    """The lock around waiting for a request. Unfair on purpose: who has just served a request may read the next one at once.
-
-    trio's own lock hands over to the longest waiter, so that two workers would take turns with a task switch for each request.
-    A waiter is woken at each release, but finds the lock free only if the worker before it waits for something else.
-    """
-
-    def __init__(self) -> None:
-        """Make a free lock."""
-        self._held = False
-        self._waking = False
-        self._waiters = trio.lowlevel.ParkingLot()
-
-    async def __aenter__(self) -> None:
-        """Take the lock; without a checkpoint if it is free."""
-        while self._held:
-            await self._waiters.park()
-            self._waking = False
-        self._held = True
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, failure: BaseException | None, where: TracebackType | None
-    ) -> None:
-        """Give the lock back and wake one waiter."""
-        self._held = False
-        if self._waiters and not self._waking:
-            self._waking = True
-            self._waiters.unpark()
-
-
-class _Lowlevel:
-    """What pyfuse3 uses of trio.lowlevel."""
-
-    def __init__(self, pump: Pump) -> None:
-        self.wait_readable = pump.wait_readable
-        self.notify_closing = pump.notify_closing
-        self.current_task = trio.lowlevel.current_task
-        self.current_trio_token = trio.lowlevel.current_trio_token
-
-
-class _Trio:
-    """What pyfuse3 uses of trio, with the pump in it."""
-
-    Lock = ReadingLock
-    ClosedResourceError = trio.ClosedResourceError
-    from_thread = trio.from_thread
-
-    def __init__(self, pump: Pump) -> None:
-        self.lowlevel = _Lowlevel(pump)
-        self.open_nursery = trio.open_nursery
-
-
-def install() -> Pump:
-    """Put a new pump into pyfuse3, before its main loop starts, and return it."""
-    pump = Pump()
-    module: Any = pyfuse3
-    module.trio = _Trio(pump)
-    # Threads compress and write while requests are served. A request would wait up to the usual 5 ms for the
-    # interpreter.
-    sys.setswitchinterval(0.0005)
-    return pump

@@ -6,26 +6,34 @@ states; a note in it tells where a program was promised that what it did is dura
 request that takes several operations of the engine (cutting a file of thousands of records) is committed as one.
 """
 
-import functools
-from collections.abc import Callable, Coroutine
+import os
+from collections.abc import Coroutine
 from typing import Any
 
 from razortools.engine.store.recording import RecordingDevice
 from razortools.format.inode import ROOT_INODE
-from razortools.service.data import SYNC_BIT
+from razortools.service.callers import Caller
+from razortools.service.handlers import Answer, Handler
 from razortools.service.operations import Operations
-
-Answer = Callable[..., Coroutine[Any, Any, Any]]
+from razortools.service.wire import WRITE, Opcode
+from razortools.units import InodeNo
 
 CHANGING = (
-    "open", "create", "write", "mknod", "mkdir", "symlink", "link", "unlink", "rmdir", "rename", "setattr", "setxattr",
-    "removexattr", "forget",
-)  # fmt: skip  (open may truncate; read only moves access times)
-SYNCING = ("fsync", "fsyncdir")
+    Opcode.WRITE, Opcode.MKNOD, Opcode.MKDIR, Opcode.SYMLINK, Opcode.LINK, Opcode.UNLINK, Opcode.RMDIR, Opcode.RENAME,
+    Opcode.RENAME2, Opcode.SETATTR, Opcode.SETXATTR, Opcode.REMOVEXATTR, Opcode.FORGET, Opcode.BATCH_FORGET,
+)  # fmt: skip  (read only moves access times)
+SYNCING = (Opcode.FSYNC, Opcode.FSYNCDIR)
 
 
 class RecordedOperations(Operations):
     """Operations on a volume that was opened on a RecordingDevice."""
+
+    def table(self) -> dict[int, Handler]:
+        """Return all handlers, each followed by what the recording needs."""
+        table = super().table()
+        table.update({opcode: self._then_commit(opcode, table[opcode]) for opcode in CHANGING})
+        table.update({opcode: self._then_note(table[opcode]) for opcode in SYNCING})
+        return table
 
     def commit(self) -> None:
         """Commit on nobody's account. What fails here fails again when a program asks, and is told then."""
@@ -40,30 +48,30 @@ class RecordedOperations(Operations):
         if isinstance(device, RecordingDevice):  # a read-only volume may lie on an overlay, and has nothing to promise
             device.note_synced()
 
+    def _then_commit(self, opcode: Opcode, handler: Handler) -> Handler:
+        def answered(ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
+            syncs = opcode == Opcode.WRITE and bool(WRITE.unpack_from(body)[3] & os.O_DSYNC)
+            answer = handler(ino, body, caller)
+            if not isinstance(answer, bytes):
+                return self._end(answer, syncs=syncs, commits=True)
+            self.commit()
+            return answer
 
-def _then_commit(answer: Answer) -> Answer:
-    @functools.wraps(answer)
-    async def answered(self: RecordedOperations, first: Any, *args: Any) -> Any:
-        reply = await answer(self, first, *args)
-        if answer.__name__ == "write" and first & SYNC_BIT:
+        return answered
+
+    def _then_note(self, handler: Handler) -> Handler:
+        def answered(ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
+            answer = handler(ino, body, caller)
+            assert not isinstance(answer, bytes), "syncing waits for a commit"
+            return self._end(answer, syncs=True, commits=False)
+
+        return answered
+
+    async def _end(self, answer: Coroutine[Any, Any, bytes], *, syncs: bool, commits: bool) -> bytes:
+        """Return the reply of a handler that had to wait, after what the recording needs."""
+        reply = await answer
+        if syncs:
             self.note_synced()
-        self.commit()
+        if commits:
+            self.commit()
         return reply
-
-    return answered
-
-
-def _then_note(answer: Answer) -> Answer:
-    @functools.wraps(answer)
-    async def answered(self: RecordedOperations, *args: Any) -> Any:
-        reply = await answer(self, *args)
-        self.note_synced()
-        return reply
-
-    return answered
-
-
-for _name in CHANGING:
-    setattr(RecordedOperations, _name, _then_commit(getattr(Operations, _name)))
-for _name in SYNCING:
-    setattr(RecordedOperations, _name, _then_note(getattr(Operations, _name)))

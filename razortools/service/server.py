@@ -8,14 +8,12 @@ and only then the session goes.
 
 import os
 import signal
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyfuse3
 import trio
 
 from razortools.engine import orphans
@@ -26,15 +24,18 @@ from razortools.engine.store.recording import RecordingDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import DeviceFailed, ImageBusy, RazorError
 from razortools.format.keys import Table, object_of, table_range
-from razortools.service import mountpoints, pump
+from razortools.service import mountpoints
+from razortools.service.channel import Channel
 from razortools.service.committer import Committer
 from razortools.service.control import Control, Farewell, Greeting, listen
 from razortools.service.kernel_mount import Connection
 from razortools.service.logs import log
-from razortools.service.mountpoints import MountRefused, NoPermission
 from razortools.service.operations import Operations
 from razortools.service.options import MountOptions
+from razortools.service.pump import Pump
 from razortools.service.recorded import RecordedOperations
+from razortools.service.session import Session
+from razortools.service.settled import Settled
 from razortools.units import InodeNo
 
 BUSY_GRACE_S = 5.0  # umount(8) returns before the daemon has closed the image: a mount right after it is worth some patience
@@ -113,19 +114,28 @@ class Mounted:
         self._ready = ready
         self._hello = trio.Event()
         self._control: Control | None = None
-        self._committer = Committer(volume, options)
-        kind = RecordedOperations if options.record is not None else Operations
-        operations = kind(volume, self._committer, options, self._hello.set)
         words = fuse_options(place.image, options)
-        self._connection = _connect(place, options, words) if operations.enable_acl else None
-        with _what_libfuse_says() as said:
-            try:
-                pyfuse3.init(operations, self._connection.path if self._connection else place.mount_point, words)
-            except RuntimeError:
-                if self._connection is not None:
-                    self._connection.abandon()
-                raise _why_not_mounted(place.mount_point, said()) from None
-        self._pump = pump.install()
+        self._connection = _connect(place, options, words)
+        try:
+            self._prepare(words)
+        except BaseException:
+            self._connection.abandon()
+            raise
+
+    def _prepare(self, words: set[str]) -> None:
+        """Put together what serves the connection."""
+        volume, options = self._volume, self._options
+        enable_acl = os.geteuid() == 0  # others' mounts cannot leave the umask to us: service/kernel_mount.py
+        self._channel = Channel(self._connection.descriptor)
+        self._session = Session(
+            self._channel, words, enable_acl=enable_acl, writeback=options.writeback, greeted=self._hello.set
+        )
+        self._settled = Settled(volume, self._channel.forget_attributes)
+        self._committer = Committer(volume, options)
+        self._committer.after_commit = self._settled.note_commit
+        kind = RecordedOperations if options.record is not None else Operations
+        operations = kind(volume, self._committer, self._settled, options, enable_acl=enable_acl)
+        self._pump = Pump(self._channel, operations, self._session.forward)
 
     def run(self) -> None:
         """Serve, then close. Raises RazorError if the image could not be closed well."""
@@ -141,9 +151,9 @@ class Mounted:
             finally:
                 if self._control is not None:
                     self._control.finish(Farewell(reason))
-                if self._connection is not None:
-                    self._connection.detach()
-                pyfuse3.close(unmount=True)
+                self._connection.detach()
+                self._channel.close()
+                self._session.close()
 
     def _close(self) -> None:
         """Close the volume. Raises RazorError if the image is not clean now."""
@@ -162,10 +172,12 @@ class Mounted:
     async def _serve(self) -> None:
         """Serve until the session ends."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._session.run)
             nursery.start_soon(self._committer.run)
-            nursery.start_soon(self._watch_signals)
+            nursery.start_soon(self._settled.run)
+            nursery.start_soon(self._watch_signals, nursery.cancel_scope)
             nursery.start_soon(self._announce, nursery)
-            await pyfuse3.main()
+            await self._pump.run()
             nursery.cancel_scope.cancel()
 
     async def _announce(self, nursery: trio.Nursery) -> None:
@@ -189,7 +201,7 @@ class Mounted:
             os.getpid(), place.image, place.mount_point, read_only=volume.read_only, failure=volume.store.failure
         )
 
-    async def _watch_signals(self) -> None:
+    async def _watch_signals(self, serving: trio.CancelScope) -> None:
         """Unmount when told to end: as umount does if nobody uses the mount, else its users lose it."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async for number in signals:
@@ -198,7 +210,7 @@ class Mounted:
                 log.info("%s: unmounting", signal.Signals(number).name)
                 with trio.move_on_after(UNMOUNT_GRACE_S):
                     await trio.to_thread.run_sync(self._unmount, abandon_on_cancel=True)
-                pyfuse3.terminate()
+                serving.cancel()
 
     def _unmount(self) -> None:
         """Unmount while requests are still served: the kernel may have pages to write. In a thread."""
@@ -246,32 +258,6 @@ def _escaped(text: str) -> str:
     """Return *text* for libfuse's option parser, which knows ASCII only and takes commas and backslashes for its own."""
     ascii_only = text.encode("ascii", "backslashreplace").decode("ascii")
     return ascii_only.replace("\\", "\\\\").replace(",", "\\,")
-
-
-@contextmanager
-def _what_libfuse_says() -> Iterator[Callable[[], str]]:
-    """Yield a function that returns what libfuse has written to stderr inside; it knows no other way to give its reasons."""
-    with tempfile.TemporaryFile() as caught:
-        kept = os.dup(2)
-        os.dup2(caught.fileno(), 2)
-
-        def said() -> str:
-            caught.seek(0)
-            return caught.read().decode(errors="replace").strip()
-
-        try:
-            yield said
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-def _why_not_mounted(mount_point: str, said: str) -> RazorError:
-    """Return the error for a mount that the host refused with these words."""
-    lines = [line.partition(": ")[2] or line for line in said.splitlines()]
-    sentence = f"{mount_point}: the host refuses the mount: {'; '.join(lines) or 'it gives no reason'}"
-    forbidden = any(words in said for words in ("ermission denied", "not permitted", "only allowed", "no write access"))
-    return NoPermission(sentence) if forbidden else MountRefused(sentence)
 
 
 def _set_read_ahead(device: tuple[int, int], size_bytes: int) -> None:

@@ -6,17 +6,17 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
-import pyfuse3
 import pytest
-import trio
 
 from razortools.engine import xattrs
 from razortools.format.inode import ROOT_INODE
-from razortools.service.attributes import AttributeHandlers
 from razortools.service.committer import Committer
+from razortools.service.handlers import Refused
 from razortools.service.options import MountOptions
+from razortools.service.settled import Settled
+from razortools.service.wire import GETXATTR, SETXATTR
+from razortools.service.xattrs import XattrHandlers
 from tests.engine.volumes import new_volume
 from tests.mount.mounts import Mounted
 from tests.mount.sidebyside import (
@@ -177,16 +177,16 @@ def test_lists_outlive_the_mount(mounted: Mounted) -> None:
 
 
 def test_a_mount_whose_lists_the_kernel_does_not_enforce_says_that_it_has_none() -> None:
-    handlers = AttributeHandlers(new_volume(), cast(Committer, None), MountOptions())
-    handlers.enable_acl = False  # as for a user other than root
-    caller = cast(pyfuse3.RequestContext, None)
+    volume = new_volume()
+    committer = Committer(volume, MountOptions())
+    handlers = XattrHandlers(volume, committer, Settled(volume, lambda ino: None), MountOptions(), enable_acl=False)
     requests = (
-        (handlers.getxattr, (ROOT_INODE, ACCESS.encode(), caller)),
-        (handlers.setxattr, (ROOT_INODE, ACCESS.encode(), LISTS[2], caller)),
-        (handlers.removexattr, (ROOT_INODE, DEFAULT.encode(), caller)),
+        (handlers.getxattr, GETXATTR.pack(0) + ACCESS.encode() + b"\0"),
+        (handlers.setxattr, SETXATTR.pack(len(LISTS[2]), 0) + ACCESS.encode() + b"\0" + LISTS[2]),
+        (handlers.removexattr, DEFAULT.encode() + b"\0"),
     )
-    for request, words in requests:
-        with pytest.raises(pyfuse3.FUSEError) as refused:
-            trio.run(request, *words)
-        assert refused.value.errno == errno.EOPNOTSUPP
-    assert xattrs.names(handlers.volume, ROOT_INODE) == []
+    for request, body in requests:
+        with pytest.raises(Refused) as refused:
+            request(ROOT_INODE, memoryview(body), (0, 0, 1))
+        assert refused.value.number == errno.EOPNOTSUPP
+    assert xattrs.names(volume, ROOT_INODE) == []

@@ -1,135 +1,294 @@
-"""The request pump and its lock, without a mount."""
+"""The request pump, without a mount: a pair of sockets stands for the kernel's connection."""
 
+import errno
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 import trio.testing
 
-from razortools.service.pump import BURST_MAX, Pump, ReadingLock
+from razortools.errors import OutOfSpace
+from razortools.service.callers import Caller
+from razortools.service.channel import Channel
+from razortools.service.handlers import Answer, Handler, Refused
+from razortools.service.pump import BURST_MAX, CREDIT_MAX, Pump
+from razortools.service.wire import HEAD, REPLY_HEAD, Opcode
+from razortools.units import InodeNo
+
+ECHO, FAIL, WAIT, FULL, UNKNOWN = 1001, 1002, 1003, 1004, 1005
+FORGET = int(Opcode.FORGET)
+
+
+class Kernel:
+    """The other end of the connection."""
+
+    def __init__(self) -> None:
+        self._end, daemon = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._end.setblocking(False)
+        self.channel = Channel(daemon.detach())
+        self._unique = 0
+
+    def ask(self, opcode: int, body: bytes = b"") -> int:
+        """Send a request; return its number."""
+        self._unique += 1
+        self._end.send(HEAD.pack(HEAD.size + len(body), opcode, self._unique, 7, 1, 2, 3, 0, 0) + body)
+        return self._unique
+
+    def told(self) -> list[tuple[int, int, bytes]]:
+        """Return (number, errno, reply) of all answers that are there."""
+        answers = []
+        while True:
+            try:
+                message = self._end.recv(1 << 16)
+            except BlockingIOError:
+                return answers
+            length, error, unique = REPLY_HEAD.unpack_from(message)
+            assert length == len(message)
+            answers.append((unique, -error, message[REPLY_HEAD.size :]))
+
+    def hang_up(self) -> None:
+        self._end.close()
+
+    def close(self) -> None:
+        self._end.close()
+        self.channel.close()
+
+
+class Served:
+    """Handlers for the opcodes above."""
+
+    def __init__(self) -> None:
+        self.released = trio.Event()
+        self.full_times = 0
+        self.failed: list[str] = []
+        self.forgotten: list[bytes] = []
+
+    def table(self) -> dict[int, Handler]:
+        return {ECHO: self.echo, FAIL: self.fail, WAIT: self.wait, FULL: self.full, FORGET: self.forget}
+
+    def echo(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
+        return repr((ino, bytes(body), caller)).encode()
+
+    def fail(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
+        if body:
+            raise Refused(errno.EPERM)
+        raise ZeroDivisionError
+
+    async def wait(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
+        await self.released.wait()
+        return b"waited"
+
+    def full(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
+        if self.full_times:
+            self.full_times -= 1
+            raise OutOfSpace("no room")
+        return bytes(body)
+
+    def forget(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
+        self.forgotten.append(bytes(body))
+        if body == b"badly":
+            raise ZeroDivisionError
+        return b""
+
+    def refusal(self, failure: Exception, what: str, ino: InodeNo) -> int:
+        self.failed.append(f"{what} of {ino}: {failure!r}")
+        return failure.number if isinstance(failure, Refused) else errno.EIO
+
+    async def may_have_room_soon(self) -> bool:
+        return True
 
 
 @pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    """(reader, writer) of a pipe."""
-    reader, writer = os.pipe()
-    yield reader, writer
-    os.close(reader)
-    os.close(writer)
+def kernel() -> Iterator[Kernel]:
+    end = Kernel()
+    yield end
+    end.close()
 
 
-def test_what_is_there_is_taken_without_a_pause(pipe: tuple[int, int]) -> None:
-    async def main() -> None:
-        pump = Pump()
-        os.write(pipe[1], b"x")
-        with trio.testing.assert_no_checkpoints():
-            await pump.wait_readable(pipe[0])
+class Pumping:
+    """A pump at work."""
 
-    trio.run(main)
+    def __init__(self, kernel: Kernel) -> None:
+        self.served = Served()
+        self.forwarded: list[bytes] = []
+        self.pump = Pump(kernel.channel, self.served, lambda message: self.forwarded.append(bytes(message)))
 
 
-def test_others_get_their_turn_however_busy_it_is(pipe: tuple[int, int]) -> None:
-    async def main() -> int:
-        pump = Pump()
+@asynccontextmanager
+async def pumping(kernel: Kernel) -> AsyncIterator[Pumping]:
+    at_work = Pumping(kernel)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(at_work.pump.run)
+        yield at_work
+        nursery.cancel_scope.cancel()
+
+
+def run(story: Callable[[], Awaitable[None]]) -> None:
+    async def whole() -> None:
+        with trio.fail_after(30):
+            await story()
+
+    trio.run(whole)
+
+
+def test_a_request_is_answered_with_what_its_handler_returns(kernel: Kernel) -> None:
+    async def story() -> None:
+        async with pumping(kernel):
+            unique = kernel.ask(ECHO, b"body")
+            await trio.testing.wait_all_tasks_blocked()
+            assert kernel.told() == [(unique, 0, b"(7, b'body', (1, 2, 3))")]
+
+    run(story)
+
+
+def test_requests_that_are_there_are_answered_in_their_order_without_a_pause(kernel: Kernel) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            asked = [kernel.ask(ECHO) for _ in range(BURST_MAX - 1)]
+            await trio.testing.wait_all_tasks_blocked()
+            assert [unique for unique, *_ in kernel.told()] == asked
+            assert at_work.pump.served_count == BURST_MAX - 1
+            assert at_work.pump.parked_count == 1  # only now
+
+    run(story)
+
+
+def test_others_get_their_turn_however_busy_it_is(kernel: Kernel) -> None:
+    async def story() -> None:
+        at_work = Pumping(kernel)
         turns = 0
 
-        async def other() -> None:
-            nonlocal turns
-            while True:
+        def flooded(ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
+            kernel.ask(ECHO)  # the next one is there before this one is answered
+            kernel.told()
+            return b""
+
+        at_work.pump._handlers[ECHO] = flooded
+        kernel.ask(ECHO)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(at_work.pump.run)
+            while at_work.pump.served_count < BURST_MAX * 10:
                 turns += 1
                 await trio.lowlevel.checkpoint()
-
-        os.write(pipe[1], b"x")  # never read: always ready
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(other)
-            for _ in range(BURST_MAX * 10):
-                await pump.wait_readable(pipe[0])
             nursery.cancel_scope.cancel()
-        return turns
+        assert 9 <= turns <= 12
 
-    assert trio.run(main) >= 9
+    run(story)
 
 
-def test_an_idle_pump_sleeps_and_is_woken(pipe: tuple[int, int]) -> None:
-    async def main() -> Pump:
-        pump = Pump()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(pump.wait_readable, pipe[0])
+def test_an_idle_pump_sleeps_and_is_woken(kernel: Kernel) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
             await trio.testing.wait_all_tasks_blocked()  # it has given up spinning
-            os.write(pipe[1], b"x")
-        return pump
-
-    assert trio.run(main).parked_count == 1
-
-
-def test_spinning_that_never_pays_is_given_up(pipe: tuple[int, int]) -> None:
-    async def main() -> list[bool]:
-        pump = Pump()
-        pump._watch(pipe[0])
-        return [pump._may_spin() and not pump._spin() for _ in range(100)]
-
-    spun = trio.run(main)
-    assert sum(spun[:16]) == 16
-    assert sum(spun[16:]) <= 4
-
-
-def test_closing_wakes_whoever_waits_and_refuses_whoever_comes(pipe: tuple[int, int]) -> None:
-    async def main() -> None:
-        pump = Pump()
-        async with trio.open_nursery() as nursery:
-
-            async def wait() -> None:
-                with pytest.raises(trio.ClosedResourceError):
-                    await pump.wait_readable(pipe[0])
-
-            nursery.start_soon(wait)
+            parked = at_work.pump.parked_count
+            assert parked == 1
+            unique = kernel.ask(ECHO)
             await trio.testing.wait_all_tasks_blocked()
-            pump.notify_closing(pipe[0])
-        with pytest.raises(trio.ClosedResourceError):
-            await pump.wait_readable(pipe[0])
+            assert [number for number, *_ in kernel.told()] == [unique]
+            assert at_work.pump.parked_count == parked + 1
 
-    trio.run(main)
-
-
-def test_the_lock_lets_in_one_at_a_time_and_wakes_everybody_in_the_end() -> None:
-    async def main() -> int:
-        lock = ReadingLock()
-        inside = passed = 0
-
-        async def work(turns: int) -> None:
-            nonlocal inside, passed
-            for _ in range(turns):
-                async with lock:
-                    inside += 1
-                    assert inside == 1
-                    await trio.lowlevel.checkpoint()
-                    inside -= 1
-                passed += 1
-                await trio.lowlevel.checkpoint()
-
-        async with trio.open_nursery() as nursery:
-            for turns in (1, 5, 20, 3):
-                nursery.start_soon(work, turns)
-        return passed
-
-    assert trio.run(main) == 29
+    run(story)
 
 
-def test_the_lock_may_be_taken_again_at_once() -> None:
-    async def main() -> None:
-        lock = ReadingLock()
-        async with trio.open_nursery() as nursery:
-
-            async def waiter() -> None:
-                async with lock:
-                    pass
-
-            async with lock:
-                nursery.start_soon(waiter)
+def test_spinning_that_does_not_pay_is_left_out(kernel: Kernel) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            for _ in range(CREDIT_MAX + 2):
+                kernel.ask(ECHO)
                 await trio.testing.wait_all_tasks_blocked()
-            with trio.testing.assert_no_checkpoints():
-                async with lock:
-                    pass
+            assert at_work.pump._credit == 0
+            polled = []
+            at_work.pump._spin = lambda: bool(polled.append(1))  # type: ignore[method-assign]
+            for _ in range(8):
+                kernel.ask(ECHO)
+                await trio.testing.wait_all_tasks_blocked()
+            assert polled == []
 
-    trio.run(main)
+    run(story)
+
+
+def test_a_failing_handler_is_its_callers_misfortune_alone(kernel: Kernel) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            asked = [kernel.ask(FAIL, b"refused"), kernel.ask(FAIL), kernel.ask(ECHO)]
+            await trio.testing.wait_all_tasks_blocked()
+            told = [(number, error) for number, error, _ in kernel.told()]
+            assert told == list(zip(asked, (errno.EPERM, errno.EIO, 0), strict=True))
+            assert at_work.served.failed[1] == f"request {FAIL} of 7: ZeroDivisionError()"
+
+    run(story)
+
+
+def test_who_has_to_wait_keeps_nobody_else_waiting(kernel: Kernel) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            slow, quick = kernel.ask(WAIT), kernel.ask(ECHO)
+            await trio.testing.wait_all_tasks_blocked()
+            assert [number for number, *_ in kernel.told()] == [quick]
+            at_work.served.released.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert kernel.told() == [(slow, 0, b"waited")]
+
+    run(story)
+
+
+@pytest.mark.parametrize(("times", "answer"), [(1, (0, b"data")), (2, (errno.EIO, b""))])
+def test_who_finds_no_room_is_tried_once_more(kernel: Kernel, times: int, answer: tuple[int, bytes]) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            at_work.served.full_times = times
+            unique = kernel.ask(FULL, b"data")
+            kernel.ask(ECHO, b"what overwrites the buffer")
+            await trio.testing.wait_all_tasks_blocked()
+            assert (unique, *answer) in kernel.told()
+
+    run(story)
+
+
+@pytest.mark.parametrize("body", [b"well", b"badly"])
+def test_forgetting_has_no_answer(kernel: Kernel, body: bytes) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            kernel.ask(FORGET, body)
+            await trio.testing.wait_all_tasks_blocked()
+            assert at_work.served.forgotten == [body]
+            assert kernel.told() == []
+
+    run(story)
+
+
+def test_what_nobody_here_knows_is_handed_on_whole(kernel: Kernel) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            unique = kernel.ask(UNKNOWN, b"body")
+            await trio.testing.wait_all_tasks_blocked()
+            (message,) = at_work.forwarded
+            assert HEAD.unpack_from(message)[:3] == (len(message), UNKNOWN, unique)
+            assert message.endswith(b"body")
+
+    run(story)
+
+
+def test_the_pump_ends_with_its_connection(kernel: Kernel) -> None:
+    async def story() -> None:
+        at_work = Pumping(kernel)
+        kernel.ask(WAIT)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(at_work.pump.run)
+            await trio.testing.wait_all_tasks_blocked()
+            kernel.hang_up()  # run ends although a request still waits
+
+    run(story)
+
+
+def test_a_reply_that_nobody_waits_for_is_no_error(kernel: Kernel, caplog: pytest.LogCaptureFixture) -> None:
+    gone = Channel(os.open(os.devnull, os.O_WRONLY))
+    os.close(gone.descriptor)
+    reader, gone.descriptor = os.pipe2(os.O_NONBLOCK)
+    os.close(reader)
+    gone.reply(1, b"")  # EPIPE is not one of those
+    assert len(caplog.records) == 1
+    gone.close()

@@ -1,0 +1,101 @@
+"""Requests about directories as streams: opening, listing, closing.
+
+A position is a cookie that says all by itself: it belongs to a name, not to a place (engine/directories.py), so nothing is kept
+for an open directory. The kernel may not cache listings: it looks for the entry at which a reader stands, and that may be gone.
+"""
+
+from collections.abc import Iterator
+
+from razortools.engine import directories
+from razortools.errors import PosixError
+from razortools.format.directory import DirectoryEntry
+from razortools.format.inode import FileType
+from razortools.format.keys import HASH_MIN
+from razortools.service.callers import Caller
+from razortools.service.handlers import TIMEOUT_S, Handler, Handlers
+from razortools.service.logs import log
+from razortools.service.wire import DIRENT, DIRENT_ALIGN, ENTRY_OUT, OPEN_OUT, READ, Opcode, dirent
+from razortools.units import InodeNo
+
+SELF_COOKIE = 1  # cookies below HASH_MIN are ours
+PARENT_COOKIE = 2
+assert PARENT_COOKIE < HASH_MIN
+
+_OPENED = OPEN_OUT.pack(0, 0, 0)
+_UNKNOWN = ENTRY_OUT.pack(0, 0, TIMEOUT_S, TIMEOUT_S, 0, 0, *[0] * 15)  # the kernel does not count "." and ".."
+_DIRENT_BYTES = DIRENT.size
+_DIRENTPLUS_BYTES = ENTRY_OUT.size + DIRENT.size
+
+
+class StreamHandlers(Handlers):
+    """Handlers whose node is an open directory."""
+
+    def table(self) -> dict[int, Handler]:
+        """Return the handlers of this family by opcode."""
+        return super().table() | {
+            Opcode.OPENDIR: self.opendir,
+            Opcode.READDIR: self.readdir,
+            Opcode.READDIRPLUS: self.readdirplus,
+            Opcode.RELEASEDIR: self.releasedir,
+        }
+
+    def opendir(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
+        """Open a directory for reading."""
+        return _OPENED
+
+    def releasedir(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
+        """Close a directory."""
+        return b""
+
+    def readdir(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
+        """Give entries from behind a cookie until the kernel's buffer is full."""
+        after, room, _ = READ.unpack_from(body)
+        given = [dirent(child, cookie, name, FileType.DIRECTORY) for child, cookie, name in self._dots(ino, after)]
+        room -= sum(map(len, given))
+        for cookie, name, found in self._entries(ino, after):
+            room -= _padded(_DIRENT_BYTES + len(name))
+            if room < 0:
+                break
+            given.append(dirent(found.inode, cookie, name, found.file_type))
+        return b"".join(given)
+
+    def readdirplus(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
+        """Give entries with their attributes, as if each had been looked up."""
+        after, room, _ = READ.unpack_from(body)
+        given = [_UNKNOWN + dirent(child, cookie, name, FileType.DIRECTORY) for child, cookie, name in self._dots(ino, after)]
+        room -= sum(map(len, given))
+        get, known = self.volume.inodes.get, []
+        for cookie, name, found in self._entries(ino, after):
+            child = InodeNo(found.inode)
+            room -= _padded(_DIRENTPLUS_BYTES + len(name))
+            if room < 0:
+                break
+            try:
+                attributes = self.entry_of(child, get(child))
+            except PosixError:  # an entry that leads nowhere is damage: the others are still to be seen
+                log.error("%s: entry %r leads to inode %d, which is not there; run razorfsck", self.path_of(ino), name, child)
+                continue
+            given.append(attributes + dirent(child, cookie, name, found.file_type))
+            known.append(child)
+        hold = self.volume.inodes.hold
+        for child in known:
+            hold(child)
+        return b"".join(given)
+
+    def _entries(self, ino: InodeNo, after: int) -> Iterator[tuple[int, bytes, DirectoryEntry]]:
+        return directories.entries(self.volume, ino, max(after, HASH_MIN - 1))
+
+    def _dots(self, ino: InodeNo, after: int) -> Iterator[tuple[InodeNo, int, bytes]]:
+        """Yield (inode, cookie, name) of "." and ".." if they come behind *after*; there is always room for them."""
+        if after < SELF_COOKIE:
+            yield ino, SELF_COOKIE, b"."
+        if after < PARENT_COOKIE:
+            try:
+                yield directories.parent_of(self.volume, ino), PARENT_COOKIE, b".."
+            except PosixError:
+                return  # removed while open: nothing is in it, not even ".."
+
+
+def _padded(length: int) -> int:
+    """Return *length* rounded up to where the next entry begins."""
+    return -(-length // DIRENT_ALIGN) * DIRENT_ALIGN
