@@ -47,14 +47,11 @@ class Refused(Exception):
 class Handlers:
     """State of the mounted volume. The families of handlers derive from this."""
 
-    def __init__(
-        self, volume: Volume, committer: Committer, settled: Settled, options: MountOptions, *, enable_acl: bool
-    ) -> None:
-        """Serve *volume*; *committer* makes its changes durable. *enable_acl*: the kernel enforces access control lists here."""
+    def __init__(self, volume: Volume, committer: Committer, settled: Settled, options: MountOptions) -> None:
+        """Serve *volume*; *committer* makes its changes durable, *settled* knows which figures the kernel must ask for again."""
         self.volume = volume
         self.committer = committer
         self.options = options
-        self.enable_acl = enable_acl
         self._estimated = settled.estimated
         self._bugs_seen: set[str] = set()
         self._sectors_per_block = volume.block_bytes // SECTOR_BYTES

@@ -1,8 +1,7 @@
-"""Mounting by mount(2) itself, for root: libfuse cannot pass the flag by which the kernel leaves the umask to the daemon.
+"""A mount of ours and the descriptor through which it is served; and mounting by mount(2) itself, for root.
 
-A directory's default access control list replaces the umask, and only the daemon knows whether there is one. Without the flag
-(MS_POSIXACL) the kernel takes the umask off before it asks, and what it took off cannot be told from what was never wished.
-The connection goes to libfuse as /dev/fd/N; taking the mount away is ours then, see `Connection.detach`.
+The mount is not libfuse's: its requests are read from a descriptor of ours (service/session.py), so taking it away is ours, too,
+see `Connection.detach`. Users cannot call mount(2): service/user_mount.py.
 """
 
 import ctypes
@@ -12,9 +11,8 @@ from collections.abc import Set
 from contextlib import suppress
 
 from razortools.service import mountpoints
-from razortools.service.mountpoints import MountRefused
+from razortools.service.mountpoints import MountRefused, NoPermission
 
-MS_POSIXACL = 1 << 16
 _FLAGS = {
     "ro": 1, "nosuid": 1 << 1, "nodev": 1 << 2, "noexec": 1 << 3, "sync": 1 << 4, "dirsync": 1 << 7, "noatime": 1 << 10,
     "rw": 0, "suid": 0, "dev": 0, "exec": 0,
@@ -23,20 +21,12 @@ _FUSE_DEVICE = "/dev/fuse"
 
 
 class Connection:
-    """A mount of ours and the descriptor through which it is served, which libfuse closes."""
+    """A mount that has been made, and the descriptor of /dev/fuse on which the kernel sends its requests."""
 
-    def __init__(self, mount_point: str, source: str, subtype: str, words: Set[str]) -> None:
-        """Mount at *mount_point*; *words* are options as libfuse has them, without names. Raises MountRefused."""
-        self._mount_point = mountpoints.canonical(mount_point)  # now: later it would ask the mount, which nobody serves yet
-        try:
-            self.descriptor = os.open(_FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as failed:
-            raise MountRefused(f"{_FUSE_DEVICE}: {failed.strerror}") from None
-        try:
-            _mount(mount_point, source, subtype, words, self.descriptor)
-        except OSError as failed:
-            os.close(self.descriptor)
-            raise MountRefused(f"{mount_point}: the host refuses the mount: {failed.strerror}") from None
+    def __init__(self, mount_point: str, descriptor: int) -> None:
+        """Take over *descriptor*, of the mount at *mount_point*, a canonical path. Whoever serves it closes the descriptor."""
+        self._mount_point = mount_point
+        self.descriptor = descriptor
         self._mount_id = self._topmost_id()
 
     def abandon(self) -> None:
@@ -47,7 +37,7 @@ class Connection:
     def detach(self) -> None:
         """Take the mount away if it is still there. Another one that was put on top of it stays."""
         if self._mount_id is not None and self._topmost_id() == self._mount_id:
-            with suppress(MountRefused):  # gone between the two
+            with suppress(MountRefused, NoPermission):  # gone between the two
                 mountpoints.detach(self._mount_point)
 
     def _topmost_id(self) -> int | None:
@@ -56,9 +46,24 @@ class Connection:
         return next((mount.mount_id for mount in reversed(mountpoints.mounts()) if mount.path == wanted), None)
 
 
+def root_connection(mount_point: str, source: str, subtype: str, words: Set[str]) -> Connection:
+    """Mount at *mount_point*; *words* are options as libfuse has them, without names. Raises MountRefused."""
+    target = mountpoints.canonical(mount_point)  # now: later it would ask the mount, which nobody serves yet
+    try:
+        descriptor = os.open(_FUSE_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as failed:
+        raise MountRefused(f"{_FUSE_DEVICE}: {failed.strerror}") from None
+    try:
+        _mount(target, source, subtype, words, descriptor)
+    except OSError as failed:
+        os.close(descriptor)
+        raise MountRefused(f"{mount_point}: the host refuses the mount: {failed.strerror}") from None
+    return Connection(target, descriptor)
+
+
 def _mount(mount_point: str, source: str, subtype: str, words: Set[str], descriptor: int) -> None:
     """Call mount(2). Raises OSError."""
-    flags = MS_POSIXACL
+    flags = 0
     data = [f"fd={descriptor}", f"rootmode={stat.S_IFMT(os.stat(mount_point).st_mode):o}", "user_id=0", "group_id=0"]
     for word in sorted(words):
         if word in _FLAGS:

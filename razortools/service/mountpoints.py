@@ -63,7 +63,12 @@ def mounts(mountinfo: Path = MOUNTINFO) -> list[Mount]:
 
 def mount_at(path: str) -> Mount | None:
     """Return what is mounted at *path*, the topmost; None if it is no mount point. Never asks the mounted filesystem."""
-    wanted = os.fsencode(canonical(path))
+    return _topmost(canonical(path))
+
+
+def _topmost(path: str) -> Mount | None:
+    """Return what is mounted last at *path*, which is canonical."""
+    wanted = os.fsencode(path)
     return next((mount for mount in reversed(mounts()) if mount.path == wanted), None)
 
 
@@ -74,12 +79,13 @@ def is_source(image: str) -> bool:
 
 
 def canonical(path: str) -> str:
-    """Return *path* absolute, symlinks resolved, without asking the filesystem at its end, whose daemon may be dead."""
+    """Return *path* absolute, symlinks resolved, without asking what is mounted there: its daemon may be dead or stopped."""
     whole = os.path.abspath(path)
-    if os.path.islink(whole):
-        return os.path.realpath(whole)
     head, tail = os.path.split(whole)
-    return os.path.join(os.path.realpath(head), tail) if tail else whole
+    seen = os.path.join(os.path.realpath(head), tail) if tail else whole
+    if _topmost(seen) is None and os.path.islink(seen):  # nothing can be mounted on a symlink
+        return os.path.realpath(seen)
+    return seen
 
 
 def prepare(path: str, *, nonempty: bool) -> None:

@@ -28,7 +28,7 @@ from razortools.service import mountpoints
 from razortools.service.channel import Channel
 from razortools.service.committer import Committer
 from razortools.service.control import Control, Farewell, Greeting, listen
-from razortools.service.kernel_mount import Connection
+from razortools.service.kernel_mount import Connection, root_connection
 from razortools.service.logs import log
 from razortools.service.operations import Operations
 from razortools.service.options import MountOptions
@@ -36,6 +36,7 @@ from razortools.service.pump import Pump
 from razortools.service.recorded import RecordedOperations
 from razortools.service.session import Session
 from razortools.service.settled import Settled
+from razortools.service.user_mount import user_connection
 from razortools.units import InodeNo
 
 BUSY_GRACE_S = 5.0  # umount(8) returns before the daemon has closed the image: a mount right after it is worth some patience
@@ -125,16 +126,13 @@ class Mounted:
     def _prepare(self, words: set[str]) -> None:
         """Put together what serves the connection."""
         volume, options = self._volume, self._options
-        enable_acl = os.geteuid() == 0  # others' mounts cannot leave the umask to us: service/kernel_mount.py
         self._channel = Channel(self._connection.descriptor)
-        self._session = Session(
-            self._channel, words, enable_acl=enable_acl, writeback=options.writeback, greeted=self._hello.set
-        )
+        self._session = Session(self._channel, words, writeback=options.writeback, greeted=self._hello.set)
         self._settled = Settled(volume, self._channel.forget_attributes)
         self._committer = Committer(volume, options)
         self._committer.after_commit = self._settled.note_commit
         kind = RecordedOperations if options.record is not None else Operations
-        operations = kind(volume, self._committer, self._settled, options, enable_acl=enable_acl)
+        operations = kind(volume, self._committer, self._settled, options)
         self._pump = Pump(self._channel, operations, self._session.forward)
 
     def run(self) -> None:
@@ -249,9 +247,12 @@ def fuse_options(image: str, options: MountOptions) -> set[str]:
 
 
 def _connect(place: Place, options: MountOptions, words: set[str]) -> Connection:
-    """Mount as root does, by the kernel itself. Raises MountRefused."""
+    """Mount: root by the kernel itself, others through fusermount3. Raises MountRefused, NoPermission."""
     unnamed = {word for word in words if not word.startswith(("fsname=", "subtype="))}
-    return Connection(place.mount_point, options.source_name or place.image, options.subtype, unnamed)
+    source, subtype = options.source_name or place.image, options.subtype
+    if os.geteuid() == 0:
+        return root_connection(place.mount_point, source, subtype, unnamed)
+    return user_connection(place.mount_point, unnamed | {f"fsname={source}", f"subtype={subtype}"})
 
 
 def _escaped(text: str) -> str:

@@ -33,6 +33,8 @@ CONGESTED_AT = 48
 _WANTED = (
     InitFlag.BIG_WRITES | InitFlag.DO_READDIRPLUS | InitFlag.READDIRPLUS_AUTO | InitFlag.PARALLEL_DIROPS | InitFlag.ASYNC_DIO
     | InitFlag.MAX_PAGES | InitFlag.CACHE_SYMLINKS | InitFlag.HANDLE_KILLPRIV_V2 | InitFlag.EXPORT_SUPPORT
+    # A directory's default access control list replaces the umask, and only we know whether there is one.
+    | InitFlag.DONT_MASK
 )  # fmt: skip
 # Never: we are not asked when a file is opened, so O_TRUNC has to come as a truncation; and what the kernel has cached stays true
 # whatever a file's times say, for nobody else writes.
@@ -48,9 +50,7 @@ class _Greeter(pyfuse3.Operations):
 class Session:
     """libfuse's session, behind the kernel's connection."""
 
-    def __init__(
-        self, channel: Channel, words: Set[str], *, enable_acl: bool, writeback: bool, greeted: Callable[[], None]
-    ) -> None:
+    def __init__(self, channel: Channel, words: Set[str], *, writeback: bool, greeted: Callable[[], None]) -> None:
         """Make the session; *words* are mount options; *greeted* is called when the kernel has the reply to its greeting."""
         self._channel = channel
         self._greeted = greeted
@@ -59,7 +59,7 @@ class Session:
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours.setblocking(False)
         operations = _Greeter()
-        operations.enable_acl = enable_acl
+        operations.enable_acl = True
         operations.enable_writeback_cache = writeback
         with _what_libfuse_says() as said:
             try:

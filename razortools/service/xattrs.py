@@ -26,8 +26,6 @@ class XattrHandlers(Handlers):
         """Return a value. The kernel asks for security.capability at a first write: the inode knows whether there are any."""
         (size,) = GETXATTR.unpack_from(body)
         name = bytes(body[GETXATTR.size : -1])
-        if name in acls.NAMES:
-            self._check_acls_offered()
         xattrs.check_namespace(name)
         if not self.volume.inodes.get(ino).flags & HAS_XATTRS:
             raise Refused(errno.ENODATA)
@@ -39,7 +37,6 @@ class XattrHandlers(Handlers):
         name, _, rest = bytes(body[SETXATTR.size :]).partition(b"\0")
         value = rest[:size]
         if name in acls.NAMES:
-            self._check_acls_offered()
             self._check_flags(ino, name, flags)
             keeps_set_gid = may_keep_set_id(caller) or is_in_group(caller, self.volume.inodes.get(ino).gid)
             acls.set(self.volume, ino, name, value, keeps_set_gid=keeps_set_gid)
@@ -56,7 +53,6 @@ class XattrHandlers(Handlers):
         """Remove an attribute."""
         name = bytes(body[:-1])
         if name in acls.NAMES:
-            self._check_acls_offered()
             acls.remove(self.volume, ino, name)
         else:
             xattrs.check_namespace(name)
@@ -71,11 +67,6 @@ class XattrHandlers(Handlers):
                 raise Refused(errno.EEXIST)
             if not is_there and flags & xattrs.XATTR_REPLACE:
                 raise Refused(errno.ENODATA)
-
-    def _check_acls_offered(self) -> None:
-        """Raise EOPNOTSUPP if the kernel does not enforce lists on this mount: cp -a and tar go on without them when told so."""
-        if not self.enable_acl:
-            raise Refused(errno.EOPNOTSUPP)
 
 
 def _fitting(value: bytes, size: int) -> bytes:

@@ -1,6 +1,5 @@
 """Access control lists on the mount, as on the host's own filesystem: enforced, kept in step with the mode, handed down."""
 
-import errno
 import itertools
 import os
 import stat
@@ -9,15 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from razortools.engine import xattrs
-from razortools.format.inode import ROOT_INODE
-from razortools.service.committer import Committer
-from razortools.service.handlers import Refused
-from razortools.service.options import MountOptions
-from razortools.service.settled import Settled
-from razortools.service.wire import GETXATTR, SETXATTR
-from razortools.service.xattrs import XattrHandlers
-from tests.engine.volumes import new_volume
 from tests.mount.mounts import Mounted
 from tests.mount.sidebyside import (
     ACCESS,
@@ -174,19 +164,3 @@ def test_lists_outlive_the_mount(mounted: Mounted) -> None:
     mounted.remount()
     with working_in(folder):
         assert picture() == before
-
-
-def test_a_mount_whose_lists_the_kernel_does_not_enforce_says_that_it_has_none() -> None:
-    volume = new_volume()
-    committer = Committer(volume, MountOptions())
-    handlers = XattrHandlers(volume, committer, Settled(volume, lambda ino: None), MountOptions(), enable_acl=False)
-    requests = (
-        (handlers.getxattr, GETXATTR.pack(0) + ACCESS.encode() + b"\0"),
-        (handlers.setxattr, SETXATTR.pack(len(LISTS[2]), 0) + ACCESS.encode() + b"\0" + LISTS[2]),
-        (handlers.removexattr, DEFAULT.encode() + b"\0"),
-    )
-    for request, body in requests:
-        with pytest.raises(Refused) as refused:
-            request(ROOT_INODE, memoryview(body), (0, 0, 1))
-        assert refused.value.number == errno.EOPNOTSUPP
-    assert xattrs.names(volume, ROOT_INODE) == []

@@ -19,6 +19,7 @@ from razortools.engine.store.device import open_image
 from razortools.engine.volume import open_volume
 from razortools.format.superblock import State
 from razortools.service import mountpoints
+from razortools.service.kernel_mount import root_connection
 from tests.mount.mounts import ANSWER_S, MOUNT, UMOUNT, Mounted, run
 
 pytestmark = pytest.mark.mount
@@ -77,6 +78,19 @@ def test_the_options_of_mount_and_fstab_are_accepted(unmounted: Mounted) -> None
 def test_a_faked_mount_checks_and_mounts_nothing(unmounted: Mounted) -> None:
     assert run(MOUNT, "-f", unmounted.image, unmounted.path).returncode == 0
     assert mountpoints.mount_at(str(unmounted.path)) is None
+
+
+def test_a_mount_that_nobody_answers_for_is_seen_without_asking_it(tmp_path: Path, fuse: None) -> None:
+    """lstat(2) of a mount point asks the mounted filesystem. Whoever looks for a daemon that hangs would hang with it."""
+    connection = root_connection(str(tmp_path), "nobody serves this", "razorfs", {"rw"})
+    try:
+        found = mountpoints.mount_at(str(tmp_path))
+        assert found is not None
+        assert found.source == b"nobody serves this"
+        assert mountpoints.canonical(str(tmp_path)) == str(tmp_path)
+    finally:
+        connection.abandon()
+    assert mountpoints.mount_at(str(tmp_path)) is None
 
 
 def test_fsname_and_subtype_show_in_the_mount_table(unmounted: Mounted) -> None:
