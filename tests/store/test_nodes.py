@@ -6,10 +6,11 @@ from dataclasses import replace
 import pytest
 
 from razortools.engine.store.device import MemoryDevice, OverlayDevice
-from razortools.engine.store.nodes import NotResident
 from razortools.engine.store.recovery import open_store
+from razortools.engine.store.residence import NotResident
+from razortools.engine.store.simulated import NO_FAULTS, SimulatedDevice
 from razortools.engine.store.store import Store
-from razortools.errors import CorruptImage
+from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.journal import Operation
 from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY, inline_key
 from razortools.units import KIB, MIB, InodeNo
@@ -62,22 +63,143 @@ def test_a_scan_finds_all_items_in_order_with_a_cold_cache() -> None:
     assert found == sorted(ITEMS.items())
 
 
+class SlowDisk(MemoryDevice):
+    """A disk of which the host has nothing in memory."""
+
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        return None
+
+
+def emptied(store: Store) -> Store:
+    """Return *store* after its cache has dropped all that can be dropped."""
+    limit, store.nodes.limit_bytes = store.nodes.limit_bytes, 0
+    store.nodes.note_stable(store.nodes.stable_generation)
+    store.nodes.shrink()
+    store.nodes.limit_bytes = limit
+    store.nodes.note_stable(store.nodes.stable_generation)
+    return store
+
+
 def test_who_does_not_want_to_wait_is_told_which_node_is_missing() -> None:
-    store = filled(MemoryDevice(64 * MIB), 512 * KIB)
+    store = emptied(filled(SlowDisk(64 * MIB), 512 * KIB))
+    assert store.nodes.cached_bytes == 0
     key = next(iter(ITEMS))
-    for ref in list(store.nodes._resident):
-        if ref.node is not None and not ref.node.level:
-            store.nodes.drop(ref)
-    store.nodes.blocking = False
     tries = 0
     while True:
         try:
-            assert store.get(key) == ITEMS[key]
+            assert store.residence.attempt({}, store.get, key) == ITEMS[key]
             break
-        except NotResident as missing:
-            store.nodes.load(missing.ref, missing.level)
+        except NotResident as told:
+            (missing,) = told.missing
+            missing.admit(missing.fetch())
             tries += 1
-    assert 1 <= tries <= store.tree.height()
+    assert tries == store.tree.height() >= 2
+    counted = sum(store.nodes.cost(ref.node) for ref in store.nodes._resident if ref.node is not None)
+    assert store.nodes.cached_bytes == counted
+
+
+def test_what_the_host_has_in_memory_is_taken_at_once() -> None:
+    store = emptied(filled(MemoryDevice(64 * MIB)))
+    key = next(iter(ITEMS))
+    assert store.residence.attempt({}, store.get, key) == ITEMS[key]
+
+
+def test_outside_of_an_attempt_everybody_waits_in_place() -> None:
+    store = emptied(filled(SlowDisk(64 * MIB)))
+    key = next(iter(ITEMS))
+    assert store.get(key) == ITEMS[key]
+
+    def in_place() -> bytes | None:
+        with store.residence.in_place():
+            return store.get(key)
+
+    assert store.residence.attempt({}, in_place) == ITEMS[key]
+
+
+def test_once_an_attempt_has_completed_an_operation_its_rest_waits_in_place() -> None:
+    store = emptied(filled(SlowDisk(64 * MIB)))
+    key, *others = sorted(ITEMS)
+    store.get(key)
+
+    def change_then_look() -> bytes | None:
+        with store.operation(Operation.WRITE, 1):
+            store.put(key, b"new")
+        return store.get(others[-1])  # to run this again would change it twice
+
+    assert store.residence.attempt({}, change_then_look) == ITEMS[others[-1]]
+    assert store.residence.late_count > 0
+
+
+def test_what_cannot_be_read_is_told_where_it_is_needed() -> None:
+    device = SlowDisk(64 * MIB)
+    store = emptied(filled(device))
+    key = next(iter(ITEMS))
+    with pytest.raises(NotResident) as told:
+        store.residence.attempt({}, store.get, key)
+    root = store.tree.root
+    for address in (root.address, root.mirror):
+        device.write(address * store.block_bytes, b"damaged")
+    (missing,) = told.value.missing
+    with pytest.raises(CorruptImage) as failed:
+        missing.fetch()
+    with pytest.raises(CorruptImage, match="no good copy"):
+        store.residence.attempt({missing.key: failed.value}, store.get, key)
+
+
+def test_a_node_that_arrives_when_nobody_wants_it_any_more_is_left_out() -> None:
+    store = emptied(filled(SlowDisk(64 * MIB)))
+    key = next(iter(ITEMS))
+    store.get(key)
+    leaf = store.tree.find(key, 0)
+    assert leaf is not None
+    store.nodes.drop(leaf)
+    with pytest.raises(NotResident) as told:
+        store.residence.attempt({}, store.get, key)
+    (missing,) = told.value.missing
+    found = missing.fetch()
+    with store.operation(Operation.WRITE, 1):
+        store.put(key, b"changed meanwhile")
+    store.checkpoint(1)
+    store.nodes.drop(leaf)
+    missing.admit(found)
+    assert leaf.node is None
+    assert store.get(key) == b"changed meanwhile"
+    missing.admit(found)
+    assert store.get(key) == b"changed meanwhile"
+
+
+def test_readers_alone_keep_the_limit() -> None:
+    limit = 512 * KIB
+    store = filled(MemoryDevice(64 * MIB), limit)
+    keys = list(ITEMS)
+    random.Random(1).shuffle(keys)
+    most = 0
+    store.get(keys[0])
+    one_more = max(store.nodes.cost(ref.node) for ref in store.nodes._resident if ref.node is not None)
+    for key in keys:
+        assert store.get(key) == ITEMS[key]
+        most = max(most, store.nodes.cached_bytes)
+    for _ in store.items(LOWEST_KEY, HIGHEST_KEY):
+        most = max(most, store.nodes.cached_bytes)
+    assert most <= limit + one_more
+
+
+def test_a_failed_checkpoint_keeps_what_it_has_not_written_and_nothing_else() -> None:
+    device = SimulatedDevice(64 * MIB)
+    limit = 512 * KIB
+    store = filled(device, limit)
+    changed = sorted(ITEMS)[:50]
+    with store.operation(Operation.WRITE, 1):
+        for key in changed:
+            store.put(key, b"new")
+    device.faults = replace(NO_FAULTS, fail_flush_at=device.flush_count)
+    with pytest.raises(DeviceFailed):
+        store.checkpoint(2)
+    most = 0
+    for key in random.Random(2).sample(sorted(ITEMS), 5000):
+        assert store.get(key) == (b"new" if key in changed else ITEMS[key])
+        most = max(most, store.nodes.cached_bytes)
+    assert most <= 2 * limit
 
 
 @pytest.mark.parametrize("copies", [1, 2])

@@ -38,6 +38,10 @@ class Device(ABC):
     def flush(self) -> None:
         """Return when everything written is on stable storage. Raises DeviceFailed."""
 
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        """Return the bytes if that takes no waiting, else None. Raises nothing: read() tells what is wrong."""
+        return None
+
     def read_strided(self, offset: int, length: int, stride: int, head_bytes: int) -> list[bytes]:
         """Return the first *head_bytes* of every *stride* bytes in a range. Raises DeviceFailed."""
         data = self.read(offset, length)
@@ -65,6 +69,7 @@ class FileDevice(Device):
         self.read_only = read_only
         self._descriptor = descriptor
         self.size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
+        self._tells_what_is_cached = True
 
     def read(self, offset: int, length: int) -> bytes:
         """See Device."""
@@ -80,6 +85,20 @@ class FileDevice(Device):
         except OSError as failed:
             raise self._failed("read", offset, length, failed) from failed
         return data
+
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        """Return what the host has in its page cache; some of its filesystems do not tell, and are not asked again."""
+        if not self._tells_what_is_cached:
+            return None
+        buffer = bytearray(length)
+        try:
+            count = os.preadv(self._descriptor, [buffer], offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as refused:
+            self._tells_what_is_cached = refused.errno != errno.EOPNOTSUPP
+            return None
+        return bytes(buffer) if count == length else None
 
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """See Device."""
@@ -129,6 +148,13 @@ class PagedDevice(Device):
         self.size_bytes = size_bytes
         self.read_only = False
         self._pages: dict[int, bytearray] = {}
+
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        """See Device: unless something lies below, all of it is in memory."""
+        try:
+            return self.read(offset, length)
+        except DeviceFailed:
+            return None
 
     def _below(self, offset: int, length: int) -> bytes:
         """Return the bytes under the pages."""
@@ -201,6 +227,10 @@ class OverlayDevice(PagedDevice):
         """Lay the overlay over *base*, which close() closes too."""
         super().__init__(base.name, base.size_bytes)
         self.base = base
+
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        """See Device: it does not look which pages are its own."""
+        return None
 
     def _below(self, offset: int, length: int) -> bytes:
         return self.base.read(offset, length)

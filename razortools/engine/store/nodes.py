@@ -2,10 +2,15 @@
 
 A leaf stays packed as it came from the device until it is changed or used often; lookups search the packed keys. Invariants: a
 node in memory was verified when it was read; the nodes above a node in memory are in memory; the nodes above a dirty node are
-dirty; a dirty node is never dropped; nodes are only dropped between operations.
+dirty; a node that the device does not hold yet, dirty or on its way, is never dropped; no node is dropped while an operation
+changes the tree, and none that a walk down from the root has just passed.
 """
 
+from collections.abc import Hashable
+from dataclasses import dataclass
+
 from razortools.engine.store.device import Device
+from razortools.engine.store.residence import Residence
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.geometry import Geometry
 from razortools.format.keys import HIGHEST_KEY, KEY_BYTES, LOWEST_KEY
@@ -98,13 +103,14 @@ class Node:
         return value if found == key else None
 
 
-class NotResident(Exception):
-    """A node that an operation needs is not in memory: load() it, then run the operation again."""
+@dataclass(frozen=True, slots=True)
+class ReadNode:
+    """A node that was read and verified, and what was wrong with the copies before it."""
 
-    def __init__(self, ref: Ref, level: int) -> None:
-        super().__init__(f"node at block {ref.address}")
-        self.ref = ref
-        self.level = level
+    node: Node
+    good: bytes
+    bad: tuple[int, ...]  # addresses of copies to be written anew
+    reason: str
 
 
 class Nodes:
@@ -119,32 +125,37 @@ class Nodes:
         # Dirty nodes cannot be dropped. If they alone filled the cache, every operation would look at all of them in vain.
         self.dirty_count_max = max(limit_bytes // 2 // self._unpacked_leaf_bytes(), _DIRTY_NODES_MIN)
         self.cached_bytes = 0
-        self.blocking = True  # False: raise NotResident instead of waiting for the device
-        self.keep_all = False  # while a checkpoint is on its way to the device
+        self.residence = Residence()
+        self.stable_generation = 0  # nodes of later ones are on their way to the device, or never got there
         self.may_write = True  # False once the device has failed: what it holds is not known any more
         self.healed = 0
         self.misses = 0
         self.events: list[str] = []  # healed and damaged nodes, for whoever keeps a log; bounded
         self._resident: dict[Ref, None] = {}
+        self._shrink_above = limit_bytes
 
     def load(self, ref: Ref, level: int) -> Node:
         """Return the node of *ref*, read and verified. Raises CorruptImage if no copy is good, DeviceFailed."""
-        if ref.node is not None:
-            return ref.node
-        raw, header = self._read(ref, level)
-        node = Node(level, header.low, header.high)
-        node.used = header.used_bytes + header.item_count * (KEY_BYTES + VALUE_END_BYTES)
-        if level:
-            node.keys, values = decode_items(raw, header)
-            node.children = [Ref(*ChildPointer.STRUCT.unpack(value)) for value in values]
-            if not node.children:
-                raise CorruptImage(f"node at block {ref.address}: an inner node without children; run razorfsck")
-        else:
-            node.raw = raw
-            node.count = header.item_count
+        return ref.node or self.take(ref, self.read(ref.pointer(), level))
+
+    def load_cached(self, ref: Ref, level: int) -> Node | None:
+        """Return the node of *ref* if its first copy is good and the host has it in memory."""
+        raw = self.device.read_cached(ref.address * self.geometry.block_bytes, self.geometry.node_bytes)
+        if raw is None:
+            return None
+        try:
+            header = judge_node(raw, ref.pointer(), level, self.tag)
+        except CorruptImage:
+            return None  # read() tries the other one
+        return self.take(ref, ReadNode(_decode(raw, header), raw, (), ""))
+
+    def take(self, ref: Ref, found: ReadNode) -> Node:
+        """Take what read() returned into the cache as the node of *ref*; bad copies are written anew."""
+        for damaged in found.bad:
+            self._heal(damaged, found.good, found.reason)
         self.misses += 1
-        self.adopt(ref, node)
-        return node
+        self.adopt(ref, found.node)
+        return found.node
 
     def adopt(self, ref: Ref, node: Node) -> None:
         """Take *node* into the cache as what *ref* points to."""
@@ -179,39 +190,54 @@ class Nodes:
     def _unpacked_leaf_bytes(self) -> int:
         return self.geometry.node_bytes + self.geometry.node_bytes // _LEAF_ITEM_BYTES * UNPACKED_ITEM_BYTES
 
-    def shrink(self) -> None:
-        """Drop nodes that were not used lately until the limit holds. Only between operations."""
-        attempts = 0 if self.keep_all else 2 * len(self._resident)
+    def shrink(self, spared: Node | None = None) -> None:
+        """Drop nodes that were not used lately until the limit holds. Not while an operation changes the tree.
+
+        *spared* is where a walk stands: nothing below it is in memory yet. What is above it is safe by that.
+        """
+        if self.cached_bytes <= self._shrink_above:
+            return
+        resident = self._resident
+        attempts = 2 * len(resident)
         while self.cached_bytes > self.limit_bytes and attempts:
             attempts -= 1
-            ref = next(iter(self._resident))
+            ref = next(iter(resident))
             node = ref.node
             assert node is not None
-            del self._resident[ref]
-            if node.dirty or node.hot or any(child.node for child in node.children):
+            del resident[ref]
+            if node.hot or node.dirty or node is spared or self._is_needed(ref, node):
                 node.hot = False
-                self._resident[ref] = None
+                resident[ref] = None
             else:
                 self.cached_bytes -= self.cost(node)
                 ref.node = None
+        # If what must be kept is more than the limit, another walk right away would find the same again.
+        self._shrink_above = max(self.limit_bytes, self.cached_bytes + self.limit_bytes // 32 if not attempts else 0)
 
-    def _read(self, ref: Ref, level: int) -> tuple[bytes, NodeHeader]:
-        """Return the first good copy; what was read before it and is bad is written anew."""
+    def note_stable(self, generation: int) -> None:
+        """The device holds every node of *generation* and before."""
+        self.stable_generation = generation
+        self._shrink_above = self.limit_bytes
+
+    def _is_needed(self, ref: Ref, node: Node) -> bool:
+        """Whether a node must stay: the device does not hold it yet, or nodes below it are in memory."""
+        return ref.generation > self.stable_generation or any(child.node for child in node.children)
+
+    def read(self, pointer: ChildPointer, level: int) -> ReadNode:
+        """Return the first good copy of a node. For any thread. Raises CorruptImage if there is none, DeviceFailed."""
         reasons: list[str] = []
         bad: list[int] = []
-        for address in (ref.address, ref.mirror):
+        for address in (pointer.address, pointer.mirror):
             if not address:
                 continue
             try:
                 raw = self.device.read(address * self.geometry.block_bytes, self.geometry.node_bytes)
-                header = judge_node(raw, ref.pointer(), level, self.tag)
+                header = judge_node(raw, pointer, level, self.tag)
             except (CorruptImage, DeviceFailed) as broken:
                 reasons.append(f"block {address}: {broken}")
                 bad.append(address)
                 continue
-            for damaged in bad:
-                self._heal(damaged, raw, reasons[0])
-            return raw, header
+            return ReadNode(_decode(raw, header), raw, tuple(bad), reasons[0] if reasons else "")
         raise CorruptImage(
             f"{self.device.name}: metadata is damaged and no good copy is left ({'; '.join(reasons)}); "
             f"unmount and run razorfsck --repair {self.device.name}"
@@ -228,6 +254,26 @@ class Nodes:
                 outcome = f"read from its mirror, but not rewritten: {failed}"
         if len(self.events) < 1000:
             self.events.append(f"node at {reason}: {outcome}")
+
+
+def node_key(pointer: ChildPointer) -> Hashable:
+    """Return what tells this version of a node from every other one."""
+    return ("node", pointer.address, pointer.generation, pointer.crc32c)
+
+
+def _decode(raw: bytes, header: NodeHeader) -> Node:
+    """Return the node in verified bytes, a leaf packed. Raises CorruptImage."""
+    node = Node(header.level, header.low, header.high)
+    node.used = header.used_bytes + header.item_count * (KEY_BYTES + VALUE_END_BYTES)
+    if header.level:
+        node.keys, values = decode_items(raw, header)
+        node.children = [Ref(*ChildPointer.STRUCT.unpack(value)) for value in values]
+        if not node.children:
+            raise CorruptImage(f"node at block {header.address}: an inner node without children; run razorfsck")
+    else:
+        node.raw = raw
+        node.count = header.item_count
+    return node
 
 
 def judge_node(raw: bytes, pointer: ChildPointer, level: int, tag: int) -> NodeHeader:

@@ -76,6 +76,10 @@ class RecordingDevice(Device):
         """See Device."""
         return self.device.read(offset, length)
 
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        """See Device."""
+        return self.device.read_cached(offset, length)
+
     def read_strided(self, offset: int, length: int, stride: int, head_bytes: int) -> list[bytes]:
         """See Device."""
         return self.device.read_strided(offset, length, stride, head_bytes)

@@ -77,6 +77,10 @@ class Store:
         root = Ref(*type(superblock.root)._FLATTEN(superblock.root))
         self.tree = Tree(self.nodes, root, superblock.root_level, self._release_node)
         self.tree.node_count = superblock.node_count
+        self.tree.is_changing = lambda: self.running.active
+        self.nodes.note_stable(superblock.generation)
+        self.residence = self.nodes.residence
+        self.residence.progress = lambda: (self.transaction.number, self.transaction.operation_count)
         seed = journal_seed(superblock.uuid)
         self.journal = Journal(device, self.geometry, seed, superblock.journal_tail, superblock.journal_sequence)
         self.journaling = journaling
@@ -265,12 +269,19 @@ class Store:
             raw = self.device.read(runs[0][0] * bb, runs[0][1] * bb)
         else:
             raw = b"".join(self.device.read(start * bb, count * bb) for start, count in runs)
-        checksum = crc32c.crc32c(raw)
-        if checksum != record.crc32c:
-            raise CorruptImage(
-                f"data at block {runs[0][0]}: checksum {checksum:#010x} found, {record.crc32c:#010x} expected"
-            )
-        return raw if len(raw) == record.stored_bytes else raw[: record.stored_bytes]
+        return _verified(record, runs, raw)
+
+    def read_record_cached(self, record: DataRecord) -> bytes | None:
+        """Return what read_record() does if the host has all of it in memory. Raises CorruptImage."""
+        bb = self.block_bytes
+        runs = record.runs(bb)
+        parts: list[bytes] = []
+        for start, count in runs:
+            part = self.device.read_cached(start * bb, count * bb)
+            if part is None:
+                return None
+            parts.append(part)
+        return _verified(record, runs, b"".join(parts))
 
     # Commit, checkpoint, abort
 
@@ -357,7 +368,6 @@ class Store:
         """Encode a checkpoint. checkpoints.write() and finish_checkpoint() must follow before anything else is prepared."""
         if not self.transaction.is_empty:
             self._end_transaction()
-        self.nodes.keep_all = True  # a node must not be read again before it has been written
         # It may have to read a page of the space map. When that fails, nodes count as written that never were: the next
         # checkpoint would name places where nothing lies.
         with self.failing():
@@ -365,8 +375,8 @@ class Store:
 
     def finish_checkpoint(self, plan: CheckpointPlan) -> None:
         """*plan* has been written and is stable."""
-        self.nodes.keep_all = False
         checkpoints.finish(self, plan)
+        self.nodes.note_stable(plan.superblock.generation)
         if self.discards:
             checkpoints.discard(self.device, plan, self.block_bytes)
 
@@ -433,6 +443,16 @@ class _Failing:
     def __exit__(self, kind: type[BaseException] | None, failed: BaseException | None, _: object) -> None:
         if failed is not None:
             self._store.fail(str(failed) or type(failed).__name__)
+
+
+def _verified(record: DataRecord, runs: list[Run], raw: bytes) -> bytes:
+    """Return the stored bytes of *record* in its blocks *raw*. Raises CorruptImage."""
+    checksum = crc32c.crc32c(raw)
+    if checksum != record.crc32c:
+        raise CorruptImage(
+            f"data at block {runs[0][0]}: checksum {checksum:#010x} found, {record.crc32c:#010x} expected"
+        )
+    return raw if len(raw) == record.stored_bytes else raw[: record.stored_bytes]
 
 
 def _wipe(device: Device, offset: int, length: int) -> None:

@@ -8,9 +8,10 @@ Ubiquitous B-Tree", 1979.
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 
-from razortools.engine.store.nodes import UNPACK_AFTER, Node, Nodes, NotResident, Ref
+from razortools.engine.store.nodes import UNPACK_AFTER, Node, Nodes, ReadNode, Ref, node_key
+from razortools.engine.store.residence import Missing, NotResident
 from razortools.format.keys import HIGHEST_KEY, KEY_BYTES
-from razortools.format.node import CHILD_BYTES, ITEM_OVERHEAD_BYTES, node_capacity, value_bytes_max
+from razortools.format.node import CHILD_BYTES, ITEM_OVERHEAD_BYTES, ChildPointer, node_capacity, value_bytes_max
 
 Path = list[tuple[Node, int]]  # inner nodes from the root down, with the index of the child taken
 
@@ -28,6 +29,7 @@ class Tree:
         self.capacity = node_capacity(nodes.geometry.node_bytes)
         self.value_bytes_max = value_bytes_max(nodes.geometry.node_bytes)
         self._release = release
+        self.is_changing: Callable[[], bool] = lambda: False  # whether an operation is under way
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of *key*, or None."""
@@ -35,13 +37,14 @@ class Tree:
         while node.level:
             index = bisect_right(node.keys, key) - 1
             ref = node.children[index if index >= 0 else 0]
-            node = ref.node or self._load(ref, node.level - 1)
+            node = ref.node or self._load(ref, node.level - 1, node)
         node.hot = True
         if node.raw is not None:
             node.uses += 1
             if node.uses < UNPACK_AFTER:
                 return node.get_packed(key)
             self.nodes.unpack(node)
+            self._keep_limit(node)
         keys = node.keys
         index = bisect_left(keys, key)
         if index < len(keys) and keys[index] == key:
@@ -122,10 +125,38 @@ class Tree:
         """Return the number of levels."""
         return self.root_level + 1
 
-    def _load(self, ref: Ref, level: int) -> Node:
-        if not self.nodes.blocking:
-            raise NotResident(ref, level)
-        return self.nodes.load(ref, level)
+    def find(self, key: bytes, level: int) -> Ref | None:
+        """Return where the node of *level* that covers *key* hangs, as far as the way there is in memory. Loads nothing."""
+        if level >= self.root_level:
+            return self.root if level == self.root_level else None
+        node = self.root.node
+        while node is not None:
+            ref = node.children[max(bisect_right(node.keys, key) - 1, 0)]
+            if node.level == level + 1:
+                return ref
+            node = ref.node
+        return None
+
+    def _load(self, ref: Ref, level: int, above: Node | None = None) -> Node:
+        """Return a node that is not in memory. Raises NotResident if it takes the device and an attempt runs."""
+        nodes = self.nodes
+        residence = nodes.residence
+        self._keep_limit(above)
+        if residence.waits:
+            with residence.timed():
+                return nodes.load(ref, level)
+        pointer = ref.pointer()
+        residence.handed(node_key(pointer))  # raises what kept it from being read; what was read is in the tree by now
+        node = nodes.load_cached(ref, level)
+        if node is None:
+            raise NotResident(MissingNode(self, pointer, level))
+        return node
+
+    def _keep_limit(self, spared: Node | None) -> None:
+        """When nothing but reading goes on, keep the limit here: no operation ends that would do it."""
+        nodes = self.nodes
+        if nodes.cached_bytes > nodes.limit_bytes and not self.is_changing():
+            nodes.shrink(spared)
 
     def _descend(self, key: bytes) -> tuple[Node, Path]:
         node = self.root.node or self._load(self.root, self.root_level)
@@ -135,7 +166,7 @@ class Tree:
             index = max(index, 0)
             path.append((node, index))
             ref = node.children[index]
-            node = ref.node or self._load(ref, node.level - 1)
+            node = ref.node or self._load(ref, node.level - 1, node)
         node.hot = True
         return node, path
 
@@ -273,3 +304,24 @@ class Tree:
         self.node_count -= 1
         self.nodes.drop(ref)
         self._release(ref)
+
+
+class MissingNode(Missing):
+    """A node that is not in memory."""
+
+    def __init__(self, tree: Tree, pointer: ChildPointer, level: int) -> None:
+        self.key = node_key(pointer)
+        self._tree = tree
+        self._pointer = pointer
+        self._level = level
+
+    def fetch(self) -> ReadNode:
+        """See Missing."""
+        return self._tree.nodes.read(self._pointer, self._level)
+
+    def admit(self, found: object) -> None:
+        """Hang the node into the tree, if the tree still wants this version of it and nobody else has brought it."""
+        assert isinstance(found, ReadNode)
+        ref = self._tree.find(found.node.low, self._level)
+        if ref is not None and ref.node is None and ref.pointer() == self._pointer:
+            self._tree.nodes.take(ref, found)
