@@ -12,6 +12,7 @@ from razortools.engine import truncation
 from razortools.engine.flush import Placed, apply_flush, flush_all, give_back, make_room, place, write_out
 from razortools.engine.flush_plan import FlushPlan, Packed, pack, pack_record, plan_flush
 from razortools.engine.records import Buffer, Records
+from razortools.engine.store.residence import NotResident
 from razortools.engine.truncation import delete_contents, delete_step
 from razortools.errors import PosixError
 from razortools.format.data import FILE_BYTES_MAX, RECORD_BYTES_MIN
@@ -34,7 +35,8 @@ STEP_BYTES = 4 * MIB  # the most that one write operation carries (less if limit
 def read(volume: "Volume", ino: InodeNo, offset: int, size: int) -> bytes:
     """Return up to *size* bytes from *offset*: fewer only at the end of the file. Holes are zeros.
 
-    Raises PosixError (ENOENT, EISDIR, EINVAL); CorruptImage if a record in the range cannot be trusted; DeviceFailed.
+    Raises PosixError (ENOENT, EISDIR, EINVAL); CorruptImage if a record in the range cannot be trusted; DeviceFailed; in an
+    attempt NotResident, with all of the range that is missing.
     """
     inode = volume.inodes.get(ino)
     if not inode.is_regular:
@@ -53,7 +55,10 @@ def read(volume: "Volume", ino: InodeNo, offset: int, size: int) -> bytes:
     parts: list[Buffer] = []
     while offset < end:
         stop = min(end, start + (1 << record_log2))
-        view = memoryview(contents(ino, inode, RecordNo(record_no)))[offset - start : stop - start]
+        try:
+            view = memoryview(contents(ino, inode, RecordNo(record_no)))[offset - start : stop - start]
+        except NotResident:
+            raise volume.records.missing(ino, inode, range(record_no, ((end - 1) >> record_log2) + 1)) from None
         parts.append(view)
         if len(view) < stop - offset:
             parts.append(bytes(stop - offset - len(view)))
@@ -85,6 +90,7 @@ def write(volume: "Volume", ino: InodeNo, offset: int, data: Buffer) -> int:
     while written < length:
         step = view[written : written + step_bytes]
         try:
+            # Steps after the first wait in place: the operation before them is complete (store/residence.py).
             _write_step(volume, ino, offset + written, step)
         except Exception:
             if written:  # as POSIX has it: what was written is told, the error comes with the next call

@@ -142,11 +142,12 @@ def finish_in_flight(volume: "Volume") -> None:
 
 def flush_all(volume: "Volume", inodes: Sequence[InodeNo] | None = None) -> None:
     """Flush every dirty record (of *inodes*), in rounds of bounded memory. Raises DeviceFailed, ReadOnly, CorruptImage."""
-    finish_in_flight(volume)
-    while (plan := plan_flush(volume, inodes, bytes_max=BATCH_BYTES)).records:
-        before = volume.records.dirty_count
-        flush(volume, plan)
-        assert volume.records.dirty_count < before, "a flush that nobody disturbed left everything dirty"
+    with volume.store.residence.in_place():  # to come back for a node would mean to compress everything again
+        finish_in_flight(volume)
+        while (plan := plan_flush(volume, inodes, bytes_max=BATCH_BYTES)).records:
+            before = volume.records.dirty_count
+            flush(volume, plan)
+            assert volume.records.dirty_count < before, "a flush that nobody disturbed left everything dirty"
 
 
 def make_room(volume: "Volume", wanted_bytes: int) -> None:
@@ -154,14 +155,15 @@ def make_room(volume: "Volume", wanted_bytes: int) -> None:
     limit = volume.limits.dirty_bytes
     if volume.records.dirty_bytes + wanted_bytes <= limit:
         return
-    finish_in_flight(volume)
-    # A quarter of the limit at a time: a flush for every single write would compress growing records over and over.
-    target = max(0, limit * 3 // 4 - wanted_bytes)
-    while (excess := volume.records.dirty_bytes - target) > 0:
-        plan = plan_flush(volume, bytes_max=min(excess, BATCH_BYTES))
-        if not plan.records:
-            return
-        flush(volume, plan)
+    with volume.store.residence.in_place():
+        finish_in_flight(volume)
+        # A quarter of the limit at a time: a flush for every single write would compress growing records over and over.
+        target = max(0, limit * 3 // 4 - wanted_bytes)
+        while (excess := volume.records.dirty_bytes - target) > 0:
+            plan = plan_flush(volume, bytes_max=min(excess, BATCH_BYTES))
+            if not plan.records:
+                return
+            flush(volume, plan)
 
 
 def _give_back(volume: "Volume", records: Iterable[PlacedRecord]) -> None:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from razortools.engine.records import unpack_item
+from razortools.engine.stored import unpack_item
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.data import DataRecord
 from razortools.units import KIB, MIB, InodeNo, RecordNo

@@ -8,12 +8,13 @@ that may be on its way to the device and is never changed in place.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from razortools.engine.adaptive import Packing, Tally, Verdict
+from razortools.engine.store.residence import Missing, NotResident
+from razortools.engine.stored import read_stored
 from razortools.errors import CorruptImage
-from razortools.format import compression
 from razortools.format.data import DataRecord, InlineData
 from razortools.format.inode import Inode, Orphan, OrphanReason
 from razortools.format.keys import Kind, Table, inline_key, kind_of, object_of, offset_of, record_key, table_range
@@ -58,7 +59,8 @@ class Records:
     def contents(self, ino: InodeNo, inode: Inode, record_no: RecordNo) -> bytes | bytearray:
         """Return what is known of a record: dirty, cached, or read and decompressed now; b"" for a hole. Not to be changed.
 
-        Shorter than the record: zeros follow. Raises CorruptImage, naming file and place, if it cannot be trusted; DeviceFailed.
+        Shorter than the record: zeros follow. Raises CorruptImage, naming file and place, if it cannot be trusted; DeviceFailed;
+        NotResident.
         """
         dirty = self.find_dirty(ino, record_no)
         if dirty is not None:
@@ -72,6 +74,16 @@ class Records:
     def is_in_memory(self, ino: InodeNo, record_no: RecordNo) -> bool:
         """Tell whether `contents` would answer without the device (a hole aside)."""
         return (ino, record_no) in self._clean or self.find_dirty(ino, record_no) is not None
+
+    def missing(self, ino: InodeNo, inode: Inode, numbers: range) -> NotResident:
+        """Return all that keeps `contents` of some records from being told, so that it is fetched together."""
+        missing: list[Missing] = []
+        for number in numbers:
+            try:
+                self.contents(ino, inode, RecordNo(number))
+            except NotResident as told:
+                missing += told.missing
+        return NotResident(*missing)
 
     def stored_length(self, ino: InodeNo, record_no: RecordNo) -> int:
         """Return how many bytes the tree holds for a record, 0 for a hole, without reading them."""
@@ -94,7 +106,7 @@ class Records:
         if item is None:
             return b""
         try:
-            raw = unpack_item(item, inode.record_bytes, self._volume.store.read_record)
+            raw = read_stored(self._volume.store, item, inode.record_bytes)
         except CorruptImage as broken:
             first = record_no << inode.record_log2
             raise CorruptImage(
@@ -274,14 +286,3 @@ class Records:
         self._clean_of.clear()
         self._unfinished = None
         self._clean_bytes = self.dirty_bytes = self.dirty_count = self.reserved_blocks = 0
-
-
-def unpack_item(item: DataRecord | InlineData, record_bytes: int, read_record: Callable[[DataRecord], bytes]) -> bytes:
-    """Return the decompressed bytes of an item. Pure but for *read_record*; for any thread. Raises CorruptImage, DeviceFailed."""
-    if item.raw_bytes > record_bytes:
-        raise CorruptImage(f"its item claims {item.raw_bytes} bytes, more than a record of this file holds; run razorfsck")
-    if isinstance(item, InlineData):
-        return compression.unpack(item.stored, item.algorithm, item.raw_bytes)
-    if item.flags:
-        raise CorruptImage("its bytes were given up as unreadable by an earlier repair; write it anew")
-    return compression.unpack(read_record(item), item.algorithm, item.raw_bytes)

@@ -7,8 +7,9 @@ import errno
 from typing import TYPE_CHECKING
 
 from razortools.engine.outside import Outside
+from razortools.engine.stored import read_stored
 from razortools.errors import CorruptImage, PosixError
-from razortools.format.compression import Algorithm, unpack
+from razortools.format.compression import Algorithm
 from razortools.format.data import DataRecord, InlineData
 from razortools.format.inode import Inode
 from razortools.format.keys import inline_key, record_key
@@ -66,18 +67,16 @@ def read_target(volume: "Volume", ino: InodeNo) -> bytes:
     if not inode.is_symlink:
         raise PosixError(errno.EINVAL, f"inode {ino} is not a symbolic link")
     value = volume.store.get(inline_key(ino))
+    item: InlineData | DataRecord
     if value is not None:
-        inline = InlineData.decode(value)
-        return _exact(ino, inode, inline.stored, inline.algorithm, inline.raw_bytes)
-    value = volume.store.get(record_key(ino, 0))
-    if value is None:
-        raise CorruptImage(f"symbolic link {ino} has no target; unmount and run razorfsck")
-    record = DataRecord.decode(value)
-    return _exact(ino, inode, volume.store.read_record(record), record.algorithm, record.raw_bytes)
-
-
-def _exact(ino: InodeNo, inode: Inode, stored: bytes, algorithm: int, raw_bytes: int) -> bytes:
-    if raw_bytes != inode.size or raw_bytes > TARGET_BYTES_MAX:
-        raise CorruptImage(f"symbolic link {ino}: target of {raw_bytes} bytes, {inode.size} expected; unmount and run razorfsck")
-    return unpack(stored, algorithm, raw_bytes)
-
+        item = InlineData.decode(value)
+    else:
+        value = volume.store.get(record_key(ino, 0))
+        if value is None:
+            raise CorruptImage(f"symbolic link {ino} has no target; unmount and run razorfsck")
+        item = DataRecord.decode(value)
+    if item.raw_bytes != inode.size or item.raw_bytes > TARGET_BYTES_MAX:
+        raise CorruptImage(
+            f"symbolic link {ino}: target of {item.raw_bytes} bytes, {inode.size} expected; unmount and run razorfsck"
+        )
+    return read_stored(volume.store, item, TARGET_BYTES_MAX)

@@ -114,7 +114,8 @@ class Volume:
 
     def _make_room(self, blocks: int, *, deleting: bool) -> None:
         """Turn what is promised into what is needed, and make what was freed usable. Raises OutOfSpace if that is not enough."""
-        self.checkpoint()
+        with self.store.residence.in_place():
+            self.checkpoint()
         if not self._has_room(blocks, deleting=deleting):
             free = self.store.free_blocks_for_data() * self.block_bytes
             raise OutOfSpace(

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from razortools.engine.outside import Outside
+from razortools.engine.stored import read_stored
 from razortools.errors import CorruptImage, PosixError, UsageError
-from razortools.format.compression import Algorithm, Policy, pack, parse_policy, unpack
+from razortools.format.compression import Algorithm, Policy, pack, parse_policy
 from razortools.format.inode import Inode, InodeFlag
 from razortools.format.journal import Operation
 from razortools.format.keys import PROBE_WINDOW, Kind, kind_range, xattr_key
@@ -237,4 +238,4 @@ def _value(volume: "Volume", attribute: Xattr) -> bytes:
         return attribute.value
     if record.raw_bytes > XATTR_VALUE_BYTES_MAX:
         raise CorruptImage(f"extended attribute {attribute.name!r}: {record.raw_bytes} bytes are more than one can have")
-    return unpack(volume.store.read_record(record), record.algorithm, record.raw_bytes)
+    return read_stored(volume.store, record, XATTR_VALUE_BYTES_MAX)
