@@ -66,7 +66,7 @@ class DataHandlers(Handlers):
         """Write when there is room for more dirty data, and return when that is durable, if asked for."""
         if self.committer.is_pressed:
             await self.committer.room()
-        written = files.write(self.volume, ino, offset, data)
+        written = await self.fetcher.run(files.write, self.volume, ino, offset, data)
         if durably:
             await self.committer.durable()
         return WRITE_OUT.pack(written, 0)

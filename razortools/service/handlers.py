@@ -2,8 +2,8 @@
 
 A handler is a plain method ``(node, body, caller) -> bytes``: the inode that the request is about, what follows its head (valid
 until the handler returns), who asks; and the reply without its head. Invariants: a handler runs from its first look at the engine
-to its last change without anything in between, so it is atomic; it may be run again if it raises OutOfSpace, so it changes
-nothing before that; an inode is held in the engine exactly as often as the kernel has looked it up and not forgotten it, so that
+to its last change without anything in between, so it is atomic; if it lacks something that is not in memory (NotResident), or
+room (OutOfSpace), it has changed nothing and is run again, so what it does outside of the engine's operations comes last; an inode is held in the engine exactly as often as the kernel has looked it up and not forgotten it, so that
 files that are unlinked but open live on. A handler that has to wait returns a coroutine instead, which ends in the reply.
 """
 
@@ -20,6 +20,7 @@ from razortools.service.callers import Caller
 from razortools.service.committer import Committer
 from razortools.service.logs import log
 from razortools.service.options import MountOptions
+from razortools.service.residence import Fetcher
 from razortools.service.settled import Settled
 from razortools.service.wire import ATTRIBUTES_OUT, ENTRY_OUT, Opcode
 from razortools.units import NANOSECONDS, InodeNo
@@ -52,6 +53,7 @@ class Handlers:
         self.volume = volume
         self.committer = committer
         self.options = options
+        self.fetcher = Fetcher(volume.store.residence)
         self._estimated = settled.estimated
         self._bugs_seen: set[str] = set()
         self._sectors_per_block = volume.block_bytes // SECTOR_BYTES

@@ -2,7 +2,7 @@
 
 Waking a processor that sleeps costs about 40 microseconds, more than most requests. So the pump looks whether a request is there
 already, keeps looking for a moment after one was served, and only then lets trio wait for it. What a handler can answer at once
-is answered before the next request is read; what has to wait (a flush, room) goes on as a task of its own.
+is answered before the next request is read; what has to wait (a flush, room, the disk) goes on as a task of its own.
 
 Invariants: other tasks run after at most BURST_MAX requests in a row; an idle mount never spins; a spin never lasts longer than
 SPIN_S; whatever a handler raises becomes the errno of its own request, and the mount lives on.
@@ -16,10 +16,12 @@ from typing import Protocol
 
 import trio
 
+from razortools.engine.store.residence import NOTHING, NotResident
 from razortools.errors import OutOfSpace
 from razortools.service.callers import Caller
 from razortools.service.channel import Channel
 from razortools.service.handlers import Answer, Handler, name_of
+from razortools.service.residence import Fetcher
 from razortools.service.wire import HEAD, Opcode
 from razortools.units import InodeNo
 
@@ -36,6 +38,8 @@ _SILENT = frozenset((int(Opcode.FORGET), int(Opcode.BATCH_FORGET)))  # the kerne
 
 class Served(Protocol):
     """What the pump needs of the handlers."""
+
+    fetcher: Fetcher
 
     def table(self) -> dict[int, Handler]:
         """Return the handlers by opcode."""
@@ -55,6 +59,7 @@ class Pump:
         self._channel = channel
         self._served = served
         self._handlers: dict[int, Handler] = {int(opcode): handler for opcode, handler in served.table().items()}
+        self._attempt = served.fetcher.residence.attempt
         self._forward = forward
         self._poller = select.poll()
         self._poller.register(channel.descriptor, select.POLLIN)
@@ -101,7 +106,10 @@ class Pump:
         body = buffer[_HEAD_BYTES:length]
         caller = (uid, gid, pid)
         try:
-            reply = handler(node, body, caller)
+            reply = self._attempt(NOTHING, handler, node, body, caller)
+        except NotResident as told:
+            nursery.start_soon(self._fetch_and_answer, told, opcode, unique, node, bytes(body), caller)
+            return
         except OutOfSpace:
             nursery.start_soon(self._try_again, opcode, unique, node, bytes(body), caller)
             return
@@ -123,11 +131,25 @@ class Pump:
         if opcode not in _SILENT:
             self._channel.reply(unique, reply)
 
+    async def _fetch_and_answer(
+        self, told: NotResident, opcode: int, unique: int, node: InodeNo, body: bytes, caller: Caller
+    ) -> None:
+        """Answer a request that lacks something, once that is in memory."""
+        try:
+            answer = await self._served.fetcher.finish(told, self._handlers[opcode], node, memoryview(body), caller)
+        except OutOfSpace:
+            await self._try_again(opcode, unique, node, body, caller)
+            return
+        except Exception as failure:
+            self._refuse(opcode, unique, node, failure)
+            return
+        await self._answer_later(opcode, unique, node, answer)
+
     async def _try_again(self, opcode: int, unique: int, node: InodeNo, body: bytes, caller: Caller) -> None:
         """Answer a request that found no room, once there may be some."""
         await self._served.may_have_room_soon()
         try:
-            answer = self._handlers[opcode](node, memoryview(body), caller)
+            answer = await self._served.fetcher.run(self._handlers[opcode], node, memoryview(body), caller)
         except Exception as failure:
             self._refuse(opcode, unique, node, failure)
             return

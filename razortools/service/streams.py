@@ -7,8 +7,8 @@ for an open directory. The kernel may not cache listings: it looks for the entry
 from collections.abc import Iterator
 
 from razortools.engine import directories
+from razortools.engine.store.residence import NotResident
 from razortools.errors import PosixError
-from razortools.format.directory import DirectoryEntry
 from razortools.format.inode import FileType
 from razortools.format.keys import HASH_MIN
 from razortools.service.callers import Caller
@@ -52,38 +52,40 @@ class StreamHandlers(Handlers):
         after, room, _ = READ.unpack_from(body)
         given = [dirent(child, cookie, name, FileType.DIRECTORY) for child, cookie, name in self._dots(ino, after)]
         room -= sum(map(len, given))
-        for cookie, name, found in self._entries(ino, after):
-            room -= _padded(_DIRENT_BYTES + len(name))
-            if room < 0:
-                break
-            given.append(dirent(found.inode, cookie, name, found.file_type))
-        return b"".join(given)
+        try:
+            for cookie, name, found in directories.entries(self.volume, ino, max(after, HASH_MIN - 1)):
+                room -= _padded(_DIRENT_BYTES + len(name))
+                if room < 0:
+                    break
+                given.append(dirent(found.inode, cookie, name, found.file_type))
+        except NotResident:
+            if not given:
+                raise
+        return b"".join(given)  # what is there is an answer; the kernel asks for the rest
 
     def readdirplus(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """Give entries with their attributes, as if each had been looked up."""
         after, room, _ = READ.unpack_from(body)
         given = [_UNKNOWN + dirent(child, cookie, name, FileType.DIRECTORY) for child, cookie, name in self._dots(ino, after)]
         room -= sum(map(len, given))
-        get, known = self.volume.inodes.get, []
-        for cookie, name, found in self._entries(ino, after):
-            child = InodeNo(found.inode)
-            room -= _padded(_DIRENTPLUS_BYTES + len(name))
-            if room < 0:
-                break
-            try:
-                attributes = self.entry_of(child, get(child))
-            except PosixError:  # an entry that leads nowhere is damage: the others are still to be seen
-                log.error("%s: entry %r leads to inode %d, which is not there; run razorfsck", self.path_of(ino), name, child)
-                continue
-            given.append(attributes + dirent(child, cookie, name, found.file_type))
-            known.append(child)
-        hold = self.volume.inodes.hold
-        for child in known:
-            hold(child)
+        get, hold = self.volume.inodes.get, self.volume.inodes.hold
+        try:
+            for cookie, name, found in directories.entries(self.volume, ino, max(after, HASH_MIN - 1)):
+                child = InodeNo(found.inode)
+                room -= _padded(_DIRENTPLUS_BYTES + len(name))
+                if room < 0:
+                    break
+                try:
+                    attributes = self.entry_of(child, get(child))
+                except PosixError:  # an entry that leads nowhere is damage: the others are still to be seen
+                    log.error("%s: entry %r leads to inode %d, which is not there; run razorfsck", self.path_of(ino), name, child)
+                    continue
+                given.append(attributes + dirent(child, cookie, name, found.file_type))
+                hold(child)
+        except NotResident:
+            if not given:
+                raise
         return b"".join(given)
-
-    def _entries(self, ino: InodeNo, after: int) -> Iterator[tuple[int, bytes, DirectoryEntry]]:
-        return directories.entries(self.volume, ino, max(after, HASH_MIN - 1))
 
     def _dots(self, ino: InodeNo, after: int) -> Iterator[tuple[InodeNo, int, bytes]]:
         """Yield (inode, cookie, name) of "." and ".." if they come behind *after*; there is always room for them."""

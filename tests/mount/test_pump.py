@@ -10,11 +10,13 @@ import pytest
 import trio
 import trio.testing
 
+from razortools.engine.store.residence import Residence
 from razortools.errors import OutOfSpace
 from razortools.service.callers import Caller
 from razortools.service.channel import Channel
 from razortools.service.handlers import Answer, Handler, Refused
 from razortools.service.pump import BURST_MAX, CREDIT_MAX, Pump
+from razortools.service.residence import Fetcher
 from razortools.service.wire import HEAD, REPLY_HEAD, Opcode
 from razortools.units import InodeNo
 
@@ -61,6 +63,7 @@ class Served:
     """Handlers for the opcodes above."""
 
     def __init__(self) -> None:
+        self.fetcher = Fetcher(Residence())
         self.released = trio.Event()
         self.full_times = 0
         self.failed: list[str] = []

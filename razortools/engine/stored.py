@@ -1,0 +1,65 @@
+"""Stored values: the bytes of a file's record, a large attribute or a long link target, as the tree's items name them.
+
+Reading is pure but for the device. Whoever reads waits in place, unless an attempt runs (store/residence.py): then what is small
+and in the host's memory is read at once, and the rest is told as missing.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING
+
+from razortools.engine.store.residence import INLINE_BYTES, Missing, NotResident
+from razortools.errors import CorruptImage
+from razortools.format import compression
+from razortools.format.data import DataRecord, InlineData
+
+if TYPE_CHECKING:
+    from razortools.engine.store.store import Store
+
+
+class MissingValue(Missing):
+    """Bytes that a record names and nobody has read."""
+
+    def __init__(self, store: "Store", record: DataRecord, bytes_max: int) -> None:
+        self.key = record_key(record)
+        self._store = store
+        self._record = record
+        self._bytes_max = bytes_max
+
+    def fetch(self) -> bytes:
+        """See Missing."""
+        return unpack_item(self._record, self._bytes_max, self._store.read_record)
+
+
+def read_stored(store: "Store", item: DataRecord | InlineData, bytes_max: int) -> bytes:
+    """Return the decompressed bytes of an item, at most *bytes_max*. Raises CorruptImage, DeviceFailed, NotResident."""
+    residence = store.residence
+    if isinstance(item, InlineData) or item.flags or item.raw_bytes > bytes_max:
+        return unpack_item(item, bytes_max, store.read_record)  # in memory, or refused
+    if residence.waits:
+        with residence.timed():
+            return unpack_item(item, bytes_max, store.read_record)
+    found = residence.handed(record_key(item))
+    if found is not None:
+        assert isinstance(found, bytes)
+        return found
+    if item.stored_bytes + item.raw_bytes < INLINE_BYTES:
+        stored = store.read_record_cached(item)
+        if stored is not None:
+            return compression.unpack(stored, item.algorithm, item.raw_bytes)
+    raise NotResident(MissingValue(store, item, bytes_max))
+
+
+def record_key(record: DataRecord) -> Hashable:
+    """Return what tells the bytes of this record from all that lie, or will ever lie, elsewhere or in the same blocks."""
+    return ("value", record.address, record.birth, record.crc32c, record.stored_bytes, record.raw_bytes, record.more)
+
+
+def unpack_item(item: DataRecord | InlineData, bytes_max: int, read_record: Callable[[DataRecord], bytes]) -> bytes:
+    """Return the decompressed bytes of an item. Pure but for *read_record*; for any thread. Raises CorruptImage, DeviceFailed."""
+    if item.raw_bytes > bytes_max:
+        raise CorruptImage(f"its item claims {item.raw_bytes} bytes, more than a record of this file holds; run razorfsck")
+    if isinstance(item, InlineData):
+        return compression.unpack(item.stored, item.algorithm, item.raw_bytes)
+    if item.flags:
+        raise CorruptImage("its bytes were given up as unreadable by an earlier repair; write it anew")
+    return compression.unpack(read_record(item), item.algorithm, item.raw_bytes)

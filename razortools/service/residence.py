@@ -1,0 +1,101 @@
+"""Requests that lack something: it is fetched in a thread while others are served, then the request runs again.
+
+A request that finds all it needs in memory runs to its end at once, without an await and without a thread. Invariants: who
+wants what somebody else is fetching waits for that one fetch; no more than FETCHES_MAX threads fetch at a time; what a fetch
+failed with is raised in those requests only that still need what it was about; after ROUNDS_MAX rounds a request waits in place,
+so each one ends however small the caches are.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
+
+import trio
+
+from razortools.engine.store.residence import NOTHING, Missing, NotResident, Residence
+
+FETCHES_MAX = 8  # enough to keep a disk busy; what they decompress shares the processors with the thread that serves
+ROUNDS_MAX = 64  # a round brings a node of the tree, or all the data that a request lacks
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(slots=True, eq=False)
+class _Fetch:
+    """One thing on its way into memory. *found* is what was read, or why it was not; None: nobody got to it."""
+
+    done: trio.Event = field(default_factory=trio.Event)
+    found: object = None
+
+
+class Fetcher:
+    """Runs requests, and fetches what they lack. All but the reading itself happens in the loop's thread."""
+
+    def __init__(self, residence: Residence) -> None:
+        """Run requests as attempts of *residence*."""
+        self.residence = residence
+        self._threads = trio.CapacityLimiter(FETCHES_MAX)
+        self._under_way: dict[Hashable, _Fetch] = {}
+        self.fetch_count = 0  # things read in threads
+        self.shared_count = 0  # things that a request waited for while another one had them fetched
+        self.in_place_count = 0  # requests that ended by waiting in place
+
+    async def run(self, work: Callable[P, R], *args: P.args, **keywords: P.kwargs) -> R:
+        """Return what *work* does. It may run several times; only the last one changes anything. Raises what it raises."""
+        try:
+            return self.residence.attempt(NOTHING, work, *args, **keywords)
+        except NotResident as told:
+            return await self.finish(told, work, *args, **keywords)
+
+    async def finish(self, told: NotResident, work: Callable[P, R], *args: P.args, **keywords: P.kwargs) -> R:
+        """Like run, for work whose first attempt has told what it lacks."""
+        handed: dict[Hashable, object] = {}
+        for _ in range(ROUNDS_MAX):
+            await self._bring(told.missing, handed)
+            try:
+                return self.residence.attempt(handed, work, *args, **keywords)
+            except NotResident as again:
+                told = again
+        self.in_place_count += 1
+        return work(*args, **keywords)
+
+    async def _bring(self, missing: Sequence[Missing], handed: dict[Hashable, object]) -> None:
+        """Put what is *missing*, or why it cannot be had, into *handed*, and into the caches."""
+        mine = [one for one in missing if one.key not in self._under_way]
+        others = [(one, self._under_way[one.key]) for one in missing if one.key in self._under_way]
+        if mine:
+            await self._fetch(mine, handed)
+        for one, fetch in others:
+            self.shared_count += 1
+            await fetch.done.wait()
+            if fetch.found is not None:
+                handed[one.key] = fetch.found
+        for one in missing:  # no await from here to the next attempt: what is admitted is still there then
+            found = handed.get(one.key)
+            if found is not None and not isinstance(found, Exception):
+                one.admit(found)
+
+    async def _fetch(self, missing: Sequence[Missing], handed: dict[Hashable, object]) -> None:
+        """Fetch in a thread, for everybody who asks for the same meanwhile."""
+        fetches = {one.key: _Fetch() for one in missing}
+        self._under_way |= fetches
+        try:
+            for key, found in await trio.to_thread.run_sync(_fetch_all, missing, limiter=self._threads):
+                fetches[key].found = handed[key] = found
+            self.fetch_count += len(missing)
+        finally:
+            for key, fetch in fetches.items():
+                del self._under_way[key]
+                fetch.done.set()
+
+
+def _fetch_all(missing: Sequence[Missing]) -> list[tuple[Hashable, object]]:
+    """Fetch one after the other; what fails does not keep the others from being fetched. In a thread."""
+    results: list[tuple[Hashable, object]] = []
+    for one in missing:
+        try:
+            results.append((one.key, one.fetch()))
+        except Exception as failure:
+            results.append((one.key, failure))
+    return results

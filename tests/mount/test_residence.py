@@ -1,0 +1,270 @@
+"""Requests that lack something: others are served meanwhile, one fetch serves all who want the same, and each one ends."""
+
+import random
+import threading
+from collections.abc import Callable
+
+import pytest
+import trio
+import trio.testing
+
+from razortools.engine import files, namespace
+from razortools.engine.limits import Limits
+from razortools.engine.store.residence import Missing, NotResident, Residence
+from razortools.engine.volume import Volume, open_volume
+from razortools.errors import CorruptImage
+from razortools.format.inode import ROOT_INODE
+from razortools.service import residence as fetching
+from razortools.service.residence import FETCHES_MAX, Fetcher
+from razortools.units import MIB, InodeNo
+from tests.cold import ColdDisk, forget_all
+from tests.workload import formatted
+
+PATIENCE_S = 60
+DATA = random.Random(1).randbytes(300_000)
+
+
+class GatedDisk(ColdDisk):
+    """A cold disk that threads read from when they are let; the thread that made it never waits."""
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(size_bytes)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.reading = threading.Semaphore(0)
+        self.owner = threading.get_ident()
+        self.owner_reads = self.thread_reads = 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        if threading.get_ident() == self.owner:
+            self.owner_reads += 1
+        else:
+            self.thread_reads += 1
+            self.reading.release()
+            assert self.gate.wait(PATIENCE_S)
+        return super().read(offset, length)
+
+
+@pytest.fixture
+def disk() -> GatedDisk:
+    disk = GatedDisk(32 * MIB)
+    formatted(disk)
+    return disk
+
+
+@pytest.fixture
+def volume(disk: GatedDisk) -> Volume:
+    volume = open_volume(disk)
+    for name in (b"slow", b"other"):
+        ino = namespace.create(volume, ROOT_INODE, name, 0o644, 0, 0)
+        files.write(volume, ino, 0, DATA)
+    volume.checkpoint()
+    return volume
+
+
+def number_of(volume: Volume, name: bytes) -> InodeNo:
+    return namespace.lookup(volume, ROOT_INODE, name)
+
+
+def data_forgotten(volume: Volume) -> None:
+    """What files hold is on the disk only; all else is in memory."""
+    volume.records.forget_all()
+
+
+async def read_begun(disk: GatedDisk) -> None:
+    assert await trio.to_thread.run_sync(disk.reading.acquire, True, PATIENCE_S)
+
+
+def test_a_slow_read_keeps_nobody_waiting(disk: GatedDisk, volume: Volume) -> None:
+    slow, fetcher, got = number_of(volume, b"slow"), Fetcher(volume.store.residence), []
+    data_forgotten(volume)
+
+    async def reader() -> None:
+        got.append(await fetcher.run(files.read, volume, slow, 0, len(DATA)))
+
+    async def scenario() -> None:
+        disk.gate.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader)
+            await read_begun(disk)
+            before = disk.owner_reads
+            for number in range(100):
+                await fetcher.run(namespace.create, volume, ROOT_INODE, b"%d" % number, 0o644, 0, 0)
+                await fetcher.run(namespace.lookup, volume, ROOT_INODE, b"%d" % number)
+            assert not got and disk.owner_reads == before
+            disk.gate.set()
+
+    trio.run(scenario)
+    assert got == [DATA]
+
+
+def test_one_fetch_serves_all_who_want_the_same(disk: GatedDisk, volume: Volume) -> None:
+    slow, fetcher, got = number_of(volume, b"slow"), Fetcher(volume.store.residence), []
+    data_forgotten(volume)
+
+    async def reader(offset: int) -> None:
+        got.append(await fetcher.run(files.read, volume, slow, offset, 10) == DATA[offset : offset + 10])
+
+    async def scenario() -> None:
+        disk.gate.clear()
+        async with trio.open_nursery() as nursery:
+            for offset in range(20):
+                nursery.start_soon(reader, offset)
+            await read_begun(disk)
+            await trio.testing.wait_all_tasks_blocked()
+            disk.gate.set()
+
+    trio.run(scenario)
+    assert got == [True] * 20
+    assert (disk.thread_reads, fetcher.fetch_count, fetcher.shared_count) == (1, 1, 19)
+
+
+def test_all_is_found_however_cold_and_small_the_caches_are(disk: GatedDisk, volume: Volume) -> None:
+    volume.close()
+    again = open_volume(disk, limits=Limits(record_cache_bytes=0, metadata_cache_bytes=0))
+    fetcher = Fetcher(again.store.residence)
+
+    async def scenario() -> None:
+        forget_all(again)
+        before = disk.owner_reads
+        for name in (b"slow", b"other"):
+            ino = await fetcher.run(namespace.lookup, again, ROOT_INODE, name)
+            assert await fetcher.run(files.read, again, ino, 0, len(DATA)) == DATA
+            forget_all(again)
+        assert disk.owner_reads == before, "the loop has read by itself"
+
+    trio.run(scenario)
+    assert fetcher.in_place_count == 0
+
+
+def test_damage_is_told_to_the_one_who_needs_what_it_hit(disk: GatedDisk, volume: Volume) -> None:
+    slow, other = number_of(volume, b"slow"), number_of(volume, b"other")
+    item = volume.records.find_item(slow, 0)  # type: ignore[arg-type]
+    disk.write(item.address * volume.block_bytes, b"damaged")  # type: ignore[union-attr]
+    data_forgotten(volume)
+    fetcher, outcomes = Fetcher(volume.store.residence), {}
+
+    async def reader(name: str, ino: InodeNo, offset: int) -> None:
+        try:
+            outcomes[name] = await fetcher.run(files.read, volume, ino, offset, 10) == DATA[offset : offset + 10]
+        except CorruptImage as failure:
+            outcomes[name] = str(failure).partition(",")[0] == f"inode {slow}"
+
+    async def scenario() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader, "damaged", slow, 0)
+            nursery.start_soon(reader, "damaged too", slow, 5)
+            nursery.start_soon(reader, "behind it", slow, 200_000)
+            nursery.start_soon(reader, "another file", other, 0)
+
+    trio.run(scenario)
+    assert outcomes == {"damaged": True, "damaged too": True, "behind it": True, "another file": True}
+
+
+def test_what_was_written_anew_while_it_was_read_is_no_damage(disk: GatedDisk, volume: Volume) -> None:
+    slow, fetcher, got = number_of(volume, b"slow"), Fetcher(volume.store.residence), []
+    item = volume.records.find_item(slow, 0)  # type: ignore[arg-type]
+    data_forgotten(volume)
+
+    async def reader() -> None:
+        got.append(await fetcher.run(files.read, volume, slow, 0, len(DATA)))
+
+    async def scenario() -> None:
+        disk.gate.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader)
+            await read_begun(disk)
+            files.write(volume, slow, 0, DATA[::-1])
+            volume.checkpoint()
+            volume.records.forget_all()
+            assert not volume.store.maps.is_used(item.address)  # type: ignore[union-attr, arg-type]
+            disk.write(item.address * volume.block_bytes, b"of another file")  # type: ignore[union-attr]
+            disk.gate.set()
+
+    trio.run(scenario)
+    assert got == [DATA[::-1]]
+
+
+class Never(Missing):
+    """Something that is not there again as soon as it has been fetched."""
+
+    def __init__(self, fetch: Callable[[], object] = lambda: b"") -> None:
+        self.key = object()
+        self._fetch = fetch
+
+    def fetch(self) -> object:
+        return self._fetch()
+
+
+def test_a_request_that_never_finds_all_it_needs_ends_by_waiting_in_place() -> None:
+    residence = Residence()
+    fetcher = Fetcher(residence)
+
+    def work() -> str:
+        if residence.waits:
+            return "done"
+        raise NotResident(Never())
+
+    assert trio.run(fetcher.run, work) == "done"
+    assert fetcher.in_place_count == 1 and fetcher.fetch_count == fetching.ROUNDS_MAX
+
+
+def test_so_many_threads_fetch_and_no_more() -> None:
+    residence, lock, gate = Residence(), threading.Lock(), threading.Event()
+    fetcher = Fetcher(residence)
+    running = most = 0
+
+    def fetch() -> bytes:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        assert gate.wait(PATIENCE_S)
+        with lock:
+            running -= 1
+        return b"found"
+
+    async def request() -> None:
+        missing = Never(fetch)
+
+        def work() -> object:
+            if residence.handed(missing.key) is None:
+                raise NotResident(missing)
+            return None
+
+        await fetcher.run(work)
+
+    async def scenario() -> None:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3 * FETCHES_MAX):
+                nursery.start_soon(request)
+            await trio.testing.wait_all_tasks_blocked()
+            gate.set()
+
+    trio.run(scenario)
+    assert 0 < most <= FETCHES_MAX
+
+
+def test_who_waits_for_a_fetch_that_was_cancelled_fetches_by_himself(disk: GatedDisk, volume: Volume) -> None:
+    slow, fetcher, got = number_of(volume, b"slow"), Fetcher(volume.store.residence), []
+    data_forgotten(volume)
+
+    async def reader(scope: trio.CancelScope) -> None:
+        with scope:
+            got.append(await fetcher.run(files.read, volume, slow, 0, 10))
+
+    async def scenario() -> None:
+        first = trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+            for _ in range(FETCHES_MAX):  # no thread is left
+                await fetcher._threads.acquire_on_behalf_of(object())
+            nursery.start_soon(reader, first)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(reader, trio.CancelScope())
+            await trio.testing.wait_all_tasks_blocked()
+            first.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            fetcher._threads.total_tokens += 1
+
+    trio.run(scenario)
+    assert got == [DATA[:10]]
