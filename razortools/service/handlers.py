@@ -3,8 +3,9 @@
 A handler is a plain method ``(node, body, caller) -> bytes``: the inode that the request is about, what follows its head (valid
 until the handler returns), who asks; and the reply without its head. Invariants: a handler runs from its first look at the engine
 to its last change without anything in between, so it is atomic; if it lacks something that is not in memory (NotResident), or
-room (OutOfSpace), it has changed nothing and is run again, so what it does outside of the engine's operations comes last; an inode is held in the engine exactly as often as the kernel has looked it up and not forgotten it, so that
-files that are unlinked but open live on. A handler that has to wait returns a coroutine instead, which ends in the reply.
+room (OutOfSpace), it has changed nothing and is run again, so what it does outside of the engine's operations comes last; an
+inode is held in the engine exactly as often as the kernel has looked it up and not forgotten it, so that files that are unlinked
+but open live on. A handler that has to wait returns a coroutine instead, which ends in the reply.
 """
 
 import errno

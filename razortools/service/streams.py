@@ -1,14 +1,15 @@
 """Requests about directories as streams: opening, listing, closing.
 
 A position is a cookie that says all by itself: it belongs to a name, not to a place (engine/directories.py), so nothing is kept
-for an open directory. The kernel may not cache listings: it looks for the entry at which a reader stands, and that may be gone.
+for an open directory. What is given before something is missing or damaged is an answer: the kernel asks for the rest. The kernel
+may not cache listings: it looks for the entry at which a reader stands, and that may be gone.
 """
 
 from collections.abc import Iterator
 
 from razortools.engine import directories
 from razortools.engine.store.residence import NotResident
-from razortools.errors import PosixError
+from razortools.errors import PosixError, RazorError
 from razortools.format.inode import FileType
 from razortools.format.keys import HASH_MIN
 from razortools.service.callers import Caller
@@ -58,10 +59,10 @@ class StreamHandlers(Handlers):
                 if room < 0:
                     break
                 given.append(dirent(found.inode, cookie, name, found.file_type))
-        except NotResident:
+        except (NotResident, RazorError):
             if not given:
                 raise
-        return b"".join(given)  # what is there is an answer; the kernel asks for the rest
+        return b"".join(given)
 
     def readdirplus(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """Give entries with their attributes, as if each had been looked up."""
@@ -82,7 +83,7 @@ class StreamHandlers(Handlers):
                     continue
                 given.append(attributes + dirent(child, cookie, name, found.file_type))
                 hold(child)
-        except NotResident:
+        except (NotResident, RazorError):
             if not given:
                 raise
         return b"".join(given)
