@@ -30,6 +30,7 @@ class Greeting:
     mount_point: str
     read_only: bool = False
     failure: str = ""  # why it has turned read-only by itself
+    held_inodes: int = 0  # that the kernel knows
 
 
 @dataclass(frozen=True, slots=True)

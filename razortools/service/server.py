@@ -196,7 +196,12 @@ class Mounted:
         """Return what a client of the control socket is told now."""
         place, volume = self._place, self._volume
         return Greeting(
-            os.getpid(), place.image, place.mount_point, read_only=volume.read_only, failure=volume.store.failure
+            os.getpid(),
+            place.image,
+            place.mount_point,
+            read_only=volume.read_only,
+            failure=volume.store.failure,
+            held_inodes=volume.inodes.held_count,
         )
 
     async def _watch_signals(self, serving: trio.CancelScope) -> None:

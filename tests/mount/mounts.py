@@ -33,9 +33,9 @@ def run(command: list[str], *arguments: str | Path, **keywords: object) -> subpr
 class Mounted:
     """An image and its mount point."""
 
-    def __init__(self, folder: Path, image_bytes: int = 64 * MIB) -> None:
+    def __init__(self, folder: Path, image_bytes: int = 64 * MIB, image_name: str = "image") -> None:
         """Make an image in *folder*; nothing is mounted yet."""
-        self.image = folder / "image"
+        self.image = folder / image_name
         self.path = folder / "mnt"
         self.log = folder / "log"
         self.path.mkdir()
@@ -93,6 +93,9 @@ class Mounted:
         """Errors and tracebacks in the log."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [line for line in lines if " INFO " not in line]
+
+
+RENAME_EXCHANGE = 2
 
 
 def renameat2(source: Path, target: Path, flags: int) -> None:
