@@ -24,10 +24,12 @@ def can_mount() -> bool:
     return os.geteuid() == 0 and os.access("/dev/fuse", os.R_OK | os.W_OK)
 
 
-def run(command: list[str], *arguments: str | Path, **keywords: object) -> subprocess.CompletedProcess[str]:
+def run(
+    command: list[str], *arguments: str | Path, patience_s: float = ANSWER_S, **keywords: object
+) -> subprocess.CompletedProcess[str]:
     """Run one of our commands to its end and return what it said."""
     words = command + [str(argument) for argument in arguments]
-    return subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_S, **keywords)  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(words, capture_output=True, text=True, timeout=patience_s, **keywords)  # type: ignore[call-overload, no-any-return]
 
 
 class Mounted:

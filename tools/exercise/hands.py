@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.mount.mounts import RENAME_EXCHANGE, renameat2
+from tools.exercise.mapping import Mapping
 from tools.exercise.steps import PAGE_BYTES, SECTOR_BYTES, Step, contents
 
 WAYS = {
@@ -39,7 +40,8 @@ class Slot:
         self.path = path
         self.model = bytearray()
         self._descriptors: dict[str, int] = {}
-        self._mapping: mmap.mmap | None = None
+        self._mapping: Mapping | None = None
+        self._mapped_bytes = 0
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
 
     def descriptor(self, way: str = "plain") -> int:
@@ -48,25 +50,28 @@ class Slot:
             self._descriptors[way] = os.open(self.path, WAYS[way])
         return self._descriptors[way]
 
-    def mapping(self, bytes_wanted: int) -> mmap.mmap:
-        """Return a shared mapping from the file's start; an old one as long as it reaches far enough."""
-        if self._mapping is not None and len(self._mapping) < bytes_wanted:
-            self._mapping.close()
-            self._mapping = None
-        if self._mapping is None:
-            self._mapping = mmap.mmap(self.descriptor(), len(self.model))
+    def mapping(self, bytes_wanted: int) -> Mapping:
+        """Return a shared mapping from the file's start; an old one if it reaches far enough. New ones reach further."""
+        if self._mapping is None or self._mapped_bytes < bytes_wanted:
+            self.unmap()
+            self._mapped_bytes = 2 * bytes_wanted + -2 * bytes_wanted % PAGE_BYTES
+            self._mapping = Mapping(self.descriptor(), self._mapped_bytes)
         return self._mapping
 
     def flush_mapping(self) -> None:
         """msync(2) what is mapped and still there."""
-        if self._mapping is not None:
-            self._mapping.flush()
+        if self._mapping is not None and self.model:
+            self._mapping.flush(0, min(self._mapped_bytes, len(self.model)))
 
-    def close(self) -> None:
-        """Close everything that is open of it."""
+    def unmap(self) -> None:
+        """Let the mapping go, if there is one."""
         if self._mapping is not None:
             self._mapping.close()
             self._mapping = None
+
+    def close(self) -> None:
+        """Close everything that is open of it."""
+        self.unmap()
         for descriptor in self._descriptors.values():
             os.close(descriptor)
         self._descriptors.clear()
@@ -185,9 +190,9 @@ class Hands:
         if step.offset >= end:
             return
         mapping = slot.mapping(end)
-        self._same(slot, step.offset, mapping[step.offset : end], bytes(slot.model[step.offset : end]))
+        self._same(slot, step.offset, mapping.read(step.offset, end), bytes(slot.model[step.offset : end]))
         if end == len(slot.model):
-            tail = mapping[end : end + -end % PAGE_BYTES]
+            tail = mapping.read(end, end + -end % PAGE_BYTES)
             self._same(slot, end, tail, bytes(len(tail)))
 
     def _mapped_write(self, slot: Slot, step: Step) -> None:
@@ -196,11 +201,10 @@ class Hands:
             return
         data = contents(step.value, end - step.offset)
         mapping = slot.mapping(end)
-        mapping[step.offset : end] = data
+        mapping.write(step.offset, data)
         slot.put(step.offset, data)
         if step.value % 4 == 0:
-            first = step.offset - step.offset % PAGE_BYTES
-            mapping.flush(first, end - first)
+            mapping.flush(step.offset - step.offset % PAGE_BYTES, end)
 
     def _private_write(self, slot: Slot, step: Step) -> None:
         """What is written to a private mapping is nobody else's."""
