@@ -26,7 +26,7 @@ class Figures:
     def __str__(self) -> str:
         return (
             f"resident {self.resident_bytes / MIB:.0f} MiB (peak {self.peak_bytes / MIB:.0f} MiB), {self.descriptor_count} "
-            f"descriptors, {self.thread_count} threads, {self.held_inodes} inodes held, {self.processor_s:.0f} s of processor time"
+            f"descriptors, {self.thread_count} threads, {self.held_inodes} inodes held, {self.processor_s:.0f} s processor time"
         )
 
 

@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--image", type=Path, help="the image to make, beside which it is mounted (default: a temporary one)")
     made.add_argument("--mount-options", default="", help="as after mount's -o")
     made.add_argument("--remount-every", type=int, default=DEFAULT.remount_every, help="operations; 0: never")
-    made.add_argument("--drop-every", type=int, default=DEFAULT.drop_every, help="operations between drops of all caches; 0: never")
+    made.add_argument("--drop-every", type=int, default=DEFAULT.drop_every, help="operations between drops of caches; 0: never")
     made.add_argument("--verify-every", type=int, default=DEFAULT.verify_every, help="operations between two full comparisons")
     made.add_argument("--files", type=int, default=DEFAULT.file_count)
     made.add_argument("--file-bytes", type=parse_size, default=DEFAULT.file_bytes_max, help="how large a file may become")

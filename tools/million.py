@@ -6,8 +6,8 @@
 The memory that the daemon may take at its peak is what it took when nothing was done yet, and
 
 - the limits of the mount: `cache`, `metadata_cache` and `dirty`;
-- BYTES_PER_HELD_INODE for each inode that the kernel keeps in its memory: the daemon has to know them all, and how many they are is
-  the kernel's decision (it gives them up when the machine needs memory);
+- BYTES_PER_HELD_INODE for each inode that the kernel keeps in its memory: the daemon has to know them all, and how many they
+  are is the kernel's decision (it gives them up when the machine needs memory);
 - SLACK_BYTES for the rest: tables of fixed size (recent inodes, names), requests under way, Python's own waste.
 
 Each file gets a few bytes. Needs root and /dev/fuse; the million takes the better part of an hour.
@@ -33,7 +33,7 @@ FILES_PER_DIRECTORY = 100
 DIRECTORIES_PER_GROUP = 100  # directories in a directory above them
 IMAGE_BYTES_MIN = 64 * MIB
 IMAGE_BYTES_PER_FILE = 4 * KIB
-BYTES_PER_HELD_INODE = 160  # a number and its count in a dictionary: 32 and about 100 bytes, 128 right after the dictionary has grown
+BYTES_PER_HELD_INODE = 160  # a number and its count in a dictionary: 32 bytes, and up to 128 when it has just grown
 SLACK_BYTES = 96 * MIB
 FSCK_S = 3600
 
@@ -45,10 +45,12 @@ class Phase:
     name: str
     count: int
     seconds: float
+    processor_s: float  # of the daemon
     figures: Figures
 
     def __str__(self) -> str:
-        return f"{self.name:<24} {self.count / self.seconds:>8,.0f} a second   {self.figures}"
+        each_us = 1e6 * self.processor_s / self.count
+        return f"{self.name:<20} {self.count / self.seconds:>7,.0f} a second, {each_us:>4.0f} us of the daemon; {self.figures}"
 
 
 @dataclass(slots=True)
@@ -92,12 +94,12 @@ class Million:
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
-        started = time.monotonic()
+        before, started = figures_of(self.mounted.path), time.monotonic()
         yield
         seconds = time.monotonic() - started
         figures = figures_of(self.mounted.path)
         self.held_most = max(self.held_most, figures.held_inodes)
-        self.phases.append(Phase(name, self.file_count, seconds, figures))
+        self.phases.append(Phase(name, self.file_count, seconds, figures.processor_s - before.processor_s, figures))
         self.tell(str(self.phases[-1]))
 
     def _expect(self, holds: bool, story: str) -> None:
@@ -196,7 +198,8 @@ def main() -> int:
             mounted.take_away()
     for problem in problems[:20]:
         print(problem)
-    print(f"{chosen.files:,} files in {-(-chosen.files // FILES_PER_DIRECTORY):,} directories: " + ("FAILED" if problems else "all there, all gone; razorfsck -n: clean"))
+    verdict = "FAILED" if problems else "all there, all gone; razorfsck -n: clean"
+    print(f"{chosen.files:,} files in {-(-chosen.files // FILES_PER_DIRECTORY):,} directories: {verdict}")
     return 1 if problems else 0
 
 

@@ -5,6 +5,7 @@ The long runs are tools/stress.py and tools/million.py.
 
 import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,10 @@ import pytest
 from razortools.units import MIB
 from tests.mount.mounts import Mounted
 from tools import million
-from tools.daemon_figures import figures_of
+from tools.daemon_figures import Figures, figures_of
 from tools.million import Million
 from tools.stressing import crew as crews
-from tools.stressing import shared
+from tools.stressing import hanging, shared
 from tools.stressing.client import Board, compare
 from tools.stressing.crew import Crew, Rules
 from tools.stressing.own import Own, Wrong, found_in
@@ -63,21 +64,23 @@ def test_the_kernels_inodes_are_counted(mounted: Mounted) -> None:
 
 
 @pytest.mark.mount
-def test_what_a_process_left_open_is_told_of(fuse: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_still_held_at_the_end_is_told_of(mounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crews, "FORGET_S", 0.0)
-    mounted = Mounted(tmp_path)
-    try:
-        crew = Crew(mounted, Rules(clients=1, seconds=0, operations=20, seed=1), ())
-        monkeypatch.setattr(crew, "_judge_memory", lambda: held.append(os.open(mounted.path, os.O_RDONLY)))
-        monkeypatch.setattr(mounted, "remount", lambda: os.close(held.pop()))
-        held: list[int] = [os.open(tmp_path, os.O_RDONLY)]
-        monkeypatch.setattr(crew, "_judge_memory", lambda: held.append(os.open(mounted.path / "shared", os.O_RDONLY)))
-        problems = crew.run(print)
-    finally:
-        for descriptor in held:
-            os.close(descriptor)
-        mounted.take_away()
-    assert "1 inodes are held although nobody uses any" in problems[0]
+    crew = Crew(mounted, Rules(clients=1, seconds=0, operations=1, seed=1), ())
+    (mounted.path / "file").touch()
+    with open(mounted.path / "file"):
+        assert crew.judge_rest(figures_of(mounted.path), print) == ["1 inodes are held although nobody uses any"]
+
+
+@pytest.mark.parametrize(("grown_bytes", "is_told"), [(20 * MIB, False), (40 * MIB, True)])
+def test_memory_that_grows_is_told_of(tmp_path: Path, grown_bytes: int, is_told: bool) -> None:
+    crew = Crew(Mounted(tmp_path), Rules(clients=1, seconds=0, operations=1, seed=1), ())
+    for number in range(80):
+        memory = 100 * MIB + (grown_bytes if number >= 60 else 0)
+        crew.samples.append(
+            Figures(resident_bytes=memory, peak_bytes=0, descriptor_count=0, thread_count=0, held_inodes=0, processor_s=0)
+        )
+    assert [problem.startswith("memory grows") for problem in crew.judge_memory()] == [True] * is_told
 
 
 def test_a_client_sees_one_wrong_byte_in_its_own_directory(tmp_path: Path) -> None:
@@ -171,18 +174,28 @@ def test_the_board_shows_what_each_client_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.mount
-def test_a_client_that_hangs_is_told_with_the_stacks_and_everybody_gets_away(
+def test_a_client_that_hangs_is_told_of_with_the_stacks_and_everybody_gets_away(
     fuse: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crews, "HANG_S", 2.0)
-    monkeypatch.setattr(crews, "LOOK_S", 0.2)
+    monkeypatch.setattr(crews, "HANG_S", 1.0)
+    monkeypatch.setattr(crews, "LOOK_S", 0.1)
+    monkeypatch.setattr(hanging, "ANSWER_S", 0.1)
     mounted = Mounted(tmp_path)
+    stopped: list[int] = []
+
+    def stop_the_daemon(_: object) -> None:
+        if not stopped:
+            stopped.append(mounted.pid)
+            os.kill(stopped[0], signal.SIGSTOP)
+
     try:
         crew = Crew(mounted, Rules(clients=2, seconds=0, operations=-1, seed=1), ())
-        monkeypatch.setattr(crew, "_sample", lambda tell: mounted.stop_daemon())
+        monkeypatch.setattr(crew, "_sample", stop_the_daemon)
         problems = crew.run(print)
     finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGKILL)
         mounted.take_away()
-    assert "hangs in" in problems[0]
-    assert "requests waiting: " in problems[0]
-    assert "daemon, thread" in problems[0]
+    wanted = ("hangs in '", "requests waiting: ", "does not answer on its control socket", "daemon, thread", "client 1, thread")
+    for words in wanted:
+        assert words in problems[0]

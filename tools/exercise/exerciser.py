@@ -29,7 +29,7 @@ class Plan:
     file_bytes_max: int = 1 * MIB
     verify_every: int = 1000  # steps; 0: only at the end
     remount_every: int = 20_000
-    drop_every: int = 20_000  # steps after which the kernel's caches are dropped, those of the whole machine
+    drop_every: int = 20_000  # steps after which the kernel drops names and inodes, those of the whole machine
     told_steps: int = 60  # at a failure
 
 
@@ -59,7 +59,8 @@ class Exerciser:
         """Do it; *tell* gets a line now and then."""
         outcome = self.outcome
         self._mounted.mount(*self._plan.mount_options)
-        hands = Hands(self._mounted.path, self._plan.file_count, RECORD_BYTES, are_blocks_late="writeback" in self._plan.mount_options)
+        is_late = "writeback" in self._plan.mount_options
+        hands = Hands(self._mounted.path, self._plan.file_count, RECORD_BYTES, are_blocks_late=is_late)
         try:
             self._steps(hands, tell)
             hands.verify_all()
@@ -91,7 +92,8 @@ class Exerciser:
             outcome.operations = number
             outcome.kinds[step.kind] = outcome.kinds.get(step.kind, 0) + 1
             if plan.drop_every and number % plan.drop_every == 0:
-                Path("/proc/sys/vm/drop_caches").write_text("3")
+                hands.close()  # what is open is not dropped
+                Path("/proc/sys/vm/drop_caches").write_text("2")
             if plan.verify_every and number % plan.verify_every == 0:
                 hands.verify_all()
             if plan.remount_every and number % plan.remount_every == 0:

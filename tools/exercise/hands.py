@@ -99,7 +99,7 @@ class Hands:
         self._ways: dict[str, Callable[[Slot, Step], None]] = {
             "read": self._read,
             "write": lambda slot, step: self._write(slot, step, "plain", contents(step.value, step.length)),
-            "append": lambda slot, step: self._append(slot, step),
+            "append": self._append,
             "zeros": lambda slot, step: self._write(slot, step, "plain", bytes(step.length)),
             "synced-write": lambda slot, step: self._write(slot, step, "synced", contents(step.value, step.length)),
             "truncate": self._truncate,

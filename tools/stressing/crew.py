@@ -20,6 +20,8 @@ from tools.stressing import hanging, shared
 from tools.stressing.client import Board
 from tools.stressing.own import Wrong
 
+Client = subprocess.Popen[str]
+
 PROJECT = Path(__file__).parents[2]
 HANG_S = 60.0  # without a step done by a client
 LOOK_S = 1.0
@@ -48,7 +50,7 @@ class Crew:
         self._mounted = mounted
         self._rules = rules
         self._options = options
-        self._samples: list[Figures] = []
+        self.samples: list[Figures] = []
         self._problems: list[str] = []
         self._seconds = 0.0
         self._done: list[dict[str, object]] = []
@@ -67,8 +69,8 @@ class Crew:
             return self._problems
         self._done = [json.loads(self._done_path(client).read_text()) for client in range(self._rules.clients)]
         self._judge_shared("before the unmount")
-        self._judge_memory()
-        self._judge_rest(first, tell)
+        self.judge_memory()
+        self.judge_rest(first, tell)
         mounted.remount(*self._options)
         self._judge_shared("after a remount")
         self._compare_own()
@@ -81,7 +83,7 @@ class Crew:
     def summary(self) -> str:
         """Return the figures in a sentence."""
         steps = sum(int(str(one["count"])) for one in self._done)
-        peak = max((figures.peak_bytes for figures in self._samples), default=0)
+        peak = max((figures.peak_bytes for figures in self.samples), default=0)
         third, last = self._quarters()
         flat = f"; median memory {third / MIB:.0f} MiB in the third quarter, {last / MIB:.0f} MiB in the last" if third else ""
         return (
@@ -108,45 +110,44 @@ class Crew:
         with self._processes(*words) as crew:
             return self._watch(board, crew, tell)
 
-    def _watch(self, board: Board, crew: list["subprocess.Popen[str]"], tell: Callable[[str], None]) -> bool:
+    def _watch(self, board: Board, crew: list[Client], tell: Callable[[str], None]) -> bool:
         """Look at clients and daemon until all have ended; False if one hangs."""
         started = told = time.monotonic()
-        moved = {client: (-1, "", started) for client in range(len(crew))}
+        moved = [started] * len(crew)
+        seen = [(-1, "")] * len(crew)
         while any(process.poll() is None for process in crew):
-            if any(process.returncode for process in crew):
-                board.stop()
             now = time.monotonic()
-            if self._rules.seconds and now - started > self._rules.seconds:
+            if any(process.returncode for process in crew) or now - started > (self._rules.seconds or now):
                 board.stop()
             for client, process in enumerate(crew):
-                count, doing = board.read(client)
-                if (count, doing) != moved[client][:2]:
-                    moved[client] = (count, doing, now)
-                elif process.poll() is None and now - moved[client][2] > HANG_S:
-                    self._expect(False, f"client {client} hangs in '{doing}' after {count} steps\n{hanging.report(self._mounted, crew)}")
+                if seen[client] != board.read(client):
+                    seen[client], moved[client] = board.read(client), now
+                elif process.poll() is None and now - moved[client] > HANG_S:
+                    count, doing = seen[client]
+                    stacks = hanging.report(self._mounted, crew)
+                    self._expect(False, f"client {client} hangs in '{doing}' after {count} steps\n{stacks}")
                     hanging.end(self._mounted)
                     return False
-            self._sample(tell if now - told > TELL_EVERY_S else None)
-            if now - told > TELL_EVERY_S:
-                told = now
+            is_time = now - told > TELL_EVERY_S
+            self._sample(tell if is_time else lambda _: None)
+            told = now if is_time else told
             _wait_for_any(crew)
         for client, process in enumerate(crew):
-            said = process.stderr.read() if process.stderr else ""
+            _, said = process.communicate()
             self._expect(process.returncode == 0, f"client {client} failed, exit {process.returncode}:\n{said}")
         return True
 
-    def _sample(self, tell: Callable[[str], None] | None) -> None:
+    def _sample(self, tell: Callable[[str], None]) -> None:
         try:
             figures = figures_of(self._mounted.path)
         except OSError as failed:
             self._expect(False, f"the daemon does not answer: {failed}")
             return
-        self._samples.append(figures)
-        if tell is not None:
-            tell(f"{figures}")
+        self.samples.append(figures)
+        tell(f"{figures}")
 
     @contextmanager
-    def _processes(self, *words: str) -> Iterator[list["subprocess.Popen[str]"]]:
+    def _processes(self, *words: str) -> Iterator[list[Client]]:
         """Start a process for each client; yield them. Ends only these."""
         with ExitStack() as stack:
             crew = []
@@ -175,19 +176,24 @@ class Crew:
 
     def _quarters(self) -> tuple[float, float]:
         """Return the median memory of the third and of the last quarter; zeros if there are too few samples."""
-        size = len(self._samples) // 4
+        size = len(self.samples) // 4
         if size < SAMPLES_MIN:
             return 0.0, 0.0
-        memory = [figures.resident_bytes for figures in self._samples]
+        memory = [figures.resident_bytes for figures in self.samples]
         return statistics.median(memory[2 * size : 3 * size]), statistics.median(memory[3 * size :])
 
-    def _judge_memory(self) -> None:
+    def judge_memory(self) -> list[str]:
+        """Whether memory was flat after warm-up; return what came out wrong so far."""
         third, last = self._quarters()
         limit = third * (1 + GROWTH_MAX) + GROWTH_BYTES_MAX
         self._expect(last <= limit, f"memory grows: {third / MIB:.0f} MiB in the third quarter, {last / MIB:.0f} MiB in the last")
+        return self._problems
 
-    def _judge_rest(self, first: Figures, tell: Callable[[str], None]) -> None:
-        """When nobody uses the mount and the kernel has dropped what it can, the daemon must be as at first."""
+    def judge_rest(self, first: Figures, tell: Callable[[str], None]) -> list[str]:
+        """Whether the daemon is as at *first* when nobody uses the mount and the kernel has dropped what it can.
+
+        Return what came out wrong so far.
+        """
         end = time.monotonic() + FORGET_S
         while True:
             Path("/proc/sys/vm/drop_caches").write_text("2")
@@ -202,9 +208,10 @@ class Crew:
             figures.descriptor_count <= first.descriptor_count,
             f"{figures.descriptor_count} descriptors are open, {first.descriptor_count} at first",
         )
+        return self._problems
 
 
-def _wait_for_any(crew: list["subprocess.Popen[str]"]) -> None:
+def _wait_for_any(crew: list[Client]) -> None:
     """Return when a client has ended, or after a moment."""
     running = next((process for process in crew if process.poll() is None), None)
     if running is not None:

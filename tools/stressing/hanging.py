@@ -15,7 +15,7 @@ from tests.mount.mounts import Mounted
 ANSWER_S = 10.0
 
 
-def report(mounted: Mounted, crew: list["subprocess.Popen[str]"]) -> str:
+def report(mounted: Mounted, crew: list[subprocess.Popen[str]]) -> str:
     """Return the stacks of the daemon and of the clients, and how many requests wait."""
     lines = []
     mount = mountpoints.mount_at(str(mounted.path))

@@ -94,9 +94,9 @@ class Own:
         self.steps = [
             *[self.create] * 14, *[self.read] * 16, *[self.write] * 10, *[self.append] * 6, *[self.truncate] * 5,
             *[self.rename] * 6, *[self.unlink] * 8, *[self.link] * 3, *[self.symlink] * 2, *[self.mkdir] * 4, *[self.rmdir] * 3,
-            *[self.read_directory] * 4, *[self.look] * 10, *[self.xattrs] * 5, *[self.fsync] * 2, *[self.map] * 5, *[self.chmod] * 2,
+            *[self.read_directory] * 4, *[self.look] * 10, *[self.xattrs] * 5, *[self.fsync] * 2, *[self.map] * 5,
             *[self.unlink_open] * 2, *[self.kept] * 2, *[self.replace] * 3, *[self.move_directory] * 2, *[self.refused] * 3,
-            self.big,
+            *[self.chmod] * 2, self.big,
         ]  # fmt: skip
         self.rare_steps = [self.many, self.deep]
 
@@ -447,7 +447,7 @@ class Own:
     def summary(self) -> dict[str, object]:
         """Return what there should be, for comparing after a remount: as found_in() returns it."""
         return {
-            **{path: "directory" for path in self._directories},
+            **dict.fromkeys(self._directories, "directory"),
             **{path: f"link {target}" for path, target in self._symlinks.items()},
             **{
                 path: _words(bytes(file.data), file.names, file.mode, file.xattrs)

@@ -13,7 +13,6 @@ import os
 import random
 import struct
 import zlib
-from collections.abc import Callable
 from contextlib import suppress
 
 from tools.stressing.own import Wrong, opened, read_all, write_all
@@ -39,8 +38,8 @@ class Shared:
         self.appended = 0
         self.turns = 0
         self.steps = [
-            *[self.publish] * 6, *[self.consume] * 8, *[self.unlink] * 3, *[self.rename] * 2, *[self.link] * 2, self.read_directory,
-            *[self.append] * 4, *[self.count] * 2, *[self.stripe] * 4, *[self.directories] * 3,
+            *[self.publish] * 6, *[self.consume] * 8, *[self.unlink] * 3, *[self.rename] * 2, *[self.link] * 2,
+            *[self.append] * 4, *[self.count] * 2, *[self.stripe] * 4, *[self.directories] * 3, self.read_directory,
         ]  # fmt: skip
 
     def _path(self) -> str:
