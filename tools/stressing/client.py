@@ -20,7 +20,7 @@ from tools.stressing.shared import Shared
 SLOT = struct.Struct("<Q24s")  # steps done, name of the step under way
 STOP_BYTES = 32  # in front of the slots; the first byte not 0: end
 SHARED_SHARE = 0.25
-RARE_SHARE = 0.002
+RARE_SHARE = 0.004
 
 
 class Board:

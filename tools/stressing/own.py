@@ -9,6 +9,7 @@ import hashlib
 import mmap
 import os
 import random
+import signal
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -98,7 +99,7 @@ class Own:
             *[self.unlink_open] * 2, *[self.kept] * 2, *[self.replace] * 3, *[self.move_directory] * 2, *[self.refused] * 3,
             *[self.chmod] * 2, self.big,
         ]  # fmt: skip
-        self.rare_steps = [self.many, self.deep]
+        self.rare_steps = [self.many, self.deep, self.killed, self.killed]
 
     # Choosing
 
@@ -420,6 +421,31 @@ class Own:
         for path in reversed(paths):
             os.rmdir(path)
 
+    def killed(self) -> None:
+        """Kill a process in the middle of its calls: what it wrote may end early, and that is all."""
+        path = self._name("k")
+        os.mkdir(path)
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if not pid:
+            _work_until_killed(path, writer)
+        os.close(writer)
+        try:
+            for _ in range(self._random.randrange(1, 60)):
+                os.read(reader, 1)
+            os.kill(pid, signal.SIGKILL)
+        finally:
+            os.close(reader)
+            _, status = os.waitpid(pid, 0)
+        if not os.WIFSIGNALED(status):
+            raise Wrong(f"{path}: what was to be killed had ended by itself: a call of it failed")
+        for name in os.listdir(path):
+            with opened(f"{path}/{name}", os.O_RDONLY) as descriptor:
+                found = read_all(descriptor)
+            self._same(f"{path}/{name}", found, _letter(name)[: len(found)])
+            os.unlink(f"{path}/{name}")
+        os.rmdir(path)
+
     # Comparing
 
     def _put(self, file: File, offset: int, data: bytes) -> None:
@@ -454,6 +480,32 @@ class Own:
                 for path, file in self._files.items()
             },
         }
+
+
+def _letter(name: str) -> bytes:
+    """Return what a process that is going to be killed writes to a file."""
+    return name[-5:].encode() * 3000
+
+
+def _work_until_killed(path: str, writer: int) -> None:
+    """Use a directory until a signal comes; say when a round is done. Never returns."""
+    number = 0
+    try:
+        while True:
+            name = f"{path}/{number:05}"
+            with opened(name, os.O_CREAT | os.O_EXCL | os.O_RDWR) as descriptor:
+                write_all(descriptor, _letter(name), 0)
+                read_all(descriptor)
+            os.link(name, f"{path}/link-{number:05}")
+            os.rename(name, f"{path}/renamed-{number:05}")
+            os.listdir(path)
+            if number % 3 == 0:
+                os.unlink(f"{path}/renamed-{number:05}")
+                os.unlink(f"{path}/link-{number:05}")
+            number += 1
+            os.write(writer, b".")
+    finally:
+        os._exit(1)
 
 
 def _words(data: bytes, names: int, mode: int, xattrs: dict[str, bytes]) -> str:
