@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 Buffer = bytes | bytearray | memoryview
 
+# What a clean record takes besides its bytes: the objects for its key, its place in an ordered dictionary, and the set of its
+# file's records, which most files have to themselves. Small files would fill many times the limit unseen.
+RECORD_OVERHEAD_BYTES = 512
+
 
 class DirtyRecord:
     """What one record is to become. bytes: a snapshot, replaced at the next change; bytearray: changed in place."""
@@ -121,11 +125,11 @@ class Records:
         """Put the contents of a record that is in the tree into the cache, in place of what was known of it."""
         limit = self._volume.limits.record_cache_bytes
         self.drop_clean(ino, record_no)
-        if not raw or len(raw) > limit:
+        if not raw or len(raw) + RECORD_OVERHEAD_BYTES > limit:
             return
         self._clean[ino, record_no] = raw
         self._clean_of.setdefault(ino, set()).add(record_no)
-        self._clean_bytes += len(raw)
+        self._clean_bytes += len(raw) + RECORD_OVERHEAD_BYTES
         while self._clean_bytes > limit:
             self.drop_clean(*next(iter(self._clean)))
 
@@ -134,7 +138,7 @@ class Records:
         raw = self._clean.pop((ino, record_no), None)
         if raw is None:
             return
-        self._clean_bytes -= len(raw)
+        self._clean_bytes -= len(raw) + RECORD_OVERHEAD_BYTES
         of_file = self._clean_of[ino]
         of_file.remove(record_no)
         if not of_file:
@@ -142,7 +146,7 @@ class Records:
 
     @property
     def cached_bytes(self) -> int:
-        """Bytes of clean records in memory."""
+        """Memory that clean records take, with all that keeps them."""
         return self._clean_bytes
 
     @property

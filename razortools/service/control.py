@@ -31,6 +31,7 @@ class Greeting:
     read_only: bool = False
     failure: str = ""  # why it has turned read-only by itself
     held_inodes: int = 0  # that the kernel knows
+    requests: int = 0  # that it has sent since it was mounted
 
 
 @dataclass(frozen=True, slots=True)

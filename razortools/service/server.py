@@ -202,6 +202,7 @@ class Mounted:
             read_only=volume.read_only,
             failure=volume.store.failure,
             held_inodes=volume.inodes.held_count,
+            requests=self._pump.served_count,
         )
 
     async def _watch_signals(self, serving: trio.CancelScope) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from razortools.engine.create import create, plan_create
 from razortools.engine.store.device import create_image
 from razortools.service import mountpoints
-from razortools.service.control import Waiter
+from razortools.service.control import Greeting, Waiter
 from razortools.units import MIB
 
 MOUNT = [sys.executable, "-m", "razortools.mount"]
@@ -61,13 +61,18 @@ class Mounted:
         return self.mount(*options)
 
     @property
-    def pid(self) -> int:
-        """The daemon's process."""
+    def greeting(self) -> Greeting:
+        """What the daemon tells of itself now."""
         found = mountpoints.mount_at(str(self.path))
         assert found is not None
         waiter = Waiter(found.device)
         waiter.close()
-        return waiter.greeting.pid
+        return waiter.greeting
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process."""
+        return self.greeting.pid
 
     def send(self, number: signal.Signals) -> None:
         """Send the daemon a signal and wait until it has ended."""
