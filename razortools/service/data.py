@@ -7,11 +7,11 @@ an unlinked file alive. CREATE is refused in the same way, so that the kernel ma
 import errno
 import os
 
-from razortools.engine import attributes, extents, files
+from razortools.engine import attributes, files
 from razortools.engine.attributes import AtimePolicy, AttributeChange
 from razortools.service.callers import Caller, mode_after_truncating
 from razortools.service.handlers import Answer, Handler, Handlers, Refused
-from razortools.service.wire import LSEEK, LSEEK_OUT, READ, WRITE, WRITE_KILL_SUIDGID, WRITE_OUT, Opcode
+from razortools.service.wire import READ, WRITE, WRITE_KILL_SUIDGID, WRITE_OUT, Opcode
 from razortools.units import InodeNo
 
 
@@ -23,7 +23,6 @@ class DataHandlers(Handlers):
         return super().table() | {
             Opcode.READ: self.read,
             Opcode.WRITE: self.write,
-            Opcode.LSEEK: self.lseek,
             Opcode.FSYNC: self.fsync,
             Opcode.FSYNCDIR: self.fsync,
             Opcode.OPEN: self.unneeded,
@@ -43,12 +42,6 @@ class DataHandlers(Handlers):
         if self.options.atime is not AtimePolicy.NEVER:
             attributes.touch_atime(self.volume, ino, self.options.atime)
         return data
-
-    def lseek(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
-        """Find data or a hole; any other way to seek is the kernel's own."""
-        offset, whence = LSEEK.unpack_from(body)
-        found = extents.next_data if whence == os.SEEK_DATA else extents.next_hole
-        return LSEEK_OUT.pack(found(self.volume, ino, offset))
 
     def write(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
         """Write all of the data; waits while more is dirty than may be, and for a file that was opened with O_SYNC."""

@@ -48,7 +48,6 @@ class Opcode(IntEnum):
     BATCH_FORGET = 42
     READDIRPLUS = 44
     RENAME2 = 45
-    LSEEK = 46
 
 
 class InitFlag(IntFlag):
@@ -101,7 +100,6 @@ READ = Struct("=8xQI4x8xI4x")  # offset, bytes, flags of the open file; also for
 WRITE = Struct("=8xQII8xI4x")  # offset, bytes, write flags, flags of the open file
 SETXATTR = Struct("=II")  # bytes of the value, flags
 GETXATTR = Struct("=I4x")  # bytes of the buffer, 0: asks for the size; also for LISTXATTR
-LSEEK = Struct("=8xQI4x")  # offset, whence
 INIT_IN = Struct("=IIII")  # major, minor, read-ahead, flags
 
 # What follows the head of a reply.
@@ -112,7 +110,6 @@ OPEN_OUT = Struct("=QII")  # handle, flags, padding
 WRITE_OUT = Struct("=II")  # bytes, padding
 STATFS_OUT = Struct("=QQQQQIII4x24x")  # blocks, free, available, inodes, free, block size, longest name, fragment size
 GETXATTR_OUT = Struct("=II")  # bytes, padding
-LSEEK_OUT = Struct("=Q")  # offset
 INIT_OUT = Struct("=IIIIHHI")  # major, minor, read-ahead, flags, background requests, congestion threshold, longest write
 INIT_PAGES = Struct("=H")  # the most pages of a request
 INIT_PAGES_AT = INIT_OUT.size + 4  # behind the granularity of times

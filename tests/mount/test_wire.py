@@ -27,7 +27,6 @@ LAYOUTS: tuple[tuple[Struct, str, tuple[str, ...]], ...] = (
     (wire.READ, "fuse_read_in", ("offset", "size", "flags")),
     (wire.WRITE, "fuse_write_in", ("offset", "size", "write_flags", "flags")),
     (wire.GETXATTR, "fuse_getxattr_in", ("size",)),
-    (wire.LSEEK, "fuse_lseek_in", ("offset", "whence")),
     (wire.OPEN_OUT, "fuse_open_out", ("fh", "open_flags")),
     (wire.WRITE_OUT, "fuse_write_out", ("size",)),
     (
@@ -35,7 +34,6 @@ LAYOUTS: tuple[tuple[Struct, str, tuple[str, ...]], ...] = (
         ("st.blocks", "st.bfree", "st.bavail", "st.files", "st.ffree", "st.bsize", "st.namelen", "st.frsize"),
     ),
     (wire.GETXATTR_OUT, "fuse_getxattr_out", ("size",)),
-    (wire.LSEEK_OUT, "fuse_lseek_out", ("offset",)),
     (wire.NOTIFY_INVAL_INODE, "fuse_notify_inval_inode_out", ("ino", "off", "len")),
     (
         wire.ENTRY_OUT, "fuse_entry_out",
