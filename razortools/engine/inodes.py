@@ -10,6 +10,7 @@ import errno
 import stat
 from typing import TYPE_CHECKING
 
+from razortools.engine.holds import Holds
 from razortools.engine.recent import RecentTable
 from razortools.errors import PosixError
 from razortools.format.inode import Inode
@@ -31,7 +32,7 @@ class InodeTable:
     def __init__(self, volume: "Volume", capacity: int = INODES_KEPT) -> None:
         self._volume = volume
         self._recent: RecentTable[InodeNo, Inode] = RecentTable(capacity)
-        self._holds: dict[InodeNo, int] = {}
+        self._holds = Holds()
 
     def get(self, ino: InodeNo) -> Inode:
         """Return the table's own copy of an inode: who changes it must `put` it at once. Raises PosixError(ENOENT) if absent."""
@@ -119,26 +120,20 @@ class InodeTable:
 
     def hold(self, ino: InodeNo, count: int = 1) -> None:
         """Keep an inode although its last name may go."""
-        self._holds[ino] = self._holds.get(ino, 0) + count
+        self._holds.add(ino, count)
 
     def release(self, ino: InodeNo, count: int = 1) -> bool:
         """Give *count* holds back. Return whether these were the last."""
-        left = self._holds.get(ino, 0) - count
-        assert left >= 0, f"inode {ino} released more often than held"
-        if left:
-            self._holds[ino] = left
-            return False
-        self._holds.pop(ino, None)
-        return True
+        return self._holds.take(ino, count)
 
     def is_held(self, ino: InodeNo) -> bool:
         """Tell whether anybody holds the inode."""
-        return ino in self._holds
+        return self._holds.count(ino) > 0
 
     @property
     def held_count(self) -> int:
         """How many inodes are held."""
-        return len(self._holds)
+        return self._holds.inode_count
 
     def forget_key(self, key: bytes) -> None:
         """An operation that changed the item *key* was taken back: drop every copy, for some may be changed and not put."""
