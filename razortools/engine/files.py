@@ -9,7 +9,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from razortools.engine import truncation
-from razortools.engine.flush import Placed, apply_flush, flush_all, give_back, make_room, place, write_out
+from razortools.engine.flush import Placed, apply_flush, flush_all, give_back, make_room, place, visit, write_out
 from razortools.engine.flush_plan import FlushPlan, Packed, pack, pack_record, plan_flush
 from razortools.engine.records import Buffer, Records
 from razortools.engine.store.residence import NotResident
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FlushPlan", "Packed", "Placed", "apply_flush", "delete_contents", "delete_step", "flush_all", "fsync", "give_back", "pack",
-    "pack_record", "place", "plan_flush", "read", "truncate", "write", "write_out",
+    "pack_record", "place", "plan_flush", "read", "truncate", "visit", "write", "write_out",
 ]  # fmt: skip
 
 STEP_RECORDS = 256  # the most records that one write makes dirty: what their items need in the tree is promised from this bound

@@ -26,7 +26,7 @@ from razortools.errors import OutOfSpace
 from razortools.format.data import DataRecord, InlineData, Run, make_record
 from razortools.format.inode import Inode
 from razortools.format.journal import Operation
-from razortools.format.keys import inline_key, record_key
+from razortools.format.keys import inline_key, inode_key, record_key
 from razortools.format.node import value_bytes_max
 from razortools.units import MIB, BlockNo, InodeNo, divide_up
 
@@ -107,6 +107,18 @@ def apply_flush(volume: "Volume", placed: Placed) -> None:
             _give_back(volume, [record for rest in steps[number:] for record in rest])
             raise
         _give_back(volume, skipped)
+
+
+def visit(volume: "Volume", placed: Placed) -> None:
+    """Look at all that apply_flush will change. Run as an attempt before it, this keeps it from waiting for the device."""
+    store = volume.store
+    for record in placed.records:
+        planned = record.planned
+        inode_or_none(volume, planned.ino)
+        store.get(inode_key(planned.ino))
+        store.get(record_key(planned.ino, planned.record_no))
+        if planned.record_no == 0:
+            store.get(inline_key(planned.ino))
 
 
 def give_back(volume: "Volume", placed: Placed) -> None:

@@ -37,7 +37,10 @@ def release(volume: "Volume", ino: InodeNo, count: int = 1, *, finish_now: bool 
     `finish_step` until that returns False, with as much time in between as it likes; holding the inode again meanwhile is not
     possible, for no name leads to it.
     """
-    if not volume.inodes.release(ino, count) or volume.read_only or volume.inodes.get(ino).link_count:
+    if not volume.inodes.release(ino, count) or volume.read_only:
+        return False
+    # The kernel forgets inodes by the thousand that nobody has used for long. The table is small and in memory, they are not.
+    if volume.store.get(orphan_key(ino)) is None or volume.inodes.get(ino).link_count:
         return False
     if not finish_now:
         return True

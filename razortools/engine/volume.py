@@ -57,6 +57,10 @@ class Statistics:
     node_count: int
     dirty_nodes: int
     healed_nodes: int
+    waits_for_flights: int  # commits and checkpoints under way that the volume's thread had to wait for
+    waits_for_flights_s: float
+    waits_in_place: int  # requests that waited for the device in the volume's thread, though they were not to
+    waits_in_place_s: float
     read_only: bool
     failure: str
 
@@ -239,6 +243,10 @@ class Volume:
             node_count=store.tree.node_count,
             dirty_nodes=store.tree.dirty_count,
             healed_nodes=store.nodes.healed,
+            waits_for_flights=store.settle_count,
+            waits_for_flights_s=store.settle_s,
+            waits_in_place=store.residence.late_count,
+            waits_in_place_s=store.residence.late_s,
             read_only=self.read_only,
             failure=store.failure,
         )

@@ -18,6 +18,7 @@ from razortools.engine.volume import Volume
 from razortools.errors import DeviceFailed, RazorError, ReadOnly
 from razortools.service.logs import log
 from razortools.service.options import MountOptions
+from razortools.service.residence import Fetcher
 from razortools.units import KIB, MIB
 
 ASIDE_BYTES_MIN = 256 * KIB  # less is flushed at once: two hops to a thread cost as much as compressing 64 KiB
@@ -40,6 +41,7 @@ class Committer:
     def __init__(self, volume: Volume, options: MountOptions) -> None:
         """Commit *volume* at the intervals in *options*."""
         self._volume = volume
+        self._fetcher = Fetcher(volume.store.residence)
         self._commit_interval_s = options.commit_interval_s
         self._checkpoint_interval_s = options.checkpoint_interval_s
         self._full_bytes = max(options.dirty_bytes - MARGIN_BYTES, options.dirty_bytes // 2)
@@ -48,6 +50,7 @@ class Committer:
         self._wanted = trio.Event()
         self._complained_of = ""
         self.commit_count = 0
+        self.inline_s = 0.0  # how long the loop wrote and flushed by itself, since that takes less than a thread
         self._flight_s = INLINE_S  # how long the last commit or checkpoint took on its way to the device
         self.after_commit: Callable[[], None] = lambda: None
 
@@ -122,6 +125,7 @@ class Committer:
             placed = files.place(volume, plan, packed)
             try:
                 await trio.to_thread.run_sync(files.write_out, volume, placed)
+                await self._fetcher.run(files.visit, volume, placed)
             except BaseException:
                 files.give_back(volume, placed)
                 raise
@@ -132,6 +136,7 @@ class Committer:
         try:
             if self._volume.store.tree.dirty_count:
                 await self._write_out(self._volume.begin_commit())
+                await self._flush_aside()  # what was written while the commit flew: the checkpoint would compress it in the loop
                 await self._write_out(self._volume.begin_checkpoint())
         except Exception as failure:
             self._complain(failure)
@@ -144,11 +149,13 @@ class Committer:
         """
         if flight is not None:
             started = time.perf_counter()
-            if self._flight_s < INLINE_S:
+            is_inline = self._flight_s < INLINE_S
+            if is_inline:
                 flight.run()
             else:
                 await trio.to_thread.run_sync(flight.run)
             self._flight_s = time.perf_counter() - started
+            self.inline_s += self._flight_s if is_inline else 0.0
         self._volume.settle()
         if flight is not None:
             flight.settle()  # an operation that had to commit by itself may have settled it meanwhile, and met its failure

@@ -1,7 +1,7 @@
 """Requests that lack something: it is fetched in a thread while others are served, then the request runs again.
 
 A request that finds all it needs in memory runs to its end at once, without an await and without a thread. Invariants: who
-wants what somebody else is fetching waits for that one fetch; no more than FETCHES_MAX threads fetch at a time; what a fetch
+wants what somebody else is fetching waits for that one fetch; no more than FETCHES_MAX threads fetch data at a time; what a fetch
 failed with is raised in those requests only that still need what it was about; after ROUNDS_MAX rounds a request waits in place,
 so each one ends however small the caches are.
 """
@@ -15,6 +15,7 @@ import trio
 from razortools.engine.store.residence import NOTHING, Missing, NotResident, Residence
 
 FETCHES_MAX = 8  # enough to keep a disk busy; what they decompress shares the processors with the thread that serves
+METADATA_FETCHES_MAX = 4  # of their own: a look-up does not queue behind somebody's hundred megabytes
 ROUNDS_MAX = 64  # a round brings a node of the tree, or all the data that a request lacks
 
 P = ParamSpec("P")
@@ -36,6 +37,7 @@ class Fetcher:
         """Run requests as attempts of *residence*."""
         self.residence = residence
         self._threads = trio.CapacityLimiter(FETCHES_MAX)
+        self._metadata_threads = trio.CapacityLimiter(METADATA_FETCHES_MAX)
         self._under_way: dict[Hashable, _Fetch] = {}
         self.fetch_count = 0  # things read in threads
         self.shared_count = 0  # things that a request waited for while another one had them fetched
@@ -78,10 +80,11 @@ class Fetcher:
 
     async def _fetch(self, missing: Sequence[Missing], handed: dict[Hashable, object]) -> None:
         """Fetch in a thread, for everybody who asks for the same meanwhile."""
+        threads = self._metadata_threads if all(one.is_metadata for one in missing) else self._threads
         fetches = {one.key: _Fetch() for one in missing}
         self._under_way |= fetches
         try:
-            for key, found in await trio.to_thread.run_sync(_fetch_all, missing, limiter=self._threads):
+            for key, found in await trio.to_thread.run_sync(_fetch_all, missing, limiter=threads):
                 fetches[key].found = handed[key] = found
             self.fetch_count += len(missing)
         finally:

@@ -264,6 +264,46 @@ def test_a_write_into_a_cold_record_waits_for_it_before_it_changes_anything() ->
     assert files.read(volume, ino, 0, 20) == data[:10] + b"here" + data[14:20]
 
 
+def test_what_the_kernel_forgets_is_not_read_for_it() -> None:
+    disk = ColdDisk.holding(populated())
+    volume = opened(disk)
+    parent = namespace.lookup(volume, ROOT_INODE, NAMES[1])
+    numbers = [InodeNo(entry.inode) for _, _, entry in directories.entries(volume, parent)]
+    for ino in numbers:
+        namespace.hold(volume, ino)
+    forget_all(volume)
+    namespace.hold(volume, numbers[0])
+    namespace.release(volume, numbers[0], 2)  # reads the table of orphans
+    before = volume.store.nodes.misses
+    for ino in numbers[1:]:
+        namespace.release(volume, ino)
+    assert volume.store.nodes.misses == before
+
+
+def test_readers_of_many_files_keep_the_limit_of_the_metadata_cache() -> None:
+    device = MemoryDevice(64 * MIB)
+    formatted(device)
+    with open_volume(device, clock=Clock()) as volume:
+        for folder in range(20):
+            parent = namespace.mkdir(volume, ROOT_INODE, b"%d" % folder, 0o755, 0, 0)
+            for number in range(1000):
+                namespace.create(volume, parent, b"name %d of %d" % (number, folder), 0o644, 0, 0)
+    volume = open_volume(device, limits=Limits(metadata_cache_bytes=1 * MIB), read_only=True)
+    limit = 1 * MIB + 4 * 64 * KIB  # a look-up touches four leaves at most; the largest node of a kind counts 64 KiB
+    chance, most = random.Random(3), 0
+    folders = [namespace.lookup(volume, ROOT_INODE, b"%d" % number) for number in range(20)]
+    for _ in range(20_000):
+        folder, number = chance.randrange(20), chance.randrange(1000)
+        volume.inodes.get(namespace.lookup(volume, folders[folder], b"name %d of %d" % (number, folder)))
+        most = max(most, volume.store.nodes.cached_bytes)
+    for folder_no in folders:
+        for _, _, entry in directories.entries(volume, folder_no):
+            volume.inodes.get(InodeNo(entry.inode))
+            most = max(most, volume.store.nodes.cached_bytes)
+    assert volume.store.nodes.misses > 500
+    assert most <= limit
+
+
 def test_an_access_time_is_no_reason_to_read_again() -> None:
     volume, ino, data = stored_file()
 

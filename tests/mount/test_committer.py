@@ -1,5 +1,6 @@
 """The committer: who asked for durability gets it, and a slow device keeps nobody else waiting."""
 
+import random
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,15 +10,17 @@ import trio
 import trio.testing
 
 from razortools.check import runner
-from razortools.engine import files, namespace
+from razortools.engine import adaptive, files, namespace
 from razortools.engine.create import create, plan_create
 from razortools.engine.store.device import MemoryDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import DeviceFailed
 from razortools.format.inode import ROOT_INODE
-from razortools.service.committer import Committer
+from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY
+from razortools.service.committer import ASIDE_BYTES_MIN, Committer
 from razortools.service.options import parse_options
 from razortools.units import MIB
+from tests.cold import forget_all
 
 PATIENCE_S = 60
 
@@ -100,6 +103,110 @@ def test_who_asks_during_a_flush_is_answered_by_the_next_one() -> None:
             assert answered == []
             disk.may_flush.set()
         assert answered == ["first after 1 flushes", "second after 2 flushes"]
+
+    trio.run(scenario)
+
+
+def test_all_who_ask_while_one_flush_runs_share_the_next() -> None:
+    async def scenario() -> None:
+        disk = SlowDisk()
+        answered: list[int] = []
+        async with committing(disk) as (volume, committer), trio.open_nursery() as nursery:
+
+            async def client(number: int) -> None:
+                make(volume, b"%d" % number)
+                await committer.durable()
+                answered.append(number)
+
+            make(volume, b"first")
+            before = disk.flush_count
+            disk.may_flush.clear()
+            nursery.start_soon(committer.durable)
+            await until(disk.flushing)
+            for number in range(50):
+                nursery.start_soon(client, number)
+            await trio.testing.wait_all_tasks_blocked()
+            disk.may_flush.set()
+        assert len(answered) == 50
+        assert disk.flush_count == before + 2, "one that was under way, and one for all who came meanwhile"
+
+    trio.run(scenario)
+
+
+def test_who_waits_for_a_flight_in_the_loop_is_counted() -> None:
+    async def scenario() -> None:
+        disk = SlowDisk()
+        async with committing(disk) as (volume, committer), trio.open_nursery() as nursery:
+            make(volume, b"first")
+            await committer.durable()
+            assert volume.statistics().waits_for_flights == 0
+            make(volume, b"second")
+            disk.flushing.clear()
+            disk.may_flush.clear()
+            nursery.start_soon(committer.durable)
+            await until(disk.flushing)
+            threading.Timer(0.05, disk.may_flush.set).start()
+            volume.settle()
+            figures = volume.statistics()
+            assert figures.waits_for_flights == 1 and figures.waits_for_flights_s > 0
+
+    trio.run(scenario)
+
+
+def test_what_is_written_while_a_commit_flies_is_not_compressed_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, packed_in_loop = threading.get_ident(), []
+    true_pack = adaptive.pack
+
+    def pack(raw: bytes, *args: object, **keywords: object) -> object:
+        if threading.get_ident() == loop:
+            packed_in_loop.append(len(raw))
+        return true_pack(raw, *args, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(adaptive, "pack", pack)
+
+    async def scenario() -> None:
+        disk = SlowDisk()
+        async with committing(disk) as (volume, committer), trio.open_nursery() as nursery:
+            make(volume, b"first")
+            disk.may_flush.clear()
+            nursery.start_soon(committer._checkpoint)
+            await until(disk.flushing)  # of the commit before the checkpoint
+            ino = namespace.lookup(volume, ROOT_INODE, b"first")
+            files.write(volume, ino, 0, random.Random(1).randbytes(1 * MIB))
+            disk.may_flush.set()
+
+    trio.run(scenario)
+    assert sum(packed_in_loop) < ASIDE_BYTES_MIN
+
+
+def test_what_a_flush_changes_is_read_before_it_by_a_thread() -> None:
+    loop = threading.get_ident()
+
+    class ColdSlowDisk(SlowDisk):
+        reads_in_loop = 0
+
+        def read_cached(self, offset: int, length: int) -> bytes | None:
+            return None
+
+        def read(self, offset: int, length: int) -> bytes:
+            self.reads_in_loop += threading.get_ident() == loop
+            return super().read(offset, length)
+
+    async def scenario() -> None:
+        disk = ColdSlowDisk()
+        async with committing(disk) as (volume, committer):
+            inodes = []
+            for number in range(100):
+                make(volume, b"%d" % number)
+                inodes.append(namespace.lookup(volume, ROOT_INODE, b"%d" % number))
+            volume.checkpoint()
+            for ino in inodes:
+                files.write(volume, ino, 0, b"x" * 8000)
+            forget_all(volume)
+            volume.store.last(LOWEST_KEY, HIGHEST_KEY)
+            before = disk.reads_in_loop
+            await committer._flush_aside()
+            assert volume.records.dirty_bytes < ASIDE_BYTES_MIN and disk.reads_in_loop == before
 
     trio.run(scenario)
 

@@ -2,7 +2,7 @@
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import pytest
 import trio
@@ -31,6 +31,7 @@ class GatedDisk(ColdDisk):
         super().__init__(size_bytes)
         self.gate = threading.Event()
         self.gate.set()
+        self.gated: Container[int] = range(size_bytes)  # where reads wait for the gate
         self.reading = threading.Semaphore(0)
         self.owner = threading.get_ident()
         self.owner_reads = self.thread_reads = 0
@@ -41,7 +42,7 @@ class GatedDisk(ColdDisk):
         else:
             self.thread_reads += 1
             self.reading.release()
-            assert self.gate.wait(PATIENCE_S)
+            assert offset not in self.gated or self.gate.wait(PATIENCE_S)
         return super().read(offset, length)
 
 
@@ -183,6 +184,38 @@ def test_what_was_written_anew_while_it_was_read_is_no_damage(disk: GatedDisk, v
 
     trio.run(scenario)
     assert got == [DATA[::-1]]
+
+
+def test_a_flood_of_slow_reads_keeps_no_look_up_waiting_that_has_to_read_too(disk: GatedDisk, volume: Volume) -> None:
+    fetcher, served = Fetcher(volume.store.residence), []
+    large = [namespace.create(volume, ROOT_INODE, b"large %d" % number, 0o644, 0, 0) for number in range(3 * FETCHES_MAX)]
+    for ino in large:
+        files.write(volume, ino, 0, DATA[:50_000])
+    volume.checkpoint()
+    items = [volume.records.find_item(ino, 0) for ino in large]  # type: ignore[arg-type]
+    disk.gated = [item.address * volume.block_bytes for item in items]  # type: ignore[union-attr]
+    data_forgotten(volume)
+
+    async def flood(ino: InodeNo) -> None:
+        await fetcher.run(files.read, volume, ino, 0, 10)
+        served.append("flood")
+
+    async def look_up() -> None:
+        forget_all(volume)
+        await fetcher.run(namespace.lookup, volume, ROOT_INODE, b"other")
+        served.append("look-up")
+
+    async def scenario() -> None:
+        disk.gate.clear()
+        async with trio.open_nursery() as nursery:
+            for ino in large:
+                nursery.start_soon(flood, ino)
+            await trio.testing.wait_all_tasks_blocked()
+            await look_up()
+            disk.gate.set()
+
+    trio.run(scenario)
+    assert served == ["look-up", *["flood"] * 3 * FETCHES_MAX]
 
 
 class Never(Missing):

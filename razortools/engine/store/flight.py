@@ -19,6 +19,7 @@ class Flight:
         self._failed = failed
         self._lock = threading.Lock()
         self._has_run = False
+        self._has_landed = False  # written, or failed
         self._is_finished = False
         self._failure: BaseException | None = None
 
@@ -32,6 +33,12 @@ class Flight:
                 self._write()
             except BaseException as failure:
                 self._failure = failure
+            self._has_landed = True
+
+    @property
+    def is_landed(self) -> bool:
+        """Whether settling it takes no waiting."""
+        return self._has_landed
 
     def settle(self) -> None:
         """Return when it is stable. In the owner's thread; again, it only tells how it went.

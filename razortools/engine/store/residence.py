@@ -34,6 +34,7 @@ class Missing(ABC):
     """One thing that is not in memory. Two that are equal have equal keys."""
 
     key: Hashable
+    is_metadata = False  # little work, and much waits for it
 
     @abstractmethod
     def fetch(self) -> object:

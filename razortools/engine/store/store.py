@@ -6,6 +6,7 @@ and a checkpoint will write was taken before the operation started; after a fail
 because nobody knows what the device holds.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -88,6 +89,8 @@ class Store:
         self.transaction = kind(superblock.transaction + 1)
         self.running = RunningOperation()
         self.flight: Flight | None = None  # what is on its way to the device
+        self.settle_count = 0  # flights that had not landed when somebody had to have them settled
+        self.settle_s = 0.0  # and how long the owner's thread waited for them
         operation_bytes = KEYS_PER_OPERATION_MAX * (ENTRY_HEAD_BYTES + 2 * self.tree.value_bytes_max)
         self._operation_journal_bytes = min(operation_bytes, self.journal.ring_bytes // 4)
         self.get: Callable[[bytes], bytes | None] = self.tree.get
@@ -355,8 +358,17 @@ class Store:
     def settle(self) -> None:
         """Return when nothing is under way any more. Raises what kept it from getting there, DeviceFailed for one."""
         flight, self.flight = self.flight, None
-        if flight is not None:
+        if flight is None:
+            return
+        if flight.is_landed:
             flight.settle()
+            return
+        started = time.perf_counter()
+        try:
+            flight.settle()
+        finally:
+            self.settle_count += 1
+            self.settle_s += time.perf_counter() - started
 
     def mark(self, now_ns: int, **changes: object) -> None:
         """Write the superblock alone, with *changes*, before anything else is written. Raises DeviceFailed."""

@@ -309,6 +309,8 @@ class Tree:
 class MissingNode(Missing):
     """A node that is not in memory."""
 
+    is_metadata = True
+
     def __init__(self, tree: Tree, pointer: ChildPointer, level: int) -> None:
         self.key = node_key(pointer)
         self._tree = tree
