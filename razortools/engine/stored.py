@@ -4,6 +4,8 @@ Reading is pure but for the device. Whoever reads waits in place, unless an atte
 and in the host's memory is read at once, and the rest is told as missing.
 """
 
+import os
+import threading
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,11 @@ from razortools.format.data import DataRecord, InlineData
 
 if TYPE_CHECKING:
     from razortools.engine.store.store import Store
+
+
+# Many threads may wait for the disk, but those that decompress leave a processor to the one that serves requests.
+UNPACKING_MAX = max(1, len(os.sched_getaffinity(0)) - 1)
+_UNPACKING = threading.BoundedSemaphore(UNPACKING_MAX)
 
 
 class MissingValue(Missing):
@@ -27,7 +34,9 @@ class MissingValue(Missing):
 
     def fetch(self) -> bytes:
         """See Missing."""
-        return unpack_item(self._record, self._bytes_max, self._store.read_record)
+        stored = self._store.read_record(self._record)
+        with _UNPACKING:
+            return unpack_item(self._record, self._bytes_max, lambda record: stored)
 
 
 def read_stored(store: "Store", item: DataRecord | InlineData, bytes_max: int) -> bytes:
