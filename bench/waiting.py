@@ -29,13 +29,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import trio
 
 from razortools.engine.create import create, plan_create
 from razortools.engine.store.device import create_image
 from razortools.engine.store.residence import Residence
-from razortools.engine.volume import Volume
+from razortools.engine.volume import Volume, open_volume
 from razortools.format.compression import Algorithm, Policy
 from razortools.service import mountpoints, server
 from razortools.service.options import parse_options
@@ -122,14 +123,13 @@ def serve(image: str, mount_point: str, *, in_place: bool) -> None:
     """Serve until unmounted; each line from stdin asks for the figures of this moment."""
     if in_place:
         Residence.waits = property(lambda self: True)  # type: ignore[assignment]
-    parked, volumes = Parked(), []
-    true_open = server.open_volume
+    parked, volumes = Parked(), list[Volume]()
 
-    def open_volume(*args: object, **keywords: object) -> Volume:
-        volumes.append(true_open(*args, **keywords))  # type: ignore[arg-type]
+    def remembered(*args: Any, **keywords: Any) -> Volume:
+        volumes.append(open_volume(*args, **keywords))
         return volumes[-1]
 
-    server.open_volume = open_volume  # type: ignore[attr-defined]
+    setattr(server, "open_volume", remembered)  # noqa: B010  (it is not for others to set)
     def figures() -> Figures:
         volume = volumes[0].statistics()
         return Figures(
