@@ -66,6 +66,7 @@ def main() -> int:
         folder = chosen.image.parent if chosen.image else Path(temporary)
         mounted = Mounted(folder, IMAGE_BYTES, chosen.image.name if chosen.image else "image")
         exerciser = Exerciser(mounted, plan, steps, is_kept=chosen.keep is not None)
+        mounted.patience_s = 60.0
         try:
             outcome = exerciser.run(lambda line: print(line, flush=True))
         finally:

@@ -190,6 +190,7 @@ def main() -> int:
         folder = chosen.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         mounted = Mounted(folder, max(IMAGE_BYTES_MIN, chosen.files * IMAGE_BYTES_PER_FILE))
+        mounted.patience_s = 60.0
         try:
             options = tuple(filter(None, chosen.mount_options.split(",")))
             million = Million(mounted, chosen.files, options, lambda line: print(line, flush=True))

@@ -51,6 +51,7 @@ def main() -> int:
         folder = chosen.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         mounted = Mounted(folder, IMAGE_BYTES)
+        mounted.patience_s = 60.0
         try:
             crew = Crew(mounted, rules, tuple(filter(None, chosen.mount_options.split(","))))
             problems = crew.run(lambda line: print(line, flush=True))

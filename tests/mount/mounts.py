@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from razortools.engine.create import create, plan_create
@@ -16,6 +17,7 @@ from razortools.units import MIB
 
 MOUNT = [sys.executable, "-m", "razortools.mount"]
 UMOUNT = [sys.executable, "-c", "from razortools.mount import umount_main; umount_main()"]
+BUSY_LOOK_S = 0.2
 ANSWER_S = 60  # far more than anything here takes; only what hangs gets there
 
 
@@ -39,6 +41,7 @@ class Mounted:
         """Make an image in *folder*; nothing is mounted yet."""
         self.image = folder / image_name
         self.path = folder / "mnt"
+        self.patience_s = 0.0  # with those who use the mount when it is to go: other programs on the machine may look at any
         self.log = folder / "log"
         self.path.mkdir()
         with create_image(self.image, image_bytes) as device:
@@ -52,7 +55,11 @@ class Mounted:
 
     def umount(self) -> None:
         """Unmount it; returns when the image is closed."""
+        end = time.monotonic() + self.patience_s
         done = run(UMOUNT, self.path)
+        while done.returncode and "is in use by" in done.stderr and time.monotonic() < end:
+            time.sleep(BUSY_LOOK_S)
+            done = run(UMOUNT, self.path)
         assert done.returncode == 0, done.stderr + self.log.read_text()
 
     def remount(self, *options: str) -> "Mounted":
