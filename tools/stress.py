@@ -14,6 +14,9 @@ where every answer is known, and in one that all share, where contents describe 
 - when all have ended and the kernel has dropped its caches, no inode is held and as many descriptors are open as at first;
 - `razorfsck -n` finds nothing, and the log has no complaint.
 
+With --full the image is too small for what the clients make: calls are refused with ENOSPC, and who is refused deletes all that
+is its own, which must work, and goes on.
+
 Needs root and /dev/fuse. Dropping caches concerns the whole machine (dentries and inodes, not file contents).
 """
 
@@ -29,6 +32,7 @@ from tests.mount.mounts import Mounted
 from tools.stressing.crew import Crew, Rules
 
 IMAGE_BYTES = 4096 * MIB
+FULL_BYTES_PER_CLIENT = 1 * MIB
 
 
 def main() -> int:
@@ -39,18 +43,23 @@ def main() -> int:
     parser.add_argument("--operations", type=int, default=0, help="end after so many of each client instead of after minutes")
     parser.add_argument("--seed", type=int, help="what the clients do (default: the time)")
     parser.add_argument("--mount-options", default="", help="as after mount's -o")
+    parser.add_argument("--full", action="store_true", help="on an image that runs full again and again")
     parser.add_argument("--folder", type=Path, help="where the image lies and stays (default: a temporary directory)")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the mount goes too
     seed = int(time.time()) if chosen.seed is None else chosen.seed
     rules = Rules(
-        clients=chosen.clients, seconds=0 if chosen.operations else chosen.minutes * 60, operations=chosen.operations, seed=seed
+        clients=chosen.clients,
+        seconds=0 if chosen.operations else chosen.minutes * 60,
+        operations=chosen.operations,
+        seed=seed,
+        may_be_full=chosen.full,
     )
     print(f"seed {seed}, {rules.clients} clients, mount options: {chosen.mount_options or 'none'}", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = chosen.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        mounted = Mounted(folder, IMAGE_BYTES)
+        mounted = Mounted(folder, chosen.clients * FULL_BYTES_PER_CLIENT if chosen.full else IMAGE_BYTES)
         mounted.patience_s = 60.0
         try:
             crew = Crew(mounted, rules, tuple(filter(None, chosen.mount_options.split(","))))

@@ -39,6 +39,18 @@ def test_six_processes_do_everything_at_once_and_nothing_is_wrong_or_left(
 
 @pytest.mark.mount
 @pytest.mark.slow
+def test_who_finds_the_image_full_deletes_and_goes_on(fuse: None, tmp_path: Path) -> None:
+    mounted = Mounted(tmp_path, 3 * MIB)
+    try:
+        crew = Crew(mounted, Rules(clients=3, seconds=0, operations=150, seed=1, may_be_full=True), SMALL)
+        assert crew.run(print) == []
+        assert ", 0 refused" not in crew.summary()
+    finally:
+        mounted.take_away()
+
+
+@pytest.mark.mount
+@pytest.mark.slow
 def test_thousands_of_files_come_and_go_within_the_memory_that_was_allowed(unmounted: Mounted) -> None:
     assert Million(unmounted, 2000, SMALL, print).run() == []
 

@@ -6,6 +6,7 @@ What it has done stands in a file of its own when it ends; `--compare` compares 
 """
 
 import argparse
+import errno
 import json
 import mmap
 import os
@@ -14,6 +15,7 @@ import struct
 import sys
 import traceback
 
+import tools.stressing.own as own_module
 from tools.stressing.own import Own, Wrong, found_in
 from tools.stressing.shared import Shared
 
@@ -53,25 +55,40 @@ class Board:
         return self._memory[0] != 0
 
 
-def work(folder: str, client: int, seed: int, operations: int, board: Board) -> dict[str, object]:
-    """Do steps; return what was done, as judge() and compare() want it. Raises Wrong, OSError."""
+def work(folder: str, client: int, seed: int, operations: int, board: Board, *, may_be_full: bool) -> dict[str, object]:
+    """Do steps; return what was done, as judge() and compare() want it. Raises Wrong, OSError.
+
+    *may_be_full*: whoever finds no space deletes all that is its own. Nothing is mapped then: what a mapping has changed and no
+    space is left for is lost, on any filesystem that does not reserve it.
+    """
     source = random.Random(f"stress {seed} {client}")
     root = f"{folder}/client-{client}"
     os.mkdir(root)
-    own, shared = Own(root, source), Shared(f"{folder}/shared", client, source)
-    count = 0
+    own, shared = Own(root, source, is_dense=may_be_full), Shared(f"{folder}/shared", client, source)
+    if may_be_full:
+        own_module.may_be_short = True
+        own.steps = [step for step in own.steps if step != own.map]
+        own.rare_steps.remove(own.killed)  # it could not tell
+    count = refused = 0
     while count != operations and not board.is_stopped:
         kind = source.random()
         steps = own.rare_steps if kind < RARE_SHARE else shared.steps if kind < SHARED_SHARE else own.steps
         step = source.choice(steps)
         board.tell(client, count, step.__name__)
-        step()
+        try:
+            step()
+        except OSError as failed:
+            if failed.errno != errno.ENOSPC or not may_be_full:
+                raise
+            refused += 1
+            board.tell(client, count, "start over")
+            own.start_over()
         count += 1
     board.tell(client, count, "compare")
     own.close()
     compare(root, own.summary())
     board.tell(client, count, "end")
-    return {"root": root, "own": own.summary(), "count": count, **shared.summary()}
+    return {"root": root, "own": own.summary(), "count": count, "refused": refused, **shared.summary()}
 
 
 def compare(root: str, wanted: dict[str, object]) -> None:
@@ -92,6 +109,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--operations", type=int, default=-1)
     parser.add_argument("--board", default="")
+    parser.add_argument("--may-be-full", action="store_true")
     chosen = parser.parse_args()
     try:
         if chosen.compare:
@@ -100,7 +118,8 @@ def main() -> int:
             compare(done["root"], done["own"])
         else:
             board = Board(chosen.board)
-            done = work(chosen.folder, chosen.client, chosen.seed, chosen.operations, board)
+            limits = (chosen.folder, chosen.client, chosen.seed, chosen.operations)
+            done = work(*limits, board, may_be_full=chosen.may_be_full)
             with open(chosen.done, "w", encoding="utf-8") as file:
                 json.dump(done, file)
     except (Wrong, OSError):

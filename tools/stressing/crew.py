@@ -40,6 +40,7 @@ class Rules:
     seconds: float  # 0: see operations
     operations: int  # of each client; 0: see seconds
     seed: int
+    may_be_full: bool = False  # the image is smaller than what the clients would like to keep
 
 
 class Crew:
@@ -83,11 +84,13 @@ class Crew:
     def summary(self) -> str:
         """Return the figures in a sentence."""
         steps = sum(int(str(one["count"])) for one in self._done)
+        refused = sum(int(str(one["refused"])) for one in self._done)
+        full = f", {refused:,} refused for lack of space" if self._rules.may_be_full else ""
         peak = max((figures.peak_bytes for figures in self.samples), default=0)
         third, last = self._quarters()
         flat = f"; median memory {third / MIB:.0f} MiB in the third quarter, {last / MIB:.0f} MiB in the last" if third else ""
         return (
-            f"{self._rules.clients} clients, {steps:,} steps in {self._seconds:.0f} s; the daemon's peak memory "
+            f"{self._rules.clients} clients, {steps:,} steps{full} in {self._seconds:.0f} s; the daemon's peak memory "
             f"{peak / MIB:.0f} MiB{flat}"
         )
 
@@ -106,7 +109,7 @@ class Crew:
         board_path = self._folder / "board"
         board = Board(str(board_path), rules.clients)
         words = ["--folder", str(self._mounted.path), "--board", str(board_path), "--seed", str(rules.seed)]
-        words += ["--operations", str(rules.operations or -1)]
+        words += ["--operations", str(rules.operations or -1), *["--may-be-full"] * rules.may_be_full]
         with self._processes(*words) as crew:
             return self._watch(board, crew, tell)
 

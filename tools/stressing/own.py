@@ -23,6 +23,8 @@ DEPTH = (20, 100)
 KEPT_OPEN_MAX = 8
 PIECE_BYTES = 128 << 10
 
+may_be_short = False  # whether the image may be full
+
 
 class Wrong(Exception):
     """The mount did not do what it should."""
@@ -62,12 +64,21 @@ def opened(path: str, flags: int, mode: int = 0o644) -> Iterator[int]:
 
 
 def write_all(descriptor: int, data: bytes, offset: int) -> None:
-    """Write at a place, in pieces."""
+    """Write at a place, in pieces. Raises OSError; Wrong if a write is short without a reason."""
     for start in range(0, len(data), PIECE_BYTES):
         piece = data[start : start + PIECE_BYTES]
-        written = os.pwrite(descriptor, piece, offset + start)
-        if written != len(piece):
-            raise Wrong(f"a write of {len(piece)} bytes wrote {written}")
+        expect_whole(os.pwrite(descriptor, piece, offset + start), len(piece))
+
+
+def expect_whole(written: int, wanted: int) -> None:
+    """Raise unless all was written that was *wanted*.
+
+    The kernel sends a write that does not begin with a page in two requests; when the image is full, the second may be refused.
+    """
+    if written < wanted and may_be_short:
+        raise OSError(errno.ENOSPC, "a short write")
+    if written != wanted:
+        raise Wrong(f"a write of {wanted} bytes wrote {written}")
 
 
 def read_all(descriptor: int) -> bytes:
@@ -82,8 +93,8 @@ def read_all(descriptor: int) -> bytes:
 class Own:
     """The directory of one client, and its model."""
 
-    def __init__(self, root: str, source: random.Random) -> None:
-        """Work in *root*, which exists and is empty."""
+    def __init__(self, root: str, source: random.Random, *, is_dense: bool = False) -> None:
+        """Work in *root*, which exists and is empty. *is_dense*: with data that cannot be compressed."""
         self._root = root
         self._random = source
         self._files: dict[str, File] = {}
@@ -91,7 +102,7 @@ class Own:
         self._symlinks: dict[str, str] = {}
         self._kept: list[tuple[int, File]] = []  # open files without a name
         self._number = 0
-        self._noise = source.randbytes(1 << 20) + b"all work and no play " * 50_000
+        self._noise = source.randbytes(1 << 20) + (b"" if is_dense else b"all work and no play " * 50_000)
         self.steps = [
             *[self.create] * 14, *[self.read] * 16, *[self.write] * 10, *[self.append] * 6, *[self.truncate] * 5,
             *[self.rename] * 6, *[self.unlink] * 8, *[self.link] * 3, *[self.symlink] * 2, *[self.mkdir] * 4, *[self.rmdir] * 3,
@@ -99,7 +110,7 @@ class Own:
             *[self.unlink_open] * 2, *[self.kept] * 2, *[self.replace] * 3, *[self.move_directory] * 2, *[self.refused] * 3,
             *[self.chmod] * 2, self.big,
         ]  # fmt: skip
-        self.rare_steps = [self.many, self.deep, self.killed, self.killed]
+        self.rare_steps = [self.many, self.deep, self.killed]
 
     # Choosing
 
@@ -164,8 +175,7 @@ class Own:
         path, file = found
         data = self._data(10_000)
         with opened(path, os.O_WRONLY | os.O_APPEND) as descriptor:
-            if os.write(descriptor, data) != len(data):
-                raise Wrong(f"{path}: a short append")
+            expect_whole(os.write(descriptor, data), len(data))
         file.data += data
 
     def truncate(self) -> None:
@@ -462,6 +472,19 @@ class Own:
         if found != wanted:
             first = next((at for at, pair in enumerate(zip(found, wanted, strict=False)) if pair[0] != pair[1]), -1)
             raise Wrong(f"{path}: {len(found)} bytes, expected {len(wanted)}; the first that differs: {first}")
+
+    def start_over(self) -> None:
+        """The image is full: delete everything, which always works, and begin anew."""
+        self.close()
+        for folder, directories, files in os.walk(self._root, topdown=False):
+            for name in files:
+                os.unlink(f"{folder}/{name}")
+            for name in directories:
+                path = f"{folder}/{name}"
+                (os.unlink if os.path.islink(path) else os.rmdir)(path)
+        self._files.clear()
+        self._symlinks.clear()
+        self._directories = [self._root]
 
     def close(self) -> None:
         """Let go of what is open."""

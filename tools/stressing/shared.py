@@ -15,12 +15,12 @@ import struct
 import zlib
 from contextlib import suppress
 
-from tools.stressing.own import Wrong, opened, read_all, write_all
+from tools.stressing.own import Wrong, expect_whole, opened, read_all, write_all
 
 NAMES = 200
 DIRECTORIES = 8
 STRIPE_BYTES = 64 << 10
-RECORD = struct.Struct("<4sIQ40sI")  # magic, client, number, filling, CRC-32
+RECORD = struct.Struct("<4sIQ44sI")  # magic, client, number, filling, CRC-32; 64 bytes, so no page ends within one
 HEAD = struct.Struct("<4sIQQ32s")  # magic, client, number, bytes that follow, their SHA-256
 BODY_BYTES_MAX = 96 << 10
 
@@ -51,9 +51,14 @@ class Shared:
         body = self._random.randbytes(64) * self._random.randrange(BODY_BYTES_MAX // 64)
         head = HEAD.pack(b"PUBL", self._client, self._number, len(body), hashlib.sha256(body).digest())
         draft = f"{self._root}/draft-{self._client}"
-        with opened(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY) as descriptor:
-            write_all(descriptor, head + body, 0)
-        os.rename(draft, self._path())
+        try:
+            with opened(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY) as descriptor:
+                write_all(descriptor, head + body, 0)
+            os.rename(draft, self._path())
+        except OSError:  # the image is full
+            with suppress(FileNotFoundError):
+                os.unlink(draft)
+            raise
 
     def consume(self) -> None:
         """Read a file that somebody has published."""
@@ -95,8 +100,7 @@ class Shared:
         """Append a record to what all append to."""
         data = record(self._client, self.appended)
         with opened(f"{self._root}/journal", os.O_WRONLY | os.O_APPEND) as descriptor:
-            if os.write(descriptor, data) != len(data):
-                raise Wrong("a short append")
+            expect_whole(os.write(descriptor, data), len(data))
         self.appended += 1
 
     def count(self) -> None:
@@ -111,10 +115,19 @@ class Shared:
         """Write and read one's own part of a file that all write."""
         start = self._random.randrange(STRIPE_BYTES)
         data = self._random.randbytes(self._random.randrange(6000))[: STRIPE_BYTES - start]
+        before = bytes(self._stripe)
         self._stripe[start : start + len(data)] = data
         first = self._client * STRIPE_BYTES
         with opened(f"{self._root}/stripes", os.O_RDWR) as descriptor:
-            write_all(descriptor, data, first + start)
+            try:
+                write_all(descriptor, data, first + start)
+            except OSError:  # the image is full: some pages may have been written, whole ones
+                found = os.pread(descriptor, STRIPE_BYTES, first)
+                pairs = zip(found, before, self._stripe, strict=True)
+                if not all(byte in (old, new) for byte, old, new in pairs):
+                    raise Wrong("a stripe holds what nobody wrote") from None
+                self._stripe[:] = found
+                raise
             if os.pread(descriptor, STRIPE_BYTES, first) != self._stripe:
                 raise Wrong("a stripe holds something else than was written")
 
@@ -152,7 +165,7 @@ def prepare(root: str, client_count: int) -> None:
 
 def record(client: int, number: int) -> bytes:
     """Return a record for the journal."""
-    start = RECORD.pack(b"RECD", client, number, b"*" * 40, 0)[:-4]
+    start = RECORD.pack(b"RECD", client, number, b"*" * 44, 0)[:-4]
     return start + zlib.crc32(start).to_bytes(4, "little")
 
 
