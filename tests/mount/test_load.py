@@ -178,11 +178,13 @@ def test_the_board_shows_what_each_client_does(tmp_path: Path) -> None:
     path = str(tmp_path / "board")
     board, other = Board(path, 3), Board(path)
     other.tell(1, 17, "rename")
-    assert [board.read(client) for client in range(3)] == [(0, ""), (17, "rename"), (0, "")]
+    assert [board.read(client) for client in range(3)] == [(0, 0, ""), (1, 17, "rename"), (0, 0, "")]
+    other.pulse(1)
+    assert board.read(1) == (2, 17, "rename")
     assert not other.is_stopped
     board.stop()
     assert other.is_stopped
-    assert other.read(0) == (0, "")
+    assert other.read(0) == (0, 0, "")
 
 
 @pytest.mark.mount

@@ -76,7 +76,9 @@ class Step:
             return file == self.other and self.kind in ("replace", "exchange")
         if self.kind == "truncate":
             return offset >= self.offset
-        return not self.length or self.offset <= offset < self.offset + self.length
+        if self.kind in ("empty", "unlink", "replace", "exchange"):
+            return True
+        return self.offset <= offset < self.offset + self.length
 
     def line(self) -> str:
         """Return the step as a line of a story that can be repeated."""

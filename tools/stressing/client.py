@@ -14,12 +14,13 @@ import random
 import struct
 import sys
 import traceback
+from collections.abc import Callable
 
 import tools.stressing.own as own_module
 from tools.stressing.own import Own, Wrong, found_in
 from tools.stressing.shared import Shared
 
-SLOT = struct.Struct("<Q24s")  # steps done, name of the step under way
+SLOT = struct.Struct("<QQ24s")  # signs of life, steps done, name of the step under way
 STOP_BYTES = 32  # in front of the slots; the first byte not 0: end
 SHARED_SHARE = 0.25
 RARE_SHARE = 0.004
@@ -38,12 +39,17 @@ class Board:
 
     def tell(self, client: int, count: int, doing: str) -> None:
         """Say what a client does now."""
-        SLOT.pack_into(self._memory, STOP_BYTES + client * SLOT.size, count, doing.encode())
+        alive, _, _ = self.read(client)
+        SLOT.pack_into(self._memory, STOP_BYTES + client * SLOT.size, alive + 1, count, doing.encode())
 
-    def read(self, client: int) -> tuple[int, str]:
-        """Return (steps done, name of the step under way)."""
-        count, doing = SLOT.unpack_from(self._memory, STOP_BYTES + client * SLOT.size)
-        return count, doing.rstrip(b"\0").decode()
+    def pulse(self, client: int) -> None:
+        """Say that a client gets on with what it does."""
+        self.tell(client, *self.read(client)[1:])
+
+    def read(self, client: int) -> tuple[int, int, str]:
+        """Return (signs of life, steps done, name of the step under way)."""
+        alive, count, doing = SLOT.unpack_from(self._memory, STOP_BYTES + client * SLOT.size)
+        return alive, count, doing.rstrip(b"\0").decode()
 
     def stop(self) -> None:
         """Tell all to end after their step."""
@@ -64,7 +70,8 @@ def work(folder: str, client: int, seed: int, operations: int, board: Board, *, 
     source = random.Random(f"stress {seed} {client}")
     root = f"{folder}/client-{client}"
     os.mkdir(root)
-    own, shared = Own(root, source, is_dense=may_be_full), Shared(f"{folder}/shared", client, source)
+    own = Own(root, source, is_dense=may_be_full, pulse=lambda: board.pulse(client))
+    shared = Shared(f"{folder}/shared", client, source)
     if may_be_full:
         own_module.may_be_short = True
         own.steps = [step for step in own.steps if step != own.map]
@@ -86,14 +93,14 @@ def work(folder: str, client: int, seed: int, operations: int, board: Board, *, 
         count += 1
     board.tell(client, count, "compare")
     own.close()
-    compare(root, own.summary())
+    compare(root, own.summary(), lambda: board.pulse(client))
     board.tell(client, count, "end")
     return {"root": root, "own": own.summary(), "count": count, "refused": refused, **shared.summary()}
 
 
-def compare(root: str, wanted: dict[str, object]) -> None:
+def compare(root: str, wanted: dict[str, object], pulse: Callable[[], None] = lambda: None) -> None:
     """Raise Wrong unless *root* holds what is *wanted*."""
-    found = found_in(root)
+    found = found_in(root, pulse)
     for path in sorted(found.keys() | wanted.keys()):
         if found.get(path) != wanted.get(path):
             raise Wrong(f"{path}: is {found.get(path)}, expected {wanted.get(path)}")

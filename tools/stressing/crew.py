@@ -23,7 +23,7 @@ from tools.stressing.own import Wrong
 Client = subprocess.Popen[str]
 
 PROJECT = Path(__file__).parents[2]
-HANG_S = 60.0  # without a step done by a client
+HANG_S = 60.0  # without a sign of life of a client
 LOOK_S = 1.0
 TELL_EVERY_S = 30.0
 FORGET_S = 30.0  # for the kernel's messages about what it has dropped
@@ -117,7 +117,7 @@ class Crew:
         """Look at clients and daemon until all have ended; False if one hangs."""
         started = told = time.monotonic()
         moved = [started] * len(crew)
-        seen = [(-1, "")] * len(crew)
+        seen = [(-1, 0, "")] * len(crew)
         while any(process.poll() is None for process in crew):
             now = time.monotonic()
             if any(process.returncode for process in crew) or now - started > (self._rules.seconds or now):
@@ -126,7 +126,7 @@ class Crew:
                 if seen[client] != board.read(client):
                     seen[client], moved[client] = board.read(client), now
                 elif process.poll() is None and now - moved[client] > HANG_S:
-                    count, doing = seen[client]
+                    _, count, doing = seen[client]
                     stacks = hanging.report(self._mounted, crew)
                     self._expect(False, f"client {client} hangs in '{doing}' after {count} steps\n{stacks}")
                     hanging.end(self._mounted)

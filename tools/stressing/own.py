@@ -11,7 +11,7 @@ import os
 import random
 import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 FILES_MAX = 120
@@ -93,10 +93,16 @@ def read_all(descriptor: int) -> bytes:
 class Own:
     """The directory of one client, and its model."""
 
-    def __init__(self, root: str, source: random.Random, *, is_dense: bool = False) -> None:
-        """Work in *root*, which exists and is empty. *is_dense*: with data that cannot be compressed."""
+    def __init__(
+        self, root: str, source: random.Random, *, is_dense: bool = False, pulse: Callable[[], None] = lambda: None
+    ) -> None:
+        """Work in *root*, which exists and is empty.
+
+        *is_dense*: with data that cannot be compressed. *pulse* is called within long steps: they make progress.
+        """
         self._root = root
         self._random = source
+        self._pulse = pulse
         self._files: dict[str, File] = {}
         self._directories: list[str] = [root]
         self._symlinks: dict[str, str] = {}
@@ -392,6 +398,7 @@ class Own:
         with opened(path, os.O_CREAT | os.O_EXCL | os.O_RDWR) as descriptor:
             while left:
                 piece = (self._data(1 << 20) or b"z")[:left]
+                self._pulse()
                 write_all(descriptor, piece, length - left)
                 digest.update(piece)
                 left -= len(piece)
@@ -405,6 +412,7 @@ class Own:
         os.mkdir(path)
         names = {f"entry-{number:05}" for number in range(count)}
         for name in sorted(names):
+            self._pulse()
             with opened(f"{path}/{name}", os.O_CREAT | os.O_EXCL | os.O_WRONLY) as descriptor:
                 os.write(descriptor, name.encode())
         if sorted(os.listdir(path)) != sorted(names):
@@ -412,6 +420,7 @@ class Own:
         seen = []
         with os.scandir(path) as entries:
             for entry in entries:
+                self._pulse()
                 seen.append(entry.name)
                 os.unlink(entry.path)
         if sorted(seen) != sorted(names):
@@ -422,6 +431,7 @@ class Own:
         """Go down many directories, and back."""
         path, paths = self._root, []
         for level in range(self._random.randrange(*DEPTH)):
+            self._pulse()
             path += f"/deep-{level}"
             os.mkdir(path)
             paths.append(path)
@@ -429,6 +439,7 @@ class Own:
             os.write(descriptor, b"at the bottom")
         os.unlink(path + "/file")
         for path in reversed(paths):
+            self._pulse()
             os.rmdir(path)
 
     def killed(self) -> None:
@@ -442,6 +453,7 @@ class Own:
         os.close(writer)
         try:
             for _ in range(self._random.randrange(1, 60)):
+                self._pulse()
                 os.read(reader, 1)
             os.kill(pid, signal.SIGKILL)
         finally:
@@ -477,6 +489,7 @@ class Own:
         """The image is full: delete everything, which always works, and begin anew."""
         self.close()
         for folder, directories, files in os.walk(self._root, topdown=False):
+            self._pulse()
             for name in files:
                 os.unlink(f"{folder}/{name}")
             for name in directories:
@@ -538,11 +551,12 @@ def _words(data: bytes, names: int, mode: int, xattrs: dict[str, bytes]) -> str:
     return f"file {len(data)} {names} {mode:o} {digest.hexdigest()}"
 
 
-def found_in(root: str) -> dict[str, object]:
+def found_in(root: str, pulse: Callable[[], None] = lambda: None) -> dict[str, object]:
     """Return what there is."""
     found: dict[str, object] = {root: "directory"}
     for folder, directories, files in os.walk(root):
         for name in directories + files:
+            pulse()
             path = f"{folder}/{name}"
             if os.path.islink(path):
                 found[path] = f"link {os.readlink(path)}"
