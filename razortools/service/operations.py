@@ -1,10 +1,9 @@
 """All request handlers together, and what the kernel tells without waiting for an answer."""
 
-from collections.abc import Iterator
-
 import trio
 
 from razortools.engine import orphans
+from razortools.engine.store.residence import NotResident
 from razortools.format.keys import Table, table_range
 from razortools.service.attributes import AttributeHandlers
 from razortools.service.callers import Caller
@@ -17,6 +16,7 @@ from razortools.service.xattrs import XattrHandlers
 from razortools.units import InodeNo
 
 FORGETTING_S = 0.01  # time for a handful of requests
+FORGOTTEN_AT_ONCE = 128  # about as long as a handful of other requests
 
 
 class Operations(NameHandlers, StreamHandlers, AttributeHandlers, XattrHandlers, DataHandlers):
@@ -28,30 +28,46 @@ class Operations(NameHandlers, StreamHandlers, AttributeHandlers, XattrHandlers,
 
     def forget(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
         """The kernel drops an inode from its memory."""
-        return self._forget([(ino, *FORGET.unpack_from(body))])
+        left = self._let_go([(ino, *FORGET.unpack_from(body))])
+        return self._finish(left) if left else b""
 
     def forget_many(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
-        """The kernel drops several inodes from its memory."""
+        """The kernel drops several inodes from its memory, up to some ten thousand."""
         (count, _) = BATCH_FORGET.unpack_from(body)
-        pairs = body[BATCH_FORGET.size : BATCH_FORGET.size + count * FORGET_ONE.size]
-        return self._forget(FORGET_ONE.iter_unpack(pairs))
+        dropped = list(FORGET_ONE.iter_unpack(body[BATCH_FORGET.size : BATCH_FORGET.size + count * FORGET_ONE.size]))
+        if count > FORGOTTEN_AT_ONCE:
+            return self._forget_in_turns(dropped)
+        left = self._let_go(dropped)
+        return self._finish(left) if left else b""
 
-    def _forget(self, dropped: "Iterator[tuple[InodeNo, int]] | list[tuple[InodeNo, int]]") -> Answer:
-        """Let go of inodes; unlinked ones go now, large ones in many steps between which others are served."""
+    async def _forget_in_turns(self, dropped: list[tuple[InodeNo, int]]) -> bytes:
+        """Let go of many inodes; others are served in between."""
+        for first in range(0, len(dropped), FORGOTTEN_AT_ONCE):
+            await self._finish(self._let_go(dropped[first : first + FORGOTTEN_AT_ONCE]))
+            await trio.lowlevel.checkpoint()
+        return b""
+
+    def _let_go(self, dropped: list[tuple[InodeNo, int]]) -> list[InodeNo]:
+        """Count the kernel's look-ups down; return the unlinked files that are still to be deleted."""
         left = []
         for ino, count in dropped:
             try:
-                if orphans.release(self.volume, ino, count, finish_now=False) and orphans.finish_step(self.volume, ino):
+                # Counting is no operation: it must not be run again because something is not in memory.
+                with self.fetcher.residence.in_place():
+                    is_unlinked = orphans.release(self.volume, ino, count, finish_now=False)
+                if is_unlinked and orphans.finish_step(self.volume, ino):
                     left.append(ino)
+            except NotResident:
+                left.append(ino)
             except Exception as failure:  # nobody waits for an answer
                 self.refusal(failure, "forget", ino)
-        return self._finish(left) if left else b""
+        return left
 
     async def _finish(self, orphaned: list[InodeNo]) -> bytes:
-        """Delete what is left of unlinked files, step by step."""
+        """Delete what is left of unlinked files, step by step; others are served in between."""
         for ino in orphaned:
             try:
-                while orphans.finish_step(self.volume, ino):
+                while await self.fetcher.run(orphans.finish_step, self.volume, ino):
                     await trio.lowlevel.checkpoint()
             except Exception as failure:
                 self.refusal(failure, "forget", ino)

@@ -2,13 +2,17 @@
 
 import trio
 
-from razortools.engine import namespace
+from razortools.engine import files, namespace
+from razortools.engine.volume import open_volume
 from razortools.format.inode import ROOT_INODE
 from razortools.service.committer import Committer
 from razortools.service.operations import Operations
 from razortools.service.options import MountOptions
-from razortools.units import InodeNo
+from razortools.service.settled import Settled
+from razortools.service.wire import BATCH_FORGET, FORGET, FORGET_ONE
+from tests.cold import ColdDisk, forget_all
 from tests.engine.volumes import new_volume
+from tests.workload import formatted
 
 FORGOTTEN = 4000
 AT_ONCE_MAX = 500  # some milliseconds
@@ -20,7 +24,8 @@ def test_other_requests_have_their_turns_while_many_inodes_are_forgotten() -> No
     for ino in inodes:
         volume.inodes.hold(ino)
     options = MountOptions()
-    operations = Operations(volume, Committer(volume, options), options, lambda: None)
+    operations = Operations(volume, Committer(volume, options), Settled(volume, lambda ino: None), options)
+    message = BATCH_FORGET.pack(len(inodes), 0) + b"".join(FORGET_ONE.pack(ino, 1) for ino in inodes)
     held_at_turns: list[int] = []
 
     async def others() -> None:
@@ -31,8 +36,36 @@ def test_other_requests_have_their_turns_while_many_inodes_are_forgotten() -> No
     async def serve() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(others)
-            nursery.start_soon(operations.forget, [(InodeNo(ino), 1) for ino in inodes])
+            answer = operations.forget_many(ROOT_INODE, memoryview(message), (0, 0, 0))
+            assert not isinstance(answer, bytes)
+            await answer
 
     trio.run(serve)
     steps = [before - after for before, after in zip(held_at_turns, [*held_at_turns[1:], 0], strict=True)]
     assert max(steps) <= AT_ONCE_MAX
+
+
+def test_a_look_up_is_counted_down_once_however_cold_the_caches_are() -> None:
+    disk = ColdDisk(32 << 20)
+    volume = open_volume(formatted(disk))
+    ino = namespace.create(volume, ROOT_INODE, b"large", 0o644, 0, 0)
+    files.write(volume, ino, 0, bytes(range(256)) * 4096)
+    volume.inodes.hold(ino, 2)
+    namespace.unlink(volume, ROOT_INODE, b"large")
+    volume.checkpoint()
+    options = MountOptions()
+    operations = Operations(volume, Committer(volume, options), Settled(volume, lambda ino: None), options)
+
+    async def forget(count: int) -> None:
+        forget_all(volume)
+        message = memoryview(FORGET.pack(count))
+        answer = await operations.fetcher.run(operations.forget, ino, message, (0, 0, 0))
+        if not isinstance(answer, bytes):
+            await answer
+
+    trio.run(forget, 1)
+    assert volume.inodes.is_held(ino)
+    trio.run(forget, 1)
+    assert not volume.inodes.is_held(ino)
+    assert volume.statistics().inode_count == 1, "the file is gone"
+    volume.close()
