@@ -16,6 +16,7 @@ from razortools.service.control import Greeting, Waiter
 from razortools.units import MIB
 
 MOUNT = [sys.executable, "-m", "razortools.mount"]
+FSCK = [sys.executable, "-m", "razortools.fsck"]
 UMOUNT = [sys.executable, "-c", "from razortools.mount import umount_main; umount_main()"]
 BUSY_LOOK_S = 0.2
 ANSWER_S = 60  # far more than anything here takes; only what hangs gets there
