@@ -7,6 +7,7 @@ import fcntl
 import itertools
 import mmap
 import os
+import resource
 import shutil
 import stat
 import struct
@@ -259,6 +260,20 @@ def positions_that_cannot_be() -> Iterator[object]:
     os.close(descriptor)
 
 
+def a_limit_of_file_size() -> Iterator[object]:
+    descriptor = os.open("file", os.O_CREAT | os.O_RDWR)
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, usual[1]))  # Python ignores the signal; the call fails then
+    try:
+        yield tried(os.pwrite, descriptor, b"x" * 5000, 8000), tried(os.pwrite, descriptor, b"x", 8192)
+        yield tried(os.ftruncate, descriptor, 8193), tried(os.truncate, "file", 8193), tried(os.ftruncate, descriptor, 8192)
+        yield tried(os.posix_fallocate, descriptor, 0, 8193)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    yield os.fstat(descriptor).st_size
+    os.close(descriptor)
+
+
 def paths_that_end_in_dots() -> Iterator[object]:
     os.makedirs("a/b")
     for path in (".", "a/.", "a/..", "a/b/..", ""):
@@ -280,6 +295,7 @@ STORIES: tuple[Story, ...] = (
     locks_of_two_descriptors,
     what_open_refuses,
     positions_that_cannot_be,
+    a_limit_of_file_size,
     paths_that_end_in_dots,
 )
 

@@ -347,22 +347,26 @@ class ThreeSides(RuleBasedStateMachine):
     @precondition(a_directory_is_read)
     @rule(which=WHICH, room_bytes=st.sampled_from([300, 300, 600, 2000]))
     def list_on(self, which: int, room_bytes: int) -> None:
-        slot, stream = self.stream(which)
+        slot, _ = self.stream(which)
         for whose, side in (("mount", self.mount), ("engine", self.engine)):
-            found = side.entries(slot, room_bytes)
-            assert isinstance(found, list), f"{whose}: {found}"
-            stream.given[whose] += found
-            stream.check(whose, at_end=not found)
+            self.list_some(whose, side, slot, room_bytes)
+
+    def list_some(self, whose: str, side: KernelSide | EngineSide, slot: int, room_bytes: int) -> bool:
+        """Read a piece and judge what has come so far; return whether that was all."""
+        found = side.entries(slot, room_bytes)
+        assert isinstance(found, list), f"{whose}: {found}"
+        self.streams[slot].given[whose] += found
+        self.streams[slot].check(whose, at_end=not found)
+        return not found
 
     @precondition(a_directory_is_read)
     @rule(which=WHICH)
     def list_to_the_end(self, which: int) -> None:
-        slot, stream = self.stream(which)
+        slot, _ = self.stream(which)
         for whose, side in (("mount", self.mount), ("engine", self.engine)):
-            while found := side.entries(slot, 500):
-                assert isinstance(found, list), f"{whose}: {found}"
-                stream.given[whose] += found
-            stream.check(whose, at_end=True)
+            at_end = False
+            while not at_end:
+                at_end = self.list_some(whose, side, slot, 500)
 
     @precondition(a_directory_is_read)
     @rule(which=WHICH, where=WHICH)
