@@ -11,6 +11,7 @@ enough for every run of the tests is in tests/mount/test_programs.py.
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int, default=60, help="how long pgbench runs; a stressor a tenth of it")
     parser.add_argument("-o", dest="options", action="append", default=[], help="mount options")
     chosen = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # on the way out the mount is taken away
     is_well, is_missing = True, False
     for family in chosen.only or JOBS:
         missing = NEEDED[family]()

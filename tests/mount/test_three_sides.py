@@ -95,8 +95,16 @@ class Stream:
 class ThreeSides(RuleBasedStateMachine):
     """A step is done on all sides."""
 
-    def __init__(self, mount: KernelSide, host: KernelSide, engine: EngineSide, count_call: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        mount: KernelSide,
+        host: KernelSide,
+        engine: EngineSide,
+        count_call: Callable[[], None],
+        make_kernel_forget: Callable[[], None],
+    ) -> None:
         super().__init__()
+        self.make_kernel_forget = make_kernel_forget
         self.mount, self.host, self.engine = mount, host, engine
         self.sides = (mount, host, engine)
         self.agree = True
@@ -396,6 +404,13 @@ class ThreeSides(RuleBasedStateMachine):
         path = self.path(path)
         self.step("listdir", path)
 
+    @rule(path=A_FOLDER)
+    def the_kernel_forgets_and_lists(self, path: Choice) -> None:
+        """What is opened after this, the kernel knows from a listing, if from anywhere."""
+        path = self.path(path)
+        self.make_kernel_forget()
+        self.step("listdir", path)
+
     @rule()
     def statvfs(self) -> None:
         for side in (self.mount, self.engine):
@@ -435,7 +450,7 @@ class ThreeSides(RuleBasedStateMachine):
 class Run:
     """One run of the machine: where its examples work, and how many steps they took."""
 
-    mount: Path
+    mounted: Mounted
     host: Path
     call_count: int = 0
     example_count: int = 0
@@ -443,12 +458,13 @@ class Run:
     def __call__(self) -> ThreeSides:
         """Return a machine for one example, with empty sides."""
         self.example_count += 1
-        folders = [home / str(self.example_count) for home in (self.mount, self.host)]
+        folders = [home / str(self.example_count) for home in (self.mounted.path, self.host)]
         for folder in folders:
             folder.mkdir()
         umask = os.umask(0o022)
         os.umask(umask)
-        return ThreeSides(*map(KernelSide, folders), EngineSide(new_volume(limits=SMALL), umask), self._count)
+        engine = EngineSide(new_volume(limits=SMALL), umask)
+        return ThreeSides(*map(KernelSide, folders), engine, self._count, self.mounted.make_kernel_forget)
 
     def _count(self) -> None:
         self.call_count += 1
@@ -468,10 +484,10 @@ def busy(unmounted: Mounted) -> Iterator[Mounted]:
 def test_the_mount_the_engine_and_the_host_say_the_same(busy: Mounted, tmp_path: Path, number: int) -> None:
     host = tmp_path / "host"
     host.mkdir()
-    machines = Run(busy.path, host)
+    machines = Run(busy, host)
     profile = settings.get_current_profile_name()
     many_steps = settings(
-        max_examples=16 if profile == "repeatable" else settings.get_profile(profile).max_examples,
+        max_examples=20 if profile == "repeatable" else settings.get_profile(profile).max_examples,
         stateful_call_count=250,
         suppress_health_check=list(HealthCheck),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.mount.mounts import Mounted
 from tools.programs.jobs import Job, WentWrong, call, outcome_of
 
-# Name -> options. All write 4 files of 16 MiB at random or in order, by 2 processes, and verify each block by its checksum.
+# Name -> options. Two processes write two files of 8 MiB each, at random unless said otherwise; each block has its checksum.
 WAYS: dict[str, tuple[str, ...]] = {
     "sync, 4K": ("--ioengine=sync", "--bs=4k"),
     "psync, 512 to 64K": ("--ioengine=psync", "--bsrange=512-64k", "--bs_unaligned=1"),
@@ -28,7 +28,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     "contents that shrink": ("--ioengine=psync", "--bs=64k", "--buffer_compress_percentage=70", "--refill_buffers=1"),
 }
 USUAL = (
-    "--rw=randrw", "--rwmixread=30", "--size=32m", "--nrfiles=2", "--numjobs=2", "--verify=crc32c", "--verify_fatal=1",
+    "--rw=randrw", "--rwmixread=30", "--size=16m", "--nrfiles=2", "--numjobs=2", "--verify=crc32c", "--verify_fatal=1",
     "--verify_dump=1", "--verify_backlog=512", "--do_verify=1", "--end_fsync=1", "--fallocate=none", "--randseed=20",
     "--output-format=json",
 )  # fmt: skip
