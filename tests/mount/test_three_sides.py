@@ -488,10 +488,10 @@ def test_the_mount_the_engine_and_the_host_say_the_same(busy: Mounted, tmp_path:
     profile = settings.get_current_profile_name()
     many_steps = settings(
         max_examples=20 if profile == "repeatable" else settings.get_profile(profile).max_examples,
-        stateful_call_count=250,
+        stateful_step_count=250,
         suppress_health_check=list(HealthCheck),
     )
     factory = seed(number)(machines) if profile == "repeatable" else machines
     run_state_machine_as_test(factory, settings=many_steps)
-    print(f"{machines.call_count} steps in {machines.example_count} examples, seed {number}")
+    print(f"{machines.call_count} calls compared in {machines.example_count} examples, seed {number}")
     assert machines.call_count >= CALLS_PER_RUN_MIN
