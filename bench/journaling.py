@@ -11,19 +11,17 @@ the end, so nothing that both engines do alike hides the difference.
 """
 
 import argparse
-import os
-import platform
 import random
 import statistics
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
+from bench.material import sources, text
+from bench.page import machine, publish
 from razortools.engine import attributes, files, namespace
 from razortools.engine.attributes import AttributeChange
 from razortools.engine.create import create, plan_create
@@ -33,8 +31,6 @@ from razortools.engine.volume import Volume, open_volume
 from razortools.format.inode import ROOT_INODE
 from razortools.units import GIB, KIB, MIB, InodeNo
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "BENCHMARKS.md"
-BEGIN, END = "<!-- journaling: made by bench/journaling.py -->\n", "<!-- end of journaling -->\n"
 IMAGE_BYTES = 2 * GIB  # with it comes a journal of 32 MiB
 LAW_PERCENT = 15
 LIMITS = Limits()
@@ -55,25 +51,6 @@ class Pace:
         if due or time.monotonic() - self._committed_at >= LIMITS.commit_interval_s:
             self._volume.commit()
             self._committed_at = time.monotonic()
-
-
-@cache
-def sources() -> tuple[tuple[str, bytes], ...]:
-    """Return files of Python's library by path, 24 MiB at most: what people have on their disks."""
-    library = Path(sysconfig.get_paths()["stdlib"])
-    found: list[tuple[str, bytes]] = []
-    total = 0
-    for path in sorted(library.rglob("*.py")):
-        if "site-packages" not in path.parts and total < 24 * MIB:
-            found.append((str(path.relative_to(library)), path.read_bytes()))
-            total += len(found[-1][1])
-    return tuple(found)
-
-
-@cache
-def text() -> bytes:
-    """Return the same as one stretch of text."""
-    return b"".join(data for _, data in sources())
 
 
 def new_file(volume: Volume, name: str, folder: InodeNo = ROOT_INODE) -> InodeNo:
@@ -244,22 +221,6 @@ def compare(name: str, rounds: int, folder: Path) -> str:
     )
 
 
-def machine(folder: Path) -> str:
-    """Return in neutral words where this runs; *folder* holds the image."""
-    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    place = str(folder.resolve())
-    on = max((fields for fields in mounts if place.startswith(fields[1])), key=lambda fields: len(fields[1]))[2]
-    kernel = ".".join(platform.release().split("-")[0].split(".")[:2])
-    return f"{os.cpu_count()} processors, Linux {kernel}, Python {platform.python_version()}, image file on {on}"
-
-
-def publish(table: str) -> None:
-    """Put *table* between the markers of docs/BENCHMARKS.md."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(before + BEGIN + table + END + after, encoding="utf-8")
-
-
 def main() -> None:
     """Measure, print the table, publish it if asked to."""
     parser = argparse.ArgumentParser(description="Measure what journaling costs.")
@@ -281,7 +242,7 @@ def main() -> None:
             sys.stdout.write(lines[-1] + "\n")
             sys.stdout.flush()
     if chosen.write:
-        publish("\n".join(lines) + "\n")
+        publish("journaling", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
