@@ -1,0 +1,141 @@
+"""From times to a table: medians of the rounds, and the ratio of razorfs to each peer within a round."""
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from bench.mounts.clients import Taken
+from bench.mounts.peers import CLIENT_ALONE, RAZORFS
+from bench.mounts.rows import ROWS
+
+Table = list[list[str]]
+
+
+@dataclass(slots=True)
+class Results:
+    """All that was measured: what is known of a row on a peer is one entry a round."""
+
+    machine: str
+    scale: float
+    rounds: int
+    peers: list[str]
+    left_out: list[str]
+    rows: list[str]
+    taken: dict[tuple[str, str], dict[int, Taken]] = field(default_factory=dict)  # (row, peer) -> round -> what it took
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, row: str, peer: str, number: int, taken: Taken) -> None:
+        """Take note of one run."""
+        self.taken.setdefault((row, peer), {})[number] = taken
+
+    def rates(self, row: str, peer: str) -> list[float]:
+        """Return what was done in a second, one value a round; none where it failed."""
+        return [taken.rate for taken in self.taken.get((row, peer), {}).values()]
+
+    def ratio(self, row: str, peer: str) -> float | None:
+        """Return how many times as fast razorfs is: the median over the rounds, each compared in itself."""
+        ours, theirs = self.taken.get((row, RAZORFS), {}), self.taken.get((row, peer), {})
+        both = [ours[number].rate / theirs[number].rate for number in ours.keys() & theirs.keys()]
+        return statistics.median(both) if both else None
+
+    @property
+    def spread_percent(self) -> float:
+        """By how much rates differ between rounds: the median over all rows and peers."""
+        spreads = [0.0]
+        for row, peer in self.taken:
+            rates = self.rates(row, peer)
+            spreads.append(100 * (max(rates) - min(rates)) / statistics.median(rates))
+        return statistics.median(spreads[1:] or spreads)
+
+    @property
+    def compared(self) -> list[str]:
+        """The peers that razorfs is compared with."""
+        return [peer for peer in self.peers if peer not in (RAZORFS, CLIENT_ALONE)] if RAZORFS in self.peers else []
+
+
+def shown(value: float) -> str:
+    """Return *value* with three digits that mean something."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 10 else f"{value:.2f}"
+
+
+def rate_table(results: Results) -> Table:
+    """Return the rates, a row each."""
+    table = [["row", *(f"{peer} (client alone)" if peer == CLIENT_ALONE else peer for peer in results.peers)]]
+    for row in results.rows:
+        unit = ROWS[row][1]
+        rates = [results.rates(row, peer) for peer in results.peers]
+        cells = [shown(statistics.median(found) / unit.divisor) if found else "failed" for found in rates]
+        table.append([f"{row} ({unit.name})" if unit.name else row, *cells])
+    return table
+
+
+def ratio_table(results: Results) -> Table:
+    """Return how many times as fast razorfs is as each peer, a row each."""
+    table = [["row, razorfs / peer", *results.compared]]
+    for row in results.rows:
+        ratios = [results.ratio(row, peer) for peer in results.compared]
+        table.append([row, *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios)])
+    return table
+
+
+def verdicts(results: Results) -> Iterator[str]:
+    """Yield a sentence for each peer: on how many rows razorfs is ahead, and where it is not."""
+    for peer in results.compared:
+        ratios = {row: ratio for row in results.rows if (ratio := results.ratio(row, peer)) is not None}
+        ahead = [row for row, ratio in ratios.items() if ratio > 1]
+        well = [row for row, ratio in ratios.items() if ratio >= 1.5]
+        behind = [row for row in ratios if row not in ahead]
+        sentence = f"Ahead of {peer} on {len(ahead)} of {len(ratios)} rows, 1.5 times or more on {len(well)}"
+        yield sentence + (f"; not on {'; '.join(behind)}." if behind and len(behind) <= len(ratios) // 2 else ".")
+
+
+def layout(table: Table) -> str:
+    """Return *table* as markdown that can be read as it is."""
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = [
+        [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
+        for line in (table[0], rule, *table[1:])
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def page(results: Results) -> str:
+    """Return everything that the benchmark has to say."""
+    amount = "" if results.scale == 1 else f" at {results.scale:g} of the usual amount of work"
+    noise = f" The usual distance between the slowest and the fastest round of a row is {results.spread_percent:.0f} %."
+    parts = [f"{results.machine}; median of {results.rounds} rounds{amount}.{noise if results.rounds > 1 else ''}\n"]
+    if results.left_out:
+        parts.append(f"Left out: {', '.join(results.left_out)}.\n")
+    parts.append("In a second:\n")
+    parts.append(layout(rate_table(results)))
+    if results.compared:
+        parts.append("How many times as fast razorfs is:\n")
+        parts.append(layout(ratio_table(results)))
+        parts.append("".join(f"- {sentence}\n" for sentence in verdicts(results)))
+    if results.failures:
+        parts.append("Failed:\n\n" + "".join(f"- {failure}\n" for failure in results.failures))
+    return "\n".join(parts)
+
+
+def document(results: Results) -> dict[str, object]:
+    """Return the same for programs, with each round's rate: counts or bytes a second."""
+    return {
+        "machine": results.machine,
+        "scale": results.scale,
+        "rounds": results.rounds,
+        "peers": results.peers,
+        "left_out": results.left_out,
+        "rows": {
+            row: {
+                peer: {
+                    "rates": results.rates(row, peer),
+                    "seconds": [taken.wall_s for taken in results.taken.get((row, peer), {}).values()],
+                    "razorfs_times_as_fast": results.ratio(row, peer) if peer in results.compared else None,
+                }
+                for peer in results.peers
+            }
+            for row in results.rows
+        },
+        "failures": results.failures,
+    }
