@@ -1,7 +1,8 @@
 """Journal entries: what a transaction changed, key by key, closed by a commit entry.
 
 The journal is a ring of bytes. A transaction starts at a block boundary, its entries follow one another without gaps, the
-commit entry is last, zeros fill the rest of its block. Sequence numbers rise by one from entry to entry for ever, so what an
+commit entry is last, zeros fill the rest of its block. A key may stand in several entries of a transaction; they follow one
+another as the changes did. Sequence numbers rise by one from entry to entry for ever, so what an
 earlier round left behind is never mistaken for the present.
 """
 
@@ -17,7 +18,7 @@ JOURNAL_MAGIC = b"JRNL"
 
 
 class Operation(IntEnum):
-    """What an entry belongs to: the operation that first changed the key in this transaction."""
+    """What an entry belongs to: of the operations whose changes it holds, the first."""
 
     COMMIT = 0
     CREATE = 1
@@ -59,7 +60,7 @@ class JournalEntry(Record):
     transaction: Annotated[int, Int64ul * "number of the transaction"]
     sequence: Annotated[int, Int64ul * "number of the entry"]
     inode: Annotated[int, Int64ul * "inode that the operation was about"]
-    operation: Annotated[int, Int8ul * "operation that changed the key first; 0: this is the commit entry"]
+    operation: Annotated[int, Int8ul * "first operation that changed the key; 0: this is the commit entry"]
     flags: Annotated[int, Int8ul * "bit 0: the key had a value before; bit 1: it has one now"]
     reserved: Annotated[int, Int16ul * "zero"]
     undo_bytes: Annotated[int, Int32ul * "length of the value before"]

@@ -226,7 +226,7 @@ def commit_vouches_for_itself(patch: pytest.MonkeyPatch) -> None:
 
     def encode(ring: Journal, transaction: Any, now_ns: int) -> bytes:
         known = ring.flushed_sequence
-        ring.flushed_sequence = ring.next_sequence + len(transaction.redo) + 1
+        ring.flushed_sequence = ring.next_sequence + transaction.entry_count + len(transaction.redo) + 1
         try:
             return honest(ring, transaction, now_ns)
         finally:

@@ -6,15 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from razortools.engine import files, namespace
+from razortools.check.runner import check_quietly
+from razortools.engine import files, flush, namespace
+from razortools.engine.store import store as store_module
 from razortools.engine.store.device import MemoryDevice
 from razortools.engine.store.recovery import open_store
 from razortools.engine.volume import Volume
 from razortools.errors import CorruptImage
+from razortools.format.data import DataRecord
 from razortools.format.inode import ROOT_INODE
-from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY
+from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY, record_key
 from razortools.units import MIB
-from tests.workload import Clock, everything, formatted, opened
+from tests.workload import Clock, Workload, everything, formatted, opened
 
 
 def copy_of(device: MemoryDevice) -> MemoryDevice:
@@ -64,6 +67,65 @@ def test_abort_drops_what_was_done_since_the_last_commit() -> None:
     files.write(volume, namespace.lookup(volume, ROOT_INODE, b"file 0"), 3, b"overwritten")
     volume.abort()
     assert everything(volume) == before
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every operation ends a part of its transaction."""
+    monkeypatch.setattr(store_module, "PART_KEYS", 1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.usefixtures("small_parts")
+def test_transactions_of_many_parts_are_replayed_as_a_whole(seed: int) -> None:
+    device = formatted(MemoryDevice(16 * MIB))
+    assert isinstance(device, MemoryDevice)
+    volume = opened(device)
+    workload = Workload(volume, seed, file_bytes_max=50_000)
+    for _ in range(3):
+        for _ in range(60):
+            workload.step()
+        volume.commit()
+        assert everything(opened(copy_of(device))) == everything(volume)
+    assert volume.store.superblock.generation == opened(copy_of(device)).store.superblock.generation - 1, "nothing was replayed"
+    entries = [entry.head.key for entry in volume.verify_journal().transactions[0].entries]
+    assert len(set(entries)) < len(entries), "no key stands in two parts"
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.usefixtures("small_parts")
+def test_abort_drops_parts_too(seed: int) -> None:
+    device = formatted(MemoryDevice(16 * MIB))
+    volume = opened(device)
+    workload = Workload(volume, seed, file_bytes_max=50_000)
+    for _ in range(40):
+        workload.step()
+    volume.commit()
+    before = dict(volume.store.items(LOWEST_KEY, HIGHEST_KEY))
+    for _ in range(60):
+        workload.step()
+    assert volume.store.transaction.parts
+    volume.abort()
+    assert dict(volume.store.items(LOWEST_KEY, HIGHEST_KEY)) == before
+    volume.close()
+    assert check_quietly(device).exit_code == 0
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_data_that_a_transaction_replaced_itself_need_not_have_arrived() -> None:
+    device, volume, _ = with_commits(1)
+    ino = namespace.lookup(volume, ROOT_INODE, b"file 0")
+    files.write(volume, ino, 0, random.Random(1).randbytes(50_000))
+    flush.flush_all(volume)
+    replaced = volume.store.get(record_key(ino, 0))
+    assert replaced is not None
+    data = random.Random(2).randbytes(50_000)
+    files.write(volume, ino, 0, data)
+    volume.commit()
+    flip(device, DataRecord.decode(replaced).address * volume.block_bytes)
+    recovered = opened(copy_of(device))
+    assert (recovered.recovered.transactions, recovered.recovered.discarded) == (2, 0)
+    assert files.read(recovered, ino, 0, 50_000) == data
 
 
 def test_compacting_leaves_an_empty_journal_that_goes_on() -> None:

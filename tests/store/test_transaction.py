@@ -1,45 +1,100 @@
 """What a transaction knows of its changes, and what it says they will take in the journal."""
 
+from collections.abc import Callable
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from razortools.engine import attributes
 from razortools.engine.attributes import AttributeChange
-from razortools.engine.store.transaction import Transaction
+from razortools.engine.store.journal import undo_values
+from razortools.engine.store.transaction import Step, Transaction
 from razortools.format.inode import ROOT_INODE
 from razortools.format.journal import ENTRY_HEAD_BYTES, Operation
 from tests.engine.volumes import new_volume
 
 VALUES = st.none() | st.binary(max_size=40)
+VOLUME = new_volume()  # for its journal: nothing is written
 
 
-@given(changes=st.lists(st.lists(st.tuples(st.integers(0, 5), VALUES), max_size=6), max_size=12))
-def test_it_keeps_the_first_and_the_last_value_of_each_key_and_counts_these_alone(
-    changes: list[list[tuple[int, bytes | None]]],
-) -> None:
-    transaction = Transaction(1)
-    touched = False
-    now: dict[bytes, bytes | None] = {}
-    first: dict[bytes, tuple[bytes | None, int, int]] = {}
+
+
+Items = dict[bytes, bytes]
+Changes = list[list[tuple[int, bytes | None]]]  # operations: which keys they set to what; None: deleted
+CHANGES = st.lists(st.lists(st.tuples(st.integers(0, 5), VALUES), max_size=6), max_size=12)
+
+
+def key_of(number: int) -> bytes:
+    return bytes([number]) * 18
+
+
+def do(changes: Changes, transaction: Transaction, after_each: Callable[[], None]) -> tuple[Items, Items]:
+    """Let *transaction* note *changes*; return the items before and after."""
+    before = {key_of(number): b"old" for number in (1, 3, 5)}
+    now = dict(before)
     for number, operation in enumerate(changes):
-        steps = []
+        steps: list[Step] = []
         for key_no, after in operation:
-            key = bytes([key_no]) * 18
-            before = now.get(key, b"old" if key_no % 2 else None)
-            if before is None and after is None:  # the store takes no such step
+            key = key_of(key_no)
+            if key not in now and after is None:  # the store takes no such step
                 continue
-            first.setdefault(key, (before, int(Operation.WRITE), number))
-            steps.append((key, before, after))
-            now[key] = after
-            if after is None and first[key][0] is None:  # made and removed: it never was
-                del now[key], first[key]
+            steps.append((key, now.get(key), after))
+            if after is None:
+                del now[key]
+            else:
+                now[key] = after
         transaction.note(steps, Operation.WRITE, number)
-        touched = touched or bool(steps)
-    assert (transaction.undo, transaction.redo) == (first, now)
-    assert transaction.is_empty == (not touched)
-    assert list(transaction.undo) == list(transaction.redo)  # the journal walks them side by side
-    sizes = [len(value or b"") for value in (*now.values(), *(before for before, _, _ in first.values()))]
-    assert transaction.estimated_bytes == len(now) * ENTRY_HEAD_BYTES + sum(sizes)
+        after_each()
+    return before, now
+
+
+@given(changes=CHANGES)
+def test_it_keeps_the_first_and_the_last_value_of_each_key_and_counts_these_alone(changes: Changes) -> None:
+    transaction = Transaction(1)
+    before, now = do(changes, transaction, lambda: None)
+    first: dict[bytes, int] = {}
+    present = set(before)
+    for number, operation in enumerate(changes):
+        for key_no, after in operation:
+            if key_of(key_no) in present or after is not None:
+                first.setdefault(key_of(key_no), number)
+            (present.discard if after is None else present.add)(key_of(key_no))
+    assert transaction.undo == {key: before.get(key) for key in first}
+    assert transaction.redo == {key: now.get(key) for key in first}
+    assert list(transaction.undo) == list(transaction.redo) == list(first)  # the journal walks them side by side
+    assert transaction.origins == [(Operation.WRITE, number) for number in first.values()]
+    assert transaction.is_empty == (not first)
+    sizes = [len(value or b"") for value in (*transaction.undo.values(), *transaction.redo.values())]
+    assert transaction.estimated_bytes == len(first) * ENTRY_HEAD_BYTES + sum(sizes)
+
+
+@given(changes=CHANGES, ends=st.lists(st.booleans(), min_size=12, max_size=12))
+def test_in_parts_it_can_be_undone_and_takes_no_more_room_than_it_said(changes: Changes, ends: list[bool]) -> None:
+    journal = VOLUME.store.journal
+    transaction = Transaction(1)
+    end = iter(ends)
+    before, now = do(changes, transaction, lambda: journal.encode_part(transaction) if next(end) else None)
+    back = list(transaction.undo.items())
+    for part in reversed(transaction.parts):
+        back += undo_values(part)
+    for key, value in back:
+        if value is None:
+            now.pop(key, None)
+        else:
+            now[key] = value
+    assert now == before
+    promised = transaction.estimated_bytes
+    journal.encode_part(transaction)
+    assert sum(map(len, transaction.parts)) == transaction.estimated_bytes <= promised
+
+
+def test_what_was_made_and_removed_within_a_part_leaves_no_entry() -> None:
+    transaction = Transaction(1)
+    transaction.note([(key_of(0), None, b"made")], Operation.CREATE, 1)
+    transaction.note([(key_of(0), b"made", None)], Operation.UNLINK, 1)
+    VOLUME.store.journal.encode_part(transaction)
+    assert (transaction.entry_count, transaction.estimated_bytes) == (0, 0)
+    assert not transaction.is_empty  # it may have let blocks go
 
 
 def test_a_key_that_changes_often_takes_no_more_room_in_the_journal_than_one_that_changes_once() -> None:

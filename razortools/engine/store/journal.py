@@ -90,14 +90,15 @@ class Journal:
         """Bytes between tail and head."""
         return self.head - self.tail
 
-    def encode(self, transaction: Transaction, now_ns: int) -> bytes:
-        """Return the bytes of *transaction*, padded to whole blocks, and count its sequence numbers as used."""
-        parts: list[bytes] = []
-        first = sequence = self.next_sequence
+    def encode_part(self, transaction: Transaction) -> None:
+        """Encode what *transaction* noted since its last part. Nothing else may be encoded before the rest of it."""
+        entries: list[bytes] = []
+        first = sequence = self.next_sequence + transaction.entry_count
         number, seed, pack, seal, checksum = transaction.number, self.seed, _HEAD.pack, _SEAL.pack, crc32c.crc32c
-        for (key, (undo, operation, inode)), redo in zip(transaction.undo.items(), transaction.redo.values(), strict=True):
+        noted = zip(transaction.undo.items(), transaction.redo.values(), transaction.origins, strict=True)
+        for (key, undo), redo, (operation, inode) in noted:
             if undo == redo:
-                continue  # nothing has changed in the end
+                continue  # nothing has changed in the end: it was made and removed, for one
             if undo is None:
                 assert redo is not None
                 body = pack(number, sequence, inode, operation, _REDO, 0, 0, len(redo), key) + redo
@@ -105,15 +106,20 @@ class Journal:
                 body = pack(number, sequence, inode, operation, _UNDO, 0, len(undo), 0, key) + undo
             else:
                 body = pack(number, sequence, inode, operation, _UNDO | _REDO, 0, len(undo), len(redo), key) + undo + redo
-            parts += seal(JOURNAL_MAGIC, checksum(body, seed)), body
+            entries += seal(JOURNAL_MAGIC, checksum(body, seed)), body
             sequence += 1
-        body_bytes = sum(map(len, parts))
-        total = round_up(body_bytes + COMMIT_BYTES, self.block_bytes)
+        transaction.end_part(b"".join(entries), sequence - first)
+
+    def encode(self, transaction: Transaction, now_ns: int) -> bytes:
+        """Return the bytes of *transaction*, padded to whole blocks, and count its sequence numbers as used."""
+        self.encode_part(transaction)
+        first, sequence = self.next_sequence, self.next_sequence + transaction.entry_count
+        total = round_up(transaction.parts_bytes + COMMIT_BYTES, self.block_bytes)
         commit = JournalCommit(self.flushed_sequence, first, now_ns, total).encode()
-        body = pack(number, sequence, 0, Operation.COMMIT, _REDO, 0, 0, len(commit), LOWEST_KEY) + commit
-        parts += seal(JOURNAL_MAGIC, checksum(body, seed)), body, bytes(total - body_bytes - COMMIT_BYTES)
+        body = _HEAD.pack(transaction.number, sequence, 0, Operation.COMMIT, _REDO, 0, 0, len(commit), LOWEST_KEY) + commit
+        seal = _SEAL.pack(JOURNAL_MAGIC, crc32c.crc32c(body, self.seed))
         self.next_sequence = sequence + 1
-        return b"".join(parts)
+        return b"".join((*transaction.parts, seal, body, bytes(total - transaction.parts_bytes - COMMIT_BYTES)))
 
     def fits(self, length: int) -> bool:
         """Return whether *length* more bytes fit into the ring."""
@@ -157,6 +163,18 @@ class Journal:
         """A stable checkpoint contains everything before *position*."""
         self.tail = position
         self.tail_sequence = sequence
+
+
+def undo_values(part: bytes) -> list[tuple[bytes, bytes | None]]:
+    """Return (key, value before) of each entry of *part*, which encode_part() made and memory kept."""
+    found: list[tuple[bytes, bytes | None]] = []
+    position = 0
+    while position < len(part):
+        head = JournalEntry(*_HEAD.unpack_from(part, position + _CHECKED_FROM))
+        values = position + ENTRY_HEAD_BYTES
+        found.append((head.key, part[values : values + head.undo_bytes] if head.flags & _UNDO else None))
+        position = values + head.undo_bytes + head.redo_bytes
+    return found
 
 
 def journal_seed(uuid: bytes) -> int:

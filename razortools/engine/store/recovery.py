@@ -86,11 +86,10 @@ def _data_arrived(store: Store, transaction: LoggedTransaction) -> bool:
 
     Raises DeviceFailed: what cannot be read now may have arrived all the same, and may have been acknowledged.
     """
-    for entry in transaction.entries:
-        record = owned_record(entry.head.key, entry.redo) if entry.redo is not None else None
-        if record is None:
-            continue
-        if not _verifies(store, record):
+    last = {entry.head.key: entry.redo for entry in transaction.entries}  # what it replaced itself, nobody needs
+    for key, value in last.items():
+        record = owned_record(key, value) if value is not None else None
+        if record is not None and not _verifies(store, record):
             return False
     return True
 

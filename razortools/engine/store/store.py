@@ -16,11 +16,11 @@ from razortools.engine.store import checkpoint as checkpoints
 from razortools.engine.store.checkpoint import CheckpointPlan
 from razortools.engine.store.device import Device
 from razortools.engine.store.flight import Flight
-from razortools.engine.store.journal import Journal, journal_seed
+from razortools.engine.store.journal import Journal, journal_seed, undo_values
 from razortools.engine.store.nodepool import NodePool
 from razortools.engine.store.nodes import Nodes, Ref, new_root
 from razortools.engine.store.spacemaps import SpaceMaps
-from razortools.engine.store.transaction import RunningOperation, Transaction, UnloggedTransaction
+from razortools.engine.store.transaction import PART_KEYS, RunningOperation, Transaction, UnloggedTransaction
 from razortools.engine.store.tree import Tree
 from razortools.errors import CorruptImage, OutOfSpace, ReadOnly
 from razortools.format.data import DataRecord, Run
@@ -208,6 +208,8 @@ class Store:
         running, transaction = self.running, self.transaction
         if self.journaling:
             transaction.note(running.steps, running.operation, running.inode)
+            if len(transaction.undo) >= PART_KEYS:
+                self.journal.encode_part(transaction)
         transaction.freed += running.freed
         transaction.placed += running.placed
         transaction.operation_count += 1
@@ -397,7 +399,10 @@ class Store:
         assert self.journaling, "without a journal nobody knows what there was before"
         self.settle()
         transaction = self.transaction
-        for key, (before, *_) in transaction.undo.items():
+        changes = list(transaction.undo.items())
+        for part in reversed(transaction.parts):
+            changes += undo_values(part)
+        for key, before in changes:
             if before is None:
                 self.tree.delete(key)
             else:
@@ -406,7 +411,7 @@ class Store:
         for start, count in dict(transaction.placed).items():
             self.maps.free_now(start, count)
         self.transaction = Transaction(transaction.number)
-        return list(transaction.undo)
+        return [key for key, _ in changes]
 
     def failing(self) -> "_Failing":
         """Return a context in which any failure turns the store read-only: what memory and device hold may differ then."""
