@@ -86,8 +86,9 @@ def test_transactions_of_many_parts_are_replayed_as_a_whole(seed: int) -> None:
         for _ in range(60):
             workload.step()
         volume.commit()
-        assert everything(opened(copy_of(device))) == everything(volume)
-    assert volume.store.superblock.generation == opened(copy_of(device)).store.superblock.generation - 1, "nothing was replayed"
+        recovered = opened(copy_of(device))
+        assert everything(recovered) == everything(volume)
+    assert recovered.recovered.transactions == 3
     entries = [entry.head.key for entry in volume.verify_journal().transactions[0].entries]
     assert len(set(entries)) < len(entries), "no key stands in two parts"
 

@@ -97,11 +97,12 @@ class Journal:
         number, seed, pack, seal, checksum = transaction.number, self.seed, _HEAD.pack, _SEAL.pack, crc32c.crc32c
         noted = zip(transaction.undo.items(), transaction.redo.values(), transaction.origins, strict=True)
         for (key, undo), redo, (operation, inode) in noted:
-            if undo == redo:
-                continue  # nothing has changed in the end: it was made and removed, for one
             if undo is None:
-                assert redo is not None
+                if redo is None:
+                    continue  # made and removed
                 body = pack(number, sequence, inode, operation, _REDO, 0, 0, len(redo), key) + redo
+            elif undo == redo:
+                continue  # nothing has changed in the end
             elif redo is None:
                 body = pack(number, sequence, inode, operation, _UNDO, 0, len(undo), 0, key) + undo
             else:

@@ -13,7 +13,7 @@ from razortools.format.data import Run
 from razortools.format.journal import ENTRY_HEAD_BYTES, Operation
 
 # Fewer keys: what is changed again soon after takes an entry more often. More: the maps leave the cache.
-PART_KEYS = 2048
+PART_KEYS = 512
 
 Step = tuple[bytes, bytes | None, bytes | None]  # key, value before, value after; None: absent
 Origin = tuple[Operation, int]  # operation, inode
