@@ -4,7 +4,7 @@ from razortools.errors import CorruptImage
 from razortools.format.data import DataRecord, InlineData
 from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.inode import Inode, Orphan
-from razortools.format.keys import Kind, kind_of
+from razortools.format.keys import KIND_AT, Kind, kind_of
 from razortools.format.name import Name
 from razortools.format.record import Record
 from razortools.format.volume import Counters
@@ -23,6 +23,9 @@ ITEMS: dict[int, type[Record]] = {
 }
 
 
+_DATA_RECORD, _XATTR = int(Kind.DATA_RECORD), int(Kind.XATTR)
+
+
 def decode_item(key: bytes, value: bytes) -> Record:
     """Return the record of an item. Raises CorruptImage for an unknown kind or a value of the wrong shape."""
     kind = kind_of(key)
@@ -33,9 +36,9 @@ def decode_item(key: bytes, value: bytes) -> Record:
 
 def owned_record(key: bytes, value: bytes) -> DataRecord | None:
     """Return the data record whose blocks this item owns, or None. Freeing an item's value frees these blocks."""
-    kind = key[9]
-    if kind == Kind.DATA_RECORD:
+    kind = key[KIND_AT]
+    if kind == _DATA_RECORD:
         return DataRecord.decode(value)
-    if kind == Kind.XATTR and value[1] & XattrFlag.OUT_OF_LINE:
+    if kind == _XATTR and value[1] & XattrFlag.OUT_OF_LINE:
         return Xattr.decode(value).out_of_line
     return None

@@ -46,6 +46,7 @@ class Key(Record):
 
 
 KEY_BYTES = Key.FIXED_BYTES
+KIND_AT = 9  # where the kind stands in a key
 LOWEST_KEY = bytes(KEY_BYTES)
 HIGHEST_KEY = b"\xff" * KEY_BYTES  # above every key in use: no table has the number 255
 HASH_MAX = 0x7FFF_FFFF_FFFF_FF00  # a cookie fits a signed 64-bit offset, with room for the probe window above
@@ -54,45 +55,52 @@ PROBE_WINDOW = 16  # names of equal hash take neighbouring offsets; the whole wi
 
 _pack = Key.STRUCT.pack
 
+# The same as plain numbers: looking a member of an enumeration up takes longer than packing a key, and several keys are packed
+# for every request.
+_FILES, _NAMES, _ORPHANS = int(Table.FILES), int(Table.NAMES), int(Table.ORPHANS)
+_INODE, _BACK_LINK, _XATTR, _INLINE_DATA = int(Kind.INODE), int(Kind.BACK_LINK), int(Kind.XATTR), int(Kind.INLINE_DATA)
+_DATA_RECORD, _DIRECTORY_ENTRY = int(Kind.DATA_RECORD), int(Kind.DIRECTORY_ENTRY)
+_NAME, _ORPHAN = int(Kind.NAME), int(Kind.ORPHAN)
+
 
 def inode_key(inode: InodeNo) -> bytes:
     """Return the key of an inode."""
-    return _pack(Table.FILES, inode, Kind.INODE, 0)
+    return _pack(_FILES, inode, _INODE, 0)
 
 
 def back_link_key(inode: InodeNo, link_no: int) -> bytes:
     """Return the key of one back link of an inode."""
-    return _pack(Table.FILES, inode, Kind.BACK_LINK, link_no)
+    return _pack(_FILES, inode, _BACK_LINK, link_no)
 
 
 def xattr_key(inode: InodeNo, name_hash: int) -> bytes:
     """Return the key of an extended attribute."""
-    return _pack(Table.FILES, inode, Kind.XATTR, name_hash)
+    return _pack(_FILES, inode, _XATTR, name_hash)
 
 
 def inline_key(inode: InodeNo) -> bytes:
     """Return the key of a file's inline data."""
-    return _pack(Table.FILES, inode, Kind.INLINE_DATA, 0)
+    return _pack(_FILES, inode, _INLINE_DATA, 0)
 
 
 def record_key(inode: InodeNo, record_no: RecordNo | int) -> bytes:
     """Return the key of a data record."""
-    return _pack(Table.FILES, inode, Kind.DATA_RECORD, record_no)
+    return _pack(_FILES, inode, _DATA_RECORD, record_no)
 
 
 def entry_key(directory: InodeNo, name_hash: int) -> bytes:
     """Return the key of a directory entry."""
-    return _pack(Table.FILES, directory, Kind.DIRECTORY_ENTRY, name_hash)
+    return _pack(_FILES, directory, _DIRECTORY_ENTRY, name_hash)
 
 
 def name_key(name_id: NameId) -> bytes:
     """Return the key of a string in the string table."""
-    return _pack(Table.NAMES, name_id, Kind.NAME, 0)
+    return _pack(_NAMES, name_id, _NAME, 0)
 
 
 def orphan_key(inode: InodeNo) -> bytes:
     """Return the key that marks an inode as to be finished at the next mount."""
-    return _pack(Table.ORPHANS, inode, Kind.ORPHAN, 0)
+    return _pack(_ORPHANS, inode, _ORPHAN, 0)
 
 
 COUNTERS_KEY = _pack(Table.VOLUME, 0, Kind.COUNTERS, 0)
@@ -102,7 +110,7 @@ _ENDS = (1 << 64) - 1
 
 def kind_range(inode: InodeNo, kind: Kind) -> tuple[bytes, bytes]:
     """Return (lowest, highest) key of the items of one kind of an inode; both ends are included."""
-    return _pack(Table.FILES, inode, kind, 0), _pack(Table.FILES, inode, kind, _ENDS)
+    return _pack(_FILES, inode, kind, 0), _pack(_FILES, inode, kind, _ENDS)
 
 
 def object_range(table: Table, number: int) -> tuple[bytes, bytes]:
@@ -117,7 +125,7 @@ def table_range(table: Table) -> tuple[bytes, bytes]:
 
 def kind_of(key: bytes) -> int:
     """Return the kind byte of *key*."""
-    return key[9]
+    return key[KIND_AT]
 
 
 def object_of(key: bytes) -> int:

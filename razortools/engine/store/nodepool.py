@@ -22,22 +22,26 @@ class NodePool:
         self._node_blocks = geometry.node_blocks
         self._sides: list[list[BlockNo]] = [[] for _ in range(copies)]
         self._cursors = [0, geometry.block_count // 2][:copies]
+        self.node_count = 0  # for how many nodes there are runs on every side
 
     def reserve(self, node_count: int, spare_blocks: int = 0) -> bool:
         """Make sure that there are runs for *node_count* nodes, with *spare_blocks* left free; False if there is no room."""
-        for runs in self._sides:
-            if len(runs) < node_count:
-                break
-        else:
+        if node_count <= self.node_count:
             return True  # the usual case: this runs before every operation
         missing = sum(max(node_count - len(runs), 0) for runs in self._sides) * self._node_blocks
         if self._maps.free_blocks - missing < spare_blocks:
             return False
-        for side, runs in enumerate(self._sides):
-            while len(runs) < node_count:
-                if not self._take(side, node_count - len(runs), spare_blocks):
-                    return False
+        try:
+            for side, runs in enumerate(self._sides):
+                while len(runs) < node_count:
+                    if not self._take(side, node_count - len(runs), spare_blocks):
+                        return False
+        finally:
+            self._count()
         return True
+
+    def _count(self) -> None:
+        self.node_count = min(map(len, self._sides))
 
     def _take(self, side: int, wanted: int, spare_blocks: int) -> bool:
         roomy = self._maps.free_blocks - BATCH * self._node_blocks * len(self._sides) > spare_blocks
@@ -55,6 +59,7 @@ class NodePool:
     def take(self) -> tuple[BlockNo, BlockNo]:
         """Return (first copy, mirror or 0) for a node that is written now."""
         places = [runs.pop() for runs in self._sides]
+        self._count()
         for place in places:
             self._maps.mark_stale(place, self._node_blocks)
         return places[0], places[1] if len(places) > 1 else BlockNo(0)
@@ -69,6 +74,7 @@ class NodePool:
             self._maps.free_now(place, count)
         for side in self._sides:
             side.clear()
+        self._count()
         # Search from the start again: what was freed there meanwhile keeps the image compact.
         self._cursors = [0, self._maps.geometry.block_count // 2][: len(self._sides)]
 

@@ -94,6 +94,16 @@ class Node:
         start = raw[place - 2] | raw[place - 1] << 8 if index else 0
         return raw[at : at + KEY_BYTES], raw[first + start : first + end]
 
+    def window_packed(self, low: bytes, high: bytes) -> list[tuple[bytes, bytes]]:
+        """Return the items of the packed leaf from *low* to *high*, both included."""
+        chunk: list[tuple[bytes, bytes]] = []
+        for index in range(self.search_packed(low), self.count):
+            item = self.packed_item(index)
+            if item[0] > high:
+                break
+            chunk.append(item)
+        return chunk
+
     def get_packed(self, key: bytes) -> bytes | None:
         """Return the value of *key* in the packed leaf, or None."""
         index = self.search_packed(key)
@@ -101,6 +111,10 @@ class Node:
             return None
         found, value = self.packed_item(index)
         return value if found == key else None
+
+    def retire(self) -> None:
+        """The tree has no use for this node any more: its range is empty, so nobody who remembers it finds a key in it."""
+        self.high = self.low
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +182,7 @@ class Nodes:
         if ref.node is not None:
             self.cached_bytes -= self.cost(ref.node)
             self._resident.pop(ref, None)
+            ref.node.retire()
             ref.node = None
 
     def unpack(self, node: Node) -> None:
@@ -210,6 +225,7 @@ class Nodes:
                 resident[ref] = None
             else:
                 self.cached_bytes -= self.cost(node)
+                node.retire()
                 ref.node = None
         # If what must be kept is more than the limit, another walk right away would find the same again.
         self._shrink_above = max(self.limit_bytes, self.cached_bytes + self.limit_bytes // 32 if not attempts else 0)

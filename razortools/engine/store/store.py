@@ -7,7 +7,7 @@ because nobody knows what the device holds.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import crc32c
@@ -34,7 +34,7 @@ from razortools.units import MIB, BlockNo
 KEYS_PER_OPERATION_MAX = 13  # rename over a file: entries, back links, names, four inodes, an orphan, counters
 PROMISED_PLACES = 4  # places in the tree that one step of a flush changes
 METADATA_CACHE_BYTES = 128 * MIB
-_OWNING = frozenset((Kind.DATA_RECORD, Kind.XATTR))
+_OWNING = frozenset(map(int, (Kind.DATA_RECORD, Kind.XATTR)))
 _WIPE_CHUNK_BYTES = 1 * MIB
 
 
@@ -95,6 +95,7 @@ class Store:
         self._operation_journal_bytes = min(operation_bytes, self.journal.ring_bytes // 4)
         self.get: Callable[[bytes], bytes | None] = self.tree.get
         self.items: Callable[[bytes, bytes], Iterator[tuple[bytes, bytes]]] = self.tree.items
+        self.window: Callable[[bytes, bytes], Sequence[tuple[bytes, bytes]]] = self.tree.window
         self.last: Callable[[bytes, bytes], tuple[bytes, bytes] | None] = self.tree.last
 
     @classmethod
@@ -124,17 +125,20 @@ class Store:
 
     def operation_nodes_max(self) -> int:
         """Return the most nodes that one operation can make dirty, splits included."""
-        height = self.tree.height()
-        clean = max(self.tree.node_count - self.tree.dirty_count, 0)
-        return min(KEYS_PER_OPERATION_MAX * height + 4, clean + 6 + height)
+        tree = self.tree
+        height = tree.root_level + 1
+        most, clean = KEYS_PER_OPERATION_MAX * height + 4, tree.node_count - tree.dirty_count
+        return most if clean + 6 + height >= most else max(clean, 0) + 6 + height
 
     def has_room(self, blocks: int, nodes: int, journal_bytes: int, *, deleting: bool) -> bool:
         """Return whether an operation may start: *blocks* of data, *nodes* and *journal_bytes* are promised to others already.
 
         Deleting may use the reserve that everybody else leaves alone. Takes what the nodes need into the pool.
         """
+        tree, pool = self.tree, self.pool
         one = self.operation_nodes_max()
-        if not self.pool.reserve(self.tree.dirty_count + nodes + one * (1 if deleting else 2), blocks):
+        wanted = tree.dirty_count + nodes + (one if deleting else 2 * one)
+        if wanted > pool.node_count and not pool.reserve(wanted, blocks):
             return False
         if self.maps.free_blocks < blocks and not deleting:
             return False
@@ -143,7 +147,7 @@ class Store:
             wanted = transaction.estimated_bytes + journal_bytes + self._operation_journal_bytes
             if journal.head - journal.tail + wanted > journal.ring_bytes and not transaction.is_empty:
                 return False
-        return self.tree.dirty_count <= self.nodes.dirty_count_max
+        return tree.dirty_count <= self.nodes.dirty_count_max
 
     def hold_promise(self) -> None:
         """Before an operation whose room was promised earlier: move what its nodes need into the pool."""

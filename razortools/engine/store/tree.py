@@ -3,17 +3,26 @@
 Invariants: a node's keys lie in [low, high) and rise; a child's low is its key in the parent; the nodes above a dirty node are
 dirty; an item is at most a quarter of a node, so one split always makes room. Sources: Bayer and McCreight 1972; Comer, "The
 Ubiquitous B-Tree", 1979.
+
+A walk from the root costs a microsecond or two: each key that a bisection looks at is an object of its own, seldom in the
+processor's cache. So the tree remembers the leaf in which an item of each kind was found last, its *finger*: an operation that
+looks for an item before it changes it goes down once, and what is made one after the other is made without going down at all.
+An inode, its links and its data lie side by side, so the leaf that was found last, whatever for, is tried next. A finger is only
+a guess: the leaf's own range tells whether it is right, and a leaf that is not the tree's any more has an empty range
+(Node.retire).
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from razortools.engine.store.nodes import UNPACK_AFTER, Node, Nodes, ReadNode, Ref, node_key
 from razortools.engine.store.residence import Missing, NotResident
-from razortools.format.keys import HIGHEST_KEY, KEY_BYTES
+from razortools.format.keys import HIGHEST_KEY, KEY_BYTES, KIND_AT
 from razortools.format.node import CHILD_BYTES, ITEM_OVERHEAD_BYTES, ChildPointer, node_capacity, value_bytes_max
 
 Path = list[tuple[Node, int]]  # inner nodes from the root down, with the index of the child taken
+
+_NOWHERE = Node(0, b"", b"")
 
 
 class Tree:
@@ -30,31 +39,35 @@ class Tree:
         self.value_bytes_max = value_bytes_max(nodes.geometry.node_bytes)
         self._release = release
         self.is_changing: Callable[[], bool] = lambda: False  # whether an operation is under way
+        self._fingers = [_NOWHERE] * 256  # by kind: the leaf where one was found last
+        self._last = _NOWHERE  # the leaf that was found last
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of *key*, or None."""
-        node = self.root.node or self._load(self.root, self.root_level)
-        while node.level:
-            index = bisect_right(node.keys, key) - 1
-            ref = node.children[index if index >= 0 else 0]
-            node = ref.node or self._load(ref, node.level - 1, node)
-        node.hot = True
-        if node.raw is not None:
-            node.uses += 1
-            if node.uses < UNPACK_AFTER:
-                return node.get_packed(key)
-            self.nodes.unpack(node)
-            self._keep_limit(node)
-        keys = node.keys
+        leaf = self._fingers[key[KIND_AT]]
+        if not leaf.low <= key < leaf.high:
+            leaf = self._leaf(key)
+        leaf.hot = True
+        if leaf.raw is not None:
+            leaf.uses += 1
+            if leaf.uses < UNPACK_AFTER:
+                return leaf.get_packed(key)
+            self.nodes.unpack(leaf)
+            self._keep_limit(leaf)
+        keys = leaf.keys
         index = bisect_left(keys, key)
         if index < len(keys) and keys[index] == key:
-            return node.values[index]
+            return leaf.values[index]
         return None
 
     def put(self, key: bytes, value: bytes) -> bytes | None:
         """Set *key* to *value*; return the value before, or None."""
         assert len(value) <= self.value_bytes_max, f"a value of {len(value)} bytes"
-        leaf, path = self._leaf_for_change(key)
+        leaf = self._fingers[key[KIND_AT]]
+        if not leaf.low <= key < leaf.high:
+            leaf = self._leaf(key)
+        if not leaf.dirty:
+            self._make_dirty(leaf, key)
         keys = leaf.keys
         index = bisect_left(keys, key)
         if index < len(keys) and keys[index] == key:
@@ -67,22 +80,54 @@ class Tree:
             leaf.values.insert(index, value)
             leaf.used += len(value) + ITEM_OVERHEAD_BYTES
         if leaf.used > self.capacity:
-            self._split_leaf(leaf, path, at_end=index == len(keys) - 1)
+            self._split_leaf(leaf, self._path(key), at_end=index == len(keys) - 1)
         return before
 
     def delete(self, key: bytes) -> bytes | None:
         """Remove *key*; return the value before, or None if it was absent."""
-        if self.get(key) is None:
+        leaf = self._fingers[key[KIND_AT]]
+        if not leaf.low <= key < leaf.high:
+            leaf = self._leaf(key)
+        if not leaf.dirty:
+            if self.get(key) is None:  # a leaf in which nothing changes stays clean
+                return None
+            self._make_dirty(leaf, key)
+        keys = leaf.keys
+        index = bisect_left(keys, key)
+        if index == len(keys) or keys[index] != key:
             return None
-        leaf, path = self._leaf_for_change(key)
-        index = bisect_left(leaf.keys, key)
         before = leaf.values[index]
-        del leaf.keys[index]
+        del keys[index]
         del leaf.values[index]
         leaf.used -= len(before) + ITEM_OVERHEAD_BYTES
-        if leaf.used < self.capacity // 4 and path:
-            self._merge(leaf, path)
+        if leaf.used < self.capacity // 4 and self.root_level:
+            self._merge(leaf, self._path(key))
         return before
+
+    def window(self, low: bytes, high: bytes) -> Sequence[tuple[bytes, bytes]]:
+        """Return the items from *low* to *high*, both included, at once: for a range that holds few, or none most of the time."""
+        leaf = self._fingers[low[KIND_AT]]
+        if not leaf.low <= low < leaf.high:
+            leaf = self._leaf(low)
+        if leaf.high <= high:
+            return list(self.items(low, high))
+        leaf.hot = True
+        if leaf.raw is not None:
+            leaf.uses += 1
+            if leaf.uses < UNPACK_AFTER:
+                return leaf.window_packed(low, high)
+            self.nodes.unpack(leaf)
+            self._keep_limit(leaf)
+        keys = leaf.keys
+        start = bisect_left(keys, low)
+        if start == len(keys) or keys[start] > high:
+            return ()
+        stop = start + 1
+        if stop == len(keys) or keys[stop] > high:
+            return ((keys[start], leaf.values[start]),)
+        while stop < len(keys) and keys[stop] <= high:
+            stop += 1
+        return list(zip(keys[start:stop], leaf.values[start:stop], strict=True))
 
     def items(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yield the items from *low* to *high*, both included, in order.
@@ -90,18 +135,14 @@ class Tree:
         A leaf's items are taken when the walk reaches it: changes behind that point are not seen, changes before it are.
         """
         while True:
-            leaf, _ = self._descend(low)
+            leaf = self._leaf(low)
             if leaf.raw is not None:
-                start, stop = leaf.search_packed(low), leaf.search_packed(high)
-                chunk = [leaf.packed_item(index) for index in range(start, min(stop + 1, leaf.count))]
+                chunk = leaf.window_packed(low, high)
             else:
                 start, stop = bisect_left(leaf.keys, low), bisect_right(leaf.keys, high)
                 chunk = list(zip(leaf.keys[start:stop], leaf.values[start:stop], strict=True))
             end = leaf.high
-            for item in chunk:
-                if item[0] > high:
-                    return
-                yield item
+            yield from chunk
             if end > high or end == HIGHEST_KEY:
                 return
             low = end
@@ -110,7 +151,7 @@ class Tree:
         """Return the item with the highest key from *low* to *high*, both included, or None."""
         bound = high
         while True:
-            leaf, _ = self._descend(bound)
+            leaf = self._leaf(bound)
             if leaf.raw is not None:
                 self.nodes.unpack(leaf)
             index = bisect_right(leaf.keys, bound) - 1
@@ -158,32 +199,44 @@ class Tree:
         if nodes.cached_bytes > nodes.limit_bytes and not self.is_changing():
             nodes.shrink(spared)
 
-    def _descend(self, key: bytes) -> tuple[Node, Path]:
+    def _leaf(self, key: bytes) -> Node:
+        """Return the leaf of *key*, and put the finger of its kind there."""
+        node = self._last
+        if not node.low <= key < node.high:
+            node = self.root.node or self._load(self.root, self.root_level)
+            while node.level:
+                index = bisect_right(node.keys, key) - 1
+                ref = node.children[index if index >= 0 else 0]
+                node = ref.node or self._load(ref, node.level - 1, node)
+            self._last = node
+        node.hot = True
+        self._fingers[key[KIND_AT]] = node
+        return node
+
+    def _path(self, key: bytes) -> Path:
+        """Return the way to the leaf of *key*, which is in memory."""
         node = self.root.node or self._load(self.root, self.root_level)
         path: Path = []
         while node.level:
             index = bisect_right(node.keys, key) - 1
-            index = max(index, 0)
+            if index < 0:
+                index = 0
             path.append((node, index))
             ref = node.children[index]
             node = ref.node or self._load(ref, node.level - 1, node)
-        node.hot = True
-        return node, path
+        return path
 
-    def _leaf_for_change(self, key: bytes) -> tuple[Node, Path]:
-        """Return the leaf of *key*, unpacked and dirty, and the way to it."""
-        leaf, path = self._descend(key)
+    def _make_dirty(self, leaf: Node, key: bytes) -> None:
+        """Unpack the clean *leaf* of *key* and make it and the nodes above it dirty."""
         if leaf.raw is not None:
             self.nodes.unpack(leaf)
-        if not leaf.dirty:
-            leaf.dirty = True
+        leaf.dirty = True
+        self.dirty_count += 1
+        for node, _ in reversed(self._path(key)):
+            if node.dirty:
+                break
+            node.dirty = True
             self.dirty_count += 1
-            for node, _ in reversed(path):
-                if node.dirty:
-                    break
-                node.dirty = True
-                self.dirty_count += 1
-        return leaf, path
 
     def _split_leaf(self, leaf: Node, path: Path, *, at_end: bool) -> None:
         """Move the upper part of *leaf* into a new one. Rising keys leave full leaves behind."""
