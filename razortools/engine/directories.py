@@ -6,13 +6,13 @@ parent. Rules of POSIX are not here (namespace.py has them).
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from razortools.errors import CorruptImage, PosixError
 from razortools.format.directory import NAME_BYTES_MAX, BackLink, DirectoryEntry
 from razortools.format.inode import ROOT_INODE, Inode
-from razortools.format.keys import PROBE_WINDOW, Kind, back_link_key, entry_key, kind_range, offset_of
+from razortools.format.keys import PROBE_WINDOW, Kind, back_link_key, entry_key, kind_range, object_of, offset_of
 from razortools.units import InodeNo, NameId
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DEPTH_MAX = 1 << 20  # a longer walk to the root can only be a circle; far above what path names reach
 
 _entry_bytes = DirectoryEntry.STRUCT.pack
-_entry_values = DirectoryEntry.STRUCT.unpack
+_entry_values: Callable[[bytes], tuple[InodeNo, NameId, int, int]] = DirectoryEntry.STRUCT.unpack
 _link_bytes = BackLink.STRUCT.pack
 
 
@@ -34,20 +34,15 @@ def check_name(name: bytes) -> None:
 
 
 def find(volume: "Volume", directory: InodeNo, name: bytes) -> tuple[bytes, DirectoryEntry] | None:
-    """Return (key, entry) of *name* in *directory*, or None. The fast way for names that are likely to exist."""
-    names = volume.names
-    name_hash = names.hash(name)
-    low = entry_key(directory, name_hash)
-    value = volume.store.get(low)
-    if value is not None:
-        entry = DirectoryEntry(*_entry_values(value))
-        if names.matches(NameId(entry.name_id), name):
-            return low, entry
-    for key, value in volume.store.items(low, entry_key(directory, name_hash + PROBE_WINDOW - 1)):
-        entry = DirectoryEntry.decode(value)
-        if names.matches(NameId(entry.name_id), name):
-            return key, entry
-    return None
+    """Return (key, entry) of *name* in *directory*, or None."""
+    key, value = _look(volume, directory, name)
+    return None if value is None else (key, DirectoryEntry(*_entry_values(value)))
+
+
+def find_inode(volume: "Volume", directory: InodeNo, name: bytes) -> InodeNo | None:
+    """Return the inode that *name* in *directory* leads to, or None."""
+    value = _look(volume, directory, name)[1]
+    return None if value is None else _entry_values(value)[0]
 
 
 def probe(volume: "Volume", directory: InodeNo, name: bytes) -> tuple[bytes, DirectoryEntry | None]:
@@ -56,17 +51,37 @@ def probe(volume: "Volume", directory: InodeNo, name: bytes) -> tuple[bytes, Dir
     Raises PosixError(ENOSPC) if its probe window is full. That takes sixteen names whose 63-bit keyed hashes are equal: it does
     not happen to those who do not know the key.
     """
-    name_hash = volume.names.hash(name)
+    key, value = _look(volume, directory, name)
+    if value is not None:
+        return key, DirectoryEntry(*_entry_values(value))
+    if not key:
+        raise PosixError(errno.ENOSPC, f"directory {directory} holds {PROBE_WINDOW} names whose hash is that of {name!r}")
+    return key, None
+
+
+def _look(volume: "Volume", directory: InodeNo, name: bytes) -> tuple[bytes, bytes | None]:
+    """Return (key, value) of the entry *name*; if it is absent (the key that it would get, None), no key: its window is full."""
+    names = volume.names
+    name_hash = names.hash(name)
+    low = entry_key(directory, name_hash)
+    kept = volume.looked_up.get(low)
+    if kept is not None and kept[0] == name:
+        return low, kept[1]
+    window = volume.store.window(low, entry_key(directory, name_hash + PROBE_WINDOW - 1))
     free = name_hash
-    for key, value in volume.store.items(entry_key(directory, name_hash), entry_key(directory, name_hash + PROBE_WINDOW - 1)):
-        entry = DirectoryEntry.decode(value)
-        if volume.names.matches(NameId(entry.name_id), name):
-            return key, entry
+    for key, value in window:
+        if len(value) != DirectoryEntry.FIXED_BYTES:
+            DirectoryEntry.decode(value)  # says what is wrong
+        if names.matches(_entry_values(value)[1], name):
+            if key == low:
+                volume.looked_up.keep(low, name, value)
+            return key, value
         if offset_of(key) == free:
             free += 1
-    if free == name_hash + PROBE_WINDOW:
-        raise PosixError(errno.ENOSPC, f"directory {directory} holds {PROBE_WINDOW} names whose hash is that of {name!r}")
-    return entry_key(directory, free), None
+    if free == name_hash:
+        volume.looked_up.keep(low, name, None)
+        return low, None
+    return (entry_key(directory, free), None) if free < name_hash + PROBE_WINDOW else (b"", None)
 
 
 def insert(volume: "Volume", directory: InodeNo, key: bytes, name: bytes, inode_no: InodeNo, inode: Inode) -> None:
@@ -76,18 +91,27 @@ def insert(volume: "Volume", directory: InodeNo, key: bytes, name: bytes, inode_
     counts) and puts both inodes.
     """
     parent = volume.inodes.get(directory)
-    name_id = volume.names.intern(name)
-    put_entry(volume, key, DirectoryEntry(inode_no, name_id, inode.next_link_no, inode.file_type))
-    inode.next_link_no += 1
+    link_no = inode.next_link_no
+    _put(volume, directory, key, inode_no, volume.names.intern(name), link_no, inode.mode >> 12)
+    inode.next_link_no = link_no + 1
     parent.size += 1
 
 
 def put_entry(volume: "Volume", key: bytes, entry: DirectoryEntry) -> None:
     """Write an entry and the back link that answers it. Part of the running operation; the string's count is the caller's."""
-    store = volume.store
-    store.put(key, _entry_bytes(entry.inode, entry.name_id, entry.link_no, entry.file_type))
-    directory = int.from_bytes(key[1:9], "big")
-    store.put(back_link_key(InodeNo(entry.inode), entry.link_no), _link_bytes(directory, entry.name_id))
+    _put(volume, object_of(key), key, entry.inode, entry.name_id, entry.link_no, entry.file_type)
+
+
+def _put(volume: "Volume", directory: int, key: bytes, ino: int, name_id: int, link_no: int, file_type: int) -> None:
+    put = volume.store.put
+    volume.looked_up.drop(key, None)
+    put(key, _entry_bytes(ino, name_id, link_no, file_type))
+    put(back_link_key(InodeNo(ino), link_no), _link_bytes(directory, name_id))
+
+
+def _delete(volume: "Volume", key: bytes) -> None:
+    volume.looked_up.drop(key, None)
+    volume.store.delete(key)
 
 
 def remove(volume: "Volume", directory: InodeNo, key: bytes, entry: DirectoryEntry) -> None:
@@ -96,7 +120,7 @@ def remove(volume: "Volume", directory: InodeNo, key: bytes, entry: DirectoryEnt
     Changes the directory's size in memory: the caller puts the directory. The inode it led to is the caller's too.
     """
     parent = volume.inodes.get(directory)
-    volume.store.delete(key)
+    _delete(volume, key)
     volume.store.delete(back_link_key(InodeNo(entry.inode), entry.link_no))
     volume.names.release(NameId(entry.name_id))
     parent.size -= 1
@@ -116,12 +140,12 @@ def move(
     Part of the running operation. Changes the sizes of both directories in memory: the caller puts them.
     """
     old_parent, new_parent = volume.inodes.get(directory), volume.inodes.get(new_directory)
-    volume.store.delete(key)
+    _delete(volume, key)
     name_id = NameId(entry.name_id)
     if not volume.names.matches(name_id, new_name):
         volume.names.release(name_id)
         name_id = volume.names.intern(new_name)
-    put_entry(volume, new_key, DirectoryEntry(entry.inode, name_id, entry.link_no, entry.file_type))
+    _put(volume, new_directory, new_key, entry.inode, name_id, entry.link_no, entry.file_type)
     old_parent.size -= 1
     new_parent.size += 1
 
@@ -135,7 +159,7 @@ def replace(
     is.
     """
     parent = volume.inodes.get(directory)
-    volume.store.delete(key)
+    _delete(volume, key)
     volume.store.delete(back_link_key(InodeNo(replaced.inode), replaced.link_no))
     volume.names.release(NameId(entry.name_id))
     put_entry(volume, new_key, DirectoryEntry(entry.inode, replaced.name_id, entry.link_no, entry.file_type))

@@ -7,7 +7,7 @@ process.
 """
 
 import errno
-import stat
+from stat import S_IFDIR, S_ISGID
 from typing import TYPE_CHECKING
 
 from razortools.engine.holds import Holds
@@ -20,9 +20,11 @@ from razortools.units import InodeNo
 if TYPE_CHECKING:
     from razortools.engine.volume import Volume
 
+S_IFMT = 0o170000
 INODES_KEPT = 1 << 15  # about 30 MiB when full
 
 _pack = Inode.STRUCT.pack
+_unpack = Inode.STRUCT.unpack
 _flatten = Inode._FLATTEN
 
 
@@ -36,16 +38,19 @@ class InodeTable:
 
     def get(self, ino: InodeNo) -> Inode:
         """Return the table's own copy of an inode: who changes it must `put` it at once. Raises PosixError(ENOENT) if absent."""
-        inode = self._recent.get(ino)
+        inode = self._recent.young.get(ino)
         if inode is None:
-            inode = self._load(ino)
-            self._recent.put(ino, inode)
+            inode = self._recent.get(ino)
+            if inode is None:
+                inode = self._load(ino)
+                self._recent.put(ino, inode)
         return inode
 
     def put(self, ino: InodeNo, inode: Inode) -> None:
         """Write *inode* into the tree, as part of the running operation."""
         self.write(ino, inode)
-        self._recent.put(ino, inode)
+        if self._recent.young.get(ino) is not inode:
+            self._recent.put(ino, inode)
 
     def peek(self, ino: InodeNo) -> Inode:
         """Return an inode as `get` does, but let it push no other one out: what an operation has just got stays the table's own.
@@ -67,46 +72,49 @@ class InodeTable:
         value = self._volume.store.get(inode_key(ino))
         if value is None:
             raise PosixError(errno.ENOENT, f"there is no inode {ino}")
-        return Inode.decode(value)
+        if len(value) != Inode.FIXED_BYTES:
+            return Inode.decode(value)  # which tells what is wrong with it
+        return Inode(*_unpack(value))
 
     def new(self, mode: int, uid: int, gid: int, rdev: int, now_ns: int, parent: Inode | None) -> tuple[InodeNo, Inode]:
         """Return (number, inode) of a new file with one link (a directory: two). Not yet `put`; part of the running operation.
 
         In a set-gid directory the file gets the directory's group, and a directory the bit as well.
         """
-        if parent is not None and parent.mode & stat.S_ISGID:
+        is_directory = mode & S_IFMT == S_IFDIR
+        if parent is not None and parent.mode & S_ISGID:
             gid = parent.gid
-            if stat.S_ISDIR(mode):
-                mode |= stat.S_ISGID
-        is_directory = stat.S_ISDIR(mode)
-        superblock, policy = self._volume.store.superblock, self._volume.default_policy
-        counters = self._volume.counters
-        ino = InodeNo(counters.next_inode)
-        counters.next_inode += 1
+            if is_directory:
+                mode |= S_ISGID
+        volume = self._volume
+        policy, counters = volume.default_policy, volume.counters
+        number = counters.next_inode
+        counters.next_inode = number + 1
         counters.inode_count += 1
         if is_directory:
             counters.directory_count += 1
+        # Arguments by position, in the order of the declaration, and the times of birth all the same.
         inode = Inode(
-            mode=mode,
-            uid=uid,
-            gid=gid,
-            link_count=2 if is_directory else 1,
-            size=0,
-            stored_blocks=0,
-            atime_ns=now_ns,
-            mtime_ns=now_ns,
-            ctime_ns=now_ns,
-            btime_ns=now_ns,
-            rdev=rdev,
-            generation=0,
-            flags=0,
-            next_link_no=0,
-            record_log2=superblock.record_bytes.bit_length() - 1,
-            compression=int(policy.algorithm),
-            compression_level=policy.level,
-            reserved=0,
+            mode,
+            uid,
+            gid,
+            2 if is_directory else 1,  # link_count
+            0,  # size
+            0,  # stored_blocks
+            now_ns,
+            now_ns,
+            now_ns,
+            now_ns,
+            rdev,
+            0,  # generation
+            0,  # flags
+            0,  # next_link_no
+            volume.record_log2,
+            int(policy.algorithm),
+            policy.level,
+            0,  # reserved
         )
-        return ino, inode
+        return InodeNo(number), inode
 
     def remove(self, ino: InodeNo) -> None:
         """Delete an inode's item, as part of the running operation. Its other items must be gone."""

@@ -20,6 +20,7 @@ NAMES_KEPT = 1 << 16  # about 16 MiB of hashes and texts when full
 REFERENCES_MAX = (1 << 32) - 1  # what the field holds; the next user of the name gets a string of its own
 NO_ID = NameId(-1)
 
+_COUNT_BYTES = Name.FIXED_BYTES  # the text follows
 _count_bytes = Name.STRUCT.pack
 
 
@@ -33,27 +34,27 @@ class NameTable:
 
     def hash(self, name: bytes) -> int:
         """Return the hash under which *name* is filed in directories."""
-        return (self._known.get(name) or self._learn(name))[0]
+        return (self._known.young.get(name) or self._known.get(name) or self._learn(name))[0]
 
     def text(self, name_id: NameId) -> bytes:
         """Return the name with this id. Raises CorruptImage if there is none."""
-        return (self._strings.get(name_id) or self._load(name_id))[1]
+        return self._string(name_id)[1]
 
     def matches(self, name_id: NameId, name: bytes) -> bool:
         """Tell whether *name_id* is the id of *name*."""
-        known = self._known.get(name)
+        known = self._known.young.get(name) or self._known.get(name)
         if known is not None and known[1] == name_id:
             return True
         if self.text(name_id) != name:
             return False
-        self._known.put(name, (self.hash(name), name_id))
+        self._known.put(name, (self.hash(name) if known is None else known[0], name_id))
         return True
 
     def intern(self, name: bytes) -> NameId:
         """Return an id for *name* and count one more use of it. Part of the running operation."""
-        name_hash, name_id = self._known.get(name) or self._learn(name)
+        name_hash, name_id = self._known.young.get(name) or self._known.get(name) or self._learn(name)
         if name_id != NO_ID:
-            count, text = self._strings.get(name_id) or self._load(name_id)
+            count, text = self._string(name_id)
             if count < REFERENCES_MAX:
                 self._write(name_id, count + 1, text)
                 return name_id
@@ -67,7 +68,7 @@ class NameTable:
 
     def release(self, name_id: NameId) -> None:
         """Count one use less; with the last one the string goes. Part of the running operation."""
-        count, text = self._strings.get(name_id) or self._load(name_id)
+        count, text = self._string(name_id)
         if count > 1:
             self._write(name_id, count - 1, text)
             return
@@ -90,12 +91,17 @@ class NameTable:
         self._known.put(name, known)
         return known
 
+    def _string(self, name_id: NameId) -> tuple[int, bytes]:
+        """Return (count, name) of a string."""
+        return self._strings.young.get(name_id) or self._strings.get(name_id) or self._load(name_id)
+
     def _load(self, name_id: NameId) -> tuple[int, bytes]:
         value = self._volume.store.get(name_key(name_id))
         if value is None:
             raise CorruptImage(f"string {name_id} is missing from the string table; unmount and run razorfsck")
-        stored = Name.decode(value)
-        string = (stored.reference_count, stored.text)
+        if len(value) < _COUNT_BYTES:
+            Name.decode(value)  # says what is wrong
+        string = (int.from_bytes(value[:_COUNT_BYTES], "little"), value[_COUNT_BYTES:])
         self._strings.put(name_id, string)
         return string
 

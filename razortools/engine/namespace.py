@@ -50,6 +50,7 @@ __all__ = [
     "unlink",
 ]
 
+_CREATE, _MKDIR, _UNLINK = Operation.CREATE, Operation.MKDIR, Operation.UNLINK  # a member of an enumeration is found slowly
 LINK_NO_MAX = (1 << 32) - 1  # what a back link's number holds; they are never used twice
 HAS_XATTRS = int(InodeFlag.HAS_XATTRS)  # a plain number: the arithmetic of flags is slow, and this runs for every new file
 _NODE_TYPES = frozenset((stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK))
@@ -58,9 +59,9 @@ _DEVICE_TYPES = frozenset((stat.S_IFCHR, stat.S_IFBLK))
 
 def lookup(volume: "Volume", parent: InodeNo, name: bytes) -> InodeNo:
     """Return the inode that *name* in *parent* leads to; "." and ".." are understood. Raises ENOENT, ENOTDIR, ENAMETOOLONG."""
-    found = directories.find(volume, parent, name)
+    found = directories.find_inode(volume, parent, name)
     if found is not None:
-        return InodeNo(found[1].inode)
+        return found
     _directory(volume, parent)
     if name == b".":
         return parent
@@ -88,12 +89,12 @@ def create(volume: "Volume", parent: InodeNo, name: bytes, mode: int, uid: int, 
 
     Raises EEXIST, ENOENT, ENOTDIR, and for the name EINVAL, ENAMETOOLONG.
     """
-    return _make(volume, Operation.CREATE, parent, name, stat.S_IFREG | stat.S_IMODE(mode), uid, gid, umask=umask)
+    return _make(volume, _CREATE, parent, name, stat.S_IFREG | mode & 0o7777, uid, gid, umask=umask)
 
 
 def mkdir(volume: "Volume", parent: InodeNo, name: bytes, mode: int, uid: int, gid: int, umask: int = 0) -> InodeNo:
     """Make a directory and return its inode. Raises as create does, and EMLINK if *parent* has too many subdirectories."""
-    return _make(volume, Operation.MKDIR, parent, name, stat.S_IFDIR | stat.S_IMODE(mode), uid, gid, umask=umask)
+    return _make(volume, _MKDIR, parent, name, stat.S_IFDIR | mode & 0o7777, uid, gid, umask=umask)
 
 
 def mknod(
@@ -155,7 +156,7 @@ def unlink(volume: "Volume", parent: InodeNo, name: bytes) -> None:
     inode = volume.inodes.get(ino)
     if inode.is_directory:
         raise PosixError(errno.EISDIR)
-    with volume.operation(Operation.UNLINK, ino, deleting=True) as now_ns:
+    with volume.operation(_UNLINK, ino, deleting=True) as now_ns:
         directories.remove(volume, parent, key, entry)
         _touch_directory(volume, parent, directory, now_ns)
         settle = orphans.drop_link(volume, ino, inode, now_ns)
@@ -197,9 +198,13 @@ def _make(
     """Make an inode of any type and its first name, in one operation."""
     directory = _living_directory(volume, parent)
     key = _free_key(volume, parent, name)
-    is_directory = operation is Operation.MKDIR
-    if is_directory and directory.link_count >= LINK_MAX:
+    if operation is _MKDIR and directory.link_count >= LINK_MAX:
         raise PosixError(errno.EMLINK)
+    if not target and not directory.flags & HAS_XATTRS:  # the usual case: nothing is handed down, nothing needs blocks
+        with volume.operation(operation, parent) as now_ns:
+            ino, inode = volume.inodes.new(mode & ~(umask & 0o777), uid, gid, rdev, now_ns, directory)
+            _enter(volume, operation, parent, directory, key, name, ino, inode, now_ns)
+        return ino
     mode, handed_down = acls.for_new(volume, parent, directory, mode, umask)
     blocks = symlinks.block_count(volume, target) if target else xattrs.block_count(volume, handed_down)
     with Outside(volume) as outside, volume.operation(operation, parent, blocks=blocks) as now_ns:
@@ -209,18 +214,35 @@ def _make(
         if directory.flags & HAS_XATTRS:
             xattrs.inherit(volume, parent, ino, inode)
             xattrs.give(volume, ino, inode, handed_down, outside)
-        directories.insert(volume, parent, key, name, ino, inode)
-        volume.inodes.put(ino, inode)
-        if is_directory:
-            directory.link_count += 1
-        _touch_directory(volume, parent, directory, now_ns)
+        _enter(volume, operation, parent, directory, key, name, ino, inode, now_ns)
     return ino
+
+
+def _enter(
+    volume: "Volume",
+    operation: Operation,
+    parent: InodeNo,
+    directory: Inode,
+    key: bytes,
+    name: bytes,
+    ino: InodeNo,
+    inode: Inode,
+    now_ns: int,
+) -> None:
+    """Put a new inode and its name in place. Part of the running operation."""
+    directories.insert(volume, parent, key, name, ino, inode)
+    inodes = volume.inodes
+    inodes.put(ino, inode)
+    if operation is _MKDIR:
+        directory.link_count += 1
+    directory.mtime_ns = directory.ctime_ns = now_ns
+    inodes.put(parent, directory)
 
 
 def _directory(volume: "Volume", ino: InodeNo) -> Inode:
     """Return the inode of a directory. Raises ENOENT, ENOTDIR."""
     inode = volume.inodes.get(ino)
-    if not inode.is_directory:
+    if inode.mode & 0o170000 != stat.S_IFDIR:
         raise PosixError(errno.ENOTDIR)
     return inode
 

@@ -6,7 +6,6 @@ worth, so a file of millions of records goes in many small operations, each of w
 """
 
 import errno
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from razortools.engine import truncation
@@ -14,7 +13,7 @@ from razortools.errors import CorruptImage, OutOfSpace, PosixError
 from razortools.format.inode import Inode, Orphan, OrphanReason
 from razortools.format.items import owned_record
 from razortools.format.journal import Operation
-from razortools.format.keys import Kind, Table, kind_of, kind_range, object_of, offset_of, orphan_key, table_range, xattr_key
+from razortools.format.keys import KIND_AT, Kind, Table, kind_range, object_of, offset_of, orphan_key, table_range, xattr_key
 from razortools.units import InodeNo, RecordNo
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 ITEMS_AT_ONCE = 256  # a millisecond or two, and about 40 KiB of journal
 
+_INLINE_DATA, _DATA_RECORD = int(Kind.INLINE_DATA), int(Kind.DATA_RECORD)
 _UNLINKED = Orphan(OrphanReason.UNLINKED).encode()
 
 
@@ -74,8 +74,10 @@ def settle(volume: "Volume", ino: InodeNo) -> None:
     the next mount or razorfsck.
     """
     volume.records.discard(ino)
-    with suppress(CorruptImage, OutOfSpace):
+    try:
         finish(volume, ino)
+    except (CorruptImage, OutOfSpace):
+        return
 
 
 def finish(volume: "Volume", ino: InodeNo) -> None:
@@ -142,12 +144,13 @@ def _delete_items(volume: "Volume", ino: InodeNo, inode: Inode, bytes_max: int) 
         if item_count == ITEMS_AT_ONCE or item_bytes >= bytes_max:
             done = False
             break
-        record = owned_record(key, value)
-        if record is not None:
-            data_blocks += record.block_count(volume.block_bytes)
-            if kind_of(key) == Kind.DATA_RECORD:
-                raw_bytes += record.raw_bytes
-                volume.records.drop_clean(ino, RecordNo(offset_of(key)))
+        if key[KIND_AT] != _INLINE_DATA:  # the usual small file owns nothing
+            record = owned_record(key, value)
+            if record is not None:
+                data_blocks += record.block_count(volume.block_bytes)
+                if key[KIND_AT] == _DATA_RECORD:
+                    raw_bytes += record.raw_bytes
+                    volume.records.drop_clean(ino, RecordNo(offset_of(key)))
         volume.store.delete(key)
         item_bytes += len(key) + len(value)
     if done:

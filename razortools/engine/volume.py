@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from razortools.engine import flush, orphans
 from razortools.engine.inodes import InodeTable
 from razortools.engine.limits import Limits
+from razortools.engine.lookedup import LookedUp
 from razortools.engine.names import NameTable
 from razortools.engine.records import Records
 from razortools.engine.store.device import Device
@@ -31,6 +32,8 @@ from razortools.format.volume import Counters
 from razortools.units import InodeNo, divide_up, format_size
 
 RECORD_ITEM_BYTES = 2 * (ITEM_OVERHEAD_BYTES + DataRecord.FIXED_BYTES)  # with its share of half-filled leaves
+_FLUSH_DATA, _COUNTERS = Operation.FLUSH_DATA, Operation.COUNTERS  # a member of an enumeration is found slowly, and often here
+_flatten = Counters._FLATTEN
 FLUSH_ITEM_BYTES = 2 * (ENTRY_HEAD_BYTES + 128)  # journal bytes of a flushed record: its item and its inode
 
 
@@ -76,10 +79,12 @@ class Volume:
         self.block_bytes = store.block_bytes
         self.now_ns = clock
         self._read_only = read_only
+        self.record_log2 = store.superblock.record_bytes.bit_length() - 1  # of new files
         self.default_policy = _stored_policy(store)  # for new files; a mount may choose another one, which is not stored
         self.counters = _load_counters(store)
         self.inodes = InodeTable(self)
         self.names = NameTable(self)
+        self.looked_up = LookedUp()
         self.records = Records(self)
         self._context = _OperationContext(self)
         self._inline_max = inline_bytes_max(store.geometry.node_bytes)
@@ -97,24 +102,31 @@ class Volume:
         Raises ReadOnly or OutOfSpace before anything changed. If the body raises, all its changes are taken back. Flushing data
         needs no room: it was promised when the data were written.
         """
-        if self.read_only:
-            raise ReadOnly(self.store.failure or f"{self.store.device.name}: is open for reading only")
-        if operation is Operation.FLUSH_DATA or operation is Operation.COUNTERS:
-            self.store.hold_promise()
+        store = self.store
+        if self._read_only or store.read_only:
+            raise ReadOnly(store.failure or f"{store.device.name}: is open for reading only")
+        if operation is _FLUSH_DATA or operation is _COUNTERS:
+            store.hold_promise()
         elif not self._has_room(blocks, deleting=deleting):
             self._make_room(blocks, deleting=deleting)
-        self._context.begin(operation, inode)
-        return self._context
+        context = self._context
+        context.begin(operation, inode)
+        return context
 
     def _has_room(self, blocks: int, *, deleting: bool) -> bool:
-        records = self.records
-        dirty = records.dirty_count + (1 if blocks else 0)
-        journal_bytes = dirty * FLUSH_ITEM_BYTES + min(2 * records.dirty_bytes, 2 * dirty * self._inline_max)
-        # A dirty record's item may need a leaf of its own, and in a high tree a node above it.
-        nodes = dirty if self.store.tree.height() < 3 else 2 * dirty
-        # The items of the records that are about to become dirty lie side by side; each takes a block at least.
-        nodes += 2 * divide_up(blocks * RECORD_ITEM_BYTES, self.store.tree.capacity)
-        return self.store.has_room(blocks + records.reserved_blocks, nodes, journal_bytes, deleting=deleting)
+        records, store = self.records, self.store
+        dirty = records.dirty_count
+        nodes = journal_bytes = 0
+        if blocks:
+            dirty += 1
+            # The items of the records that are about to become dirty lie side by side; each takes a block at least.
+            nodes = 2 * divide_up(blocks * RECORD_ITEM_BYTES, store.tree.capacity)
+        if dirty:
+            inline_bytes, dirty_bytes = dirty * self._inline_max, records.dirty_bytes
+            journal_bytes = dirty * FLUSH_ITEM_BYTES + 2 * (dirty_bytes if dirty_bytes < inline_bytes else inline_bytes)
+            # A dirty record's item may need a leaf of its own, and in a high tree a node above it.
+            nodes += dirty if store.tree.root_level < 2 else 2 * dirty
+        return store.has_room(blocks + records.reserved_blocks, nodes, journal_bytes, deleting=deleting)
 
     def _make_room(self, blocks: int, *, deleting: bool) -> None:
         """Turn what is promised into what is needed, and make what was freed usable. Raises OutOfSpace if that is not enough."""
@@ -267,6 +279,7 @@ class Volume:
         self.counters = _load_counters(self.store)
         self.inodes.forget_all()
         self.names.forget_all()
+        self.looked_up.clear()
         self.records.forget_all()
 
     def __enter__(self) -> "Volume":
@@ -293,7 +306,7 @@ class _OperationContext:
         """Start the operation."""
         volume = self._volume
         volume.store.start(operation, inode)
-        self._saved = Counters._FLATTEN(volume.counters)
+        self._saved = _flatten(volume.counters)
         self._started_ns = volume.now_ns()
 
     def __enter__(self) -> int:
@@ -304,6 +317,7 @@ class _OperationContext:
         if kind is None:
             volume.store.finish()
             return
+        volume.looked_up.clear()
         for key in volume.store.rollback():
             volume.inodes.forget_key(key)
             volume.names.forget_key(key)
