@@ -6,6 +6,7 @@ it. What was never written reads as zeros.
 """
 
 import errno
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from razortools.engine import truncation
@@ -18,7 +19,7 @@ from razortools.errors import PosixError
 from razortools.format.data import FILE_BYTES_MAX, RECORD_BYTES_MIN
 from razortools.format.inode import Inode
 from razortools.format.journal import Operation
-from razortools.units import MIB, InodeNo, RecordNo
+from razortools.units import MIB, InodeNo, RecordNo, divide_up
 
 if TYPE_CHECKING:
     from razortools.engine.volume import Volume
@@ -28,6 +29,7 @@ __all__ = [
     "pack_record", "place", "plan_flush", "read", "truncate", "visit", "write", "write_out",
 ]  # fmt: skip
 
+_WRITE = Operation.WRITE  # a member of an enumeration is found slowly
 STEP_RECORDS = 256  # the most records that one write makes dirty: what their items need in the tree is promised from this bound
 STEP_BYTES = 4 * MIB  # the most that one write operation carries (less if limits.dirty_bytes is); FUSE sends 1 MiB at most
 
@@ -146,14 +148,15 @@ def _write_step(volume: "Volume", ino: InodeNo, offset: int, data: Buffer) -> No
         if not inode.is_regular:
             _require_data(ino, inode)
         record_log2 = inode.record_log2
-        first, last = offset >> record_log2, (end - 1) >> record_log2
-        if records.dirty_bytes + ((last - first + 1) << record_log2) > volume.limits.dirty_bytes:
-            make_room(volume, (last - first + 1) << record_log2)
+        first, last = RecordNo(offset >> record_log2), (end - 1) >> record_log2
+        touched_bytes = (last - first + 1) << record_log2
+        if records.dirty_bytes + touched_bytes > volume.limits.dirty_bytes:
+            make_room(volume, touched_bytes)
         if end > inode.size and records.is_unfinished(ino):
             truncation.finish(volume, ino)
         bases, blocks = _prepare(volume, ino, inode, offset, end)
         flushed = records.flush_count
-        with volume.operation(Operation.WRITE, ino, blocks=blocks) as now_ns:
+        with volume.operation(_WRITE, ino, blocks=blocks) as now_ns:
             if records.flush_count != flushed:  # it had to flush before it could start: what was prepared is out of date
                 continue
             if end > inode.size:
@@ -162,15 +165,26 @@ def _write_step(volume: "Volume", ino: InodeNo, offset: int, data: Buffer) -> No
             volume.inodes.put(ino, inode)
             for record_no, base in bases:
                 records.replace(ino, record_no, base)
-            _change(records, ino, record_log2, offset, data)
+            if first == last:
+                records.overwrite(ino, first, offset - (first << record_log2), data)
+            else:
+                _change(records, ino, record_log2, offset, data)
             return
 
 
-def _prepare(volume: "Volume", ino: InodeNo, inode: Inode, offset: int, end: int) -> tuple[list[truncation.Piece], int]:
+def _prepare(volume: "Volume", ino: InodeNo, inode: Inode, offset: int, end: int) -> tuple[Sequence[truncation.Piece], int]:
     """Return (records that must become dirty first, with what they hold; blocks that must be free for the whole write)."""
     records = volume.records
     record_log2 = inode.record_log2
-    first, last = offset >> record_log2, (end - 1) >> record_log2
+    first, last = RecordNo(offset >> record_log2), (end - 1) >> record_log2
+    if first == last and (inode.size == 0 or first == (inode.size - 1) >> record_log2):
+        # Most writes: into the last record of a file, which is dirty as the file has it, or starts with this very write.
+        dirty = records.find_dirty(ino, first)
+        held = len(dirty.data) if dirty is not None else 0
+        if held <= inode.size - (first << record_log2) and (dirty is not None or not inode.size):
+            stop = end - (first << record_log2)
+            wanted = divide_up(stop if stop > held else held, volume.block_bytes)
+            return (), wanted if dirty is None else max(0, wanted - dirty.reserved_blocks)
     bases: list[truncation.Piece] = []
     blocks = 0
     for number in range(first, last + 1):
@@ -197,12 +211,9 @@ def _prepare(volume: "Volume", ino: InodeNo, inode: Inode, offset: int, end: int
 
 
 def _change(records: Records, ino: InodeNo, record_log2: int, offset: int, data: Buffer) -> None:
-    """Put *data* into the dirty records; those that do not exist become it. Cannot fail."""
+    """Put *data* into several dirty records; those that do not exist become it. Cannot fail."""
     record_no = offset >> record_log2
     at = offset - (record_no << record_log2)
-    if at + len(data) <= 1 << record_log2:
-        records.overwrite(ino, RecordNo(record_no), at, data)
-        return
     view = memoryview(data)
     while view:
         piece = view[: (1 << record_log2) - at]

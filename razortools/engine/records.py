@@ -177,12 +177,15 @@ class Records:
 
     def replace(self, ino: InodeNo, record_no: RecordNo, data: bytes | bytearray) -> None:
         """Make *data* the dirty contents of a record, whatever it held. The record belongs to the table now."""
-        of_file = self._dirty.setdefault(ino, {})
+        of_file = self._dirty.get(ino)
+        if of_file is None:
+            of_file = self._dirty[ino] = {}
         dirty = of_file.get(record_no)
         if dirty is None:
             dirty = of_file[record_no] = DirtyRecord(b"")
             self.dirty_count += 1
-            self.drop_clean(ino, record_no)
+            if ino in self._clean_of:
+                self.drop_clean(ino, record_no)
         self.dirty_bytes += len(data) - len(dirty.data)
         dirty.data = data
         self.reserve(dirty)
@@ -190,10 +193,13 @@ class Records:
     def overwrite(self, ino: InodeNo, record_no: RecordNo, at: int, piece: Buffer) -> None:
         """Change the bytes from *at* on of a record that is dirty, or of which nothing remains; a gap becomes zeros."""
         dirty = self.find_dirty(ino, record_no)
-        data = b"" if dirty is None else dirty.data
-        before = len(data)
-        if dirty is None or (at == 0 and len(piece) >= before):
+        if dirty is None:
             self.replace(ino, record_no, bytes(at) + piece if at else bytes(piece))
+            return
+        data = dirty.data
+        before = len(data)
+        if at == 0 and len(piece) >= before:
+            self.replace(ino, record_no, bytes(piece))
             return
         if type(data) is not bytearray:
             data = dirty.data = bytearray(data)
@@ -233,7 +239,8 @@ class Records:
 
     def discard(self, ino: InodeNo) -> None:
         """Forget all data of a file that is being deleted, dirty data too."""
-        self.drop_dirty_beyond(ino, 0, 0)
+        if ino in self._dirty:
+            self.drop_dirty_beyond(ino, 0, 0)
         for record_no in list(self._clean_of.get(ino, ())):
             self.drop_clean(ino, record_no)
 
