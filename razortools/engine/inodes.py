@@ -1,9 +1,14 @@
 """Inodes in memory: a bounded table of decoded inodes, and who holds them open.
 
-Invariants: between operations an inode in the table equals its item in the tree; an operation changes something in the tree
-before it changes an inode in memory, or puts the inode right after, so that a failed operation leaves no change behind. Holds
-are not on disk: they are what the kernel, or an open file, still wants of an inode; they survive everything but the end of the
-process.
+Invariants: between operations an inode in the table equals what was put last; an operation changes something in the tree before
+it changes an inode in memory, or puts the inode right after, so that a failed operation leaves no change behind. Holds are not on
+disk: they are what the kernel, or an open file, still wants of an inode; they survive everything but the end of the process.
+
+Some inodes change with every request: a directory in which files are made, a file that is being written. The first change of an
+inode in a transaction goes into the tree; the next ones are kept here, encoded, until the commit puts the last of them (it is
+*behind*). That needs no room of its own: the leaf is dirty since the first change, and stays so until a checkpoint, before which
+everything is put; the key has its entry in the journal; the new value is as long as the old one. Nobody else may read inodes from
+the tree.
 """
 
 import errno
@@ -14,6 +19,7 @@ from razortools.engine.holds import Holds
 from razortools.engine.recent import RecentTable
 from razortools.errors import PosixError
 from razortools.format.inode import Inode
+from razortools.format.journal import Operation
 from razortools.format.keys import inode_key
 from razortools.units import InodeNo
 
@@ -35,6 +41,10 @@ class InodeTable:
         self._volume = volume
         self._recent: RecentTable[InodeNo, Inode] = RecentTable(capacity)
         self._holds = Holds()
+        self._changed: set[InodeNo] = set()  # whose item the running transaction has put
+        self._behind: dict[InodeNo, bytes] = {}  # what is newer than the item, of some of these
+        self._firsts: list[InodeNo] = []  # what the running operation added to _changed
+        self._before: list[tuple[InodeNo, bytes | None]] = []  # what it found in _behind
 
     def get(self, ino: InodeNo) -> Inode:
         """Return the table's own copy of an inode: who changes it must `put` it at once. Raises PosixError(ENOENT) if absent."""
@@ -47,7 +57,7 @@ class InodeTable:
         return inode
 
     def put(self, ino: InodeNo, inode: Inode) -> None:
-        """Write *inode* into the tree, as part of the running operation."""
+        """Note what *inode* is now, as part of the running operation."""
         self.write(ino, inode)
         if self._recent.young.get(ino) is not inode:
             self._recent.put(ino, inode)
@@ -61,15 +71,52 @@ class InodeTable:
         return self._load(ino) if inode is None else inode
 
     def write(self, ino: InodeNo, inode: Inode) -> None:
-        """Write an inode that `peek` gave into the tree, as part of the running operation."""
+        """Note an inode that `peek` gave, as part of the running operation."""
         try:
-            self._volume.store.put(inode_key(ino), _pack(*_flatten(inode)))
+            value = _pack(*_flatten(inode))
+            if ino in self._changed:
+                self._before.append((ino, self._behind.get(ino)))
+                self._behind[ino] = value
+                return
+            self._volume.store.put(inode_key(ino), value)
         except BaseException:
-            self._recent.drop(ino)  # changed in memory only: the next reader shall get it from the tree
+            self._recent.drop(ino)  # changed in memory only: the next reader shall get it as it was
             raise
+        self._changed.add(ino)
+        self._firsts.append(ino)
+
+    def keep_changes(self) -> None:
+        """The running operation has succeeded."""
+        self._firsts.clear()
+        self._before.clear()
+
+    def take_back(self) -> None:
+        """The running operation has failed: what was put before it is valid again."""
+        for ino, value in reversed(self._before):
+            if value is None:
+                self._behind.pop(ino, None)
+            else:
+                self._behind[ino] = value
+        self._changed.difference_update(self._firsts)
+        self._recent.clear()  # some may have been changed and not put
+        self.keep_changes()
+
+    def put_behind(self) -> None:
+        """Bring the tree up to date, before a commit or a checkpoint. Cannot fail for lack of room."""
+        if self._behind:
+            with self._volume.operation(Operation.COUNTERS, InodeNo(0)):
+                for ino in sorted(self._behind):  # side by side in the tree
+                    self._volume.store.put(inode_key(ino), self._behind[ino])
+            self._behind.clear()
+        self._changed.clear()
+
+    @property
+    def behind_count(self) -> int:
+        """How many inodes are newer than their items."""
+        return len(self._behind)
 
     def _load(self, ino: InodeNo) -> Inode:
-        value = self._volume.store.get(inode_key(ino))
+        value = self._behind.get(ino) or self._volume.store.get(inode_key(ino))
         if value is None:
             raise PosixError(errno.ENOENT, f"there is no inode {ino}")
         if len(value) != Inode.FIXED_BYTES:
@@ -120,6 +167,8 @@ class InodeTable:
         """Delete an inode's item, as part of the running operation. Its other items must be gone."""
         inode = self.get(ino)
         self._volume.store.delete(inode_key(ino))
+        if ino in self._behind:
+            self._before.append((ino, self._behind.pop(ino)))
         self._recent.drop(ino)
         counters = self._volume.counters
         counters.inode_count -= 1
@@ -143,10 +192,8 @@ class InodeTable:
         """How many inodes are held."""
         return self._holds.inode_count
 
-    def forget_key(self, key: bytes) -> None:
-        """An operation that changed the item *key* was taken back: drop every copy, for some may be changed and not put."""
-        self._recent.clear()
-
     def forget_all(self) -> None:
         """Drop everything that is kept; holds stay."""
         self._recent.clear()
+        self._changed.clear()
+        self._behind.clear()

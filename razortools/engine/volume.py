@@ -183,6 +183,7 @@ class Volume:
     def _write_checkpoint(self, **changes: object) -> None:
         if self.read_only:
             return
+        assert not self.inodes.behind_count, "the tree is not up to date"
         self.store.checkpoint(self.now_ns(), **self._figures(), **changes)
 
     def _figures(self) -> dict[str, int]:
@@ -267,6 +268,7 @@ class Volume:
         """Enter all that memory holds in the tree, once nothing is under way: what is written next is a whole state."""
         self.store.settle()
         flush.flush_all(self)
+        self.inodes.put_behind()
         self._put_counters()
 
     def _put_counters(self) -> None:
@@ -316,10 +318,11 @@ class _OperationContext:
         volume = self._volume
         if kind is None:
             volume.store.finish()
+            volume.inodes.keep_changes()
             return
         volume.looked_up.clear()
+        volume.inodes.take_back()
         for key in volume.store.rollback():
-            volume.inodes.forget_key(key)
             volume.names.forget_key(key)
             volume.records.forget_key(key)
         volume.counters = Counters(*self._saved)

@@ -377,6 +377,7 @@ def fsync_of_one_file_only(patch: pytest.MonkeyPatch) -> None:
 
     def fsync(volume: Volume, ino: InodeNo) -> None:
         flush.flush_all(volume, [ino])
+        volume.inodes.put_behind()
         volume._put_counters()
         volume.store.commit(volume.now_ns())
 
@@ -407,6 +408,7 @@ def checkpoint_leaves_data_behind(patch: pytest.MonkeyPatch) -> None:
     """A checkpoint that is begun after more was done takes the sizes of files along, but neither their data nor the counters."""
 
     def begin_checkpoint(volume: Volume) -> Flight:
+        volume.inodes.put_behind()
         return volume.store.begin_checkpoint(volume.now_ns(), **volume._figures())
 
     patch.setattr(Volume, "begin_checkpoint", begin_checkpoint)

@@ -5,13 +5,16 @@ import stat
 
 import pytest
 
+from razortools.engine import namespace
+from razortools.engine.attributes import AttributeChange
 from razortools.engine.inodes import InodeTable
+from razortools.engine.volume import Volume
 from razortools.errors import PosixError
 from razortools.format.inode import ROOT_INODE, Inode
 from razortools.format.journal import Operation
 from razortools.format.keys import inode_key
 from razortools.units import InodeNo
-from tests.engine.volumes import new_volume
+from tests.engine.volumes import new_volume, open_again
 
 
 def test_an_absent_inode_is_enoent() -> None:
@@ -20,16 +23,95 @@ def test_an_absent_inode_is_enoent() -> None:
     assert refused.value.mount_errno == errno.ENOENT
 
 
+def set_uid(volume: Volume, uid: int) -> None:
+    with volume.operation(Operation.SETATTR, ROOT_INODE):
+        inode = volume.inodes.get(ROOT_INODE)
+        inode.uid = uid
+        volume.inodes.put(ROOT_INODE, inode)
+
+
+def stored_uid(volume: Volume) -> int:
+    """Return what the tree says of the root's owner."""
+    value = volume.store.get(inode_key(ROOT_INODE))
+    assert value is not None
+    return Inode.decode(value).uid
+
+
 def test_put_writes_into_the_tree_and_get_returns_the_same_object() -> None:
     volume = new_volume()
     inode = volume.inodes.get(ROOT_INODE)
-    with volume.operation(Operation.SETATTR, ROOT_INODE):
-        inode.uid = 77
-        volume.inodes.put(ROOT_INODE, inode)
+    set_uid(volume, 77)
     assert volume.inodes.get(ROOT_INODE) is inode
-    value = volume.store.get(inode_key(ROOT_INODE))
-    assert value is not None
-    assert Inode.decode(value).uid == 77
+    assert stored_uid(volume) == 77
+
+
+def test_what_changes_again_and_again_is_written_into_the_tree_by_the_commit() -> None:
+    volume = new_volume()
+    volume.inodes = InodeTable(volume, capacity=2)
+    for uid in (77, 78, 79):
+        set_uid(volume, uid)
+    assert (stored_uid(volume), volume.inodes.behind_count) == (77, 1)
+    namespace.create(volume, ROOT_INODE, b"pushes the root out of the table", 0o644, 0, 0)
+    assert volume.inodes.get(ROOT_INODE).uid == 79
+    volume.commit()
+    assert (stored_uid(volume), volume.inodes.behind_count) == (79, 0)
+    set_uid(volume, 80)  # the first one of the next transaction
+    assert stored_uid(volume) == 80
+
+
+@pytest.mark.parametrize("way", ["commit", "checkpoint", "begin_commit", "begin_checkpoint"])
+def test_a_crash_after_a_commit_or_checkpoint_finds_the_last_change(way: str) -> None:
+    volume = new_volume()
+    for uid in (77, 78):
+        set_uid(volume, uid)
+    getattr(volume, way)()
+    volume.settle()
+    assert open_again(volume.store.device).inodes.get(ROOT_INODE).uid == 78
+
+
+def test_an_abort_drops_what_was_not_written_into_the_tree_either() -> None:
+    volume = new_volume()
+    set_uid(volume, 76)
+    volume.commit()
+    for uid in (77, 78):
+        set_uid(volume, uid)
+    volume.abort()
+    assert volume.inodes.get(ROOT_INODE).uid == 76
+    volume.commit()
+    assert (stored_uid(volume), volume.inodes.behind_count) == (76, 0)
+
+
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_a_change_that_is_taken_back_leaves_what_was_put_before_it(before: int) -> None:
+    """Whether that was nothing in this transaction, stands in the tree, or is newer than the tree."""
+    volume = new_volume()
+    for uid in range(1, before + 1):
+        set_uid(volume, uid)
+    with pytest.raises(RuntimeError), volume.operation(Operation.SETATTR, ROOT_INODE):
+        for uid in (88, 89):
+            inode = volume.inodes.get(ROOT_INODE)
+            inode.uid = uid
+            volume.inodes.put(ROOT_INODE, inode)
+        raise RuntimeError
+    assert volume.inodes.get(ROOT_INODE).uid == before
+    set_uid(volume, 99)
+    assert (stored_uid(volume) == 99) == (before == 0), "the first change that stands goes into the tree"
+    volume.commit()
+    assert stored_uid(volume) == 99
+
+
+def test_a_removal_that_is_taken_back_leaves_what_was_newer_than_the_tree() -> None:
+    volume = new_volume()
+    ino = namespace.create(volume, ROOT_INODE, b"a", 0o644, 0, 0)
+    namespace.setattr(volume, ino, AttributeChange(uid=5))
+    with pytest.raises(RuntimeError), volume.operation(Operation.UNLINK, ino):
+        volume.inodes.remove(ino)
+        raise RuntimeError
+    assert volume.inodes.get(ino).uid == 5
+    namespace.unlink(volume, ROOT_INODE, b"a")
+    volume.commit()
+    with pytest.raises(PosixError):
+        volume.inodes.get(ino)
 
 
 def test_an_operation_that_is_taken_back_leaves_no_change_in_memory() -> None:

@@ -7,9 +7,10 @@ from razortools.format.data import DataRecord
 from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.inode import ROOT_INODE, Inode, InodeFlag, Orphan, OrphanReason
 from razortools.format.items import decode_item, owned_record
-from razortools.format.keys import COUNTERS_KEY, HIGHEST_KEY, LOWEST_KEY, Kind, Table, kind_of, object_of, offset_of
+from razortools.format.keys import COUNTERS_KEY, Kind, Table, kind_of, object_of, offset_of
 from razortools.format.name import Name
 from razortools.format.xattr import Xattr
+from tests.engine.volumes import items
 
 
 def check_rules(volume: Volume) -> None:
@@ -24,7 +25,7 @@ def check_rules(volume: Volume) -> None:
     with_xattrs: set[int] = set()
     blocks: defaultdict[int, int] = defaultdict(int)
     raw_bytes = 0
-    for key, value in volume.store.items(LOWEST_KEY, HIGHEST_KEY):
+    for key, value in items(volume).items():
         number, offset, item = object_of(key), offset_of(key), decode_item(key, value)
         if key[0] == Table.FILES and kind_of(key) != Kind.INODE:
             assert number in inodes, f"an item of inode {number}, which does not exist"

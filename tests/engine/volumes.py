@@ -43,5 +43,7 @@ def clock_of(volume: Volume) -> Clock:
 
 
 def items(volume: Volume) -> dict[bytes, bytes]:
-    """Return all items of the tree."""
+    """Return all items of the tree, after bringing it up to date."""
+    if not volume.read_only:
+        volume.inodes.put_behind()
     return dict(volume.store.items(LOWEST_KEY, HIGHEST_KEY))
