@@ -51,8 +51,16 @@ class Packed:
     packings: tuple[Packing, ...]
 
 
-def plan_flush(volume: "Volume", inodes: Iterable[InodeNo] | None = None, *, bytes_max: int | None = None) -> FlushPlan:
-    """Return the plan for the dirty records of *inodes* (None: all files), oldest first, about *bytes_max* bytes of them.
+def plan_flush(
+    volume: "Volume",
+    inodes: Iterable[InodeNo] | None = None,
+    *,
+    bytes_max: int | None = None,
+    records_max: int | None = None,
+) -> FlushPlan:
+    """Return the plan for the dirty records of *inodes* (None: all files), oldest first.
+
+    It stops at *records_max* records, or with the one that reaches *bytes_max*.
 
     Leaves out what another flush has placed already; drops dirty data of inodes that exist no more. Raises CorruptImage if an
     inode cannot be read.
@@ -69,7 +77,7 @@ def plan_flush(volume: "Volume", inodes: Iterable[InodeNo] | None = None, *, byt
             continue
         planned.append(_planned(volume, ino, inode, record_no, raw))
         total += len(raw)
-        if bytes_max is not None and total >= bytes_max:
+        if (bytes_max is not None and total >= bytes_max) or len(planned) == records_max:
             break
     for ino in gone:
         volume.records.discard(ino)

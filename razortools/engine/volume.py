@@ -128,6 +128,11 @@ class Volume:
             nodes += dirty if store.tree.root_level < 2 else 2 * dirty
         return store.has_room(blocks + records.reserved_blocks, nodes, journal_bytes, deleting=deleting)
 
+    @property
+    def dirty_records_max(self) -> int:
+        """How many dirty records the journal has room for at the worst. Beyond it an operation has to commit before it starts."""
+        return self.store.journal.ring_bytes // (FLUSH_ITEM_BYTES + 2 * self._inline_max)
+
     def _make_room(self, blocks: int, *, deleting: bool) -> None:
         """Turn what is promised into what is needed, and make what was freed usable. Raises OutOfSpace if that is not enough."""
         with self.store.residence.in_place():

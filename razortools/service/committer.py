@@ -23,6 +23,7 @@ from razortools.units import KIB, MIB
 
 ASIDE_BYTES_MIN = 256 * KIB  # less is flushed at once: two hops to a thread cost as much as compressing 64 KiB
 ROUND_BYTES = 4 * MIB  # raw data in flight in one round: about 10 ms of compression
+ROUND_RECORDS = 128  # entering them in the tree takes the loop some 40 us each, and requests wait
 INLINE_S = 0.0005  # a hop to a thread and back takes a fifth of this; nobody notices that requests wait so long
 MARGIN_BYTES = 2 * MIB  # the largest request and the record around it: below it the engine would have to flush by itself
 
@@ -46,6 +47,10 @@ class Committer:
         self._checkpoint_interval_s = options.checkpoint_interval_s
         self._full_bytes = max(options.dirty_bytes - MARGIN_BYTES, options.dirty_bytes // 2)
         self._many_bytes = options.dirty_bytes // 2
+        # Small files fill the journal before they fill the memory. A request that then has to commit by itself stops all others.
+        # Half of the journal may hold what was committed before a checkpoint is due.
+        self._full_records = volume.dirty_records_max * 3 // 8
+        self._many_records = volume.dirty_records_max // 8
         self._batch = Batch()
         self._wanted = trio.Event()
         self._complained_of = ""
@@ -64,15 +69,17 @@ class Committer:
         if batch.failure is not None:
             raise batch.failure
 
-    @property
-    def is_pressed(self) -> bool:
-        """Whether so much is dirty that a writer must come to `room` first."""
-        return self._volume.records.dirty_bytes >= self._many_bytes
+    def note_write(self) -> bool:
+        """See to it that what is dirty becomes less if it is much. Return whether a writer must come to `room` first."""
+        records = self._volume.records
+        dirty_bytes, dirty_count = records.dirty_bytes, records.dirty_count
+        if dirty_bytes >= self._many_bytes or dirty_count >= self._many_records:
+            self._wanted.set()
+        return dirty_bytes >= self._full_bytes or dirty_count >= self._full_records
 
     async def room(self) -> None:
-        """See to it that what is dirty becomes less; wait only if as much is dirty as may be. Raises what a commit raises."""
-        self._wanted.set()
-        while self._volume.records.dirty_bytes >= self._full_bytes:
+        """Return when less is dirty than may be. Raises what a commit raises."""
+        while self.note_write():
             await self.durable()
 
     # The task
@@ -117,10 +124,11 @@ class Committer:
     async def _flush_aside(self) -> None:
         """Compress and write most of what is dirty while requests are served; the commit itself then has little left to do."""
         volume = self._volume
-        rounds = 2 + volume.records.dirty_bytes // ROUND_BYTES  # whoever writes faster than that is slowed down by the commit
+        # Whoever writes faster than that is slowed down by the commit.
+        rounds = 2 + max(volume.records.dirty_bytes // ROUND_BYTES, volume.records.dirty_count // ROUND_RECORDS)
         while rounds and volume.records.dirty_bytes >= ASIDE_BYTES_MIN:
             rounds -= 1
-            plan = files.plan_flush(volume, bytes_max=ROUND_BYTES)
+            plan = files.plan_flush(volume, bytes_max=ROUND_BYTES, records_max=ROUND_RECORDS)
             packed = await trio.to_thread.run_sync(files.pack, plan)
             placed = files.place(volume, plan, packed)
             try:

@@ -51,14 +51,13 @@ class DataHandlers(Handlers):
             mode = mode_after_truncating(self.volume.inodes.get(ino), caller)
             if mode is not None:
                 attributes.setattr(self.volume, ino, AttributeChange(mode=mode))
-        if self.committer.is_pressed or flags & os.O_DSYNC:
+        if self.committer.note_write() or flags & os.O_DSYNC:
             return self._write_and_wait(ino, offset, bytes(data), durably=bool(flags & os.O_DSYNC))
         return WRITE_OUT.pack(files.write(self.volume, ino, offset, data), 0)
 
     async def _write_and_wait(self, ino: InodeNo, offset: int, data: bytes, *, durably: bool) -> bytes:
         """Write when there is room for more dirty data, and return when that is durable, if asked for."""
-        if self.committer.is_pressed:
-            await self.committer.room()
+        await self.committer.room()
         written = await self.fetcher.run(files.write, self.volume, ino, offset, data)
         if durably:
             await self.committer.durable()

@@ -38,8 +38,8 @@ class NameHandlers(Handlers):
             raise Refused(errno.ENAMETOOLONG)
         if name == b"." or name == b"..":  # asked by those who open files by handle
             return self.entry(parent if name == b"." else directories.parent_of(self.volume, parent))
-        found = directories.find(self.volume, parent, name)
-        return _ABSENT if found is None else self.entry(InodeNo(found[1].inode))
+        found = directories.find_inode(self.volume, parent, name)
+        return _ABSENT if found is None else self.entry(found)
 
     def mknod(self, parent: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """Make a file of any kind but a directory or symlink."""

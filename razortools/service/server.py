@@ -16,7 +16,7 @@ from pathlib import Path
 
 import trio
 
-from razortools.engine import orphans
+from razortools.engine import collector, orphans
 from razortools.engine.attributes import AtimePolicy
 from razortools.engine.limits import Limits
 from razortools.engine.store.device import Device, FileDevice, open_image
@@ -189,6 +189,7 @@ class Mounted:
             nursery.start_soon(self._control.serve)
         except OSError as failed:
             log.warning("no control socket, so umount.razorfs cannot wait for this mount: %s", failed.strerror)
+        collector.calm()
         log.info("%s: mounted at %s%s", self._place.image, self._place.mount_point, ", read-only" * self._volume.read_only)
         self._ready()
 

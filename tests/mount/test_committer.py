@@ -19,7 +19,7 @@ from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY
 from razortools.service.committer import ASIDE_BYTES_MIN, Committer
 from razortools.service.options import parse_options
-from razortools.units import MIB
+from razortools.units import MIB, InodeNo
 from tests.cold import forget_all
 
 PATIENCE_S = 60
@@ -137,11 +137,8 @@ def test_who_waits_for_a_flight_in_the_loop_is_counted() -> None:
     async def scenario() -> None:
         disk = SlowDisk()
         async with committing(disk) as (volume, committer), trio.open_nursery() as nursery:
-            make(volume, b"first")
-            await committer.durable()
             assert volume.statistics().waits_for_flights == 0
-            make(volume, b"second")
-            disk.flushing.clear()
+            make(volume, b"first")  # after a quick commit the next one would run in the loop
             disk.may_flush.clear()
             nursery.start_soon(committer.durable)
             await until(disk.flushing)
@@ -149,6 +146,33 @@ def test_who_waits_for_a_flight_in_the_loop_is_counted() -> None:
             volume.settle()
             figures = volume.statistics()
             assert figures.waits_for_flights == 1 and figures.waits_for_flights_s > 0
+
+    trio.run(scenario)
+
+
+def test_a_writer_of_small_files_waits_before_the_journal_is_full_of_promises() -> None:
+    async def scenario() -> None:
+        disk = SlowDisk()
+        async with committing(disk) as (volume, committer), trio.open_nursery() as nursery:
+            writers = [namespace.create(volume, ROOT_INODE, b"%d" % number, 0o644, 0, 0) for number in range(100)]
+            volume.checkpoint()
+            disk.flushing.clear()
+            disk.may_flush.clear()
+            done: list[InodeNo] = []
+
+            async def write_all() -> None:
+                for ino in writers:
+                    if committer.note_write():
+                        await committer.room()
+                    files.write(volume, ino, 0, b"small" * 800)
+                    done.append(ino)
+
+            nursery.start_soon(write_all)
+            await until(disk.flushing)
+            await trio.testing.wait_all_tasks_blocked()
+            assert 0 < len(done) < volume.dirty_records_max < len(writers), "nobody commits in the loop"
+            disk.may_flush.set()
+        assert len(done) == len(writers)
 
     trio.run(scenario)
 
