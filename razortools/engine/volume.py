@@ -16,11 +16,12 @@ from razortools.engine.limits import Limits
 from razortools.engine.lookedup import LookedUp
 from razortools.engine.names import NameTable
 from razortools.engine.records import Records
-from razortools.engine.store.device import Device
+from razortools.engine.store.device import Device, OverlayDevice
 from razortools.engine.store.flight import Flight
 from razortools.engine.store.journal import JournalScan
 from razortools.engine.store.recovery import Recovered, open_store
 from razortools.engine.store.store import Store
+from razortools.engine.store.superblocks import newest
 from razortools.errors import CorruptImage, OutOfSpace, ReadOnly
 from razortools.format.compression import Algorithm, Policy
 from razortools.format.data import DataRecord
@@ -215,11 +216,53 @@ class Volume:
         """Finish: checkpoint, mark the image clean, release the device. After a failure nothing is written any more."""
         try:
             if not self.read_only:
-                self.commit()
-                state = self.store.superblock.state
-                self._write_checkpoint(state=State.CLEAN if state == State.DIRTY else state)
+                self._finish()
         finally:
             self._release()
+
+    def _finish(self) -> None:
+        """Leave nothing to recover, and say so in the image."""
+        self.commit()
+        state = self.store.superblock.state
+        self._write_checkpoint(state=State.CLEAN if state == State.DIRTY else state)
+
+    def set_read_only(self) -> None:
+        """Finish as close() does, but stay open: changes are refused until resume_writing(). Nothing happens if they are already.
+
+        Raises DeviceFailed; the volume is read-only then, too, but the image is not clean.
+        """
+        if self.read_only:
+            return
+        orphans.finish_orphans(self)
+        self._finish()
+        self._read_only = self.store.read_only = True
+        self.store.device.set_read_only(True)
+
+    def resume_writing(self) -> None:
+        """Take changes again: after set_read_only(), or although the volume was opened for reading. Marks the image as in use.
+
+        Raises ReadOnly, ImageBusy or DeviceFailed for what stands against it; the volume stays read-only then.
+        """
+        if not self.read_only:
+            return
+        if self.store.failure:
+            raise ReadOnly(self.store.failure)
+        device = self.store.device
+        if isinstance(device, OverlayDevice) or self.store.superblock.state == State.DIRTY:
+            raise ReadOnly(
+                f"{device.name}: was not closed cleanly, and looking does not recover it; unmount it and mount it for writing"
+            )
+        device.set_read_only(False)
+        if newest(device).generation != self.store.superblock.generation:  # while it was shared
+            device.set_read_only(True)
+            raise ReadOnly(f"{device.name}: was changed by somebody else; unmount it and mount it again")
+        self._read_only = self.store.read_only = False
+        self.mark_opened()
+
+    def set_limits(self, limits: Limits) -> None:
+        """Keep to other limits from now on. What is cached above them goes with the next operations."""
+        self.limits = limits
+        self.store.nodes.set_limit(limits.metadata_cache_bytes)
 
     def _release(self) -> None:
         """Give the device back, once nobody writes to it any more."""
@@ -231,7 +274,7 @@ class Volume:
         """Tell the image that somebody writes to it, and finish what the last one left."""
         superblock = self.store.superblock
         now_ns, mount_count = self.now_ns(), superblock.mount_count + 1
-        if superblock.state == State.CLEAN and not self.recovered.transactions:
+        if superblock.state == State.CLEAN and not self.store.journal.used_bytes and not self.store.tree.dirty_count:
             self.store.mark(now_ns, state=State.DIRTY, mounted_at_ns=now_ns, mount_count=mount_count)
         else:
             state = State.ERRORS if superblock.state == State.ERRORS else State.DIRTY

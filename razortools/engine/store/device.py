@@ -50,6 +50,10 @@ class Device(ABC):
     def discard(self, offset: int, length: int) -> None:  # noqa: B027  (a device may ignore the hint)
         """Tell the device that these bytes are not needed any more. A hint: it may do nothing."""
 
+    def set_read_only(self, read_only: bool) -> None:
+        """Refuse writes from now on, or take them again. Raises ImageBusy, ReadOnly or DeviceFailed; then nothing has changed."""
+        self.read_only = read_only
+
     def close(self) -> None:  # noqa: B027
         """Release the device and its lock."""
 
@@ -68,6 +72,7 @@ class FileDevice(Device):
         self.name = name
         self.read_only = read_only
         self._descriptor = descriptor
+        self._lock_descriptor = descriptor  # the lock belongs to what was opened first
         self.size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
         self._tells_what_is_cached = True
 
@@ -127,11 +132,35 @@ class FileDevice(Device):
         if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
             _punch_hole(self._descriptor, offset, length)
 
+    def set_read_only(self, read_only: bool) -> None:
+        """See Device. Whoever only reads shares the image with other readers."""
+        if read_only == self.read_only:
+            return
+        try:
+            _lock(self._lock_descriptor, self.name, exclusive=not read_only)
+            if not read_only:
+                self._open_for_writing()
+        except BaseException:
+            _lock(self._lock_descriptor, self.name, exclusive=False)  # Linux drops a shared lock that cannot become exclusive
+            raise
+        self.read_only = read_only
+
+    def _open_for_writing(self) -> None:
+        """Open the same file or device once more, if this descriptor is for reading only."""
+        if fcntl.fcntl(self._descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+            return
+        try:
+            self._descriptor = os.open(f"/proc/self/fd/{self._descriptor}", os.O_RDWR | os.O_CLOEXEC)
+        except OSError as failed:
+            if failed.errno == errno.EROFS:
+                raise ReadOnly(f"{self.name}: lies on a read-only filesystem") from None
+            raise DeviceFailed(f"{self.name}: cannot be opened for writing: {failed.strerror}") from None
+
     def close(self) -> None:
         """See Device."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        for descriptor in {self._descriptor, self._lock_descriptor} - {-1}:
+            os.close(descriptor)
+        self._descriptor = self._lock_descriptor = -1
 
     def _failed(self, verb: str, offset: int, length: int, failed: OSError) -> DeviceFailed:
         where = f" of {length} bytes at {offset}" if length else ""
@@ -297,7 +326,7 @@ def _judge(descriptor: int, name: str) -> None:
 
 
 def _lock(descriptor: int, name: str, *, exclusive: bool) -> None:
-    """Take the image's advisory lock. Raises ImageBusy if somebody else has it."""
+    """Take the image's advisory lock, or change it. Raises ImageBusy if somebody else has it."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except OSError as refused:

@@ -135,9 +135,7 @@ class Nodes:
         self.device = device
         self.geometry = geometry
         self.tag = tag
-        self.limit_bytes = limit_bytes
-        # Dirty nodes cannot be dropped. If they alone filled the cache, every operation would look at all of them in vain.
-        self.dirty_count_max = max(limit_bytes // 2 // self._unpacked_leaf_bytes(), _DIRTY_NODES_MIN)
+        self.set_limit(limit_bytes)
         self.cached_bytes = 0
         self.residence = Residence()
         self.stable_generation = 0  # nodes of later ones are on their way to the device, or never got there
@@ -201,6 +199,12 @@ class Nodes:
         if node.level:
             return self.geometry.node_bytes + self.geometry.node_bytes // CHILD_BYTES * UNPACKED_ITEM_BYTES
         return self._unpacked_leaf_bytes()
+
+    def set_limit(self, limit_bytes: int) -> None:
+        """Keep to another limit from now on; the next operation that ends drops what is too much."""
+        self.limit_bytes = limit_bytes
+        # Dirty nodes cannot be dropped. If they alone filled the cache, every operation would look at all of them in vain.
+        self.dirty_count_max = max(limit_bytes // 2 // self._unpacked_leaf_bytes(), _DIRTY_NODES_MIN)
 
     def _unpacked_leaf_bytes(self) -> int:
         return self.geometry.node_bytes + self.geometry.node_bytes // _LEAF_ITEM_BYTES * UNPACKED_ITEM_BYTES

@@ -101,6 +101,11 @@ class RecordingDevice(Device):
         with self._lock:
             self._note(Kind.SYNC)
 
+    def set_read_only(self, read_only: bool) -> None:
+        """See Device."""
+        self.device.set_read_only(read_only)
+        self.read_only = read_only
+
     # discard() is left out: a device may ignore the hint, and what is recorded must be all that has changed.
 
     def close(self) -> None:
