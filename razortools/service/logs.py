@@ -25,6 +25,52 @@ def start(options: MountOptions, *, foreground: bool) -> None:
         logger.setLevel(options.log_level.upper() if name == LOGGER_NAME else logging.WARNING)
 
 
+def set_level(level: str) -> None:
+    """Log what is at least so grave."""
+    log.setLevel(level.upper())
+
+
+def reopen() -> None:
+    """Open the log's file again, after somebody has moved it away. If that fails the log stays where it is, and says so."""
+    for handler in log.handlers:
+        if isinstance(handler, LogFile):
+            refusal = handler.reopen()
+            if refusal:
+                log.warning("%s: cannot be opened again: %s", handler.baseFilename, refusal)
+
+
+class LogFile(logging.FileHandler):
+    """A log in a file that others may rotate: what is at its path is opened again when asked, and when the file was moved away.
+
+    Writing to the log never raises: whoever does has a request to answer.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record, to a new file if the old one was moved away."""
+        if self._was_moved():
+            self.reopen()
+        super().emit(record)
+
+    def reopen(self) -> str:
+        """Open what is at the path now; return what kept that from happening, and the old file stays in use."""
+        try:
+            stream = self._open()
+        except OSError as refused:
+            return refused.strerror or str(refused)
+        before = self.setStream(stream)
+        if before is not None:
+            before.close()
+        return ""
+
+    def _was_moved(self) -> bool:
+        if self.stream is None:
+            return True
+        try:
+            return not os.path.samestat(os.stat(self.baseFilename), os.fstat(self.stream.fileno()))
+        except OSError:
+            return True
+
+
 def _handler(place: str) -> logging.Handler:
     """Return the handler for *place*: ``syslog``, ``stderr`` or a path."""
     handler: logging.Handler
@@ -38,7 +84,7 @@ def _handler(place: str) -> logging.Handler:
         handler = logging.StreamHandler(sys.stderr)
     else:
         try:
-            handler = logging.handlers.WatchedFileHandler(place)  # rotated by others: opened again when it is moved away
+            handler = LogFile(place)
         except OSError as failed:
             raise UsageError(f"option log: {place}: cannot be written to: {failed.strerror}") from None
     handler.setFormatter(logging.Formatter("%(asctime)s mount.razorfs[%(process)d] %(levelname)s %(message)s"))
