@@ -1,9 +1,12 @@
 """mount.razorfs and umount.razorfs: the commands, also as the helpers that mount(8) and umount(8) call."""
 
 import ctypes
+import errno
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -11,11 +14,12 @@ import typer
 from razortools.cli import app as cli
 from razortools.cli import render
 from razortools.cli.app import MOUNT_CODES, DebugFlag, ImageArg, VersionFlag
-from razortools.errors import ImageBusy, RazorError
-from razortools.service import daemon, mountpoints
+from razortools.errors import ImageBusy, RazorError, UsageError
+from razortools.service import daemon, kernel_mount, mountpoints
 from razortools.service.control import Waiter
 from razortools.service.mountpoints import Mount, MountRefused, NoPermission
 from razortools.service.options import MountOptions, parse_options
+from razortools.service.remount_plan import kernel_words, kernel_words_after
 
 if TYPE_CHECKING:
     from razortools.service.server import Place
@@ -24,6 +28,8 @@ FUSE_DEVICE = "/dev/fuse"
 SYSTEM_ERROR = 2  # mount(8): the machine lacks something
 CLONE_NEWNS = 0x00020000
 HOLDERS_SHOWN = 20
+GREETING_PATIENCE_S = 30.0  # a daemon that lives greets between two requests
+ELSEWHERE_LOOK_S = 0.5  # the kernel has let go of a mount when umount(2) returns, unless it is mounted elsewhere
 
 app = cli.new_app()
 umount_app = cli.new_app()
@@ -57,13 +63,17 @@ def mount(
     debug: DebugFlag = False,
 ) -> int:
     """Check what can be checked, then serve; return the exit code as mount has it."""
-    chosen = parse_options(options or [], sloppy=sloppy)
+    texts = options or []
+    chosen = parse_options(texts, sloppy=sloppy)
     source = os.path.realpath(image)
-    if chosen.remount:
-        raise MountRefused("option remount: is not supported; unmount and mount again with the new options")
-    _check_image(source, image, writable=not chosen.read_only)
     descriptor = _namespace_descriptor(namespace)
+    if chosen.remount:
+        _enter(descriptor)
+        return 0 if fake else _remount(image, mountpoints.canonical(mount_point), texts, sloppy=sloppy, verbose=verbose)
+    _check_image(source, image, writable=not chosen.read_only)
     target = mountpoints.canonical(mount_point)
+    if chosen.log is not None and Path(target) in Path(chosen.log).parents:
+        raise UsageError(f"option log: {chosen.log}: lies in the mount, which would wait for itself; choose another place")
 
     def prepare() -> None:
         _enter(descriptor)
@@ -105,6 +115,58 @@ def _serve(place: "Place", options: MountOptions, prepare: Callable[[], None], *
     elif verbose and not foreground:
         render.message(f"mount.razorfs: {place.image} mounted at {place.mount_point}")
     return outcome.exit_code
+
+
+def _remount(image: str, target: str, texts: list[str], *, sloppy: bool, verbose: bool) -> int:
+    """Change the options of a mount; return the exit code. The daemon's half of it, and the order: service/remount.py."""
+    mounted = mountpoints.mount_at(target)
+    if mounted is None:
+        raise MountRefused(f"{target}: is not mounted, so there is nothing to remount")
+    with closing(_waiter(mounted, target)) as waiter:
+        if not _names(image, mounted, waiter.greeting.image):
+            raise MountRefused(f"{target}: is a mount of {waiter.greeting.image}, not of {image}")
+        _ask(waiter, target, {"options": texts, "sloppy": sloppy})
+        words = kernel_words_after(mounted, texts)
+        try:
+            if words != kernel_words(mounted):
+                kernel_mount.remount(target, words)
+        except PermissionError:
+            raise NoPermission(f"{target}: only root can change the kernel's flags of a mount") from None
+        except OSError as failed:
+            if failed.errno != errno.EBUSY:
+                raise MountRefused(f"{target}: the host refuses the remount: {failed.strerror}") from None
+            _show_holders(mounted, f"mount.razorfs: {target}: cannot become read-only: files are open for writing, or deleted")
+            return MOUNT_CODES.failed
+        _ask(waiter, target, {"done": True})
+    if verbose:
+        render.message(f"mount.razorfs: {target} remounted")
+    return 0
+
+
+def _waiter(mounted: Mount, target: str) -> Waiter:
+    """Return a connection to the daemon that serves a mount. Raises MountRefused if there is none."""
+    if not mounted.is_fuse:
+        raise MountRefused(f"{target}: is a mount of {mounted.filesystem}, not of razorfs")
+    try:
+        return Waiter(mounted.device, GREETING_PATIENCE_S)
+    except OSError:
+        if mountpoints.is_dead(target):
+            raise MountRefused(f"{target}: its daemon has died; mount it anew, without remount") from None
+        raise MountRefused(f"{target}: no daemon of razorfs serves it") from None
+
+
+def _names(source: str, mounted: Mount, image: str) -> bool:
+    """Whether *source* is what a mount of *image* may be called: mount(8) takes it from fstab or from the mount table."""
+    return source in (image, os.fsdecode(mounted.source)) or os.path.realpath(source) == image
+
+
+def _ask(waiter: Waiter, target: str, request: dict[str, object]) -> None:
+    """Ask a daemon for something. Raises MountRefused with what it says against it."""
+    refusal = waiter.ask(request)
+    if refusal is None:
+        raise MountRefused(f"{target}: its daemon has ended meanwhile")
+    if refusal:
+        raise (UsageError if refusal.startswith("option ") else MountRefused)(refusal)
 
 
 def _check_image(source: str, shown: str, *, writable: bool) -> None:
@@ -177,7 +239,7 @@ def umount(
     if not mounted.is_fuse:
         raise MountRefused(f"{mount_point}: is a mount of {mounted.filesystem}, not of razorfs; use umount")
     try:
-        waiter = Waiter(mounted.device)
+        waiter = Waiter(mounted.device, GREETING_PATIENCE_S)
     except OSError:
         return _unmount_dead(target)
     try:
@@ -203,9 +265,16 @@ def _unmount(waiter: Waiter, mounted: Mount, target: str, *, lazy: bool, verbose
     try:
         mountpoints.unmount(target)
     except ImageBusy:
-        _show_holders(mounted, target)
+        _show_holders(mounted, f"umount.razorfs: {target}: is in use")
         return MOUNT_CODES.failed
-    farewell = waiter.wait()
+    while True:
+        try:
+            farewell = waiter.wait(ELSEWHERE_LOOK_S)
+            break
+        except TimeoutError:
+            if mountpoints.is_elsewhere(mounted):
+                render.message(f"umount.razorfs: {target}: unmounted here; {waiter.greeting.image} is mounted elsewhere, too")
+                return 0
     if farewell is None:
         raise MountRefused(f"{target}: unmounted, but its daemon died; the next mount recovers the image")
     if farewell.reason:
@@ -215,10 +284,10 @@ def _unmount(waiter: Waiter, mounted: Mount, target: str, *, lazy: bool, verbose
     return 0
 
 
-def _show_holders(mounted: Mount, target: str) -> None:
-    """Tell who keeps the mount busy."""
+def _show_holders(mounted: Mount, sentence: str) -> None:
+    """Tell in one sentence what does not work, and who keeps the mount busy."""
     found = mountpoints.holders(mounted)
-    render.error(f"umount.razorfs: {target}: is in use" + (" by:" if found else "; run as root to see by whom"))
+    render.error(sentence + (" by:" if found else "; run as root to see by whom"))
     for holder in found[:HOLDERS_SHOWN]:
         who = f"pid {holder.pid}" if holder.pid else "kernel"
         render.message(f"  {who}  {holder.command}  {holder.path}")

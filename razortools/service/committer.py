@@ -16,6 +16,7 @@ from razortools.engine import files
 from razortools.engine.store.flight import Flight
 from razortools.engine.volume import Volume
 from razortools.errors import DeviceFailed, RazorError, ReadOnly
+from razortools.service import placement
 from razortools.service.logs import log
 from razortools.service.options import MountOptions
 from razortools.service.residence import Fetcher
@@ -36,6 +37,15 @@ class Batch:
     failure: Exception | None = None
 
 
+@dataclass(slots=True, eq=False)
+class Errand:
+    """Something to do while nothing is on its way to the device."""
+
+    do: Callable[[], None]
+    done: trio.Event = field(default_factory=trio.Event)
+    failure: Exception | None = None
+
+
 class Committer:
     """Owner of the volume's commits."""
 
@@ -43,21 +53,38 @@ class Committer:
         """Commit *volume* at the intervals in *options*."""
         self._volume = volume
         self._fetcher = Fetcher(volume.store.residence)
+        self._batch = Batch()
+        self._errands: list[Errand] = []
+        self._wanted = trio.Event()
+        self.configure(options)
+        self._wanted = trio.Event()  # nobody has asked for anything yet
+        self.failed = trio.Event()  # a commit has failed
+        self._complained_of = ""
+        self.commit_count = 0
+        self.inline_s = 0.0  # how long the loop wrote and flushed by itself, since that takes less than a thread
+        self._flight_s = INLINE_S  # how long the last commit or checkpoint took on its way to the device
+        self.after_commit: Callable[[], None] = lambda: None
+
+    def configure(self, options: MountOptions) -> None:
+        """Keep to the intervals and limits in *options* from now on."""
         self._commit_interval_s = options.commit_interval_s
         self._checkpoint_interval_s = options.checkpoint_interval_s
         self._full_bytes = max(options.dirty_bytes - MARGIN_BYTES, options.dirty_bytes // 2)
         self._many_bytes = options.dirty_bytes // 2
         # Small files fill the journal before they fill the memory. A request that then has to commit by itself stops all others.
         # Half of the journal may hold what was committed before a checkpoint is due.
-        self._full_records = volume.dirty_records_max * 3 // 8
-        self._many_records = volume.dirty_records_max // 8
-        self._batch = Batch()
-        self._wanted = trio.Event()
-        self._complained_of = ""
-        self.commit_count = 0
-        self.inline_s = 0.0  # how long the loop wrote and flushed by itself, since that takes less than a thread
-        self._flight_s = INLINE_S  # how long the last commit or checkpoint took on its way to the device
-        self.after_commit: Callable[[], None] = lambda: None
+        self._full_records = self._volume.dirty_records_max * 3 // 8
+        self._many_records = self._volume.dirty_records_max // 8
+        self._wanted.set()  # the present wait may be for the old interval, and more may be dirty than may be from now on
+
+    async def between_commits(self, do: Callable[[], None]) -> None:
+        """Return when *do* has run, right after a commit and a checkpoint. Raises what it raises."""
+        errand = Errand(do)
+        self._errands.append(errand)
+        self._wanted.set()
+        await errand.done.wait()
+        if errand.failure is not None:
+            raise errand.failure
 
     # For the handlers
 
@@ -91,9 +118,20 @@ class Committer:
             with trio.move_on_after(self._commit_interval_s):
                 await self._wanted.wait()
             await self._commit()
-            if time.monotonic() - checkpointed_at >= self._checkpoint_interval_s:
+            if self._errands or time.monotonic() - checkpointed_at >= self._checkpoint_interval_s:
                 checkpointed_at = time.monotonic()
                 await self._checkpoint()
+            self._do_errands()
+
+    def _do_errands(self) -> None:
+        """Do what waits to be done."""
+        errands, self._errands = self._errands, []
+        for errand in errands:
+            try:
+                errand.do()
+            except Exception as failure:
+                errand.failure = failure
+            errand.done.set()
 
     async def _commit(self) -> None:
         """Commit, and answer those who had asked for it before it began."""
@@ -129,10 +167,10 @@ class Committer:
         while rounds and volume.records.dirty_bytes >= ASIDE_BYTES_MIN:
             rounds -= 1
             plan = files.plan_flush(volume, bytes_max=ROUND_BYTES, records_max=ROUND_RECORDS)
-            packed = await trio.to_thread.run_sync(files.pack, plan)
+            packed = await placement.run_sync(files.pack, plan)
             placed = files.place(volume, plan, packed)
             try:
-                await trio.to_thread.run_sync(files.write_out, volume, placed)
+                await placement.run_sync(files.write_out, volume, placed)
                 await self._fetcher.run(files.visit, volume, placed)
             except BaseException:
                 files.give_back(volume, placed)
@@ -161,7 +199,7 @@ class Committer:
             if is_inline:
                 flight.run()
             else:
-                await trio.to_thread.run_sync(flight.run)
+                await placement.run_sync(flight.run)
             self._flight_s = time.perf_counter() - started
             self.inline_s += self._flight_s if is_inline else 0.0
         self._volume.settle()
@@ -170,6 +208,7 @@ class Committer:
 
     def _complain(self, failure: Exception) -> None:
         """Log why changes cannot be made durable, once for each reason: the timer meets it again and again."""
+        self.failed.set()
         if str(failure) != self._complained_of:
             self._complained_of = str(failure)
             log.error("commit failed: %s", failure, exc_info=not isinstance(failure, RazorError))

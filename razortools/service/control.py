@@ -1,14 +1,17 @@
-"""The control socket: lets umount.razorfs wait until the image is closed, and razorfs-health learn whether it is well.
+"""The control socket: lets umount.razorfs wait until the image is closed, mount.razorfs remount, razorfs-health see how it is.
 
 The daemon listens on an abstract socket named for the mount's device number, which every process can find in mountinfo without
 asking the mount. A client gets one JSON line at once (who serves what, and how it is now) and one when the image is closed; if
-the connection ends without the second line, the daemon died.
+the connection ends without the second line, the daemon died. In between it may ask for something: JSON lines in turn, the first
+one a request, which only root and the daemon's own user may make.
 """
 
 import errno
 import json
+import os
 import socket
-from collections.abc import Callable
+import struct
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 
 import trio
@@ -19,6 +22,7 @@ CLIENTS_MAX = 64
 ADDRESS_GRACE_S = 5.0  # for a daemon that has closed its image and is about to be gone; device numbers are used again at once
 ADDRESS_LOOK_S = 0.02
 LINE_BYTES_MAX = 65_536
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,52 @@ class Farewell:
     reason: str = ""
 
 
+class Client:
+    """The daemon's end of one connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        """Talk to whoever is at the other end of *connection*."""
+        self.connection = connection
+        self._unread = b""
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether it is root, or the user whose daemon this is: everybody can connect."""
+        peer = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return _CREDENTIALS.unpack(peer)[1] in (0, os.geteuid())
+
+    async def receive(self) -> dict[str, object] | None:
+        """Return the next thing it says; None if it has gone, or speaks another language."""
+        while b"\n" not in self._unread:
+            await trio.lowlevel.wait_readable(self.connection)
+            try:
+                more = self.connection.recv(LINE_BYTES_MAX, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                continue
+            except OSError:
+                return None
+            self._unread += more
+            if not more or len(self._unread) > LINE_BYTES_MAX:
+                return None
+        line, _, self._unread = self._unread.partition(b"\n")
+        try:
+            said = json.loads(line)
+        except ValueError:
+            return None
+        return said if isinstance(said, dict) else None
+
+    def answer(self, refusal: str) -> None:
+        """Say that what was asked for is done, or with *refusal* why not."""
+        _send(self.connection, json.dumps({"refusal": refusal}).encode() + b"\n")
+
+
+Answering = Callable[[dict[str, object], Client], Awaitable[None]]
+
+
+async def _refuse(request: dict[str, object], client: Client) -> None:
+    client.answer("this mount takes no requests")
+
+
 def address(device: tuple[int, int]) -> str:
     """Return the socket's address for the mount with this (major, minor) device number."""
     return f"\0razorfs/{device[0]}:{device[1]}"
@@ -49,9 +99,13 @@ def address(device: tuple[int, int]) -> str:
 class Control:
     """The daemon's end."""
 
-    def __init__(self, device: tuple[int, int], greeting: Callable[[], Greeting]) -> None:
-        """Listen; each client is told what *greeting* returns then. Raises OSError if the address is taken."""
+    def __init__(self, device: tuple[int, int], greeting: Callable[[], Greeting], answering: Answering = _refuse) -> None:
+        """Listen; each client is told what *greeting* returns then, and *answering* deals with what it asks.
+
+        Raises OSError if the address is taken.
+        """
         self._greeting = greeting
+        self._answering = answering
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         self._clients: list[socket.socket] = []
         try:
@@ -62,44 +116,66 @@ class Control:
             raise
 
     async def serve(self) -> None:
-        """Greet clients until cancelled."""
-        while True:
-            await trio.lowlevel.wait_readable(self._listener)
-            self._accept()
+        """Greet clients, and answer what they ask, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.lowlevel.wait_readable(self._listener)
+                for client in self._accept():
+                    nursery.start_soon(self._talk, Client(client))
 
-    def _accept(self) -> None:
-        """Greet everybody who is waiting."""
+    async def _talk(self, client: Client) -> None:
+        """Answer a client's requests until it goes."""
+        while True:
+            request = await client.receive()
+            if request is None:
+                break
+            if client.may_ask:
+                await self._answering(request, client)
+            else:
+                client.answer("only root, or who has mounted it, may ask for this")
+        if client.connection in self._clients:
+            self._clients.remove(client.connection)
+        client.connection.close()
+
+    def _accept(self) -> list[socket.socket]:
+        """Greet everybody who is waiting; return those who are there to stay."""
+        accepted: list[socket.socket] = []
         while True:
             try:
                 client, _ = self._listener.accept()
             except BlockingIOError:
-                return
-            self._clients = [other for other in self._clients if not _has_left(other)]
+                return accepted
             if len(self._clients) >= CLIENTS_MAX or not _send(client, _line(self._greeting())):
                 client.close()
             else:
                 self._clients.append(client)
+                accepted.append(client)
+
+    def stop_listening(self) -> None:
+        """Greet who is waiting, and nobody any more. The mount is gone: another one may get its number, and needs the address."""
+        if self._listener.fileno() >= 0:
+            self._accept()
+            self._listener.close()
 
     def finish(self, farewell: Farewell) -> None:
-        """Tell all clients how the image was closed, and stop listening. Called after trio has ended."""
-        self._accept()
+        """Tell all clients how the image was closed. Called after trio has ended."""
+        self.stop_listening()
         for client in self._clients:
             _send(client, _line(farewell))
             client.close()
-        self._listener.close()
 
 
-async def listen(device: tuple[int, int], greeting: Callable[[], Greeting]) -> Control:
+async def listen(device: tuple[int, int], greeting: Callable[[], Greeting], answering: Answering = _refuse) -> Control:
     """Return a Control; waits for the daemon of an earlier mount with the same number. Raises OSError if it does not go."""
     with trio.move_on_after(ADDRESS_GRACE_S):
         while True:
             try:
-                return Control(device, greeting)
+                return Control(device, greeting, answering)
             except OSError as taken:
                 if taken.errno != errno.EADDRINUSE:
                     raise
             await trio.sleep(ADDRESS_LOOK_S)
-    return Control(device, greeting)
+    return Control(device, greeting, answering)
 
 
 class Waiter:
@@ -108,24 +184,43 @@ class Waiter:
     def __init__(self, device: tuple[int, int], patience_s: float | None = None) -> None:
         """Connect. Raises OSError if no daemon of ours serves the mount, or none answers within *patience_s* (None: waits)."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self._unread = b""
         self._socket.settimeout(patience_s)
         try:
             self._socket.connect(address(device))
-            self._reader = self._socket.makefile("rb")
-            self.greeting = Greeting(**json.loads(self._reader.readline(LINE_BYTES_MAX)))
+            self.greeting = Greeting(**json.loads(self._line()))
             self._socket.settimeout(None)
         except (OSError, ValueError, TypeError) as failed:
             self._socket.close()
             raise OSError(f"no daemon of razorfs answers: {failed}") from None
 
-    def wait(self) -> Farewell | None:
-        """Return when the image is closed; None if the daemon died instead."""
-        line = self._reader.readline(LINE_BYTES_MAX)
+    def ask(self, request: dict[str, object]) -> str | None:
+        """Ask for something; return why not, empty if it is done, None if the daemon has ended instead."""
+        try:
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            answer = json.loads(self._line() or b"{}")
+        except (OSError, ValueError):
+            return None
+        return str(answer["refusal"]) if "refusal" in answer else None
+
+    def wait(self, patience_s: float | None = None) -> Farewell | None:
+        """Return when the image is closed; None if the daemon died instead. Raises TimeoutError after *patience_s*; ask again."""
+        self._socket.settimeout(patience_s)
+        line = self._line()
         return Farewell(**json.loads(line)) if line else None
+
+    def _line(self) -> bytes:
+        """Return what the daemon says next; empty if it has hung up. Raises OSError, TimeoutError among others."""
+        while b"\n" not in self._unread and len(self._unread) < LINE_BYTES_MAX:
+            more = self._socket.recv(LINE_BYTES_MAX)
+            if not more:
+                return b""
+            self._unread += more
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line
 
     def close(self) -> None:
         """Hang up."""
-        self._reader.close()
         self._socket.close()
 
 
@@ -141,16 +236,3 @@ def _send(client: socket.socket, line: bytes) -> bool:
         log.debug("a client of the control socket went away: %s", failed)
         return False
     return True
-
-
-def _has_left(client: socket.socket) -> bool:
-    """Whether a client has hung up."""
-    try:
-        gone = client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
-        gone = True
-    if gone:
-        client.close()
-    return gone

@@ -13,9 +13,10 @@ from contextlib import suppress
 from razortools.service import mountpoints
 from razortools.service.mountpoints import MountRefused, NoPermission
 
+MS_REMOUNT = 1 << 5
 _FLAGS = {
     "ro": 1, "nosuid": 1 << 1, "nodev": 1 << 2, "noexec": 1 << 3, "sync": 1 << 4, "dirsync": 1 << 7, "noatime": 1 << 10,
-    "rw": 0, "suid": 0, "dev": 0, "exec": 0,
+    "nodiratime": 1 << 11, "relatime": 1 << 21, "strictatime": 1 << 24, "rw": 0, "suid": 0, "dev": 0, "exec": 0, "async": 0,
 }  # fmt: skip
 _FUSE_DEVICE = "/dev/fuse"
 
@@ -62,7 +63,7 @@ def root_connection(mount_point: str, source: str, subtype: str, words: Set[str]
 
 
 def _mount(mount_point: str, source: str, subtype: str, words: Set[str], descriptor: int) -> None:
-    """Call mount(2). Raises OSError."""
+    """Mount. Raises OSError."""
     flags = 0
     data = [f"fd={descriptor}", f"rootmode={stat.S_IFMT(os.stat(mount_point).st_mode):o}", "user_id=0", "group_id=0"]
     for word in sorted(words):
@@ -70,8 +71,24 @@ def _mount(mount_point: str, source: str, subtype: str, words: Set[str], descrip
             flags |= _FLAGS[word]
         else:
             data.append(word)
+    _call_mount(source, mount_point, f"fuse.{subtype}", flags, ",".join(data))
+
+
+def remount(mount_point: str, words: Set[str]) -> None:
+    """Give what is mounted at *mount_point* these flags and no others. Its daemon must go on serving: the kernel writes back.
+
+    Raises OSError: EBUSY if it is to be read-only while files are open for writing.
+    """
+    flags = MS_REMOUNT
+    for word in words:
+        flags |= _FLAGS[word]
+    _call_mount("none", mount_point, "none", flags, "")
+
+
+def _call_mount(source: str, mount_point: str, filesystem: str, flags: int, data: str) -> None:
+    """Call mount(2). Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
-    arguments = (os.fsencode(source), os.fsencode(mount_point), os.fsencode(f"fuse.{subtype}"))
-    if libc.mount(*arguments, ctypes.c_ulong(flags), ",".join(data).encode()) != 0:
+    arguments = (os.fsencode(source), os.fsencode(mount_point), os.fsencode(filesystem))
+    if libc.mount(*arguments, ctypes.c_ulong(flags), data.encode()) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -36,6 +36,13 @@ class Mount:
     path: bytes
     filesystem: str
     source: bytes
+    options: frozenset[str] = frozenset()  # of this mount
+    shared_options: frozenset[str] = frozenset()  # of the filesystem, at whatever places it is mounted
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the kernel refuses changes, here or anywhere."""
+        return "ro" in self.options or "ro" in self.shared_options
 
     @property
     def is_fuse(self) -> bool:
@@ -55,9 +62,10 @@ def mounts(mountinfo: Path = MOUNTINFO) -> list[Mount]:
         fields, rest = head.split(b" "), tail.split(b" ")
         major, minor = fields[2].split(b":")
         source = _unescape(rest[1]) if len(rest) > 1 else b""
-        found.append(
-            Mount(int(fields[0]), int(fields[1]), (int(major), int(minor)), _unescape(fields[4]), rest[0].decode(), source)
-        )
+        options, shared = (frozenset(os.fsdecode(words).split(",")) for words in (fields[5], rest[-1]))
+        place = _unescape(fields[4])
+        device = (int(major), int(minor))
+        found.append(Mount(int(fields[0]), int(fields[1]), device, place, rest[0].decode(), source, options, shared))
     return found
 
 
@@ -93,7 +101,7 @@ def prepare(path: str, *, nonempty: bool) -> None:
 
     Raises UsageError or MountRefused for a place that is missing, no directory, or has entries although not *nonempty*.
     """
-    if is_dead(path):
+    while is_dead(path):  # one may lie upon the other
         detach(path)
     try:
         entries = os.listdir(path)
@@ -118,6 +126,23 @@ def is_dead(path: str) -> bool:
         os.statvfs(path)  # a question that the kernel cannot answer from its caches
     except OSError as failed:
         return failed.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    return False
+
+
+def is_elsewhere(gone: Mount) -> bool:
+    """Whether the filesystem of a mount that has been taken away is mounted somewhere else, in any namespace that we may see."""
+    seen = set()
+    for process in PROC.iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            namespace = os.readlink(process / "ns" / "mnt")
+            table = [] if namespace in seen else mounts(process / "mountinfo")
+        except OSError:
+            continue  # gone meanwhile, or not ours to look at
+        seen.add(namespace)
+        if any((mount.device, mount.filesystem, mount.source) == (gone.device, gone.filesystem, gone.source) for mount in table):
+            return True
     return False
 
 

@@ -10,6 +10,7 @@ from razortools.service.callers import Caller
 from razortools.service.data import DataHandlers
 from razortools.service.handlers import Answer, Handler
 from razortools.service.names import NameHandlers
+from razortools.service.options import MountOptions
 from razortools.service.streams import StreamHandlers
 from razortools.service.wire import BATCH_FORGET, FORGET, FORGET_ONE, Opcode
 from razortools.service.xattrs import XattrHandlers
@@ -25,6 +26,10 @@ class Operations(NameHandlers, StreamHandlers, AttributeHandlers, XattrHandlers,
     def table(self) -> dict[int, Handler]:
         """Return all handlers by opcode."""
         return super().table() | {Opcode.FORGET: self.forget, Opcode.BATCH_FORGET: self.forget_many}
+
+    def adopt(self, options: MountOptions) -> None:
+        """Go by *options* from now on."""
+        self.options = options
 
     def forget(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
         """The kernel drops an inode from its memory."""

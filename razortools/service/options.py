@@ -35,18 +35,28 @@ class MountOptions:
     source_name: str | None = None  # None: the image's path
     subtype: str = "razorfs"
     record: str | None = None  # absolute path
-    log: str | None = None  # None: stderr in the foreground, otherwise syslog
+    log: str | None = None  # syslog, stderr or an absolute path; None: stderr in the foreground, otherwise syslog
     log_level: str = "info"
     kernel_flags: tuple[str, ...] = field(default=())  # nosuid, sync and the like
 
 
+    def is_for_all(self, *, is_root: bool) -> bool:
+        """Whether other users may use a mount that root, or somebody else, makes."""
+        return is_root if self.allow_other is None else self.allow_other
+
+
 # What fstab and mount(8) say to each other, or what is so anyway.
 _IGNORED = frozenset((
-    "defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "_netdev", "nofail", "async", "nomand", "loud",
+    "defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "_netdev", "nofail", "nomand", "loud",
     "silent", "loop", "default_permissions", "diratime", "nodiratime", "norelatime", "nostrictatime", "lazytime", "nolazytime",
-    "noiversion", "iversion",
+    "noiversion", "iversion", "comment",
 ))  # fmt: skip
-_KERNEL_FLAGS = frozenset(("suid", "nosuid", "dev", "nodev", "exec", "noexec", "sync", "dirsync"))
+_KERNEL_FLAGS = {  # with the flag that takes each back
+    "suid": "nosuid", "nosuid": "suid", "dev": "nodev", "nodev": "dev", "exec": "noexec", "noexec": "exec",
+    "sync": "async", "async": "sync", "dirsync": "",
+}  # fmt: skip
+# What the kernel's mount table says of every mount of ours; mount(8) reads it there and hands it back when it remounts.
+_IGNORED_VALUES = frozenset(("comment", "user", "uhelper", "user_id", "group_id", "rootmode", "fd", "max_read", "blksize"))
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 _SWITCHES: dict[str, tuple[str, object]] = {
     "ro": ("read_only", True),
@@ -106,6 +116,11 @@ def _word(text: str) -> str:
     return text
 
 
+def _log_place(text: str) -> str:
+    """Return *text* as a place for the log: a word, or an absolute path. Raises ValueError."""
+    return text if text in ("syslog", "stderr") else _file(text)
+
+
 def _file(text: str) -> str:
     """Return *text* as an absolute path: the daemon works in another directory. Raises ValueError."""
     return os.path.abspath(_word(text))
@@ -122,7 +137,7 @@ _VALUES = {
     "fsname": ("source_name", _word),
     "subtype": ("subtype", _word),
     "record": ("record", _file),
-    "log": ("log", _word),
+    "log": ("log", _log_place),
     "loglevel": ("log_level", _log_level),
 }
 
@@ -132,12 +147,21 @@ def parse_options(texts: Iterable[str], *, sloppy: bool = False) -> MountOptions
 
     Raises UsageError for an option that is unknown, unless *sloppy*, or that makes no sense.
     """
+    fields, flags = named_options(texts, sloppy=sloppy)
+    options = MountOptions(kernel_flags=flags, **fields)  # type: ignore[arg-type]
+    if not options.recover and not options.read_only:
+        raise UsageError("option norecovery: only together with ro, or changes would be made to a state that is not the last one")
+    return options
+
+
+def named_options(texts: Iterable[str], *, sloppy: bool = False) -> tuple[dict[str, object], tuple[str, ...]]:
+    """Return the fields of MountOptions that *texts* name, and the kernel's flags. Raises UsageError as parse_options() does."""
     fields: dict[str, object] = {}
     flags: list[str] = []
     for word in (word for text in texts for word in _split(text)):
         name, equals, value = word.partition("=")
         if name in _KERNEL_FLAGS and not equals:
-            flags.append(name)
+            flags = [flag for flag in flags if flag not in (name, _KERNEL_FLAGS[name])] + [name]
         elif name in _SWITCHES and not equals:
             key, chosen = _SWITCHES[name]
             fields[key] = chosen
@@ -147,14 +171,17 @@ def parse_options(texts: Iterable[str], *, sloppy: bool = False) -> MountOptions
                 fields[key] = parse(value)
             except ValueError as refused:
                 raise UsageError(f"option {name}: {refused}") from None
-        elif name in _IGNORED or name == "comment" or name.startswith(("x-", "X-")):
+        elif name in _IGNORED or (equals and name in _IGNORED_VALUES) or name.startswith(("x-", "X-")):
             continue
         elif not sloppy:
             raise UsageError(_why_unknown(name, equals))
-    options = MountOptions(kernel_flags=tuple(dict.fromkeys(flags)), **fields)  # type: ignore[arg-type]
-    if not options.recover and not options.read_only:
-        raise UsageError("option norecovery: only together with ro, or changes would be made to a state that is not the last one")
-    return options
+    return fields, tuple(flags)
+
+
+def name_of(field_name: str) -> str:
+    """Return the option by which an operator knows a field of MountOptions."""
+    names = [name for name, (key, _) in (*_VALUES.items(), *_SWITCHES.items()) if key == field_name]
+    return names[0] if names else field_name
 
 
 def _split(text: str) -> list[str]:

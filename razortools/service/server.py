@@ -18,22 +18,23 @@ import trio
 
 from razortools.engine import collector, orphans
 from razortools.engine.attributes import AtimePolicy
-from razortools.engine.limits import Limits
 from razortools.engine.store.device import Device, FileDevice, open_image
 from razortools.engine.store.recording import RecordingDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import DeviceFailed, ImageBusy, RazorError
 from razortools.format.keys import Table, object_of, table_range
-from razortools.service import mountpoints
+from razortools.service import logs, mountpoints, placement
 from razortools.service.channel import Channel
 from razortools.service.committer import Committer
-from razortools.service.control import Control, Farewell, Greeting, listen
+from razortools.service.control import Control, Farewell, Greeting, Waiter, listen
 from razortools.service.kernel_mount import Connection, root_connection
 from razortools.service.logs import log
 from razortools.service.operations import Operations
 from razortools.service.options import MountOptions
 from razortools.service.pump import Pump
 from razortools.service.recorded import RecordedOperations
+from razortools.service.remount import Remounter
+from razortools.service.remount_plan import limits_of
 from razortools.service.session import Session
 from razortools.service.settled import Settled
 from razortools.service.user_mount import user_connection
@@ -41,6 +42,7 @@ from razortools.units import InodeNo
 
 BUSY_GRACE_S = 5.0  # umount(8) returns before the daemon has closed the image: a mount right after it is worth some patience
 BUSY_LOOK_S = 0.02
+HOLDER_PATIENCE_S = 1.0  # its name is worth that much
 UNMOUNT_GRACE_S = 10.0  # after a signal
 
 
@@ -71,13 +73,7 @@ def serve(
 
 def _open(place: Place, options: MountOptions) -> Volume:
     """Open the image; waits for a daemon that has been unmounted and is about to be done."""
-    limits = Limits(
-        record_cache_bytes=options.record_cache_bytes,
-        metadata_cache_bytes=options.metadata_cache_bytes,
-        dirty_bytes=options.dirty_bytes,
-        commit_interval_s=options.commit_interval_s,
-        checkpoint_interval_s=options.checkpoint_interval_s,
-    )
+    limits = limits_of(options)
     device: Device = _locked(place.image, writable=not options.read_only)
     try:
         if options.record is not None:
@@ -99,9 +95,25 @@ def _locked(image: str, *, writable: bool) -> FileDevice:
         try:
             return open_image(image, writable=writable)
         except ImageBusy:
+            holder = _holder(image)
+            if holder is not None:
+                where = f"is mounted at {holder.mount_point} by pid {holder.pid}"
+                raise ImageBusy(f"{image}: {where}; use it there, or unmount it first") from None
             if time.monotonic() > end or mountpoints.is_source(image):
                 raise
         time.sleep(BUSY_LOOK_S)
+
+
+def _holder(image: str) -> Greeting | None:
+    """Return what the daemon says that has *image* mounted in this namespace; None if there is none, or it does not answer."""
+    for mount in mountpoints.mounts():
+        if mount.is_fuse:
+            with suppress(OSError):
+                waiter = Waiter(mount.device, HOLDER_PATIENCE_S)
+                waiter.close()
+                if waiter.greeting.image == image:
+                    return waiter.greeting
+    return None
 
 
 class Mounted:
@@ -133,6 +145,7 @@ class Mounted:
         self._committer.after_commit = self._settled.note_commit
         kind = RecordedOperations if options.record is not None else Operations
         operations = kind(volume, self._committer, self._settled, options)
+        self._remounter = Remounter(volume, self._committer, options, operations.adopt)
         self._pump = Pump(self._channel, operations, self._session.forward)
 
     def run(self) -> None:
@@ -141,6 +154,8 @@ class Mounted:
         try:
             trio.run(self._serve)
         finally:
+            if self._control is not None:
+                self._control.stop_listening()
             try:
                 self._close()
             except RazorError as failed:
@@ -169,6 +184,7 @@ class Mounted:
 
     async def _serve(self) -> None:
         """Serve until the session ends."""
+        placement.start()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._session.run)
             nursery.start_soon(self._committer.run)
@@ -185,12 +201,14 @@ class Mounted:
         device = (os.major(status.st_dev), os.minor(status.st_dev))
         _set_read_ahead(device, self._options.readahead_bytes)
         try:
-            self._control = await listen(device, self._greeting)
+            self._control = await listen(device, self._greeting, self._remounter.converse)
             nursery.start_soon(self._control.serve)
         except OSError as failed:
             log.warning("no control socket, so umount.razorfs cannot wait for this mount: %s", failed.strerror)
         collector.calm()
         log.info("%s: mounted at %s%s", self._place.image, self._place.mount_point, ", read-only" * self._volume.read_only)
+        nursery.start_soon(self._remounter.follow_table, device)
+        nursery.start_soon(self._remounter.show_failure, self._place.mount_point)
         self._ready()
 
     def _greeting(self) -> Greeting:
@@ -211,7 +229,9 @@ class Mounted:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async for number in signals:
                 if number == signal.SIGHUP:
-                    continue  # the log opens its file again by itself
+                    logs.reopen()
+                    log.info("SIGHUP: the log is opened again")
+                    continue
                 log.info("%s: unmounting", signal.Signals(number).name)
                 with trio.move_on_after(UNMOUNT_GRACE_S):
                     await trio.to_thread.run_sync(self._unmount, abandon_on_cancel=True)
@@ -240,7 +260,7 @@ def fuse_options(image: str, options: MountOptions) -> set[str]:
     """Return what libfuse and the kernel are to be told."""
     is_root = os.geteuid() == 0
     chosen = {"default_permissions", f"fsname={_escaped(options.source_name or image)}", f"subtype={_escaped(options.subtype)}"}
-    if options.allow_other if options.allow_other is not None else is_root:
+    if options.is_for_all(is_root=is_root):
         chosen.add("allow_other")
     chosen.add("ro" if options.read_only else "rw")
     if options.atime is AtimePolicy.NEVER:
@@ -250,7 +270,7 @@ def fuse_options(image: str, options: MountOptions) -> set[str]:
     for flag in options.kernel_flags:
         chosen -= {flag.removeprefix("no"), f"no{flag}"}
         chosen.add(flag)
-    return chosen - {"exec"}
+    return chosen - {"exec", "async"}
 
 
 def _connect(place: Place, options: MountOptions, words: set[str]) -> Connection:
@@ -258,6 +278,8 @@ def _connect(place: Place, options: MountOptions, words: set[str]) -> Connection
     unnamed = {word for word in words if not word.startswith(("fsname=", "subtype="))}
     source, subtype = options.source_name or place.image, options.subtype
     if os.geteuid() == 0:
+        if options.atime is AtimePolicy.ALWAYS:
+            unnamed.add("strictatime")  # libfuse and fusermount3 do not know it; it is there for the mount table
         return root_connection(place.mount_point, source, subtype, unnamed)
     return user_connection(place.mount_point, unnamed | {f"fsname={source}", f"subtype={subtype}"})
 

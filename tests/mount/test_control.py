@@ -2,6 +2,8 @@
 
 import errno
 import os
+import select
+import threading
 
 import pytest
 import trio
@@ -32,6 +34,23 @@ def test_a_mount_waits_for_the_address_of_the_one_before_it() -> None:
 
     made = trio.run(later, clock=trio.testing.MockClock(autojump_threshold=0))
     made.finish(Farewell())
+
+
+def test_the_address_is_free_as_soon_as_the_mount_is_gone() -> None:
+    """A daemon may take long to close its image, or hang in it. Clients that came in time are told how it ends all the same."""
+    earlier = Control(DEVICE, greeting)
+    waiter = Waiter.__new__(Waiter)
+    client = threading.Thread(target=waiter.__init__, args=(DEVICE,))  # type: ignore[misc]
+    client.start()
+    while not select.select([earlier._listener], [], [], 60)[0]:
+        pass
+    earlier.stop_listening()
+    client.join()
+    later = Control(DEVICE, greeting)
+    earlier.finish(Farewell("slowly"))
+    assert waiter.wait() == Farewell("slowly")
+    waiter.close()
+    later.finish(Farewell())
 
 
 def test_it_does_not_wait_for_ever() -> None:

@@ -18,7 +18,7 @@ from razortools.cli import app as cli
 from razortools.engine.store.device import open_image
 from razortools.engine.volume import open_volume
 from razortools.format.superblock import State
-from razortools.service import mountpoints
+from razortools.service import mountpoints, server
 from razortools.service.kernel_mount import root_connection
 from tests.mount.mounts import ANSWER_S, MOUNT, UMOUNT, Mounted, run
 
@@ -200,8 +200,24 @@ def test_an_image_in_use_is_refused_with_the_pid_that_holds_it(mounted: Mounted,
     second.mkdir()
     code, message = refusal(mounted.image, second)
     assert code == 32
-    assert f"pid {mounted.pid}" in message
+    assert f"is mounted at {mounted.path} by pid {mounted.pid}" in message
     (mounted.path / "still").write_text("well")
+
+
+def test_an_image_that_something_else_than_a_mount_uses_is_refused_with_its_pid(
+    unmounted: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "BUSY_GRACE_S", 0.05)
+    with open_image(unmounted.image, writable=True):
+        code, message = refusal(unmounted.image, unmounted.path)
+    assert code == 32
+    assert f"is in use by pid {os.getpid()}" in message
+
+
+def test_a_mount_on_a_mount_of_itself_names_the_holder(mounted: Mounted) -> None:
+    code, message = refusal(mounted.image, mounted.path, "-o", "ro,nonempty")
+    assert code == 32
+    assert f"is mounted at {mounted.path} by pid {mounted.pid}" in message
 
 
 def test_wrong_mount_points_are_refused(unmounted: Mounted, tmp_path: Path) -> None:
@@ -383,11 +399,74 @@ def test_a_mount_can_be_made_in_another_namespace(unmounted: Mounted) -> None:
             other.kill()
 
 
-def test_a_hangup_does_not_end_a_mount(mounted: Mounted) -> None:
+def test_umount_does_not_wait_for_a_mount_that_another_namespace_keeps(mounted: Mounted) -> None:
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo ready; read line"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "ready\n"
+            done = run(UMOUNT, mounted.path)
+            assert (done.returncode, "is mounted elsewhere, too" in done.stderr) == (0, True)
+            assert mountpoints.mount_at(str(mounted.path)) is None
+        finally:
+            other.kill()
+    mounted.mount()  # now it is nowhere
+
+
+def lines_after_hangup(mounted: Mounted, rotated: Path) -> list[str]:
+    """Move the log away, send SIGHUP, and return what stands in the new log once it is there."""
+    mounted.log.rename(rotated)
     os.kill(mounted.pid, signal.SIGHUP)
+    end = time.monotonic() + ANSWER_S
+    while not (mounted.log.exists() and mounted.log.read_text()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return mounted.log.read_text().splitlines()
+
+
+def test_a_hangup_opens_the_log_again_and_does_not_end_the_mount(mounted: Mounted, tmp_path: Path) -> None:
+    rotated = tmp_path / "log.1"
+    lines = lines_after_hangup(mounted, rotated)
+    before = rotated.read_bytes()
+    assert len(lines) == 1 and lines[0].endswith("SIGHUP: the log is opened again")
     (mounted.path / "file").write_text("x")
-    assert run(["sync"]).returncode == 0
-    assert (mounted.path / "file").read_text() == "x"
+    mounted.umount()
+    assert rotated.read_bytes() == before
+    assert mounted.log.read_text().rstrip().endswith("closed")
+
+
+def test_a_log_that_cannot_be_opened_again_goes_on_where_it_was(tmp_path: Path, fuse: None) -> None:
+    """Logging must never raise: a request that met it would be answered by the end of the mount."""
+    made = Mounted(tmp_path)
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    log = folder / "log"
+    done = run(MOUNT, made.image, made.path, "-o", f"log={log}")
+    assert done.returncode == 0, done.stderr
+    try:
+        folder.rename(tmp_path / "moved")
+        os.kill(made.pid, signal.SIGHUP)
+        (made.path / "file").write_text("x")
+        made.umount()
+    finally:
+        made.take_away()
+    lines = (tmp_path / "moved" / "log").read_text().splitlines()
+    assert any(f"{log}: cannot be opened again: No such file or directory" in line for line in lines)
+    assert lines[-1].endswith("closed")
+
+
+def test_a_relative_log_lies_where_the_command_was_run(unmounted: Mounted, tmp_path: Path) -> None:
+    done = run([*MOUNT[:1], "-c", "from razortools.mount import main; main()"], unmounted.image, unmounted.path, "-o", "log=here",
+               cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "mounted at" in (tmp_path / "here").read_text()
+
+
+def test_a_log_inside_of_the_mount_is_refused(unmounted: Mounted) -> None:
+    """To write it the daemon would wait for itself."""
+    code, message = refusal(unmounted.image, unmounted.path, "-o", f"log={unmounted.path}/log")
+    assert code == 1
+    assert "option log" in message
 
 
 def test_unlinked_files_are_gone_when_their_mount_ends(mounted: Mounted) -> None:

@@ -145,6 +145,24 @@ def mount_and_work(folder: Path) -> list[object]:
     return [codes, sorted(flags), owner, mountpoints.mount_at(str(target)) is None, (folder / "log").read_text()]
 
 
+def remount_own(folder: Path) -> list[object]:
+    target = folder / "mnt"
+    target.mkdir()
+    where = [str(folder / "image"), str(target), "-o"]
+    told: list[object] = [
+        cli.invoke(mount.app, "mount.razorfs", cli.MOUNT_CODES, [*where, options])
+        for options in (f"log={folder / 'log'}", "remount,commit=1,cache=2M", "remount,ro")
+    ]
+    (target / "file").touch()  # the refused one has left it as it was
+    told.append(cli.invoke(mount.umount_app, "umount.razorfs", cli.MOUNT_CODES, [str(target)]))
+    return [told, (folder / "log").read_text().count("remounted")]
+
+
+def test_a_user_remounts_what_needs_no_privilege(fuse: None, tmp_path: Path) -> None:
+    os.chown(make_image(tmp_path / "image", 16 * MIB, root_mode=0o1777), NOBODY, NOBODY)
+    assert as_user(remount_own, tmp_path) == [[0, 0, 1, 0], 1]
+
+
 def test_a_user_mounts_works_and_unmounts(fuse: None, tmp_path: Path) -> None:
     image = make_image(tmp_path / "image", 16 * MIB, root_mode=0o1777)
     os.chown(image, NOBODY, NOBODY)

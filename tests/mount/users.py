@@ -1,4 +1,4 @@
-"""What a user may do: functions of tests that run as nobody, in a mount namespace of their own.
+"""Functions of tests that run in a mount namespace of their own: as nobody, or as root on a machine where we are installed.
 
 On some machines /dev/fuse belongs to root alone. That is for whoever runs the machine to say, so it stays as it is; these
 functions see a device of their own in its place, and defaults in place of /etc/fuse.conf. An interpreter in a home that is closed
@@ -32,7 +32,19 @@ def as_user(function: Callable[..., Any], folder: Path, *arguments: str, device_
     folder.chmod(0o777)
     for above in folder.parents[:-2]:
         above.chmod(above.stat().st_mode | 0o011)
-    where = [function.__module__, function.__name__, f"{device_mode:o}", str(folder)]
+    return _run(function, f"{device_mode:o}", folder, *arguments)
+
+
+def as_root(function: Callable[..., Any], folder: Path, *arguments: str) -> Any:
+    """Return what *function*, of a test's module, returns to root; it must fit JSON. It is given *folder* and *arguments*.
+
+    Our commands stand in /sbin, where mount(8) and fsck(8) look for helpers, and /etc/fstab is the file fstab in *folder*.
+    """
+    return _run(function, "root", folder, *arguments)
+
+
+def _run(function: Callable[..., Any], who: str, folder: Path, *arguments: str) -> Any:
+    where = [function.__module__, function.__name__, who, str(folder)]
     done = subprocess.run(
         [sys.executable, "-m", "tests.mount.users", *where, *arguments],
         capture_output=True, text=True, timeout=ANSWER_S, cwd=ROOT_FOLDER,
@@ -45,11 +57,15 @@ def _mount(*arguments: str | Path) -> None:
     subprocess.run(["mount", *arguments], check=True)
 
 
-def _see_own_devices(devices: Path, mode: int) -> None:
-    """Go into a mount namespace where /dev/fuse has *mode*. *devices* is a new folder that is used for it."""
-    os.umask(0)
+def _enter_namespace() -> None:
+    """Mount for ourselves only from now on."""
     assert ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0
     _mount("--make-rprivate", "/")
+
+
+def _see_own_devices(devices: Path, mode: int) -> None:
+    """Let /dev/fuse have *mode*. *devices* is a new folder that is used for it."""
+    os.umask(0)
     devices.mkdir()
     _mount("-t", "tmpfs", "-o", "dev", "devices", devices)
     os.mknod(devices / "fuse", stat.S_IFCHR | mode, FUSE_NUMBER)
@@ -73,18 +89,44 @@ def _open_the_way(devices: Path) -> None:
         _mount("--bind", devices / f"{number}", path)
 
 
+def _install(folder: Path) -> None:
+    """Let /sbin show our commands beside the system's, and /etc/fstab the test's."""
+    sbin, original = folder / "sbin", folder / "original-sbin"
+    (folder / "fstab").touch()
+    original.mkdir()
+    sbin.mkdir()
+    _mount("--bind", "/sbin", original)
+    for command in original.iterdir():
+        (sbin / command.name).symlink_to(command)
+    for name in ("mount.razorfs", "mount.fuse.razorfs", "umount.razorfs", "umount.fuse.razorfs", "fsck.razorfs"):
+        function = "umount_main" if name.startswith("umount") else "main"
+        module = "fsck" if name.startswith("fsck") else "mount"
+        text = f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT_FOLDER)!r})\n"
+        (sbin / name).write_text(f"{text}from razortools.{module} import {function}\n{function}()\n")
+        (sbin / name).chmod(0o755)
+    _mount("--bind", sbin, "/sbin")
+    _mount("--bind", folder / "fstab", "/etc/fstab")
+    if Path("/run").is_dir():
+        _mount("-t", "tmpfs", "run", "/run")  # mount(8) keeps its notes there
+
+
 def _become_nobody() -> None:
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
 
 
-def main(module: str, name: str, mode: str, folder: str, *arguments: str) -> None:
-    """Run one function as nobody and print what it returns."""
-    devices = Path(folder) / "devices"
-    _see_own_devices(devices, int(mode, 8))
-    _open_the_way(devices)
-    _become_nobody()
+def main(module: str, name: str, who: str, folder: str, *arguments: str) -> None:
+    """Run one function and print what it returns."""
+    if who == "root":
+        _enter_namespace()
+        _install(Path(folder))
+    else:
+        devices = Path(folder) / "devices"
+        _enter_namespace()
+        _see_own_devices(devices, int(who, 8))
+        _open_the_way(devices)
+        _become_nobody()
     function = getattr(import_module(module), name)
     print(json.dumps(function(Path(folder), *arguments)), flush=True)
 

@@ -1,0 +1,140 @@
+"""Remounting: changing a mount while it is served.
+
+Two halves change together: the daemon's (this module) and the kernel's flags (service/kernel_mount.py, called by whoever
+remounts). Order of things: to read-only: the kernel first, which writes back what it holds and refuses if files are open for
+writing; then the daemon makes everything durable and marks the image clean. To writing: the daemon first, so that the kernel
+never lets a write through that is refused behind it. The daemon also follows a change that it learns of from the mount table
+alone: that is how a system that shuts down makes its filesystems read-only.
+
+Invariants: what cannot change is refused before anything has changed; of two remounts at once the second waits for the first.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+import trio
+
+from razortools.engine import orphans
+from razortools.engine.volume import Volume
+from razortools.errors import DeviceFailed, RazorError
+from razortools.format.keys import Table, table_range
+from razortools.service import kernel_mount, logs, mount_table, mountpoints
+from razortools.service.committer import Committer
+from razortools.service.control import Client
+from razortools.service.logs import log
+from razortools.service.options import MountOptions, named_options
+from razortools.service.remount_plan import kernel_words, limits_of, options_after
+
+FORGETTING_S = 0.01  # the kernel puts forgetting behind other requests
+FORGETTING_LOOKS = 100
+
+
+class Remounter:
+    """The daemon's half. One for each mount."""
+
+    def __init__(
+        self, volume: Volume, committer: Committer, options: MountOptions, adopt: Callable[[MountOptions], None]
+    ) -> None:
+        """Change the mount of *volume*, which has *options* now. *adopt* hands other ones to whoever else goes by them."""
+        self._volume = volume
+        self._committer = committer
+        self._options = replace(options, allow_other=options.is_for_all(is_root=os.geteuid() == 0))  # as the mount table has it
+        self._adopt = adopt
+        self._lock = trio.Lock()
+
+    async def converse(self, request: dict[str, object], client: Client) -> None:
+        """Change what a client of the control socket asks for, while it changes the kernel's flags."""
+        texts = request.get("options")
+        if not isinstance(texts, list):
+            client.answer("not a request to remount")
+            return
+        try:
+            async with self._lock:
+                await self._remount([str(text) for text in texts], client, sloppy=bool(request.get("sloppy")))
+        except RazorError as refused:
+            client.answer(str(refused))
+
+    async def _remount(self, texts: list[str], client: Client, *, sloppy: bool) -> None:
+        options = options_after(self._options, texts, sloppy=sloppy)
+        was_read_only = self._volume.read_only
+        if "read_only" in named_options(texts, sloppy=True)[0] and not options.read_only:
+            await self._resume()
+        client.answer("")
+        reply = await client.receive()
+        if reply is None or not reply.get("done"):  # the kernel refused, or the client is gone
+            if was_read_only and not self._volume.read_only:
+                await self._make_read_only()
+            return
+        if options.read_only:
+            await self._make_read_only()
+        self._take(options)
+        client.answer("")
+
+    def _take(self, options: MountOptions) -> None:
+        """Go by *options* from now on."""
+        self._options = options
+        self._volume.set_limits(limits_of(options))
+        self._committer.configure(options)
+        logs.set_level(options.log_level)
+        self._adopt(options)
+        log.info("%s: remounted%s", self._volume.store.device.name, ", read-only" * self._volume.read_only)
+
+    async def _resume(self) -> None:
+        """Have the volume take changes. Raises what stands against it."""
+        if self._volume.read_only:
+            await self._committer.between_commits(self._volume.resume_writing)
+
+    async def _make_read_only(self) -> None:
+        """Have the volume refuse changes, with everything durable and the image clean. Raises DeviceFailed."""
+        if not self._volume.read_only:
+            await self._unlinked_files_are_forgotten()
+            await self._committer.between_commits(self._volume.set_read_only)
+        if self._volume.store.failure:
+            raise DeviceFailed(f"it is read-only, but the image is not clean: {self._volume.store.failure}")
+
+    async def _unlinked_files_are_forgotten(self) -> None:
+        """Give the kernel time to say that it has forgotten files without a name; what is left then, the next writer deletes."""
+        for _ in range(FORGETTING_LOOKS):
+            orphans.finish_orphans(self._volume)
+            if next(iter(self._volume.store.items(*table_range(Table.ORPHANS))), None) is None:
+                return
+            await trio.sleep(FORGETTING_S)
+
+    # The mount table
+
+    async def follow_table(self, device: tuple[int, int]) -> None:
+        """Follow what others make of the mount with this device number, until cancelled."""
+        is_read_only = mount_table.is_read_only(device)
+        async for _ in mount_table.changes():
+            before, is_read_only = is_read_only, mount_table.is_read_only(device)
+            if is_read_only is None or is_read_only == before:
+                continue
+            async with self._lock:
+                try:
+                    await (self._make_read_only() if is_read_only else self._resume())
+                    self._take(replace(self._options, read_only=is_read_only))
+                except RazorError as failed:
+                    log.warning("the mount is %s now, the image is not: %s", "read-only" if is_read_only else "writable", failed)
+
+    async def show_failure(self, mount_point: str) -> None:
+        """Have the mount table say that the volume has turned read-only by itself, once no file is open for writing."""
+        await self._committer.failed.wait()
+        while True:
+            if self._volume.store.failure:
+                try:
+                    await trio.to_thread.run_sync(_show_read_only, mount_point, abandon_on_cancel=True)
+                    return
+                except OSError as refused:
+                    if refused.errno != errno.EBUSY:
+                        log.debug("the mount table still says that %s is writable: %s", mount_point, refused)
+                        return
+            await trio.sleep(self._options.commit_interval_s)
+
+
+def _show_read_only(mount_point: str) -> None:
+    """Make the kernel refuse changes. Raises OSError."""
+    mount = mountpoints.mount_at(mount_point)
+    if mount is not None and not mount.is_read_only:
+        kernel_mount.remount(mount_point, kernel_words(mount) - {"rw"} | {"ro"})
