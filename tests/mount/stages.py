@@ -1,0 +1,62 @@
+"""mount.razorfs whose daemon dies at a chosen stage: python -m tests.mount.stages STAGE ARGUMENTS...
+
+A stage is "before MODULE:NAME" or "after MODULE:NAME", in words separated by commas: the daemon kills itself when it gets
+there. If there are two stages the second counts from when the first was reached.
+"""
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from razortools import mount
+from razortools.service import operations, server  # loaded late by the command, and patched here
+
+assert operations and server
+COMMAND_PID = os.getpid()
+
+
+def owner_of(place: str) -> tuple[Any, str]:
+    """Return (module or class, attribute) for MODULE:NAME or MODULE:CLASS.NAME."""
+    module, _, name = place.partition(":")
+    owner: Any = import_module(module)
+    *classes, attribute = name.split(".")
+    for part in classes:
+        owner = getattr(owner, part)
+    return owner, attribute
+
+
+def at(stage: str, act: Callable[[], None]) -> None:
+    """Have *act* called at *stage*, in the daemon."""
+    moment, _, place = stage.partition(",")
+    owner, attribute = owner_of(place)
+    original = getattr(owner, attribute)
+
+    @functools.wraps(original)
+    def patched(*args: Any, **keywords: Any) -> Any:
+        if os.getpid() != COMMAND_PID and moment == "before":
+            act()
+        result = original(*args, **keywords)
+        if os.getpid() != COMMAND_PID and moment == "after":
+            act()
+        return result
+
+    setattr(owner, attribute, patched)
+
+
+def die() -> None:
+    """End at once."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    first, *others = sys.argv[1].split("+")
+    if others:
+        at(first, lambda: at(others[0], die))
+    else:
+        at(first, die)
+    sys.argv[1:2] = []
+    mount.main()
