@@ -1,0 +1,48 @@
+"""mount.razorfs over a host whose disk fails as a file says: python -m tests.mount.failing FAULTS ARGUMENTS...
+
+Each line of FAULTS is "read FIRST END" or "write FIRST END", bytes of the image, or "flush"; the host answers EIO to what touches
+them. The file is read at each call, so a test changes what fails while the daemon runs.
+"""
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from razortools import mount
+from razortools.engine.store import device
+
+
+def fail(faults: Path, image: str) -> None:
+    """Let the calls of this process on *image* fail."""
+    pread, pwrite, fdatasync = os.pread, os.pwrite, os.fdatasync
+
+    def meet(kind: str, descriptor: int, offset: int, length: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}") != image:
+            return
+        for line in faults.read_text().splitlines():
+            name, *edges = line.split()
+            first, end = map(int, edges or (0, sys.maxsize))
+            if name == kind and offset < end and offset + length > first:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def failing_pread(descriptor: int, length: int, offset: int) -> bytes:
+        meet("read", descriptor, offset, length)
+        return pread(descriptor, length, offset)
+
+    def failing_pwrite(descriptor: int, data: Any, offset: int) -> int:
+        meet("write", descriptor, offset, len(data))
+        return pwrite(descriptor, data, offset)
+
+    def failing_fdatasync(descriptor: int) -> None:
+        meet("flush", descriptor, 0, 1)
+        fdatasync(descriptor)
+
+    device.os.pread, device.os.pwrite, device.os.fdatasync = failing_pread, failing_pwrite, failing_fdatasync  # type: ignore
+
+
+if __name__ == "__main__":
+    fail(Path(sys.argv[1]), os.path.realpath(sys.argv[2]))
+    sys.argv[1:2] = []
+    mount.main()
