@@ -99,11 +99,11 @@ class Placement:
         self._look_again_at = 0.0
         self._thread = threading.local()
 
-    async def run_sync(self, function: Callable[..., R], *args: object) -> R:
-        """Return what *function* returns, run in a thread."""
+    async def run_sync(self, function: Callable[..., R], *args: object, limiter: trio.CapacityLimiter | None = None) -> R:
+        """Return what *function* returns, run in a thread; *limiter* bounds how many there are."""
         if not self._is_active:
-            return await trio.to_thread.run_sync(function, *args)
-        return await trio.to_thread.run_sync(self._run_at, self.home(), function, *args)
+            return await trio.to_thread.run_sync(function, *args, limiter=limiter)
+        return await trio.to_thread.run_sync(self._run_at, self.home(), function, *args, limiter=limiter)
 
     def home(self) -> int | None:
         """Return the node where this thread, which serves, is or has been a moment ago."""
@@ -134,6 +134,6 @@ def start() -> None:
     _placement = Placement(read_topology())
 
 
-async def run_sync(function: Callable[..., R], *args: object) -> R:
-    """Return what *function* returns, run in a thread near to this one."""
-    return await _placement.run_sync(function, *args)
+async def run_sync(function: Callable[..., R], *args: object, limiter: trio.CapacityLimiter | None = None) -> R:
+    """Return what *function* returns, run in a thread near to this one; *limiter* bounds how many there are."""
+    return await _placement.run_sync(function, *args, limiter=limiter)

@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 import trio
 
 from razortools.engine.store.residence import NOTHING, Missing, NotResident, Residence
+from razortools.service import placement
 
 FETCHES_MAX = 8  # enough to keep a disk busy; what they decompress shares the processors with the thread that serves
 METADATA_FETCHES_MAX = 4  # of their own: a look-up does not queue behind somebody's hundred megabytes
@@ -84,7 +85,7 @@ class Fetcher:
         fetches = {one.key: _Fetch() for one in missing}
         self._under_way |= fetches
         try:
-            for key, found in await trio.to_thread.run_sync(_fetch_all, missing, limiter=threads):
+            for key, found in await placement.run_sync(_fetch_all, missing, limiter=threads):
                 fetches[key].found = handed[key] = found
             self.fetch_count += len(missing)
         finally:
