@@ -57,6 +57,8 @@ class Handlers:
         self.fetcher = Fetcher(volume.store.residence)
         self._estimated = settled.estimated
         self._bugs_seen: set[str] = set()
+        # With the kernel's write-back cache a file may have data that we have not seen.
+        self._sectors_min = 1 if options.writeback else 0
         self._sectors_per_block = volume.block_bytes // SECTOR_BYTES
 
     def table(self) -> dict[int, Handler]:
@@ -89,7 +91,7 @@ class Handlers:
             sectors = inode.stored_blocks * self._sectors_per_block
         else:
             # Data may stand in the tree. Some programs take a file of no blocks for one of zeros and do not read it.
-            sectors = 1 if size else 0
+            sectors = 1 if size else self._sectors_min
         atime_s, atime_ns = divmod(inode.atime_ns, NANOSECONDS)
         mtime_s, mtime_ns = divmod(inode.mtime_ns, NANOSECONDS)
         ctime_s, ctime_ns = divmod(inode.ctime_ns, NANOSECONDS)

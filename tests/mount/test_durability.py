@@ -163,6 +163,7 @@ def test_caching_writes_in_the_kernel_loses_nothing_on_the_way_out(unmounted: Mo
     with open(unmounted.path / "file", "wb") as file:
         for start in range(0, len(data), 1000):
             file.write(data[start : start + 1000])
+        assert os.fstat(file.fileno()).st_blocks, "programs take a file of no blocks for one of zeros and do not read it"
     os.utime(unmounted.path / "file", ns=(1, 2))
     assert (unmounted.path / "file").read_bytes() == data
     unmounted.remount()

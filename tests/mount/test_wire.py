@@ -57,6 +57,8 @@ UNEQUAL_SIZES = (  # ours end before fields that are never used, or that only ne
     (wire.DIRENT, "fuse_dirent", ("ino", "off", "namelen", "type")),
 )  # fmt: skip
 
+NAMES, SHORTER = [name for _, name, _ in LAYOUTS], [name for _, name, _ in UNEQUAL_SIZES]
+
 
 @pytest.fixture(scope="module")
 def header(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
@@ -89,14 +91,14 @@ def offsets(layout: Struct, count: int) -> list[int]:
     return starts[:count]
 
 
-@pytest.mark.parametrize(("layout", "name", "fields"), LAYOUTS + UNEQUAL_SIZES, ids=str)
+@pytest.mark.parametrize(("layout", "name", "fields"), LAYOUTS + UNEQUAL_SIZES, ids=NAMES + SHORTER)
 def test_each_field_lies_where_the_kernel_has_it(
     header: dict[str, int], layout: Struct, name: str, fields: tuple[str, ...]
 ) -> None:
     assert offsets(layout, len(fields)) == [header[f"offsetof(struct {name}, {field})"] for field in fields]
 
 
-@pytest.mark.parametrize(("layout", "name"), [row[:2] for row in LAYOUTS], ids=str)
+@pytest.mark.parametrize(("layout", "name"), [row[:2] for row in LAYOUTS], ids=NAMES)
 def test_each_structure_has_the_kernels_size(header: dict[str, int], layout: Struct, name: str) -> None:
     assert layout.size == header[f"sizeof(struct {name})"]
 

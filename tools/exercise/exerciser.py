@@ -59,8 +59,7 @@ class Exerciser:
         """Do it; *tell* gets a line now and then."""
         outcome = self.outcome
         self._mounted.mount(*self._plan.mount_options)
-        is_late = "writeback" in self._plan.mount_options
-        hands = Hands(self._mounted.path, self._plan.file_count, RECORD_BYTES, are_blocks_late=is_late)
+        hands = Hands(self._mounted.path, self._plan.file_count, RECORD_BYTES)
         try:
             self._steps(hands, tell)
             hands.verify_all()

@@ -86,14 +86,10 @@ class Slot:
 class Hands:
     """Does steps on the files of one directory."""
 
-    def __init__(self, folder: Path, file_count: int, record_bytes: int, *, are_blocks_late: bool = False) -> None:
-        """Make *file_count* empty files in *folder*, on a filesystem with records of *record_bytes*.
-
-        *are_blocks_late*: the kernel holds written pages back, and does not count their blocks before it has sent them.
-        """
+    def __init__(self, folder: Path, file_count: int, record_bytes: int) -> None:
+        """Make *file_count* empty files in *folder*, on a filesystem with records of *record_bytes*."""
         self._folder = folder
         self._record_bytes = record_bytes
-        self._are_blocks_late = are_blocks_late
         self._born = file_count
         self.slots = [Slot(folder / f"file-{number}") for number in range(file_count)]
         self._ways: dict[str, Callable[[Slot, Step], None]] = {
@@ -341,7 +337,7 @@ class Hands:
         if status.st_size != size:
             raise Mismatch(file, min(size, status.st_size), f"{slot.path.name}: st_size {status.st_size}, expected {size}")
         most = -(-size // self._record_bytes) * self._record_bytes // SECTOR_BYTES
-        if not min(size, 0 if self._are_blocks_late else 1) <= status.st_blocks <= most:
+        if not min(size, 1) <= status.st_blocks <= max(most, 1):
             raise Mismatch(file, 0, f"{slot.path.name}: st_blocks {status.st_blocks} of a file of {size} bytes")
 
 
