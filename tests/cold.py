@@ -55,7 +55,7 @@ def forget(volume: Volume, chance: random.Random, share: float) -> None:
         if chance.random() < share:
             volume.records.drop_clean(ino, record_no)
     if chance.random() < share:
-        volume.inodes.forget_all()
+        volume.inodes.forget_copies()
     if chance.random() < share:
         volume.names.forget_all()
 

@@ -98,7 +98,7 @@ class InodeTable:
             else:
                 self._behind[ino] = value
         self._changed.difference_update(self._firsts)
-        self._recent.clear()  # some may have been changed and not put
+        self.forget_copies()  # some may have been changed and not put
         self.keep_changes()
 
     def put_behind(self) -> None:
@@ -192,8 +192,12 @@ class InodeTable:
         """How many inodes are held."""
         return self._holds.inode_count
 
-    def forget_all(self) -> None:
-        """Drop everything that is kept; holds stay."""
+    def forget_copies(self) -> None:
+        """Drop what is decoded; what is newer than the tree stays."""
         self._recent.clear()
+
+    def forget_all(self) -> None:
+        """Drop everything that is kept, and what the tree has not got yet with it; holds stay."""
+        self.forget_copies()
         self._changed.clear()
         self._behind.clear()

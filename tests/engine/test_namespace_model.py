@@ -309,7 +309,7 @@ class Namespace(RuleBasedStateMachine):
 
     @rule()
     def forget_caches(self) -> None:
-        self.volume.inodes.forget_all()
+        self.volume.inodes.forget_copies()
         self.volume.names.forget_all()
 
     @rule()

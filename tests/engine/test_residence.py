@@ -136,10 +136,10 @@ def test_an_operation_that_meets_a_cold_node_late_is_taken_back_and_run_again() 
     parent = namespace.lookup(cold, ROOT_INODE, NAMES[1])
     ino = namespace.lookup(cold, parent, NAMES[3])
     cold.inodes.get(ino)
-    inodes, names = cold.inodes.forget_all, cold.names.forget_all
-    cold.inodes.forget_all = cold.names.forget_all = lambda: None  # type: ignore[method-assign]
+    inodes, names = cold.inodes.forget_copies, cold.names.forget_all
+    cold.inodes.forget_copies = cold.names.forget_all = lambda: None  # type: ignore[method-assign]
     forget_all(cold)  # nodes only: what is known of inodes and names lets the operation get far
-    cold.inodes.forget_all, cold.names.forget_all = inodes, names  # type: ignore[method-assign]
+    cold.inodes.forget_copies, cold.names.forget_all = inodes, names  # type: ignore[method-assign]
     tried = Tried()
     drive(cold, tried, namespace.unlink, cold, parent, NAMES[3])
     assert tried.taken_back > 0

@@ -16,7 +16,7 @@ from razortools.engine.store import device
 
 def fail(faults: Path, image: str) -> None:
     """Let the calls of this process on *image* fail."""
-    pread, pwrite, fdatasync = os.pread, os.pwrite, os.fdatasync
+    pread, preadv, pwrite, fdatasync = os.pread, os.preadv, os.pwrite, os.fdatasync
 
     def meet(kind: str, descriptor: int, offset: int, length: int) -> None:
         if os.readlink(f"/proc/self/fd/{descriptor}") != image:
@@ -31,6 +31,10 @@ def fail(faults: Path, image: str) -> None:
         meet("read", descriptor, offset, length)
         return pread(descriptor, length, offset)
 
+    def failing_preadv(descriptor: int, buffers: Any, offset: int, flags: int = 0) -> int:
+        meet("read", descriptor, offset, sum(map(len, buffers)))
+        return preadv(descriptor, buffers, offset, flags)
+
     def failing_pwrite(descriptor: int, data: Any, offset: int) -> int:
         meet("write", descriptor, offset, len(data))
         return pwrite(descriptor, data, offset)
@@ -39,7 +43,8 @@ def fail(faults: Path, image: str) -> None:
         meet("flush", descriptor, 0, 1)
         fdatasync(descriptor)
 
-    device.os.pread, device.os.pwrite, device.os.fdatasync = failing_pread, failing_pwrite, failing_fdatasync  # type: ignore
+    device.os.pread, device.os.preadv = failing_pread, failing_preadv  # type: ignore
+    device.os.pwrite, device.os.fdatasync = failing_pwrite, failing_fdatasync  # type: ignore
 
 
 if __name__ == "__main__":

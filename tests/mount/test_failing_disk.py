@@ -75,8 +75,8 @@ def number_of(volume: object, name: str) -> InodeNo:
 def leaf_of(volume: object, key: bytes) -> list[tuple[int, int]]:
     """Return where the copies of the leaf with *key* lie."""
     store = volume.store  # type: ignore[attr-defined]
-    _, path = store.tree._descend(key)
-    parent, index = path[-1]
+    store.get(key)  # the way to it is in memory then
+    parent, index = store.tree._path(key)[-1]
     ref = parent.children[index]
     size = store.geometry.node_bytes
     return [(place * store.block_bytes, place * store.block_bytes + size) for place in (ref.address, ref.mirror)]
@@ -259,14 +259,14 @@ def test_a_flush_into_a_node_that_cannot_be_read_fails_for_those_who_wait_and_no
             file.write(CONTENTS[record_no : record_no + 4096])
 
     def leaves(volume: object) -> list[tuple[int, int]]:
-        found = leaf_of(volume, record_key(number_of(volume, "wide"), 500))
+        found = leaf_of(volume, record_key(number_of(volume, "wide"), 300))  # others of it on both sides, nothing else
         assert found != leaf_of_file(volume, "wide")
         return found
 
     disk.fail(*lines("read", disk.places(leaves)))
     disk.mount("commit=3600")
     with open(disk.path / "wide", "r+b", buffering=0) as file, raises(errno.EIO):  # type: ignore[attr-defined]
-        file.seek(500 * RECORD_BYTES)
+        file.seek(300 * RECORD_BYTES)
         file.write(CONTENTS[:RECORD_BYTES])
         os.fsync(file.fileno())
     assert (disk.path / "17").read_text() == "17"

@@ -431,7 +431,7 @@ class ThreeSides(RuleBasedStateMachine):
         """What a mount's timers and memory do by themselves."""
         volume = self.engine.volume
         if what == "forget":
-            volume.inodes.forget_all()
+            volume.inodes.forget_copies()
             volume.names.forget_all()
         else:
             getattr(volume, what)()
