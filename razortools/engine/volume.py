@@ -248,14 +248,17 @@ class Volume:
         if self.store.failure:
             raise ReadOnly(self.store.failure)
         device = self.store.device
-        if isinstance(device, OverlayDevice) or self.store.superblock.state == State.DIRTY:
+        if isinstance(device, OverlayDevice) or self.store.superblock.state != State.CLEAN:
             raise ReadOnly(
                 f"{device.name}: was not closed cleanly, and looking does not recover it; unmount it and mount it for writing"
             )
         device.set_read_only(False)
-        if newest(device).generation != self.store.superblock.generation:  # while it was shared
+        try:
+            if newest(device).generation != self.store.superblock.generation:  # while it was shared
+                raise ReadOnly(f"{device.name}: was changed by somebody else; unmount it and mount it again")
+        except BaseException:
             device.set_read_only(True)
-            raise ReadOnly(f"{device.name}: was changed by somebody else; unmount it and mount it again")
+            raise
         self._read_only = self.store.read_only = False
         self.mark_opened()
 
@@ -263,6 +266,7 @@ class Volume:
         """Keep to other limits from now on. What is cached above them goes with the next operations."""
         self.limits = limits
         self.store.nodes.set_limit(limits.metadata_cache_bytes)
+        self.store.nodes.shrink()
 
     def _release(self) -> None:
         """Give the device back, once nobody writes to it any more."""

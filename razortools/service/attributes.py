@@ -15,7 +15,7 @@ _MODE, _UID, _GID, _SIZE = (int(field) for field in (SetattrField.MODE, SetattrF
 _ATIME, _ATIME_NOW = int(SetattrField.ATIME), int(SetattrField.ATIME_NOW)
 _MTIME, _MTIME_NOW = int(SetattrField.MTIME), int(SetattrField.MTIME_NOW)
 _CTIME = int(SetattrField.CTIME)
-_NAMED = _MODE | _UID | _GID | _SIZE | _ATIME | _MTIME | _CTIME
+_NAMED = _MODE | _UID | _GID | _SIZE | _ATIME | _MTIME
 
 
 class AttributeHandlers(Handlers):

@@ -9,6 +9,7 @@ import os
 
 from razortools.engine import attributes, files
 from razortools.engine.attributes import AtimePolicy, AttributeChange
+from razortools.errors import OutOfSpace
 from razortools.service.callers import Caller, mode_after_truncating
 from razortools.service.handlers import Answer, Handler, Handlers, Refused
 from razortools.service.wire import READ, WRITE, WRITE_KILL_SUIDGID, WRITE_OUT, Opcode
@@ -58,7 +59,12 @@ class DataHandlers(Handlers):
     async def _write_and_wait(self, ino: InodeNo, offset: int, data: bytes, *, durably: bool) -> bytes:
         """Write when there is room for more dirty data, and return when that is durable, if asked for."""
         await self.committer.room()
-        written = await self.fetcher.run(files.write, self.volume, ino, offset, data)
+        try:
+            written = await self.fetcher.run(files.write, self.volume, ino, offset, data)
+        except OutOfSpace:
+            if not await self.may_have_room_soon():
+                raise
+            written = await self.fetcher.run(files.write, self.volume, ino, offset, data)
         if durably:
             await self.committer.durable()
         return WRITE_OUT.pack(written, 0)

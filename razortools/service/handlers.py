@@ -13,10 +13,13 @@ import os
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import trio
+
 from razortools.engine import directories
 from razortools.engine.volume import Volume
 from razortools.errors import CorruptImage, DeviceFailed, PosixError, RazorError
 from razortools.format.inode import Inode
+from razortools.format.keys import Table, table_range
 from razortools.service.callers import Caller
 from razortools.service.committer import Committer
 from razortools.service.logs import log
@@ -31,6 +34,7 @@ Handler = Callable[[InodeNo, memoryview, Caller], Answer]
 
 # This daemon is the only writer and the kernel sees every change first, so what it knows stays true.
 TIMEOUT_S = 86_400
+FORGETTING_S = 0.01  # time for a handful of requests
 SECTOR_BYTES = 512  # the unit of st_blocks
 IO_BYTES = 4096  # st_blksize: what programs take for their buffers; a record would make each open file of Python cost 128 KiB
 
@@ -100,6 +104,16 @@ class Handlers:
             inode.mode, inode.link_count, inode.uid, inode.gid, inode.rdev, IO_BYTES,
         )  # fmt: skip
 
+    async def may_have_room_soon(self) -> bool:
+        """When the image is full: wait for unlinked files to go that the kernel is about to forget; whether there are any.
+
+        It puts forgetting behind up to eight requests, so a program that deletes and then writes would find no room.
+        """
+        if next(iter(self.volume.store.items(*table_range(Table.ORPHANS))), None) is None:
+            return False
+        await trio.sleep(FORGETTING_S)
+        return True
+
     # What went wrong
 
     def refusal(self, failure: Exception, what: str, ino: InodeNo) -> int:
@@ -122,8 +136,9 @@ class Handlers:
     def path_of(self, ino: InodeNo) -> str:
         """Return a path that leads to *ino*, for people; its number if none can be found."""
         try:
-            found = directories.paths(self.volume, ino)
-        except RazorError:
+            with self.fetcher.residence.in_place():
+                found = directories.paths(self.volume, ino)
+        except Exception:  # it is for the log alone, and the image may be in any state
             found = []
         return os.fsdecode(found[0]).encode("utf-8", "backslashreplace").decode() if found else f"inode {ino}"
 

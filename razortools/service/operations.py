@@ -4,7 +4,6 @@ import trio
 
 from razortools.engine import orphans
 from razortools.engine.store.residence import NotResident
-from razortools.format.keys import Table, table_range
 from razortools.service.attributes import AttributeHandlers
 from razortools.service.callers import Caller
 from razortools.service.data import DataHandlers
@@ -16,7 +15,6 @@ from razortools.service.wire import BATCH_FORGET, FORGET, FORGET_ONE, Opcode
 from razortools.service.xattrs import XattrHandlers
 from razortools.units import InodeNo
 
-FORGETTING_S = 0.01  # time for a handful of requests
 FORGOTTEN_AT_ONCE = 128  # about as long as a handful of other requests
 
 
@@ -65,7 +63,8 @@ class Operations(NameHandlers, StreamHandlers, AttributeHandlers, XattrHandlers,
             except NotResident:
                 left.append(ino)
             except Exception as failure:  # nobody waits for an answer
-                self.refusal(failure, "forget", ino)
+                with self.fetcher.residence.in_place():  # it looks for a path, and that must not run the counting again either
+                    self.refusal(failure, "forget", ino)
         return left
 
     async def _finish(self, orphaned: list[InodeNo]) -> bytes:
@@ -77,13 +76,3 @@ class Operations(NameHandlers, StreamHandlers, AttributeHandlers, XattrHandlers,
             except Exception as failure:
                 self.refusal(failure, "forget", ino)
         return b""
-
-    async def may_have_room_soon(self) -> bool:
-        """When the image is full: wait for unlinked files to go that the kernel is about to forget; whether there are any.
-
-        It puts forgetting behind up to eight requests, so a program that deletes and then writes would find no room.
-        """
-        if next(iter(self.volume.store.items(*table_range(Table.ORPHANS))), None) is None:
-            return False
-        await trio.sleep(FORGETTING_S)
-        return True

@@ -2,8 +2,8 @@
 
 Waking a processor that sleeps costs about 40 microseconds, more than most requests. So the pump looks whether a request is there
 already, keeps looking for a moment after one was served, and only then lets trio wait for it. Between two looks it gives way:
-daemon and client then end up on one processor and take turns there, which costs less than waking each other. What a handler can answer at once
-is answered before the next request is read; what has to wait (a flush, room, the disk) goes on as a task of its own.
+daemon and client then end up on one processor and take turns there, which costs less than waking each other. What a handler can
+answer at once is answered before the next request is read; what has to wait (a flush, room, the disk) goes on as a task.
 
 Invariants: other tasks run after at most BURST_MAX requests in a row; an idle mount never spins; a spin never lasts longer than
 SPIN_S; whatever a handler raises becomes the errno of its own request, and the mount lives on.
@@ -149,8 +149,8 @@ class Pump:
 
     async def _try_again(self, opcode: int, unique: int, node: InodeNo, body: bytes, caller: Caller) -> None:
         """Answer a request that found no room, once there may be some."""
-        await self._served.may_have_room_soon()
         try:
+            await self._served.may_have_room_soon()
             answer = await self._served.fetcher.run(self._handlers[opcode], node, memoryview(body), caller)
         except Exception as failure:
             self._refuse(opcode, unique, node, failure)

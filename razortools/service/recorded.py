@@ -38,7 +38,8 @@ class RecordedOperations(Operations):
     def commit(self) -> None:
         """Commit on nobody's account. What fails here fails again when a program asks, and is told then."""
         try:
-            self.volume.commit()
+            with self.fetcher.residence.in_place():  # the request has been answered for: it must not run again
+                self.volume.commit()
         except Exception as failure:
             self.refusal(failure, "commit", ROOT_INODE)
 

@@ -65,6 +65,7 @@ class Fetcher:
 
     async def _bring(self, missing: Sequence[Missing], handed: dict[Hashable, object]) -> None:
         """Put what is *missing*, or why it cannot be had, into *handed*, and into the caches."""
+        missing = list({one.key: one for one in missing}.values())
         mine = [one for one in missing if one.key not in self._under_way]
         others = [(one, self._under_way[one.key]) for one in missing if one.key in self._under_way]
         if mine:

@@ -7,10 +7,13 @@ import pytest
 
 from razortools.engine.limits import Limits
 from razortools.engine.volume import Volume, open_volume
-from razortools.units import MIB, InodeNo, RecordNo
+from razortools.units import KIB, MIB, InodeNo, RecordNo
+from tests.engine.test_residence import populated
 from tests.engine.volumes import new_device
+from tests.workload import everything
 
 LIMIT_BYTES = 2 * MIB
+LOW_BYTES = 64 * KIB
 
 
 @pytest.fixture
@@ -31,3 +34,13 @@ def test_the_cache_of_records_takes_no_more_than_its_limit_however_small_they_ar
     finally:
         tracemalloc.stop()
     assert LIMIT_BYTES // 4 < taken <= LIMIT_BYTES * 5 // 4  # dictionaries grow by doubling, so this cannot be exact
+
+
+def test_a_lower_limit_of_the_metadata_cache_is_kept_at_once_even_by_a_reader() -> None:
+    with open_volume(populated().copy(), read_only=True) as volume:
+        everything(volume)
+        assert volume.store.nodes.cached_bytes > 3 * LOW_BYTES
+        volume.set_limits(Limits(metadata_cache_bytes=LOW_BYTES))
+        assert volume.store.nodes.cached_bytes <= 2 * LOW_BYTES, "what was used lately may stay for one more look"
+        everything(volume)
+        assert volume.store.nodes.cached_bytes <= 2 * LOW_BYTES

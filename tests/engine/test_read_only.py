@@ -7,14 +7,15 @@ import pytest
 
 from razortools.engine import directories, files, namespace, orphans
 from razortools.engine.limits import Limits
-from razortools.engine.store.device import FileDevice, open_image
+from razortools.engine.store.device import Device, FileDevice, MemoryDevice, open_image
 from razortools.engine.store.superblocks import newest
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import DeviceFailed, ImageBusy, ReadOnly
 from razortools.format.inode import ROOT_INODE
-from razortools.format.superblock import State
+from razortools.format.superblock import State, Superblock
 from razortools.units import MIB, InodeNo
 from tests.images import make_image, open_for_writing
+from tests.workload import formatted
 
 
 @pytest.fixture
@@ -196,3 +197,28 @@ def test_other_limits_hold_from_the_next_operations_on(image: Path) -> None:
         files.read(volume, ino, 0, 4096)
         assert volume.records.cached_bytes <= 1 * MIB
         assert volume.statistics().metadata_cache_bytes <= 2 * MIB
+
+
+def test_a_device_that_cannot_be_read_at_resuming_stays_closed_to_writes(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(device: Device) -> Superblock:
+        raise DeviceFailed("the superblocks cannot be read")
+
+    with open_for_writing(image) as volume:
+        volume.set_read_only()
+        with monkeypatch.context() as broken:
+            broken.setattr("razortools.engine.volume.newest", unreadable)
+            with pytest.raises(DeviceFailed):
+                volume.resume_writing()
+        assert volume.read_only and volume.store.device.read_only
+        open_image(image, writable=False).close()  # nor is it locked against others who look
+
+
+def test_what_an_image_with_errors_has_in_its_journal_is_not_written_over() -> None:
+    device = formatted(MemoryDevice(8 * MIB))
+    volume = open_volume(device)
+    volume._write_checkpoint(state=State.ERRORS)
+    namespace.create(volume, ROOT_INODE, b"durable", 0o644, 0, 0)
+    volume.commit()
+    looking = open_volume(device.copy(), read_only=True, recover=False)
+    with pytest.raises(ReadOnly, match="was not closed cleanly"):
+        looking.resume_writing()

@@ -1,15 +1,20 @@
 """The kernel forgets tens of thousands of inodes in one message; others must not wait until all of them are gone."""
 
+import errno
+
+import pytest
 import trio
 
-from razortools.engine import files, namespace
-from razortools.engine.volume import open_volume
+from razortools.engine import directories, files, namespace, orphans
+from razortools.engine.volume import Volume, open_volume
+from razortools.errors import CorruptImage
 from razortools.format.inode import ROOT_INODE
 from razortools.service.committer import Committer
 from razortools.service.operations import Operations
 from razortools.service.options import MountOptions
 from razortools.service.settled import Settled
 from razortools.service.wire import BATCH_FORGET, FORGET, FORGET_ONE
+from razortools.units import InodeNo
 from tests.cold import ColdDisk, forget_all
 from tests.engine.volumes import new_volume
 from tests.workload import formatted
@@ -69,3 +74,41 @@ def test_a_look_up_is_counted_down_once_however_cold_the_caches_are() -> None:
     assert not volume.inodes.is_held(ino)
     assert volume.statistics().inode_count == 1, "the file is gone"
     volume.close()
+
+
+def test_a_look_up_is_counted_down_once_although_deleting_meets_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = ColdDisk(32 << 20)
+    volume = open_volume(formatted(disk))
+    ino = namespace.create(volume, ROOT_INODE, b"file", 0o644, 0, 0)
+    volume.inodes.hold(ino)
+    namespace.unlink(volume, ROOT_INODE, b"file")
+    volume.checkpoint()
+    options = MountOptions()
+    operations = Operations(volume, Committer(volume, options), Settled(volume, lambda ino: None), options)
+    released = []
+    true_release = orphans.release
+
+    def release(volume: Volume, ino: InodeNo, count: int, *, finish_now: bool) -> bool:
+        released.append(ino)
+        return true_release(volume, ino, count, finish_now=finish_now)
+
+    def damaged(volume: Volume, ino: InodeNo) -> bool:
+        forget_all(volume)  # the path that the log tells is cold, too
+        raise CorruptImage("a leaf is damaged")
+
+    monkeypatch.setattr(orphans, "release", release)
+    monkeypatch.setattr(orphans, "finish_step", damaged)
+
+    async def forget() -> None:
+        await operations.fetcher.run(operations.forget, ino, memoryview(FORGET.pack(1)), (0, 0, 0))
+
+    trio.run(forget)
+    assert released == [ino]
+
+
+def test_a_path_for_the_log_is_never_a_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = new_volume()
+    options = MountOptions()
+    operations = Operations(volume, Committer(volume, options), Settled(volume, lambda ino: None), options)
+    monkeypatch.setattr(directories, "paths", lambda volume, ino: [next(iter(()))])  # a directory without a back link
+    assert operations.refusal(CorruptImage("damaged"), "read", InodeNo(7)) == errno.EIO

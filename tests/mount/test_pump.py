@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from razortools.engine.store.residence import Residence
-from razortools.errors import OutOfSpace
+from razortools.errors import CorruptImage, OutOfSpace
 from razortools.service.callers import Caller
 from razortools.service.channel import Channel
 from razortools.service.handlers import Answer, Handler, Refused
@@ -247,6 +247,21 @@ def test_who_finds_no_room_is_tried_once_more(kernel: Kernel, times: int, answer
             kernel.ask(ECHO, b"what overwrites the buffer")
             await trio.testing.wait_all_tasks_blocked()
             assert (unique, *answer) in kernel.told()
+
+    run(story)
+
+
+def test_what_looking_for_room_meets_is_the_callers_misfortune_too(kernel: Kernel) -> None:
+    async def unreadable() -> bool:
+        raise CorruptImage("the orphan table cannot be read")
+
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            at_work.served.full_times = 1
+            at_work.served.may_have_room_soon = unreadable  # type: ignore[method-assign]
+            asked = [kernel.ask(FULL), kernel.ask(ECHO)]
+            await trio.testing.wait_all_tasks_blocked()
+            assert sorted((number, error) for number, error, _ in kernel.told()) == list(zip(asked, (errno.EIO, 0), strict=True))
 
     run(story)
 

@@ -144,7 +144,6 @@ class Nodes:
         self.misses = 0
         self.events: list[str] = []  # healed and damaged nodes, for whoever keeps a log; bounded
         self._resident: dict[Ref, None] = {}
-        self._shrink_above = limit_bytes
 
     def load(self, ref: Ref, level: int) -> Node:
         """Return the node of *ref*, read and verified. Raises CorruptImage if no copy is good, DeviceFailed."""
@@ -202,7 +201,7 @@ class Nodes:
 
     def set_limit(self, limit_bytes: int) -> None:
         """Keep to another limit from now on; the next operation that ends drops what is too much."""
-        self.limit_bytes = limit_bytes
+        self.limit_bytes = self._shrink_above = limit_bytes
         # Dirty nodes cannot be dropped. If they alone filled the cache, every operation would look at all of them in vain.
         self.dirty_count_max = max(limit_bytes // 2 // self._unpacked_leaf_bytes(), _DIRTY_NODES_MIN)
 
