@@ -1,9 +1,9 @@
 """The request pump: takes requests from the kernel one after the other and has them answered, without going to sleep in between.
 
 Waking a processor that sleeps costs about 40 microseconds, more than most requests. So the pump looks whether a request is there
-already, keeps looking for a moment after one was served, and only then lets trio wait for it. Between two looks it gives way:
-daemon and client then end up on one processor and take turns there, which costs less than waking each other. What a handler can
-answer at once is answered before the next request is read; what has to wait (a flush, room, the disk) goes on as a task.
+already, keeps looking for a moment after one was served, giving way to others between two looks, and only then lets trio wait for
+it. What a handler can answer at once is answered before the next request is read; what has to wait (a flush, room, the disk)
+goes on as a task.
 
 Invariants: other tasks run after at most BURST_MAX requests in a row; an idle mount never spins; a spin never lasts longer than
 SPIN_S; whatever a handler raises becomes the errno of its own request, and the mount lives on.
