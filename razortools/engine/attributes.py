@@ -87,6 +87,8 @@ def touch_atime(volume: "Volume", ino: InodeNo, policy: AtimePolicy = AtimePolic
     inode = volume.inodes.get(ino)
     if policy is AtimePolicy.RELATIVE and not _is_stale(inode, volume.now_ns()):
         return
+    if not volume.has_room_now():
+        return  # a checkpoint is too much for an access time, and on a full image each read would make one in vain
     with suppress(OutOfSpace), volume.operation(Operation.ACCESS, ino) as now_ns:
         inode.atime_ns = now_ns
         volume.inodes.put(ino, inode)

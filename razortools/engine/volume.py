@@ -114,6 +114,10 @@ class Volume:
         context.begin(operation, inode)
         return context
 
+    def has_room_now(self) -> bool:
+        """Whether a small operation could start without making room first, which is a checkpoint."""
+        return self._has_room(0, deleting=False)
+
     def _has_room(self, blocks: int, *, deleting: bool) -> bool:
         records, store = self.records, self.store
         dirty = records.dirty_count

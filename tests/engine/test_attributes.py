@@ -9,9 +9,9 @@ from razortools.engine import files, namespace
 from razortools.engine.attributes import DAY_NS
 from razortools.engine.namespace import AtimePolicy, AttributeChange
 from razortools.engine.volume import Volume
-from razortools.errors import PosixError
+from razortools.errors import OutOfSpace, PosixError
 from razortools.format.inode import ROOT_INODE, TIME_MAX_NS, TIME_MIN_NS
-from razortools.units import InodeNo
+from razortools.units import MIB, InodeNo
 from tests.engine.volumes import clock_of, new_volume
 
 R = ROOT_INODE
@@ -115,3 +115,26 @@ def test_relatime_moves_the_access_time_after_a_change_and_once_a_day() -> None:
     assert volume.inodes.get(ino).ctime_ns == ctime_ns
     files.write(volume, ino, 0, b"x")
     assert touched()
+
+
+def test_reading_on_a_full_image_makes_no_checkpoints() -> None:
+    """The operation that notes the access found no room, made a checkpoint for it, failed, and did so again at the next read."""
+    volume = new_volume(2 * MIB)
+    ino = new_file(volume)
+    files.write(volume, ino, 0, b"x")
+    with pytest.raises(OutOfSpace):
+        for number in range(10**6):
+            namespace.create(volume, R, f"{number}".encode(), 0o644, 0, 0)
+    volume.checkpoint()
+    generation, atime_ns = volume.statistics().generation, volume.inodes.get(ino).atime_ns
+    assert not volume.has_room_now()
+    for _ in range(10):
+        clock_of(volume).now += DAY_NS
+        namespace.touch_atime(volume, ino, AtimePolicy.ALWAYS)
+    assert (volume.statistics().generation, volume.inodes.get(ino).atime_ns) == (generation, atime_ns)
+    for number in range(100):
+        namespace.unlink(volume, R, f"{number}".encode())
+    volume.checkpoint()
+    assert volume.has_room_now()
+    namespace.touch_atime(volume, ino, AtimePolicy.ALWAYS)
+    assert volume.inodes.get(ino).atime_ns == clock_of(volume).now
