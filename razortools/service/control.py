@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 import trio
@@ -50,8 +51,10 @@ class Client:
 
     def __init__(self, connection: socket.socket) -> None:
         """Talk to whoever is at the other end of *connection*."""
+        connection.setblocking(False)
         self.connection = connection
         self._unread = b""
+        self._is_gone = False
 
     @property
     def may_ask(self) -> bool:
@@ -61,10 +64,11 @@ class Client:
 
     async def receive(self) -> dict[str, object] | None:
         """Return the next thing it says; None if it has gone, or speaks another language."""
-        while b"\n" not in self._unread:
+        await trio.lowlevel.checkpoint()  # it may have said much at once, and others have requests
+        while b"\n" not in self._unread and not self._is_gone:
             await trio.lowlevel.wait_readable(self.connection)
             try:
-                more = self.connection.recv(LINE_BYTES_MAX, socket.MSG_DONTWAIT)
+                more = self.connection.recv(LINE_BYTES_MAX)
             except BlockingIOError:
                 continue
             except OSError:
@@ -72,6 +76,8 @@ class Client:
             self._unread += more
             if not more or len(self._unread) > LINE_BYTES_MAX:
                 return None
+        if self._is_gone:
+            return None
         line, _, self._unread = self._unread.partition(b"\n")
         try:
             said = json.loads(line)
@@ -81,7 +87,20 @@ class Client:
 
     def answer(self, refusal: str) -> None:
         """Say that what was asked for is done, or with *refusal* why not."""
-        _send(self.connection, json.dumps({"refusal": refusal}).encode() + b"\n")
+        self.tell(json.dumps({"refusal": refusal}).encode() + b"\n")
+
+    def tell(self, line: bytes) -> bool:
+        """Say one line, which fits the buffer of who listens; whether it is still there. Hangs up if it is not, or never reads."""
+        if not self._is_gone:
+            try:
+                self._is_gone = self.connection.send(line) < len(line)
+            except OSError as failed:  # BlockingIOError among others
+                log.debug("a client of the control socket is hung up: %s", failed)
+                self._is_gone = True
+            if self._is_gone:
+                with suppress(OSError):
+                    self.connection.shutdown(socket.SHUT_RDWR)
+        return not self._is_gone
 
 
 Answering = Callable[[dict[str, object], Client], Awaitable[None]]
@@ -107,7 +126,7 @@ class Control:
         self._greeting = greeting
         self._answering = answering
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        self._clients: list[socket.socket] = []
+        self._clients: list[Client] = []
         try:
             self._listener.bind(address(device))
             self._listener.listen()
@@ -121,7 +140,7 @@ class Control:
             while True:
                 await trio.lowlevel.wait_readable(self._listener)
                 for client in self._accept():
-                    nursery.start_soon(self._talk, Client(client))
+                    nursery.start_soon(self._talk, client)
 
     async def _talk(self, client: Client) -> None:
         """Answer a client's requests until it goes."""
@@ -133,20 +152,20 @@ class Control:
                 await self._answering(request, client)
             else:
                 client.answer("only root, or who has mounted it, may ask for this")
-        if client.connection in self._clients:
-            self._clients.remove(client.connection)
+        if client in self._clients:
+            self._clients.remove(client)
         client.connection.close()
 
-    def _accept(self) -> list[socket.socket]:
+    def _accept(self) -> list[Client]:
         """Greet everybody who is waiting; return those who are there to stay."""
-        accepted: list[socket.socket] = []
+        accepted: list[Client] = []
         while True:
             try:
-                client, _ = self._listener.accept()
+                client = Client(self._listener.accept()[0])
             except BlockingIOError:
                 return accepted
-            if len(self._clients) >= CLIENTS_MAX or not _send(client, _line(self._greeting())):
-                client.close()
+            if len(self._clients) >= CLIENTS_MAX or not client.tell(_line(self._greeting())):
+                client.connection.close()
             else:
                 self._clients.append(client)
                 accepted.append(client)
@@ -161,8 +180,8 @@ class Control:
         """Tell all clients how the image was closed. Called after trio has ended."""
         self.stop_listening()
         for client in self._clients:
-            _send(client, _line(farewell))
-            client.close()
+            client.tell(_line(farewell))
+            client.connection.close()
 
 
 async def listen(device: tuple[int, int], greeting: Callable[[], Greeting], answering: Answering = _refuse) -> Control:
@@ -226,13 +245,3 @@ class Waiter:
 
 def _line(value: Greeting | Farewell) -> bytes:
     return json.dumps(asdict(value)).encode() + b"\n"
-
-
-def _send(client: socket.socket, line: bytes) -> bool:
-    """Send one line, which always fits the socket's buffer; whether the client is still there."""
-    try:
-        client.sendall(line)
-    except OSError as failed:
-        log.debug("a client of the control socket went away: %s", failed)
-        return False
-    return True

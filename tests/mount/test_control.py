@@ -3,15 +3,19 @@
 import errno
 import os
 import select
+import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import trio
 import trio.testing
 
-from razortools.service.control import ADDRESS_GRACE_S, Control, Farewell, Greeting, Waiter, listen
+from razortools.service.control import ADDRESS_GRACE_S, Control, Farewell, Greeting, Waiter, address, listen
 
 DEVICE = (0, 1 << 20 | os.getpid())  # no mount has such a number
+PATIENCE_S = 20.0  # only what hangs takes so long
 
 
 def greeting() -> Greeting:
@@ -81,3 +85,56 @@ def test_each_client_is_told_how_things_are_when_it_asks() -> None:
     trio.run(ask)
     made.finish(Farewell())
     assert told == [(False, ""), (True, "the disk is gone")]
+
+
+@contextmanager
+def serving(made: Control) -> Iterator[threading.Thread]:
+    """Have *made* served in a thread, which a bug may keep busy for ever; yields it."""
+    begun: list[tuple[trio.lowlevel.TrioToken, trio.CancelScope]] = []
+    is_begun = threading.Event()
+
+    async def serve() -> None:
+        with trio.CancelScope() as scope:
+            begun.append((trio.lowlevel.current_trio_token(), scope))
+            is_begun.set()
+            await made.serve()
+
+    thread = threading.Thread(target=trio.run, args=(serve,), daemon=True)
+    thread.start()
+    assert is_begun.wait(PATIENCE_S)
+    try:
+        yield thread
+    finally:
+        token, scope = begun[0]
+        token.run_sync_soon(scope.cancel)
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive(), "the loop hangs"
+
+
+def test_a_client_that_never_reads_holds_up_nobody() -> None:
+    """Each line gets an answer. When nobody took them any more the daemon waited in its loop, and the mount stood still."""
+    made = Control(DEVICE, greeting)
+    with serving(made), socket.socket(socket.AF_UNIX) as deaf:
+        deaf.connect(address(DEVICE))
+        deaf.settimeout(PATIENCE_S)
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):  # it is hung up; not: it waits in vain to be heard
+            while True:
+                deaf.sendall(b"{}\n" * 1000)
+        waiter = Waiter(DEVICE, PATIENCE_S)
+    made.finish(Farewell("well"))
+    assert waiter.wait(PATIENCE_S) == Farewell("well")
+    waiter.close()
+
+
+def test_a_client_with_a_full_queue_does_not_keep_the_image_from_being_closed() -> None:
+    made = Control(DEVICE, lambda: Greeting(1, "image", "place", failure="x" * 10_000))
+    with socket.socket(socket.AF_UNIX) as deaf:
+        with serving(made):
+            deaf.connect(address(DEVICE))
+            deaf.recv(1)  # greeted
+        client = made._clients[0].connection
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # what it holds already is more: the queue is full now
+        closing = threading.Thread(target=made.finish, args=(Farewell(),), daemon=True)
+        closing.start()
+        closing.join(PATIENCE_S)
+        assert not closing.is_alive()
