@@ -19,7 +19,8 @@ import trio
 
 from razortools.service.logs import log
 
-CLIENTS_MAX = 64
+STRANGERS_MAX = 64  # that are connected at once; root, and the user whose daemon this is, always get in
+ACCEPTED_MAX = 256  # in a row, before requests get their turn; more than can wait
 ADDRESS_GRACE_S = 5.0  # for a daemon that has closed its image and is about to be gone; device numbers are used again at once
 ADDRESS_LOOK_S = 0.02
 LINE_BYTES_MAX = 65_536
@@ -55,12 +56,8 @@ class Client:
         self.connection = connection
         self._unread = b""
         self._is_gone = False
-
-    @property
-    def may_ask(self) -> bool:
-        """Whether it is root, or the user whose daemon this is: everybody can connect."""
-        peer = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        return _CREDENTIALS.unpack(peer)[1] in (0, os.geteuid())
+        peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        self.may_ask = _CREDENTIALS.unpack(peer)[1] in (0, os.geteuid())  # root, or whose daemon this is; everybody can connect
 
     async def receive(self) -> dict[str, object] | None:
         """Return the next thing it says; None if it has gone, or speaks another language."""
@@ -90,7 +87,7 @@ class Client:
         self.tell(json.dumps({"refusal": refusal}).encode() + b"\n")
 
     def tell(self, line: bytes) -> bool:
-        """Say one line, which fits the buffer of who listens; whether it is still there. Hangs up if it is not, or never reads."""
+        """Say one line, which fits a listener's buffer; whether it is there still. Hangs up if not, or if it never reads."""
         if not self._is_gone:
             try:
                 self._is_gone = self.connection.send(line) < len(line)
@@ -159,16 +156,20 @@ class Control:
     def _accept(self) -> list[Client]:
         """Greet everybody who is waiting; return those who are there to stay."""
         accepted: list[Client] = []
-        while True:
+        stranger_count = sum(not client.may_ask for client in self._clients)
+        for _ in range(ACCEPTED_MAX):
             try:
                 client = Client(self._listener.accept()[0])
             except BlockingIOError:
-                return accepted
-            if len(self._clients) >= CLIENTS_MAX or not client.tell(_line(self._greeting())):
+                break
+            is_one_too_many = not client.may_ask and stranger_count >= STRANGERS_MAX
+            if is_one_too_many or not client.tell(_line(self._greeting())):
                 client.connection.close()
             else:
                 self._clients.append(client)
                 accepted.append(client)
+                stranger_count += not client.may_ask
+        return accepted
 
     def stop_listening(self) -> None:
         """Greet who is waiting, and nobody any more. The mount is gone: another one may get its number, and needs the address."""

@@ -6,15 +6,16 @@ import select
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import trio
 import trio.testing
 
-from razortools.service.control import ADDRESS_GRACE_S, Control, Farewell, Greeting, Waiter, address, listen
+from razortools.service.control import ADDRESS_GRACE_S, STRANGERS_MAX, Control, Farewell, Greeting, Waiter, address, listen
 
 DEVICE = (0, 1 << 20 | os.getpid())  # no mount has such a number
+NOBODY = 65_534
 PATIENCE_S = 20.0  # only what hangs takes so long
 
 
@@ -138,3 +139,22 @@ def test_a_client_with_a_full_queue_does_not_keep_the_image_from_being_closed() 
         closing.start()
         closing.join(PATIENCE_S)
         assert not closing.is_alive()
+
+
+def test_idle_strangers_do_not_lock_out_root(fuse: None) -> None:
+    """Any user can connect and stay. 64 of them, and umount.razorfs and razorfs-health took the daemon for dead."""
+    made = Control(DEVICE, greeting)
+    with ExitStack() as opened:
+        strangers = [opened.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(STRANGERS_MAX + 2)]
+        os.seteuid(NOBODY)
+        try:
+            for stranger in strangers:
+                stranger.settimeout(PATIENCE_S)
+                stranger.connect(address(DEVICE))
+        finally:
+            os.seteuid(0)
+        with serving(made):
+            assert [bool(stranger.recv(1)) for stranger in strangers] == [True] * STRANGERS_MAX + [False] * 2
+            for _ in range(2):
+                opened.callback(Waiter(DEVICE, PATIENCE_S).close)
+        made.finish(Farewell())
