@@ -29,6 +29,7 @@ from razortools.service.remount_plan import kernel_words, limits_of, options_aft
 
 FORGETTING_S = 0.01  # the kernel puts forgetting behind other requests
 FORGETTING_LOOKS = 100
+REPLY_PATIENCE_S = 60.0  # the kernel may have much to write back before a mount is read-only
 
 
 class Remounter:
@@ -62,10 +63,14 @@ class Remounter:
         if "read_only" in named_options(texts, sloppy=True)[0] and not options.read_only:
             await self._resume()
         client.answer("")
-        reply = await client.receive()
-        if reply is None or not reply.get("done"):  # the kernel refused, or the client is gone
+        reply = None
+        with trio.move_on_after(REPLY_PATIENCE_S) as waiting:
+            reply = await client.receive()
+        if reply is None or not reply.get("done"):  # the kernel refused, or the client is gone or as good as that
             if was_read_only and not self._volume.read_only:
                 await self._make_read_only()
+            if waiting.cancelled_caught:
+                client.answer(f"given up, as nothing was heard for {REPLY_PATIENCE_S:.0f} s")
             return
         if options.read_only:
             await self._make_read_only()
