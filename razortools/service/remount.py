@@ -56,6 +56,9 @@ class Remounter:
                 await self._remount([str(text) for text in texts], client, sloppy=bool(request.get("sloppy")))
         except RazorError as refused:
             client.answer(str(refused))
+        except Exception as failure:  # ours: the mount lives on
+            log.error("a remount failed: %s", failure, exc_info=True)
+            client.answer(f"the daemon met a bug, see its log: {type(failure).__name__}: {failure}")
 
     async def _remount(self, texts: list[str], client: Client, *, sloppy: bool) -> None:
         options = options_after(self._options, texts, sloppy=sloppy)
@@ -120,8 +123,10 @@ class Remounter:
                 try:
                     await (self._make_read_only() if is_read_only else self._resume())
                     self._take(replace(self._options, read_only=is_read_only))
-                except RazorError as failed:
-                    log.warning("the mount is %s now, the image is not: %s", "read-only" if is_read_only else "writable", failed)
+                except Exception as failure:
+                    is_ours = not isinstance(failure, RazorError)
+                    now = "read-only" if is_read_only else "writable"
+                    log.error("the mount is %s now, the image is not: %s", now, failure, exc_info=is_ours)
 
     async def show_failure(self, mount_point: str) -> None:
         """Have the mount table say that the volume has turned read-only by itself, once no file is open for writing."""

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from razortools.engine.volume import Volume
-from razortools.service import logs
+from razortools.service import logs, mount_table
 from razortools.service.committer import Committer
 from razortools.service.control import Client
 from razortools.service.options import MountOptions
@@ -91,3 +91,55 @@ def test_a_volume_that_was_made_writable_for_a_silent_client_is_read_only_again(
         assert daemon.volume.read_only
 
     run(work)
+
+
+@pytest.mark.parametrize("bug", [AssertionError(), OSError(5, "the host"), ValueError("no number")])
+def test_a_bug_in_a_remount_is_told_and_the_mount_lives_on(
+    daemon: Daemon, bug: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        daemon.committer.bug = bug
+        answers = await daemon.asked({"options": ["ro"]}, {"done": True})
+        assert answers[0] == "" and type(bug).__name__ in str(answers[1])
+        daemon.committer.bug = None
+        assert await daemon.asked({"options": ["ro"]}, {"done": True}) == ["", ""]
+
+    run(work)
+    assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True]
+
+
+class Table:
+    """A mount table that changes when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_read_only = False
+        self._send, self._receive = trio.open_memory_channel[None](10)
+        monkeypatch.setattr(mount_table, "is_read_only", lambda device: self.is_read_only)
+        monkeypatch.setattr(mount_table, "changes", lambda: self._receive)
+
+    async def change(self, *, is_read_only: bool) -> None:
+        """Change, and return when everybody has done about it what can be done now."""
+        self.is_read_only = is_read_only
+        self._send.send_nowait(None)
+        await trio.testing.wait_all_tasks_blocked()
+
+
+def test_a_bug_while_the_table_is_followed_is_logged_and_the_next_change_is_followed(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = Table(monkeypatch)
+
+    async def work() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(daemon.remounter.follow_table, DEVICE)
+            await trio.testing.wait_all_tasks_blocked()
+            daemon.committer.bug = AssertionError("a bug")
+            await table.change(is_read_only=True)
+            daemon.committer.bug = None
+            await table.change(is_read_only=False)
+            await table.change(is_read_only=True)
+            assert daemon.volume.read_only
+            nursery.cancel_scope.cancel()
+
+    run(work)
+    assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True]
