@@ -116,10 +116,10 @@ class Remounter:
         """Follow what others make of the mount with this device number, until cancelled."""
         is_read_only = mount_table.is_read_only(device)
         async for _ in mount_table.changes():
-            before, is_read_only = is_read_only, mount_table.is_read_only(device)
-            if is_read_only is None or is_read_only == before:
-                continue
-            async with self._lock:
+            async with self._lock:  # first: a remount that is under way may change it again
+                before, is_read_only = is_read_only, mount_table.is_read_only(device)
+                if is_read_only is None or is_read_only == before:
+                    continue
                 try:
                     await (self._make_read_only() if is_read_only else self._resume())
                     self._take(replace(self._options, read_only=is_read_only))

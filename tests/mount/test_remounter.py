@@ -143,3 +143,24 @@ def test_a_bug_while_the_table_is_followed_is_logged_and_the_next_change_is_foll
 
     run(work)
     assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True]
+
+
+def test_the_table_is_read_when_its_turn_has_come(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A remount that was under way had changed it again. A writable mount then refused writes until the table changed next."""
+    table = Table(monkeypatch)
+    made_read_only: list[bool] = []
+    set_read_only = daemon.volume.set_read_only
+    monkeypatch.setattr(daemon.volume, "set_read_only", lambda: (made_read_only.append(True), set_read_only()))
+
+    async def work() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(daemon.remounter.follow_table, DEVICE)
+            await trio.testing.wait_all_tasks_blocked()
+            async with daemon.remounter._lock:
+                await table.change(is_read_only=True)
+                table.is_read_only = False
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    run(work)
+    assert (made_read_only, daemon.volume.read_only) == ([], False)
