@@ -6,7 +6,8 @@ writing; then the daemon makes everything durable and marks the image clean. To 
 never lets a write through that is refused behind it. The daemon also follows a change that it learns of from the mount table
 alone: that is how a system that shuts down makes its filesystems read-only.
 
-Invariants: what cannot change is refused before anything has changed; of two remounts at once the second waits for the first.
+Invariants: what cannot change is refused before anything has changed; of two remounts at once the second waits for the first,
+which is given up if its client falls silent; whatever goes wrong here, the mount lives on.
 """
 
 import errno

@@ -23,7 +23,7 @@ from razortools.engine.store.recording import RecordingDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import DeviceFailed, ImageBusy, RazorError
 from razortools.format.keys import Table, object_of, table_range
-from razortools.service import logs, mountpoints, placement
+from razortools.service import closing, logs, mountpoints, placement
 from razortools.service.channel import Channel
 from razortools.service.committer import Committer
 from razortools.service.control import Control, Farewell, Greeting, Waiter, listen
@@ -154,6 +154,7 @@ class Mounted:
         try:
             trio.run(self._serve)
         finally:
+            closing.ignore_signals()
             if self._control is not None:
                 self._control.stop_listening()
             try:
@@ -226,7 +227,9 @@ class Mounted:
 
     async def _watch_signals(self, serving: trio.CancelScope) -> None:
         """Unmount when told to end: as umount does if nobody uses the mount, else its users lose it."""
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        # The receiver leaves signals as it found them, and gives them those that came while the first one was obeyed.
+        closing.ignore_signals()
+        with trio.open_signal_receiver(*closing.SIGNALS) as signals:
             async for number in signals:
                 if number == signal.SIGHUP:
                     logs.reopen()

@@ -1,7 +1,8 @@
-"""mount.razorfs whose daemon dies at a chosen stage: python -m tests.mount.stages STAGE ARGUMENTS...
+"""mount.razorfs whose daemon gets a signal at a chosen stage: python -m tests.mount.stages STAGE ARGUMENTS...
 
 A stage is "before MODULE:NAME" or "after MODULE:NAME", in words separated by commas: the daemon kills itself when it gets
-there. If there are two stages the second counts from when the first was reached.
+there, or sends itself the signal that a third word names. If there are two stages the second counts from when the first was
+reached.
 """
 
 import functools
@@ -31,7 +32,7 @@ def owner_of(place: str) -> tuple[Any, str]:
 
 def at(stage: str, act: Callable[[], None]) -> None:
     """Have *act* called at *stage*, in the daemon."""
-    moment, _, place = stage.partition(",")
+    moment, place, *_ = stage.split(",")
     owner, attribute = owner_of(place)
     original = getattr(owner, attribute)
 
@@ -47,16 +48,18 @@ def at(stage: str, act: Callable[[], None]) -> None:
     setattr(owner, attribute, patched)
 
 
-def die() -> None:
-    """End at once."""
-    os.kill(os.getpid(), signal.SIGKILL)
+def signalled(stage: str) -> Callable[[], None]:
+    """Return a function that sends this process the signal of *stage*: SIGKILL, which ends it at once, if it names none."""
+    _, _, *named = stage.split(",")
+    number = signal.Signals[named[0]] if named else signal.SIGKILL
+    return lambda: os.kill(os.getpid(), number)
 
 
 if __name__ == "__main__":
     first, *others = sys.argv[1].split("+")
     if others:
-        at(first, lambda: at(others[0], die))
+        at(first, lambda: at(others[0], signalled(others[0])))
     else:
-        at(first, die)
+        at(first, signalled(first))
     sys.argv[1:2] = []
     mount.main()

@@ -1,4 +1,4 @@
-"""The daemon's half of remounting, without a mount: clients that fall silent, bugs that it meets, a table that changes meanwhile."""
+"""The daemon's half of remounting, without a mount: silent clients, bugs that it meets, a table that changes meanwhile."""
 
 import json
 import socket

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from razortools.engine.store.device import open_image
+from razortools.engine.store.superblocks import newest
+from razortools.format.superblock import State
 from razortools.service import mountpoints
 from tests.mount.mounts import UMOUNT, Mounted, run
 
@@ -45,6 +48,7 @@ UNMOUNTING = [
     "after,razortools.engine.volume:Volume.close",
     "before,razortools.service.control:Control.finish",
 ]
+CLOSING = "before,razortools.service.server:Mounted._close"
 TERMINATING = [
     "before,razortools.service.mountpoints:unmount",
     "after,razortools.service.mountpoints:unmount",
@@ -131,6 +135,20 @@ def test_a_daemon_killed_while_it_obeys_a_signal(mounted: Mounted) -> None:
         mounted.send(signal.SIGTERM)
         take(mounted, expected)
     check(mounted)
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGHUP"])
+@pytest.mark.parametrize("stage", ["before,razortools.service.mountpoints:unmount", CLOSING])
+def test_a_second_signal_does_not_keep_the_image_from_being_closed(mounted: Mounted, stage: str, number: str) -> None:
+    """Whoever shuts a system down, or is impatient, sends several. The image was left to be recovered."""
+    mounted.umount()
+    code, said = mount_to_die(mounted, f"{stage},{number}")
+    assert code == 0, said
+    (mounted.path / "file").write_text("x")
+    mounted.send(signal.SIGTERM)
+    with open_image(mounted.image, writable=False) as device:
+        assert State(newest(device).state) == State.CLEAN
+    take(mounted, {"file": "x"})
 
 
 def test_a_mount_that_is_interrupted_leaves_nothing(mounted: Mounted) -> None:
