@@ -8,6 +8,7 @@ holds what the last checkpoint does not contain.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from struct import Struct
 
 import crc32c
@@ -95,20 +96,23 @@ class Journal:
         entries: list[bytes] = []
         first = sequence = self.next_sequence + transaction.entry_count
         number, seed, pack, seal, checksum = transaction.number, self.seed, _HEAD.pack, _SEAL.pack, crc32c.crc32c
-        noted = zip(transaction.undo.items(), transaction.redo.values(), transaction.origins, strict=True)
-        for (key, undo), redo, (operation, inode) in noted:
-            if undo is None:
-                if redo is None:
-                    continue  # made and removed
-                body = pack(number, sequence, inode, operation, _REDO, 0, 0, len(redo), key) + redo
-            elif undo == redo:
-                continue  # nothing has changed in the end
-            elif redo is None:
-                body = pack(number, sequence, inode, operation, _UNDO, 0, len(undo), 0, key) + undo
-            else:
-                body = pack(number, sequence, inode, operation, _UNDO | _REDO, 0, len(undo), len(redo), key) + undo + redo
-            entries += seal(JOURNAL_MAGIC, checksum(body, seed)), body
-            sequence += 1
+        noted = zip(transaction.redo.items(), transaction.before, strict=True)
+        done = 0
+        for operation, inode, until in transaction.origins:
+            for (key, redo), undo in islice(noted, until - done):
+                if undo is None:
+                    if redo is None:
+                        continue  # made and removed
+                    body = pack(number, sequence, inode, operation, _REDO, 0, 0, len(redo), key) + redo
+                elif undo == redo:
+                    continue  # nothing has changed in the end
+                elif redo is None:
+                    body = pack(number, sequence, inode, operation, _UNDO, 0, len(undo), 0, key) + undo
+                else:
+                    body = pack(number, sequence, inode, operation, _UNDO | _REDO, 0, len(undo), len(redo), key) + undo + redo
+                entries += seal(JOURNAL_MAGIC, checksum(body, seed)), body
+                sequence += 1
+            done = until
         transaction.end_part(b"".join(entries), sequence - first)
 
     def encode(self, transaction: Transaction, now_ns: int) -> bytes:

@@ -91,8 +91,8 @@ class Store:
         self.flight: Flight | None = None  # what is on its way to the device
         self.settle_count = 0  # flights that had not landed when somebody had to have them settled
         self.settle_s = 0.0  # and how long the owner's thread waited for them
-        operation_bytes = KEYS_PER_OPERATION_MAX * (ENTRY_HEAD_BYTES + 2 * self.tree.value_bytes_max)
-        self._operation_journal_bytes = min(operation_bytes, self.journal.ring_bytes // 4)
+        self._step_journal_bytes = ENTRY_HEAD_BYTES + 2 * self.tree.value_bytes_max
+        self._operation_journal_bytes = min(KEYS_PER_OPERATION_MAX * self._step_journal_bytes, self.journal.ring_bytes // 4)
         self.get: Callable[[bytes], bytes | None] = self.tree.get
         self.items: Callable[[bytes, bytes], Iterator[tuple[bytes, bytes]]] = self.tree.items
         self.window: Callable[[bytes, bytes], Sequence[tuple[bytes, bytes]]] = self.tree.window
@@ -142,12 +142,19 @@ class Store:
             return False
         if self.maps.free_blocks < blocks and not deleting:
             return False
-        if self.journaling:
-            transaction, journal = self.transaction, self.journal
-            wanted = transaction.estimated_bytes + journal_bytes + self._operation_journal_bytes
-            if journal.head - journal.tail + wanted > journal.ring_bytes and not transaction.is_empty:
-                return False
+        if self.journaling and journal_bytes > self.transaction.slack_bytes and not self._journal_has_room(journal_bytes):
+            return False
         return tree.dirty_count <= self.nodes.dirty_count_max
+
+    def _journal_has_room(self, journal_bytes: int) -> bool:
+        """Measure the running transaction, and return whether its journal has room for *journal_bytes* and an operation more.
+
+        Nobody takes room in the ring but a commit, which ends the transaction: the slack that was measured can only grow.
+        """
+        transaction, journal = self.transaction, self.journal
+        slack = journal.ring_bytes - journal.used_bytes - transaction.measure() - self._operation_journal_bytes
+        transaction.slack_bytes = slack
+        return journal_bytes <= slack or transaction.is_empty
 
     def hold_promise(self) -> None:
         """Before an operation whose room was promised earlier: move what its nodes need into the pool."""
@@ -211,8 +218,9 @@ class Store:
         """The operation is complete: it belongs to the running transaction."""
         running, transaction = self.running, self.transaction
         if self.journaling:
-            transaction.note(running.steps, running.operation, running.inode)
-            if len(transaction.undo) >= PART_KEYS:
+            steps = running.steps
+            transaction.slack_bytes -= len(steps) * self._step_journal_bytes
+            if transaction.note(steps, running.operation, running.inode) >= PART_KEYS:
                 self.journal.encode_part(transaction)
         transaction.freed += running.freed
         transaction.placed += running.placed
@@ -403,7 +411,7 @@ class Store:
         assert self.journaling, "without a journal nobody knows what there was before"
         self.settle()
         transaction = self.transaction
-        changes = list(transaction.undo.items())
+        changes = list(zip(transaction.redo, transaction.before, strict=True))
         for part in reversed(transaction.parts):
             changes += undo_values(part)
         for key, before in changes:
