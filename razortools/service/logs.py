@@ -10,6 +10,7 @@ from razortools.service.options import MountOptions
 
 LOGGER_NAME = "razorfs"
 SYSLOG_SOCKET = "/dev/log"
+STDERR = 2
 
 log = logging.getLogger(LOGGER_NAME)
 log.addHandler(logging.NullHandler())  # until start(): nothing, instead of Python's last resort
@@ -37,6 +38,14 @@ def reopen() -> None:
             refusal = handler.reopen()
             if refusal:
                 log.warning("%s: cannot be opened again: %s", handler.baseFilename, refusal)
+
+
+def descriptor() -> int:
+    """Return the descriptor that the log is written to, stderr's if it has none: for what must not go through Python."""
+    for handler in log.handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is not None:
+            return int(handler.stream.fileno())
+    return STDERR
 
 
 class LogFile(logging.FileHandler):

@@ -8,6 +8,7 @@ and only then the session goes.
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -44,6 +45,7 @@ BUSY_GRACE_S = 5.0  # umount(8) returns before the daemon has closed the image: 
 BUSY_LOOK_S = 0.02
 HOLDER_PATIENCE_S = 1.0  # its name is worth that much
 UNMOUNT_GRACE_S = 10.0  # after a signal
+SWITCH_S = 0.005  # between threads, as Python has it; the pump, while it serves, wants its turn sooner
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +157,12 @@ class Mounted:
             trio.run(self._serve)
         finally:
             closing.ignore_signals()
+            sys.setswitchinterval(SWITCH_S)
             if self._control is not None:
                 self._control.stop_listening()
             try:
-                self._close()
+                with closing.telling_where_it_hangs():
+                    self._close()
             except RazorError as failed:
                 reason = str(failed)
                 raise
