@@ -202,19 +202,26 @@ class Mounted:
     async def _announce(self, nursery: trio.Nursery) -> None:
         """Once the mount answers: raise its read-ahead, open the control socket, tell whoever waits."""
         await self._hello.wait()
-        status = await trio.to_thread.run_sync(os.stat, self._place.mount_point)
-        device = (os.major(status.st_dev), os.minor(status.st_dev))
+        # Should the pump end now nobody answers the thread before the connection is closed, which is when trio has ended.
+        device = await trio.to_thread.run_sync(_device_of, self._place.mount_point, abandon_on_cancel=True)
+        collector.calm()
+        if device is None:
+            log.info("%s: not mounted at %s any more", self._place.image, self._place.mount_point)
+        else:
+            await self._open_control(device, nursery)
+            log.info("%s: mounted at %s%s", self._place.image, self._place.mount_point, ", read-only" * self._volume.read_only)
+            nursery.start_soon(self._remounter.follow_table, device)
+            nursery.start_soon(self._remounter.show_failure, self._place.mount_point)
+        self._ready()
+
+    async def _open_control(self, device: tuple[int, int], nursery: trio.Nursery) -> None:
+        """Open the control socket of the mount with this number, after raising its read-ahead."""
         _set_read_ahead(device, self._options.readahead_bytes)
         try:
             self._control = await listen(device, self._greeting, self._remounter.converse)
             nursery.start_soon(self._control.serve)
         except OSError as failed:
             log.warning("no control socket, so umount.razorfs cannot wait for this mount: %s", failed.strerror)
-        collector.calm()
-        log.info("%s: mounted at %s%s", self._place.image, self._place.mount_point, ", read-only" * self._volume.read_only)
-        nursery.start_soon(self._remounter.follow_table, device)
-        nursery.start_soon(self._remounter.show_failure, self._place.mount_point)
-        self._ready()
 
     def _greeting(self) -> Greeting:
         """Return what a client of the control socket is told now."""
@@ -295,6 +302,18 @@ def _escaped(text: str) -> str:
     """Return *text* for libfuse's option parser, which knows ASCII only and takes commas and backslashes for its own."""
     ascii_only = text.encode("ascii", "backslashreplace").decode("ascii")
     return ascii_only.replace("\\", "\\\\").replace(",", "\\,")
+
+
+def _device_of(mount_point: str) -> tuple[int, int] | None:
+    """Return the number of the mount that answers at *mount_point*; None if it is gone: what answers there then is the host's."""
+    try:
+        number = os.stat(mount_point).st_dev  # first: a question to the daemon
+        mount = mountpoints.mount_at(mount_point)
+    except OSError as gone:
+        log.debug("%s does not answer: %s", mount_point, gone)
+        return None
+    device = (os.major(number), os.minor(number))
+    return device if mount is not None and mount.is_fuse and mount.device == device else None
 
 
 def _set_read_ahead(device: tuple[int, int], size_bytes: int) -> None:

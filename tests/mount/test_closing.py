@@ -5,15 +5,20 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
-from razortools.service import closing, logs
+from razortools.engine import collector
+from razortools.service import closing, logs, mountpoints, server
+from razortools.service.control import Control
+from razortools.service.mountpoints import Mount
 from razortools.service.options import MountOptions
-from razortools.service.server import Mounted
+from razortools.service.server import Mounted, Place
 from tests.mount.mounts import ANSWER_S
 
 
@@ -99,3 +104,111 @@ def test_nothing_is_said_of_a_daemon_that_has_closed_in_time(logged: Path, monke
         1 / 0  # noqa: B018
     assert said == [str(logged), "cancelled"]
     assert os.listdir("/proc/self/fd") == descriptors
+
+
+# A mount that ends while it begins
+
+
+class Beginning:
+    """Announces a mount without a kernel, and keeps what comes of it."""
+
+    def __init__(self, mounted: Mounted, mount_point: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.mounted = mounted
+        self.read_ahead: list[tuple[int, int]] = []
+        self.listening: list[tuple[int, int]] = []
+        self.ready_count = 0
+        mounted._place = Place("image", str(mount_point))
+        mounted._hello = trio.Event()
+        mounted._ready = self._note_ready
+        monkeypatch.setattr(server, "_set_read_ahead", lambda device, _: self.read_ahead.append(device))
+        monkeypatch.setattr(server, "listen", self._listen)
+        monkeypatch.setattr(collector, "calm", lambda: None)
+
+    def _note_ready(self) -> None:
+        self.ready_count += 1
+
+    async def _listen(self, device: tuple[int, int], *_: object) -> Control:
+        self.listening.append(device)
+        raise OSError(0, "nobody can connect")
+
+    def run(self, *, cancel: bool = False) -> None:
+        """Announce; *cancel*: end as soon as nothing goes on without the kernel."""
+
+        async def announce() -> None:
+            self.mounted._hello.set()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.mounted._announce, nursery)
+                if cancel:
+                    await is_asked()
+                    nursery.cancel_scope.cancel()
+
+        async def is_asked() -> None:
+            await trio.to_thread.run_sync(asked.wait, ANSWER_S)
+
+        asked = self.asked = threading.Event()
+        trio.run(announce)
+
+
+@pytest.fixture
+def beginning(ending: Mounted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Beginning:
+    ending._remounter = Following()  # type: ignore[assignment]
+    return Beginning(ending, tmp_path / "mnt", monkeypatch)
+
+
+class Following:
+    """A remounter that has nothing to follow."""
+
+    converse = None
+
+    async def follow_table(self, device: tuple[int, int]) -> None: ...
+
+    async def show_failure(self, mount_point: str) -> None: ...
+
+
+def test_a_mount_point_that_cannot_be_asked_any_more_is_no_error(beginning: Beginning) -> None:
+    """It was unmounted right after the greeting, or its users lost it: the daemon ended by a traceback."""
+    beginning.run()
+    assert (beginning.read_ahead, beginning.listening, beginning.ready_count) == ([], [], 1)
+
+
+def test_the_disk_below_a_mount_that_is_gone_keeps_its_read_ahead(beginning: Beginning, tmp_path: Path) -> None:
+    (tmp_path / "mnt").mkdir()
+    beginning.run()
+    assert (beginning.read_ahead, beginning.listening, beginning.ready_count) == ([], [], 1)
+
+
+def test_another_filesystem_that_has_taken_the_place_keeps_its_read_ahead(
+    beginning: Beginning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mnt").mkdir()
+    number = (tmp_path / "mnt").stat().st_dev
+    device = (os.major(number), os.minor(number))
+    for of, filesystem in ((device, "ext4"), ((0, 1 << 20), "fuse.razorfs")):
+        found = Mount(1, 0, of, b"/mnt", filesystem, b"image")
+        monkeypatch.setattr(mountpoints, "mount_at", lambda _, found=found: found)
+        beginning.run()
+    assert (beginning.read_ahead, beginning.listening) == ([], [])
+    ours = Mount(1, 0, device, b"/mnt", "fuse.razorfs", b"image")
+    monkeypatch.setattr(mountpoints, "mount_at", lambda _: ours)
+    beginning.run()
+    assert (beginning.read_ahead, beginning.listening) == ([device], [device])
+
+
+def test_a_mount_that_ends_before_it_has_answered_does_not_wait_for_its_own_answer(
+    beginning: Beginning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread asks the mount point. If nobody serves any more it gets no answer before the connection is closed: after trio."""
+    (tmp_path / "mnt").mkdir()
+    is_closed, stat = threading.Event(), os.stat
+    waited: list[bool] = []
+
+    def ask(path: object, **keywords: object) -> os.stat_result:
+        if path == str(tmp_path / "mnt"):
+            beginning.asked.set()
+            waited.append(is_closed.wait(3))
+        return stat(path, **keywords)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", ask)
+    beginning.run(cancel=True)
+    assert waited == []
+    is_closed.set()
