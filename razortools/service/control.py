@@ -20,6 +20,7 @@ import trio
 from razortools.service.logs import log
 
 STRANGERS_MAX = 64  # that are connected at once; root, and the user whose daemon this is, always get in
+ACCEPT_AGAIN_S = 0.02
 ACCEPTED_MAX = 256  # in a row, before requests get their turn; more than can wait
 ADDRESS_GRACE_S = 5.0  # for a daemon that has closed its image and is about to be gone; device numbers are used again at once
 ADDRESS_LOOK_S = 0.02
@@ -136,8 +137,11 @@ class Control:
         async with trio.open_nursery() as nursery:
             while True:
                 await trio.lowlevel.wait_readable(self._listener)
-                for client in self._accept():
+                accepted = self._accept()
+                for client in accepted:
                     nursery.start_soon(self._talk, client)
+                if not accepted:  # who is refused, and tries again and again, is not to keep us busy
+                    await trio.sleep(ACCEPT_AGAIN_S)
 
     async def _talk(self, client: Client) -> None:
         """Answer a client's requests until it goes."""
@@ -161,6 +165,9 @@ class Control:
             try:
                 client = Client(self._listener.accept()[0])
             except BlockingIOError:
+                break
+            except OSError as refused:  # the host has no descriptor to spare; they wait
+                log.debug("a client of the control socket cannot be accepted: %s", refused)
                 break
             is_one_too_many = not client.may_ask and stranger_count >= STRANGERS_MAX
             if is_one_too_many or not client.tell(_line(self._greeting())):

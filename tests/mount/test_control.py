@@ -158,3 +158,21 @@ def test_idle_strangers_do_not_lock_out_root(fuse: None) -> None:
             for _ in range(2):
                 opened.callback(Waiter(DEVICE, PATIENCE_S).close)
         made.finish(Farewell())
+
+
+def test_a_host_without_a_descriptor_to_spare_does_not_end_the_mount(monkeypatch: pytest.MonkeyPatch) -> None:
+    """accept(2) fails then, and its failure went to the nursery of all that serves."""
+    made = Control(DEVICE, greeting)
+    refusals = [errno.ENFILE, errno.EMFILE]
+
+    class Listener(socket.socket):
+        def accept(self) -> tuple[socket.socket, object]:
+            if refusals:
+                raise OSError(refusals.pop(), "no descriptor")
+            return super().accept()
+
+    monkeypatch.setattr(made, "_listener", Listener(fileno=made._listener.detach()))
+    with serving(made):
+        Waiter(DEVICE, PATIENCE_S).close()
+    assert refusals == []
+    made.finish(Farewell())
