@@ -21,7 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from bench.journaling import PAGE, Pace, machine, text
+from bench.journaling import Pace
+from bench.material import text
+from bench.page import machine, publish
 from razortools.engine import attributes, files, namespace, orphans
 from razortools.engine.attributes import AttributeChange
 from razortools.engine.create import create, plan_create
@@ -34,7 +36,6 @@ from razortools.units import GIB, KIB, InodeNo
 
 R = TypeVar("R")
 
-BEGIN, END = "<!-- engine_share: made by bench/engine_share.py -->\n", "<!-- end of engine_share -->\n"
 IMAGE_BYTES = 2 * GIB
 DIRECTORIES = 50
 CREATE_US, LOOKUP_US = 40.0, 15.0  # the limits, for what makes or removes a name, and for the rest
@@ -185,13 +186,6 @@ def table(rounds: list[dict[str, list[int]]]) -> list[str]:
     return lines
 
 
-def publish(text_of_table: str) -> None:
-    """Put the table between the markers of docs/BENCHMARKS.md."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(before + BEGIN + text_of_table + END + after, encoding="utf-8")
-
-
 def main() -> None:
     """Measure, print the table, publish it if asked to."""
     parser = argparse.ArgumentParser(description="Measure what a request costs in the engine.")
@@ -205,7 +199,7 @@ def main() -> None:
         lines = [f"{machine(folder)}; {chosen.files:,} files, best of {chosen.rounds} rounds.", "", *table(rounds)]
     sys.stdout.write("\n".join(lines) + "\n")
     if chosen.write:
-        publish("\n".join(lines) + "\n")
+        publish("engine_share", "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
