@@ -7,7 +7,8 @@ side in time, and the table shows the median of these ratios. --write puts the t
 
 The clock runs from the first operation to the end of the last commit. Commits come as a mount makes them: when half of the dirty
 data's limit is dirty, when 5 s have passed, and at the end; checkpoints when the journal asks for one. No checkpoint is added at
-the end, so nothing that both engines do alike hides the difference.
+the end, so nothing that both engines do alike hides the difference. Python's garbage collector is told what a mount tells it: as
+it comes, it looks at everything now and then, in the middle of whichever run is under way.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from bench.material import sources, text
 from bench.page import machine, publish
-from razortools.engine import attributes, files, namespace
+from razortools.engine import attributes, collector, files, namespace
 from razortools.engine.attributes import AttributeChange
 from razortools.engine.create import create, plan_create
 from razortools.engine.limits import Limits
@@ -228,6 +229,7 @@ def main() -> None:
     parser.add_argument("--only", choices=WORKLOADS, help="one workload")
     parser.add_argument("--write", action="store_true", help="put the table into docs/BENCHMARKS.md")
     chosen = parser.parse_args()
+    collector.calm()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         lines = [
