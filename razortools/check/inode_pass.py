@@ -9,16 +9,17 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 
 from razortools.check import problems
-from razortools.check.facts import InodeFacts, JournalFacts
+from razortools.check.facts import InodeFacts, JournalFacts, find_number
 from razortools.check.findings import Event, Finding, Progress
 from razortools.check.image import Image
-from razortools.check.inode_rules import inode_faults, xattr_fault
+from razortools.check.inode_rules import inode_faults, patch_fault, xattr_fault
 from razortools.check.keynames import item_words, key_fault, range_words, record_range
 from razortools.check.paths import Paths, printable
 from razortools.check.tree import TreeIndex, Visit, walk
 from razortools.errors import CorruptImage
 from razortools.format.inode import ROOT_INODE, FileType, Inode, InodeFlag, Orphan, OrphanReason
 from razortools.format.keys import COUNTERS_KEY, Kind, Table, inode_key, object_of, offset_of, table_range
+from razortools.format.node import patch_bytes
 from razortools.format.volume import Counters
 from razortools.format.xattr import Xattr
 from razortools.units import InodeNo
@@ -148,10 +149,8 @@ def _judge_items(tree: TreeIndex, paths: Paths, found: _Table) -> Iterator[Event
             fault = _quick_key_fault(key)
             if fault:
                 yield problems.ITEM_UNKNOWN.found(block=tree.leaf_addresses[leaf], reason=fault, key=key)
-            elif key == COUNTERS_KEY:
-                yield from _read_counters(found, value)
             elif key[0] != Table.FILES:
-                continue  # orphans were read before; names have a phase of their own
+                yield from _judge_other(tree, paths, found, key, value)
             elif kind == Kind.INODE:
                 if current is not None:
                     yield from _finish_inode(paths, found, current)
@@ -220,6 +219,26 @@ def _judge_part(tree: TreeIndex, paths: Paths, current: _Current, key: bytes, va
         if reason:
             path = paths.of(current.number)
             yield problems.XATTR_WRONG.found(inode=current.number, name=name, reason=reason, path=path, key=key)
+
+
+def _judge_other(tree: TreeIndex, paths: Paths, found: _Table, key: bytes, value: bytes) -> Iterator[Finding]:
+    """Judge an item that is not of the table of files. Orphans were read before; names have a phase of their own."""
+    if key == COUNTERS_KEY:
+        yield from _read_counters(found, value)
+    elif key[0] == Table.PATCHES:
+        yield from _judge_patch(tree, paths, found, key, value)
+
+
+def _judge_patch(tree: TreeIndex, paths: Paths, found: _Table, key: bytes, value: bytes) -> Iterator[Finding]:
+    """Judge a patch. All inodes went by before."""
+    number = object_of(key)
+    place = find_number(found.numbers, number)
+    file_type, size = (found.types[place], found.sizes[place]) if place >= 0 else (None, 0)
+    reason = patch_fault(offset_of(key), value, patch_bytes(tree.image.geometry.node_bytes), file_type, size)
+    if reason:
+        yield problems.PATCH_WRONG.found(
+            inode=number, what=item_words(key), reason=reason, path=paths.of(number) if place >= 0 else None, key=key
+        )
 
 
 def _finish_inode(paths: Paths, found: _Table, current: _Current) -> Iterator[Finding]:

@@ -1,9 +1,10 @@
-"""What the fields of an inode and of an extended attribute may hold. Pure: one record in, faults out."""
+"""What the fields of an inode, of an extended attribute and of a patch may hold. Pure: one record in, faults out."""
 
 from collections.abc import Iterator
 
+from razortools.errors import CorruptImage
 from razortools.format.compression import LEVELS, Algorithm
-from razortools.format.data import FILE_BYTES_MAX, RECORD_BYTES_MAX, RECORD_BYTES_MIN
+from razortools.format.data import FILE_BYTES_MAX, RECORD_BYTES_MAX, RECORD_BYTES_MIN, Patch
 from razortools.format.inode import FileType, Inode, InodeFlag
 from razortools.format.keys import PROBE_WINDOW
 from razortools.format.name import hash_name
@@ -65,4 +66,27 @@ def xattr_fault(xattr: Xattr, offset: int, hash_seed: bytes) -> str:
     size = outside.raw_bytes if outside is not None else len(xattr.value)
     if size > XATTR_VALUE_BYTES_MAX:
         return f"its value has {size} bytes, more than {XATTR_VALUE_BYTES_MAX}"
+    return ""
+
+
+def patch_fault(offset: int, value: bytes, patch_bytes: int, file_type: int | None, size: int) -> str:
+    """Return what is wrong with the patch *value* at *offset* of a file of *size* bytes, or an empty string.
+
+    *file_type* None: there is no such inode. A patch may lie beyond the size, for a tail that could not be cut, but not beyond
+    the record that the size lies in.
+    """
+    try:
+        patch = Patch.decode(value)
+    except CorruptImage as broken:
+        return str(broken)
+    if patch.reserved:
+        return f"its reserved byte is {patch.reserved}"
+    if offset % patch_bytes or not 0 < len(patch.data) <= patch_bytes:
+        return f"{len(patch.data)} bytes at {offset}: patches have up to {patch_bytes}, and begin at multiples of that"
+    if file_type is None:
+        return "there is no such inode"
+    if file_type != FileType.REGULAR:
+        return "it is no regular file"
+    if offset >= size + RECORD_BYTES_MAX:
+        return f"it lies behind the end of the file ({size} bytes)"
     return ""

@@ -13,14 +13,16 @@ _KIND_WORDS = {
     Kind.NAME: "the name",
     Kind.ORPHAN: "orphan mark",
     Kind.COUNTERS: "the counters",
+    Kind.PATCH: "patch of the bytes from",
 }
-_NUMBERED = {Kind.BACK_LINK, Kind.XATTR, Kind.DATA_RECORD, Kind.DIRECTORY_ENTRY}
+_NUMBERED = {Kind.BACK_LINK, Kind.XATTR, Kind.DATA_RECORD, Kind.DIRECTORY_ENTRY, Kind.PATCH}
 
 TABLE_OF_KIND = {
     **{kind: Table.FILES for kind in Kind if kind < Kind.NAME},
     Kind.NAME: Table.NAMES,
     Kind.ORPHAN: Table.ORPHANS,
     Kind.COUNTERS: Table.VOLUME,
+    Kind.PATCH: Table.PATCHES,
 }
 
 
@@ -64,8 +66,10 @@ def _object_words(key: bytes) -> str:
         return f"name {number}"
     if table == Table.ORPHANS:
         return "the orphans"
-    if table >= Table.VOLUME:
+    if table == Table.VOLUME:
         return "the counters"
+    if table >= Table.PATCHES:
+        return f"patches of inode {number}"
     return f"inode {max(number, 1)}"
 
 

@@ -249,6 +249,11 @@ ORPHAN_UNMARKED = _row(
     _BUG, "Its space is never freed.", Repair.LOST_AND_FOUND,
 )  # fmt: skip
 
+PATCH_WRONG = _row(
+    "E0319", ERROR, "wrong patch", "{what} of inode {inode}: {reason}",
+    _BUG, "The next mount may lay bytes over the file that do not belong there.", Repair.DROP_ITEM,
+)  # fmt: skip
+
 # ---- phase 4: directory structure ------------------------------------------------------------------------------------
 LINK_COUNT = _row(
     "E0401", ERROR, "wrong link count", "inode {inode}: link count is {value}, but {counted} were counted",

@@ -39,7 +39,7 @@ RECORD_NODES_MAX = 64  # a record's item must fit into a quarter of a node even 
 AUTO = Policy()
 FIRST_NAME_ID = NameId(1)
 BLOCK_COUNT_MIN = 128  # the fixed parts take about 20, the nodes of a small tree and their next versions about 60
-ALL_FEATURES = Incompat.ZSTD | Incompat.LZ4 | Incompat.ZLIB | Incompat.STRING_TABLE
+ALL_FEATURES = Incompat.ZSTD | Incompat.LZ4 | Incompat.ZLIB | Incompat.STRING_TABLE | Incompat.PATCHES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

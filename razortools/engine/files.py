@@ -30,6 +30,8 @@ __all__ = [
 ]  # fmt: skip
 
 _WRITE = Operation.WRITE  # a member of an enumeration is found slowly
+Base = tuple[RecordNo, bytes | bytearray, bool]  # a record that must become dirty, what it holds, whether the tree holds the same
+
 STEP_RECORDS = 256  # the most records that one write makes dirty: what their items need in the tree is promised from this bound
 STEP_BYTES = 4 * MIB  # the most that one write operation carries (less if limits.dirty_bytes is); FUSE sends 1 MiB at most
 
@@ -163,8 +165,8 @@ def _write_step(volume: "Volume", ino: InodeNo, offset: int, data: Buffer) -> No
                 inode.size = end
             inode.mtime_ns = inode.ctime_ns = now_ns
             volume.inodes.put(ino, inode)
-            for record_no, base in bases:
-                records.replace(ino, record_no, base)
+            for record_no, base, as_stored in bases:
+                records.replace(ino, record_no, base, as_stored=as_stored)
             if first == last:
                 records.overwrite(ino, first, offset - (first << record_log2), data)
             else:
@@ -172,7 +174,7 @@ def _write_step(volume: "Volume", ino: InodeNo, offset: int, data: Buffer) -> No
             return
 
 
-def _prepare(volume: "Volume", ino: InodeNo, inode: Inode, offset: int, end: int) -> tuple[Sequence[truncation.Piece], int]:
+def _prepare(volume: "Volume", ino: InodeNo, inode: Inode, offset: int, end: int) -> tuple[Sequence[Base], int]:
     """Return (records that must become dirty first, with what they hold; blocks that must be free for the whole write)."""
     records = volume.records
     record_log2 = inode.record_log2
@@ -185,7 +187,7 @@ def _prepare(volume: "Volume", ino: InodeNo, inode: Inode, offset: int, end: int
             stop = end - (first << record_log2)
             wanted = divide_up(stop if stop > held else held, volume.block_bytes)
             return (), wanted if dirty is None else max(0, wanted - dirty.reserved_blocks)
-    bases: list[truncation.Piece] = []
+    bases: list[Base] = []
     blocks = 0
     for number in range(first, last + 1):
         record_no = RecordNo(number)
@@ -197,15 +199,18 @@ def _prepare(volume: "Volume", ino: InodeNo, inode: Inode, offset: int, end: int
             blocks += records.blocks_wanted(ino, record_no, max(stop, len(dirty.data)))
             continue
         base: bytes | bytearray = b""
+        as_stored = False
         if kept > 0 and (offset > start or stop < kept):  # else nothing of the old contents remains
-            base = records.contents(ino, inode, record_no)[:kept]
+            contents = records.contents(ino, inode, record_no)
+            base = contents[:kept]
+            as_stored = dirty is None and len(base) == len(contents) and (ino, record_no) not in records.patched
             stop = max(stop, len(base))
         if base or dirty is not None:
-            bases.append((record_no, base))
+            bases.append((record_no, base, as_stored))
         blocks += records.blocks_wanted(ino, record_no, stop)
     if end > inode.size and not first <= (inode.size - 1) >> record_log2 <= last:
         for record_no, base in truncation.cut_before_growing(volume, ino, inode, end):
-            bases.append((record_no, base))
+            bases.append((record_no, base, False))
             blocks += records.blocks_wanted(ino, record_no, len(base))
     return bases, blocks
 

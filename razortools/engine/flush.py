@@ -19,6 +19,7 @@ from itertools import groupby
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from razortools.engine import patches
 from razortools.engine.adaptive import Packing
 from razortools.engine.flush_plan import FlushPlan, Packed, PlannedRecord, inode_or_none, is_current, is_placed, pack, plan_flush
 from razortools.engine.store.store import PROMISED_PLACES
@@ -152,11 +153,14 @@ def finish_in_flight(volume: "Volume") -> None:
         apply_flush(volume, placed)
 
 
-def flush_all(volume: "Volume", inodes: Sequence[InodeNo] | None = None) -> None:
-    """Flush every dirty record (of *inodes*), in rounds of bounded memory. Raises DeviceFailed, ReadOnly, CorruptImage."""
+def flush_all(volume: "Volume", inodes: Sequence[InodeNo] | None = None, *, patched: bool = True) -> None:
+    """Flush every dirty record (of *inodes*), in rounds of bounded memory. Raises DeviceFailed, ReadOnly, CorruptImage.
+
+    Without *patched* those stay dirty that the tree has in patches.
+    """
     with volume.store.residence.in_place():  # to come back for a node would mean to compress everything again
         finish_in_flight(volume)
-        while (plan := plan_flush(volume, inodes, bytes_max=BATCH_BYTES)).records:
+        while (plan := plan_flush(volume, inodes, bytes_max=BATCH_BYTES, patched=patched)).records:
             before = volume.records.dirty_count
             flush(volume, plan)
             assert volume.records.dirty_count < before, "a flush that nobody disturbed left everything dirty"
@@ -294,6 +298,7 @@ def _enter(volume: "Volume", ino: InodeNo, placed: PlacedRecord) -> tuple[int, i
         store.put(key, new.encode())
     elif old is not None:
         store.delete(key)
+    patches.remove(volume, ino, record_no)
     if placed.packing.is_inline:
         inline = InlineData(int(placed.packing.algorithm), len(placed.planned.raw), placed.packing.stored)
         store.put(inline_key(ino), inline.encode())

@@ -57,10 +57,12 @@ def plan_flush(
     *,
     bytes_max: int | None = None,
     records_max: int | None = None,
+    patched: bool = True,
 ) -> FlushPlan:
     """Return the plan for the dirty records of *inodes* (None: all files), oldest first.
 
-    It stops at *records_max* records, or with the one that reaches *bytes_max*.
+    It stops at *records_max* records, or with the one that reaches *bytes_max*. Without *patched* it leaves out what the tree has
+    in patches.
 
     Leaves out what another flush has placed already; drops dirty data of inodes that exist no more. Raises CorruptImage if an
     inode cannot be read.
@@ -68,7 +70,7 @@ def plan_flush(
     planned: list[PlannedRecord] = []
     total = 0
     gone: set[InodeNo] = set()
-    for ino, record_no, raw in volume.records.snapshots(inodes):
+    for ino, record_no, raw in volume.records.snapshots(inodes, patched=patched):
         inode = inode_or_none(volume, ino)
         if inode is None:
             gone.add(ino)

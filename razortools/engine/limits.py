@@ -12,5 +12,7 @@ class Limits:
     record_cache_bytes: int = 256 * MIB  # decompressed records that are clean
     metadata_cache_bytes: int = 128 * MIB  # tree nodes
     dirty_bytes: int = 64 * MIB  # data written but not yet compressed and placed
+    # A change is synced as a patch if what it belongs to is at least so many times as large: else it is compressed as soon.
+    patch_share: int = 4
     commit_interval_s: float = 5.0  # the most that a program that never syncs can lose
     checkpoint_interval_s: float = 30.0  # bounds how much a recovery replays

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from razortools.engine.volume import Volume
 
 Buffer = bytes | bytearray | memoryview
+Place = tuple[InodeNo, RecordNo]
 
 # What a clean record takes besides its bytes: the objects for its key, its place in an ordered dictionary, and the set of its
 # file's records, which most files have to themselves. Small files would fill many times the limit unseen.
@@ -32,13 +33,19 @@ RECORD_OVERHEAD_BYTES = 512
 
 
 class DirtyRecord:
-    """What one record is to become. bytes: a snapshot, replaced at the next change; bytearray: changed in place."""
+    """What one record is to become. bytes: a snapshot, replaced at the next change; bytearray: changed in place.
 
-    __slots__ = ("data", "reserved_blocks")
+    Bytes *changed_from* to *changed_to* (not included) are not in the tree yet. *is_based*: all others are, in the record or in
+    the patches over it.
+    """
+
+    __slots__ = ("changed_from", "changed_to", "data", "is_based", "reserved_blocks")
 
     def __init__(self, data: bytes | bytearray) -> None:
         self.data = data
         self.reserved_blocks = 0
+        self.changed_from = self.changed_to = 0
+        self.is_based = False
 
 
 class Records:
@@ -53,8 +60,12 @@ class Records:
         self.dirty_bytes = 0
         self.dirty_count = 0
         self.reserved_blocks = 0
+        # Those of the dirty ones that the tree does not have in patches, in the order in which they changed.
+        self.changed: dict[Place, DirtyRecord] = {}
         self.flush_count = 0  # records that a flush has made clean: who prepared a change before sees whether to prepare it anew
         self.in_flight: dict[Placed, None] = {}  # flushes that hold blocks, in the order of placing
+        self.patched: dict[Place, set[int]] = {}  # records with patches in the tree, and where in the file these start
+        self.unreadable: dict[Place, DataRecord | InlineData] = {}  # of those, the damaged ones, as the tree has them
         self._unfinished: set[InodeNo] | None = None  # files being truncated, as the orphan table has them; None: look
         self.tallies: dict[Verdict, Tally] = {}  # what became of the records flushed since the volume was opened
 
@@ -175,8 +186,11 @@ class Records:
         wanted = divide_up(new_bytes, self._volume.block_bytes)
         return wanted if dirty is None else max(0, wanted - dirty.reserved_blocks)
 
-    def replace(self, ino: InodeNo, record_no: RecordNo, data: bytes | bytearray) -> None:
-        """Make *data* the dirty contents of a record, whatever it held. The record belongs to the table now."""
+    def replace(self, ino: InodeNo, record_no: RecordNo, data: bytes | bytearray, *, as_stored: bool = False) -> None:
+        """Make *data* the dirty contents of a record, whatever it held. The record belongs to the table now.
+
+        *as_stored*: it is what the tree has; a change will follow.
+        """
         of_file = self._dirty.get(ino)
         if of_file is None:
             of_file = self._dirty[ino] = {}
@@ -188,6 +202,10 @@ class Records:
                 self.drop_clean(ino, record_no)
         self.dirty_bytes += len(data) - len(dirty.data)
         dirty.data = data
+        dirty.is_based = as_stored
+        dirty.changed_from, dirty.changed_to = 0, 0 if as_stored else len(data)
+        if not as_stored:
+            self.changed[ino, record_no] = dirty
         self.reserve(dirty)
 
     def overwrite(self, ino: InodeNo, record_no: RecordNo, at: int, piece: Buffer) -> None:
@@ -201,6 +219,15 @@ class Records:
         if at == 0 and len(piece) >= before:
             self.replace(ino, record_no, bytes(piece))
             return
+        start, stop = at if at < before else before, at + len(piece)
+        if dirty.changed_from >= dirty.changed_to:
+            dirty.changed_from, dirty.changed_to = start, stop
+            self.changed[ino, record_no] = dirty
+        else:
+            if start < dirty.changed_from:
+                dirty.changed_from = start
+            if stop > dirty.changed_to:
+                dirty.changed_to = stop
         if type(data) is not bytearray:
             data = dirty.data = bytearray(data)
         if at >= before:
@@ -228,12 +255,15 @@ class Records:
         self.dirty_bytes -= len(dirty.data)
         self.dirty_count -= 1
         self.reserved_blocks -= dirty.reserved_blocks
+        self.changed.pop((ino, record_no), None)
         if not of_file:
             del self._dirty[ino]
 
     def note_flushed(self, ino: InodeNo, record_no: RecordNo, raw: bytes) -> None:
-        """A dirty record is in the tree now, with the contents *raw*; b"" for a hole."""
+        """A dirty record is in the tree now, with the contents *raw*; b"" for a hole. The patches over it are not any more."""
         self.drop_dirty(ino, record_no)
+        self.patched.pop((ino, record_no), None)
+        self.unreadable.pop((ino, record_no), None)
         self.keep(ino, record_no, raw)
         self.flush_count += 1
 
@@ -255,12 +285,35 @@ class Records:
         self.reserved_blocks -= dirty.reserved_blocks
         dirty.reserved_blocks = 0
 
-    def snapshots(self, inodes: Iterable[InodeNo] | None = None) -> Iterator[tuple[InodeNo, RecordNo, bytes]]:
-        """Yield (inode, record, contents) of dirty records, oldest first. Changes after this replace the bytes object."""
+    def snapshots(
+        self, inodes: Iterable[InodeNo] | None = None, *, patched: bool = True
+    ) -> Iterator[tuple[InodeNo, RecordNo, bytes]]:
+        """Yield (inode, record, contents) of dirty records, oldest first. Changes after this replace the bytes object.
+
+        Without *patched* those are left out that the tree has in patches; *inodes* must be None then.
+        """
+        if not patched:
+            for (ino, record_no), dirty in list(self.changed.items()):
+                raw = dirty.data = bytes(dirty.data)
+                yield ino, record_no, raw
+            return
         for ino in self.dirty_inodes() if inodes is None else inodes:
             for record_no, dirty in list(self.dirty_of(ino).items()):
                 raw = dirty.data = bytes(dirty.data)
                 yield ino, record_no, raw
+
+    def note_patched(self, ino: InodeNo, record_no: RecordNo, places: Iterable[int]) -> None:
+        """All that has changed in a dirty record is in the tree, the patches at *places* of the file among others."""
+        dirty = self.changed.pop((ino, record_no))
+        dirty.changed_from = dirty.changed_to = 0
+        self.patched.setdefault((ino, record_no), set()).update(places)
+
+    @property
+    def changed_bytes(self) -> int:
+        """Bytes of the dirty records that the tree does not have in patches."""
+        if not self.patched:
+            return self.dirty_bytes
+        return sum(len(dirty.data) for dirty in self.changed.values())
 
     def count(self, packing: Packing, raw_bytes: int) -> None:
         """Note for the statistics how a record was stored."""
@@ -295,5 +348,8 @@ class Records:
         self._dirty.clear()
         self._clean.clear()
         self._clean_of.clear()
+        self.patched.clear()
+        self.unreadable.clear()
+        self.changed.clear()
         self._unfinished = None
         self._clean_bytes = self.dirty_bytes = self.dirty_count = self.reserved_blocks = 0

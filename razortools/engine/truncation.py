@@ -101,7 +101,9 @@ def cut_before_growing(volume: "Volume", ino: InodeNo, inode: Inode, new_size: i
     kept = size - (last << inode.record_log2)
     dirty = volume.records.find_dirty(ino, last)
     if dirty is not None:
-        return [(last, dirty.data[:kept])] if len(dirty.data) > kept else []
+        # One with patches may stay dirty for long, and may be based on inline data.
+        leaves_inline = dirty.is_based and last == 0 and new_size > inode.record_bytes
+        return [(last, dirty.data[:kept])] if len(dirty.data) > kept or leaves_inline else []
     item = volume.records.find_item(ino, last)
     if item is None:
         return []

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from razortools.engine import flush, orphans
+from razortools.engine import flush, orphans, patches
 from razortools.engine.inodes import InodeTable
 from razortools.engine.limits import Limits
 from razortools.engine.lookedup import LookedUp
@@ -95,9 +95,7 @@ class Volume:
         """Whether changes are refused: opened so, or turned so by a failing device."""
         return self._read_only or self.store.read_only
 
-    def operation(
-        self, operation: Operation, inode: InodeNo, *, blocks: int = 0, deleting: bool = False
-    ) -> "_OperationContext":
+    def operation(self, operation: Operation, inode: InodeNo, *, blocks: int = 0, deleting: bool = False) -> "_OperationContext":
         """Begin an atomic operation about *inode* that makes at most *blocks* more blocks of data dirty; yields the time in ns.
 
         Raises ReadOnly or OutOfSpace before anything changed. If the body raises, all its changes are taken back. Flushing data
@@ -155,8 +153,10 @@ class Volume:
         if self.wants_checkpoint:
             self._write_checkpoint()
 
-    def begin_commit(self) -> Flight | None:
+    def begin_commit(self, *, storing: bool = False) -> Flight | None:
         """Begin what commit() does; None if there is nothing to write. Raises ReadOnly, DeviceFailed.
+
+        Small changes are entered as patches, unless it is to be *storing* all records anew.
 
         The flight may run in another thread while operations go on; settle() ends it, and then everything that was done before
         this call is durable. Whoever begins flights asks `wants_checkpoint` after settling.
@@ -165,7 +165,7 @@ class Volume:
             if self.store.failure:
                 raise ReadOnly(self.store.failure)
             return None
-        self._gather()
+        self._gather(storing=storing)
         return self.store.begin_commit(self.now_ns(), **self._figures())
 
     def begin_checkpoint(self) -> Flight | None:
@@ -173,7 +173,7 @@ class Volume:
         if self.read_only:
             return None
         # Operations may have run since the last commit was begun. Their changes go along, so their data and counters must.
-        self._gather()
+        self._gather(storing=True)
         return self.store.begin_checkpoint(self.now_ns(), **self._figures())
 
     def settle(self) -> None:
@@ -193,7 +193,7 @@ class Volume:
     def _write_checkpoint(self, **changes: object) -> None:
         if self.read_only:
             return
-        assert not self.inodes.behind_count, "the tree is not up to date"
+        self._gather(storing=True)
         self.store.checkpoint(self.now_ns(), **self._figures(), **changes)
 
     def _figures(self) -> dict[str, int]:
@@ -215,6 +215,7 @@ class Volume:
         """Drop everything since the last commit, data included."""
         self.store.abort()
         self._forget_all()
+        patches.load(self)
 
     def close(self) -> None:
         """Finish: checkpoint, mark the image clean, release the device. After a failure nothing is written any more."""
@@ -320,12 +321,22 @@ class Volume:
             failure=store.failure,
         )
 
-    def _gather(self) -> None:
+    def _gather(self, *, storing: bool) -> None:
         """Enter all that memory holds in the tree, once nothing is under way: what is written next is a whole state."""
         self.store.settle()
-        flush.flush_all(self)
+        if not storing:
+            self.enter_patches()
+        flush.flush_all(self, patched=storing)
+        patches.sweep(self)
         self.inodes.put_behind()
         self._put_counters()
+
+    def enter_patches(self) -> None:
+        """Enter the small changes of dirty records as patches: a commit that follows need not store these records anew."""
+        if self.records.changed and not self.read_only:
+            with self.store.residence.in_place():
+                flush.finish_in_flight(self)
+                patches.enter(self)
 
     def _put_counters(self) -> None:
         encoded = self.counters.encode()
@@ -423,6 +434,7 @@ def open_volume(
         journaling=journaling,
     )
     volume = Volume(store, recovered, limits, clock, read_only=read_only)
+    patches.load(volume)
     if not read_only:
         volume.mark_opened()
     return volume

@@ -63,6 +63,18 @@ class InlineData(Record):
     stored: Annotated[bytes, GreedyBytes * "the stored bytes"]
 
 
+@record()
+class Patch(Record):
+    """Bytes of a file that are newer than the record below them: a small change that was synced and is not in its record yet.
+
+    It covers an eighth of a node's size, 2 KiB at the most, from the place in its key on; fewer bytes if the file or its record
+    ended there. What a file holds are its records with its patches laid over them. Whoever stores a record anew removes these.
+    """
+
+    reserved: Annotated[int, Int8ul * "zero"]
+    data: Annotated[bytes, GreedyBytes * "the bytes, at least one"]
+
+
 def make_record(
     runs: list[Run], stored: bytes, raw_bytes: int, algorithm: int, birth: int, block_bytes: int
 ) -> tuple[DataRecord, bytes]:

@@ -1,7 +1,7 @@
 """Items: which record each kind of key holds, and which blocks a value owns."""
 
 from razortools.errors import CorruptImage
-from razortools.format.data import DataRecord, InlineData
+from razortools.format.data import DataRecord, InlineData, Patch
 from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.inode import Inode, Orphan
 from razortools.format.keys import KIND_AT, Kind, kind_of
@@ -20,6 +20,7 @@ ITEMS: dict[int, type[Record]] = {
     Kind.NAME: Name,
     Kind.ORPHAN: Orphan,
     Kind.COUNTERS: Counters,
+    Kind.PATCH: Patch,
 }
 
 

@@ -19,6 +19,7 @@ class Table(IntEnum):
     NAMES = 2  # object = name id
     ORPHANS = 3  # object = inode number
     VOLUME = 4  # object = 0
+    PATCHES = 5  # object = inode number
 
 
 class Kind(IntEnum):
@@ -33,16 +34,17 @@ class Kind(IntEnum):
     NAME = 0x70  # offset 0
     ORPHAN = 0x80  # offset 0
     COUNTERS = 0x90  # offset 0
+    PATCH = 0xA0  # offset = number of the first byte in the file, a multiple of what a patch covers
 
 
 @record()
 class Key(Record):
     """Key of an item. Big-endian: the order of the bytes is the order of the fields."""
 
-    table: Annotated[int, Int8ub * "which table: 1 files, 2 names, 3 orphans, 4 volume"]
+    table: Annotated[int, Int8ub * "which table: 1 files, 2 names, 3 orphans, 4 volume, 5 patches"]
     object: Annotated[int, Int64ub * "inode number, name id, or 0"]
     kind: Annotated[int, Int8ub * "what the value is, see the kinds below"]
-    offset: Annotated[int, Int64ub * "record number, hash, link number, or 0"]
+    offset: Annotated[int, Int64ub * "record number, hash, link number, place in the file, or 0"]
 
 
 KEY_BYTES = Key.FIXED_BYTES
@@ -61,6 +63,7 @@ _FILES, _NAMES, _ORPHANS = int(Table.FILES), int(Table.NAMES), int(Table.ORPHANS
 _INODE, _BACK_LINK, _XATTR, _INLINE_DATA = int(Kind.INODE), int(Kind.BACK_LINK), int(Kind.XATTR), int(Kind.INLINE_DATA)
 _DATA_RECORD, _DIRECTORY_ENTRY = int(Kind.DATA_RECORD), int(Kind.DIRECTORY_ENTRY)
 _NAME, _ORPHAN = int(Kind.NAME), int(Kind.ORPHAN)
+_PATCHES, _PATCH = int(Table.PATCHES), int(Kind.PATCH)
 
 
 def inode_key(inode: InodeNo) -> bytes:
@@ -101,6 +104,11 @@ def name_key(name_id: NameId) -> bytes:
 def orphan_key(inode: InodeNo) -> bytes:
     """Return the key that marks an inode as to be finished at the next mount."""
     return _pack(_ORPHANS, inode, _ORPHAN, 0)
+
+
+def patch_key(inode: InodeNo, offset: int) -> bytes:
+    """Return the key of the patch of a file's bytes from *offset* on."""
+    return _pack(_PATCHES, inode, _PATCH, offset)
 
 
 COUNTERS_KEY = _pack(Table.VOLUME, 0, Kind.COUNTERS, 0)

@@ -48,6 +48,7 @@ class NodeHeader(Record):
 
 
 NODE_HEADER_BYTES = NodeHeader.FIXED_BYTES + NodeHeader.skipped_bytes()
+PATCH_BYTES_MAX = 2048  # a change of a byte writes all of a patch
 ITEM_OVERHEAD_BYTES = KEY_BYTES + VALUE_END_BYTES
 CHILD_BYTES = ITEM_OVERHEAD_BYTES + ChildPointer.FIXED_BYTES
 _CHECKED_FROM = len(NODE_MAGIC) + 4
@@ -76,6 +77,11 @@ def value_bytes_max(node_bytes: int) -> int:
 def inline_bytes_max(node_bytes: int) -> int:
     """Return the most bytes that are kept in the tree instead of in blocks: 2 KiB in a node of 16 KiB."""
     return node_bytes // 8
+
+
+def patch_bytes(node_bytes: int) -> int:
+    """Return how many bytes of a file a patch covers: as many as are kept in the tree, but not more than 2 KiB."""
+    return min(inline_bytes_max(node_bytes), PATCH_BYTES_MAX)
 
 
 def encode_node(header: NodeHeader, keys: list[bytes], values: list[bytes], node_bytes: int) -> tuple[bytes, int]:

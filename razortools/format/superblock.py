@@ -41,11 +41,12 @@ class Incompat(IntFlag):
     LZ4 = 2
     ZLIB = 4
     STRING_TABLE = 8  # names are stored once, in the string table
+    PATCHES = 16  # bytes of files may stand in patches over their records
 
 
 KNOWN_COMPAT = 0
 KNOWN_READ_ONLY_COMPAT = 0
-KNOWN_INCOMPAT = int(Incompat.ZSTD | Incompat.LZ4 | Incompat.ZLIB | Incompat.STRING_TABLE)
+KNOWN_INCOMPAT = int(Incompat.ZSTD | Incompat.LZ4 | Incompat.ZLIB | Incompat.STRING_TABLE | Incompat.PATCHES)
 
 
 @record(magic=MAGIC)

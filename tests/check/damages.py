@@ -9,7 +9,7 @@ from razortools.check.map_rules import map_pages
 from razortools.engine.store.device import Device
 from razortools.errors import DeviceFailed
 from razortools.format.compression import Algorithm, pack
-from razortools.format.data import DataRecord, InlineData, make_record
+from razortools.format.data import DataRecord, InlineData, Patch, make_record
 from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.inode import ROOT_INODE, Orphan
 from razortools.format.journal import COMMIT_BYTES, JournalCommit
@@ -24,6 +24,7 @@ from razortools.format.keys import (
     inode_key,
     name_key,
     orphan_key,
+    patch_key,
     record_key,
     xattr_key,
 )
@@ -509,6 +510,22 @@ _edited("E0511", lambda device: rewrite_superblock(device, image_of(device).supe
 _edited("E0512", lambda device: _flip_copies(device, first=True, second=True))
 _edited("E0513", _record("/docs/many", flags=2))
 _edited("E0514", lambda device: _flip_map(device, 1))
+
+# Patches
+
+
+def _patch(device: Device, path: str = "/docs/many", offset: int = 8192, data: bytes = b"changed", reserved: int = 0) -> None:
+    _put(device, patch_key(find_inode(device, path), offset), Patch(reserved, data).encode())
+
+
+_edited("E0319", lambda device: _patch(device, offset=100))
+_edited("E0319", lambda device: _patch(device, reserved=1))
+_edited("E0319", lambda device: _patch(device, data=bytes(700)))
+_edited("E0319", lambda device: _patch(device, data=b""))
+_edited("E0319", lambda device: _put(device, patch_key(find_inode(device, "/docs/many"), 0), b""))
+_edited("E0319", lambda device: _put(device, patch_key(NOBODY, 0), Patch(0, b"nobody's").encode()))
+_edited("E0319", lambda device: _patch(device, path="/docs"))
+_edited("E0319", lambda device: _patch(device, offset=1 << 40))
 
 # Strings
 

@@ -11,13 +11,14 @@ from razortools.check.problems import PASS_FAILED
 from razortools.check.report import Report
 from razortools.check.runner import check_quietly
 from razortools.engine.store.device import Device
+from razortools.format.data import Patch
 from razortools.format.items import ITEMS
 from razortools.format.journal import JournalEntry
-from razortools.format.keys import Kind
+from razortools.format.keys import Kind, patch_key
 from razortools.format.node import NodeHeader
 from razortools.format.record import Field
 from razortools.format.superblock import SUPERBLOCK_BYTES, Superblock
-from tests.check.editing import editing, image_of, indexed, journal_entries, rewrite_entry, rewrite_node
+from tests.check.editing import editing, find_inode, image_of, indexed, journal_entries, rewrite_entry, rewrite_node
 from tests.check.samples import Copy, healthy, unclean
 
 PASS_CODES = {problem.code for problem in PASS_FAILED.values()}
@@ -30,6 +31,7 @@ HARMLESS = {
     },
     "Xattr": {"body"},
     "InlineData": {"stored"},
+    "Patch": {"data"},
     "DataRecord": {"birth"},
     "Counters": {"next_inode", "next_name_id"},
 }  # fmt: skip
@@ -53,6 +55,8 @@ def judged(device: Device) -> Report:
 @pytest.mark.parametrize("kind", sorted(set(ITEMS) - {Kind.ORPHAN}))
 def test_item_fields(kind: int) -> None:
     base = healthy(copies=1)
+    with editing(base) as store:  # which no clean image has
+        store.tree.put(patch_key(find_inode(base, "/docs/many"), 8192), Patch(0, b"changed").encode())
     items = [item for _, leaf in indexed(base).leaves() for item in zip(*leaf, strict=True) if item[0][9] == kind]
     key, value = random.Random(kind).choice(items)
     structure = ITEMS[kind]

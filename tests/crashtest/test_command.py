@@ -165,7 +165,8 @@ def test_a_violation_after_several_power_cuts_can_be_repeated(monkeypatch: pytes
     cuts = story.parse_cuts(story.format_cuts(violation.cuts))
     assert cuts == violation.cuts
     found = story.repeat(explorer, violation.workload, cuts)
-    assert found is not None and set(violation.reasons) <= set(found.reasons)
+    assert found is not None  # repeating looks at everything, exploring lets razorfsck look at some of the states only
+    assert all(reason in "; ".join(found.reasons) for reason in violation.reasons)
     lines = story.tell(violation, explorer.ground, 1)
     assert any(line.startswith(f"power cut 1 of {len(cuts)}") for line in lines)
     assert any("mount after the crash" in line or "work after the crash" in line for line in lines)

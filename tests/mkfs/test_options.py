@@ -124,8 +124,8 @@ def test_the_root_belongs_to_whom_it_should(run_mkfs: Mkfs, image: Path) -> None
 
 
 def test_all_features_can_be_named(run_mkfs: Mkfs, image: Path) -> None:
-    run = run_mkfs(image, "1M", "-O", "zstd,lz4,zlib,string_table", "--json")
-    assert run.document["features"] == ["zstd", "lz4", "zlib", "string_table"]
+    run = run_mkfs(image, "1M", "-O", "zstd,lz4,zlib,string_table,patches", "--json")
+    assert run.document["features"] == ["zstd", "lz4", "zlib", "string_table", "patches"]
 
 
 @pytest.mark.parametrize(

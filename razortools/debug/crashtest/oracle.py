@@ -25,7 +25,8 @@ from razortools.units import MIB
 NEW_NAME = b"new work"
 NEW_BYTES = 3000
 LATER_NS = 1_800_000_000_000_000_000  # the time after the crash
-LIMITS = Limits(record_cache_bytes=4 * MIB, metadata_cache_bytes=4 * MIB)
+# Small changes of small files become patches too.
+LIMITS = Limits(record_cache_bytes=4 * MIB, metadata_cache_bytes=4 * MIB, patch_share=1)
 _CHECK = runner.Options(threads=1)
 
 
