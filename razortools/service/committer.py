@@ -1,9 +1,10 @@
 """The committer: makes changes durable, in groups, on a timer, when asked, and before too much is dirty.
 
-Invariants: only this task commits and checkpoints on its own account; a request is answered by a commit that began after it was
-made, and never before that commit's flush has returned; the engine's state is touched in the loop's thread only. What runs in
-threads is what the engine declares free of shared state: compressing, writing to blocks that nothing names yet, and flights
-(commits and checkpoints that have been encoded). An operation that has to commit by itself settles the flight under way first.
+Invariants: only this task commits and checkpoints on its own account, or commit_here() while it has nothing to do; a request is
+answered by a commit that began after it was made, and never before that commit's flush has returned; the engine's state is
+touched in the loop's thread only. What runs in threads is what the engine declares free of shared state: compressing, writing to
+blocks that nothing names yet, and flights (commits and checkpoints that have been encoded). An operation that has to commit by
+itself settles the flight under way first.
 """
 
 import time
@@ -26,6 +27,8 @@ ASIDE_BYTES_MIN = 256 * KIB  # less is flushed at once: two hops to a thread cos
 ROUND_BYTES = 4 * MIB  # raw data in flight in one round: about 10 ms of compression
 ROUND_RECORDS = 128  # entering them in the tree takes the loop some 40 us each, and requests wait
 INLINE_S = 0.0005  # a hop to a thread and back takes a fifth of this; nobody notices that requests wait so long
+HERE_BYTES_MAX = 64 * KIB  # of new data: a hop to a thread takes as long as to compress that
+HERE_RECORDS_MAX = 16
 MARGIN_BYTES = 2 * MIB  # the largest request and the record around it: below it the engine would have to flush by itself
 
 
@@ -35,6 +38,7 @@ class Batch:
 
     done: trio.Event = field(default_factory=trio.Event)
     failure: Exception | None = None
+    is_asked_for: bool = False  # by somebody who waits
 
 
 @dataclass(slots=True, eq=False)
@@ -60,6 +64,7 @@ class Committer:
         self._wanted = trio.Event()  # nobody has asked for anything yet
         self.failed = trio.Event()  # a commit has failed
         self._complained_of = ""
+        self._is_idle = False  # the task waits for something to do
         self.commit_count = 0
         self.inline_s = 0.0  # how long the loop wrote and flushed by itself, since that takes less than a thread
         self._flight_s = INLINE_S  # how long the last commit or checkpoint took on its way to the device
@@ -91,10 +96,37 @@ class Committer:
     async def durable(self) -> None:
         """Return when everything that was done before this call is durable. Raises what kept it from being so."""
         batch = self._batch
+        batch.is_asked_for = True
         self._wanted.set()
         await batch.done.wait()
         if batch.failure is not None:
             raise batch.failure
+
+    def commit_here(self) -> bool:
+        """Make everything durable before returning, if that takes less than to have it done. False: it was not, await `durable`.
+
+        Raises what kept it from being durable.
+        """
+        records = self._volume.records
+        if not self._is_idle or self._flight_s >= INLINE_S:
+            return False
+        try:
+            self._volume.enter_patches()
+            if len(records.changed) > HERE_RECORDS_MAX or records.changed_bytes >= HERE_BYTES_MAX:
+                return False
+            flight = self._volume.begin_commit()
+            if flight is not None:
+                flight.run()
+                self._flight_s = flight.took_s
+                self.inline_s += self._flight_s
+            self._volume.settle()
+        except Exception as failed:
+            raise self._failed(failed) from failed
+        self.commit_count += 1
+        self.after_commit()
+        if self._volume.wants_checkpoint:
+            self._wanted.set()
+        return True
 
     def note_write(self) -> bool:
         """See to it that what is dirty becomes less if it is much. Return whether a writer must come to `room` first."""
@@ -115,8 +147,10 @@ class Committer:
         """Commit and checkpoint until cancelled."""
         checkpointed_at = time.monotonic()
         while True:
+            self._is_idle = True
             with trio.move_on_after(self._commit_interval_s):
                 await self._wanted.wait()
+            self._is_idle = False
             await self._commit()
             if self._errands or time.monotonic() - checkpointed_at >= self._checkpoint_interval_s:
                 checkpointed_at = time.monotonic()
@@ -137,21 +171,21 @@ class Committer:
         """Commit, and answer those who had asked for it before it began."""
         self._wanted = trio.Event()
         failure: Exception | None = None
+        # What is synced again and again need not be stored anew each time. What nobody waits for is, once it rests.
+        storing = not self._batch.is_asked_for
         try:
-            await self._flush_aside()
+            await self._flush_aside(storing=storing)
         except Exception as failed:
             failure = failed
         batch, self._batch = self._batch, Batch()
         try:
             if failure is None:
-                await self._write_out(self._volume.begin_commit())
+                await self._write_out(self._volume.begin_commit(storing=storing))
                 self.commit_count += 1
         except Exception as failed:
             failure = failed
         if failure is not None:
-            if isinstance(failure, ReadOnly):  # the device failed earlier: to fsync that is an error, not a read-only filesystem
-                failure = DeviceFailed(str(failure))
-            self._complain(failure)
+            failure = self._failed(failure)
         batch.failure = failure
         batch.done.set()
         self.after_commit()
@@ -159,14 +193,20 @@ class Committer:
         if self._volume.wants_checkpoint:
             await self._checkpoint()
 
-    async def _flush_aside(self) -> None:
-        """Compress and write most of what is dirty while requests are served; the commit itself then has little left to do."""
+    async def _flush_aside(self, *, storing: bool) -> None:
+        """Compress and write most of what is dirty while requests are served; the commit itself then has little left to do.
+
+        Not *storing*: leave out what can become a patch.
+        """
         volume = self._volume
+        records = volume.records
+        if not storing:
+            volume.enter_patches()
         # Whoever writes faster than that is slowed down by the commit.
-        rounds = 2 + max(volume.records.dirty_bytes // ROUND_BYTES, volume.records.dirty_count // ROUND_RECORDS)
-        while rounds and volume.records.dirty_bytes >= ASIDE_BYTES_MIN:
+        rounds = 2 + max(records.dirty_bytes // ROUND_BYTES, records.dirty_count // ROUND_RECORDS)
+        while rounds and (records.dirty_bytes if storing else records.changed_bytes) >= ASIDE_BYTES_MIN:
             rounds -= 1
-            plan = files.plan_flush(volume, bytes_max=ROUND_BYTES, records_max=ROUND_RECORDS)
+            plan = files.plan_flush(volume, bytes_max=ROUND_BYTES, records_max=ROUND_RECORDS, patched=storing)
             packed = await placement.run_sync(files.pack, plan)
             placed = files.place(volume, plan, packed)
             try:
@@ -181,8 +221,10 @@ class Committer:
         """Write a checkpoint if there is anything to write."""
         try:
             if self._volume.store.tree.dirty_count:
-                await self._write_out(self._volume.begin_commit())
-                await self._flush_aside()  # what was written while the commit flew: the checkpoint would compress it in the loop
+                await self._write_out(self._volume.begin_commit(storing=True))
+                await self._flush_aside(
+                    storing=True
+                )  # what was written while the commit flew: the checkpoint would compress it in the loop
                 await self._write_out(self._volume.begin_checkpoint())
         except Exception as failure:
             self._complain(failure)
@@ -194,17 +236,23 @@ class Committer:
         thread is begun is waited for here.
         """
         if flight is not None:
-            started = time.perf_counter()
             is_inline = self._flight_s < INLINE_S
             if is_inline:
                 flight.run()
             else:
                 await placement.run_sync(flight.run)
-            self._flight_s = time.perf_counter() - started
+            self._flight_s = flight.took_s
             self.inline_s += self._flight_s if is_inline else 0.0
         self._volume.settle()
         if flight is not None:
             flight.settle()  # an operation that had to commit by itself may have settled it meanwhile, and met its failure
+
+    def _failed(self, failure: Exception) -> Exception:
+        """Log why changes cannot be made durable; return what those are told who asked for it."""
+        if isinstance(failure, ReadOnly):  # the device failed earlier: to fsync that is an error, not a read-only filesystem
+            failure = DeviceFailed(str(failure))
+        self._complain(failure)
+        return failure
 
     def _complain(self, failure: Exception) -> None:
         """Log why changes cannot be made durable, once for each reason: the timer meets it again and again."""

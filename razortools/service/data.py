@@ -11,7 +11,7 @@ from razortools.engine import attributes, files
 from razortools.engine.attributes import AtimePolicy, AttributeChange
 from razortools.errors import OutOfSpace
 from razortools.service.callers import Caller, mode_after_truncating
-from razortools.service.handlers import Answer, Handler, Handlers, Refused
+from razortools.service.handlers import Answer, Handler, Handlers, Refused, Soon
 from razortools.service.wire import READ, WRITE, WRITE_KILL_SUIDGID, WRITE_OUT, Opcode
 from razortools.units import InodeNo
 
@@ -69,7 +69,6 @@ class DataHandlers(Handlers):
             await self.committer.durable()
         return WRITE_OUT.pack(written, 0)
 
-    async def fsync(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
-        """Return when the file or directory, and with it everything done before, is durable."""
-        await self.committer.durable()
-        return b""
+    def fsync(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
+        """Say that the file or directory, and with it everything done before, is to be durable."""
+        return Soon.DURABLE

@@ -5,12 +5,14 @@ until the handler returns), who asks; and the reply without its head. Invariants
 to its last change without anything in between, so it is atomic; if it lacks something that is not in memory (NotResident), or
 room (OutOfSpace), it has changed nothing and is run again, so what it does outside of the engine's operations comes last; an
 inode is held in the engine exactly as often as the kernel has looked it up and not forgotten it, so that files that are unlinked
-but open live on. A handler that has to wait returns a coroutine instead, which ends in the reply.
+but open live on. A handler that has to wait returns a coroutine instead, which ends in the reply; or it
+says what it waits for (Soon).
 """
 
 import errno
 import os
 from collections.abc import Callable, Coroutine
+from enum import Enum
 from typing import Any
 
 import trio
@@ -29,7 +31,14 @@ from razortools.service.settled import Settled
 from razortools.service.wire import ATTRIBUTES_OUT, ENTRY_OUT, Opcode
 from razortools.units import NANOSECONDS, InodeNo
 
-Answer = bytes | Coroutine[Any, Any, bytes]
+
+class Soon(Enum):
+    """Answers that the pump gives when it has served what is there, to all who wait for the same at once."""
+
+    DURABLE = "everything done so far is durable"
+
+
+Answer = bytes | Soon | Coroutine[Any, Any, bytes]
 Handler = Callable[[InodeNo, memoryview, Caller], Answer]
 
 # This daemon is the only writer and the kernel sees every change first, so what it knows stays true.
@@ -103,6 +112,14 @@ class Handlers:
             ino, size, sectors, atime_s, mtime_s, ctime_s, atime_ns, mtime_ns, ctime_ns,
             inode.mode, inode.link_count, inode.uid, inode.gid, inode.rdev, IO_BYTES,
         )  # fmt: skip
+
+    def commit_here(self) -> bool:
+        """Make everything done so far durable at once if that is quick; whether it was. Raises what kept it from being so."""
+        return self.committer.commit_here()
+
+    async def durable(self) -> None:
+        """Return when everything done so far is durable. Raises what kept it from being so."""
+        await self.committer.durable()
 
     async def may_have_room_soon(self) -> bool:
         """When the image is full: wait for unlinked files to go that the kernel is about to forget; whether there are any.

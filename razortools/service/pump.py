@@ -22,7 +22,7 @@ from razortools.engine.store.residence import NOTHING, NotResident
 from razortools.errors import OutOfSpace
 from razortools.service.callers import Caller
 from razortools.service.channel import Channel
-from razortools.service.handlers import Answer, Handler, name_of
+from razortools.service.handlers import Answer, Handler, Soon, name_of
 from razortools.service.residence import Fetcher
 from razortools.service.wire import HEAD, Opcode
 from razortools.units import InodeNo
@@ -49,6 +49,12 @@ class Served(Protocol):
     def refusal(self, failure: Exception, what: str, ino: InodeNo) -> int:
         """Return the errno for a failure."""
 
+    def commit_here(self) -> bool:
+        """Make everything durable at once if that is quick; whether it was. Raises what kept it from being durable."""
+
+    async def durable(self) -> None:
+        """Return when everything is durable."""
+
     async def may_have_room_soon(self) -> bool:
         """Whether a request that found no room is worth another try."""
 
@@ -67,6 +73,7 @@ class Pump:
         self._poller.register(channel.descriptor, select.POLLIN)
         self._credit = CREDIT_MAX  # how well spinning has paid; at 0 it is left out
         self._unspun_count = 0
+        self._syncing: list[tuple[int, int, InodeNo]] = []  # opcode, unique, node of those who wait for a commit
         self.parked_count = 0
         self.served_count = 0
 
@@ -85,6 +92,9 @@ class Pump:
             try:
                 length = receive()
             except BlockingIOError:
+                if self._syncing:
+                    self._sync(nursery)
+                    continue
                 if self._may_spin() and self._spin():
                     continue
                 self.parked_count += 1
@@ -94,6 +104,8 @@ class Pump:
                 return False
             self.served_count += 1
             answer(length, nursery)
+        if self._syncing:
+            self._sync(nursery)
         await trio.lowlevel.checkpoint()
         return True
 
@@ -118,15 +130,36 @@ class Pump:
         except Exception as failure:
             self._refuse(opcode, unique, node, failure)
             return
-        if type(reply) is not bytes:
+        if reply is Soon.DURABLE:
+            self._syncing.append((opcode, unique, node))
+        elif type(reply) is not bytes:
             nursery.start_soon(self._answer_later, opcode, unique, node, reply)
         elif opcode not in _SILENT:
             self._channel.reply(unique, reply)
 
+    def _sync(self, nursery: trio.Nursery) -> None:
+        """Answer all who wait for a commit with one, or let a task wait for it."""
+        waiting, self._syncing = self._syncing, []
+        try:
+            is_durable = self._served.commit_here()
+        except Exception as failure:
+            for opcode, unique, node in waiting:
+                self._refuse(opcode, unique, node, failure)
+            return
+        for opcode, unique, node in waiting:
+            if is_durable:
+                self._channel.reply(unique, b"")
+            else:
+                nursery.start_soon(self._answer_later, opcode, unique, node, Soon.DURABLE)
+
     async def _answer_later(self, opcode: int, unique: int, node: InodeNo, answer: Answer) -> None:
         """Answer a request when its handler's coroutine has ended."""
         try:
-            reply = answer if isinstance(answer, bytes) else await answer
+            if answer is Soon.DURABLE:
+                await self._served.durable()
+                reply = b""
+            else:
+                reply = answer if isinstance(answer, bytes) else await answer
         except Exception as failure:
             self._refuse(opcode, unique, node, failure)
             return

@@ -13,7 +13,7 @@ from typing import Any
 from razortools.engine.store.recording import RecordingDevice
 from razortools.format.inode import ROOT_INODE
 from razortools.service.callers import Caller
-from razortools.service.handlers import Answer, Handler
+from razortools.service.handlers import Answer, Handler, Soon
 from razortools.service.operations import Operations
 from razortools.service.wire import WRITE, Opcode
 from razortools.units import InodeNo
@@ -49,10 +49,15 @@ class RecordedOperations(Operations):
         if isinstance(device, RecordingDevice):  # a read-only volume may lie on an overlay, and has nothing to promise
             device.note_synced()
 
+    async def _wait(self) -> bytes:
+        await self.durable()
+        return b""
+
     def _then_commit(self, opcode: Opcode, handler: Handler) -> Handler:
         def answered(ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
             syncs = opcode == Opcode.WRITE and bool(WRITE.unpack_from(body)[3] & os.O_DSYNC)
             answer = handler(ino, body, caller)
+            assert not isinstance(answer, Soon)
             if not isinstance(answer, bytes):
                 return self._end(answer, syncs=syncs, commits=True)
             self.commit()
@@ -63,8 +68,8 @@ class RecordedOperations(Operations):
     def _then_note(self, handler: Handler) -> Handler:
         def answered(ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
             answer = handler(ino, body, caller)
-            assert not isinstance(answer, bytes), "syncing waits for a commit"
-            return self._end(answer, syncs=True, commits=False)
+            assert answer is Soon.DURABLE, "syncing waits for a commit"
+            return self._end(self._wait(), syncs=True, commits=False)
 
         return answered
 

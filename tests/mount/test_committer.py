@@ -17,7 +17,7 @@ from razortools.engine.volume import Volume, open_volume
 from razortools.errors import DeviceFailed
 from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY
-from razortools.service.committer import ASIDE_BYTES_MIN, Committer
+from razortools.service.committer import ASIDE_BYTES_MIN, HERE_BYTES_MAX, Committer
 from razortools.service.options import parse_options
 from razortools.units import MIB, InodeNo
 from tests.cold import forget_all
@@ -229,7 +229,7 @@ def test_what_a_flush_changes_is_read_before_it_by_a_thread() -> None:
             forget_all(volume)
             volume.store.last(LOWEST_KEY, HIGHEST_KEY)
             before = disk.reads_in_loop
-            await committer._flush_aside()
+            await committer._flush_aside(storing=True)
             assert volume.records.dirty_bytes < ASIDE_BYTES_MIN and disk.reads_in_loop == before
 
     trio.run(scenario)
@@ -315,3 +315,90 @@ def test_what_is_done_while_a_commit_flies_is_whole_in_the_checkpoint_that_follo
         assert not runner.check_quietly(disk.copy()).findings
 
     trio.run(scenario)
+
+
+def test_on_a_fast_device_a_commit_is_made_on_the_spot() -> None:
+    async def scenario() -> None:
+        disk = SlowDisk()
+        async with committing(disk) as (volume, committer):
+            await trio.testing.wait_all_tasks_blocked()
+            make(volume, b"first")
+            assert not committer.commit_here(), "nobody knows yet how fast the device is"
+            await committer.durable()
+            await trio.testing.wait_all_tasks_blocked()
+            make(volume, b"second")
+            before = disk.flush_count
+            assert committer.commit_here()
+            assert disk.flush_count == before + 1
+            assert volume.store.transaction.is_empty
+
+    trio.run(scenario)
+
+
+def test_while_something_is_on_its_way_no_commit_is_made_on_the_spot() -> None:
+    async def scenario() -> None:
+        disk = SlowDisk()
+        async with committing(disk) as (volume, committer), trio.open_nursery() as nursery:
+            make(volume, b"first")
+            disk.may_flush.clear()
+            nursery.start_soon(committer.durable)
+            await until(disk.flushing)
+            make(volume, b"second")
+            assert not committer.commit_here()
+            disk.may_flush.set()
+
+    trio.run(scenario)
+
+
+def test_much_new_data_is_not_compressed_on_the_spot() -> None:
+    async def scenario() -> None:
+        disk = SlowDisk()
+        async with committing(disk) as (volume, committer):
+            make(volume, b"file")
+            await committer.durable()
+            await trio.testing.wait_all_tasks_blocked()
+            files.write(volume, namespace.lookup(volume, ROOT_INODE, b"file"), 0, random.Random(1).randbytes(HERE_BYTES_MAX))
+            assert not committer.commit_here()
+            await committer.durable()
+
+    trio.run(scenario)
+
+
+def test_a_failure_on_the_spot_is_raised_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        disk = SlowDisk()
+        async with committing(disk) as (volume, committer):
+            make(volume, b"first")
+            await committer.durable()
+            await trio.testing.wait_all_tasks_blocked()
+            disk.fails = True
+            for name in (b"second", b"third"):  # whoever asks later is not told that all is well
+                if not volume.read_only:
+                    make(volume, name)
+                with pytest.raises(DeviceFailed):
+                    committer.commit_here()
+            assert committer.failed.is_set()
+
+    trio.run(scenario)
+    assert "commit failed" in caplog.text
+
+
+def test_what_nobody_waits_for_is_stored_by_the_timer_not_put_into_patches() -> None:
+    async def scenario(clock: trio.testing.MockClock) -> None:
+        disk = SlowDisk()
+        async with committing(disk) as (volume, committer):
+            make(volume, b"file")
+            ino = namespace.lookup(volume, ROOT_INODE, b"file")
+            files.write(volume, ino, 0, random.Random(1).randbytes(40_000))
+            await committer.durable()
+            files.write(volume, ino, 40_000, b"a line")
+            await committer.durable()
+            assert volume.records.patched and volume.records.dirty_count == 1
+            files.write(volume, ino, 40_006, b"another")
+            with trio.move_on_after(PATIENCE_S) as patience:
+                while volume.records.dirty_count:
+                    await trio.sleep(1)
+            assert not patience.cancelled_caught and not volume.records.patched
+
+    clock = trio.testing.MockClock(autojump_threshold=0.05)
+    trio.run(scenario, clock, clock=clock)

@@ -14,13 +14,13 @@ from razortools.engine.store.residence import Residence
 from razortools.errors import CorruptImage, OutOfSpace
 from razortools.service.callers import Caller
 from razortools.service.channel import Channel
-from razortools.service.handlers import Answer, Handler, Refused
+from razortools.service.handlers import Answer, Handler, Refused, Soon
 from razortools.service.pump import BURST_MAX, CREDIT_MAX, Pump
 from razortools.service.residence import Fetcher
 from razortools.service.wire import HEAD, REPLY_HEAD, Opcode
 from razortools.units import InodeNo
 
-ECHO, FAIL, WAIT, FULL, UNKNOWN = 1001, 1002, 1003, 1004, 1005
+ECHO, FAIL, WAIT, FULL, UNKNOWN, SYNC = 1001, 1002, 1003, 1004, 1005, 1006
 FORGET = int(Opcode.FORGET)
 
 
@@ -68,12 +68,31 @@ class Served:
         self.full_times = 0
         self.failed: list[str] = []
         self.forgotten: list[bytes] = []
+        self.echoes = 0
+        self.commits: list[int] = []  # echoes that each commit covers
+        self.is_quick = True
+        self.commit_fails = False
 
     def table(self) -> dict[int, Handler]:
-        return {ECHO: self.echo, FAIL: self.fail, WAIT: self.wait, FULL: self.full, FORGET: self.forget}
+        return {ECHO: self.echo, FAIL: self.fail, WAIT: self.wait, FULL: self.full, FORGET: self.forget, SYNC: self.sync}
 
     def echo(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
+        self.echoes += 1
         return repr((ino, bytes(body), caller)).encode()
+
+    def sync(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
+        return Soon.DURABLE
+
+    def commit_here(self) -> bool:
+        if self.commit_fails:
+            raise ZeroDivisionError
+        if self.is_quick:
+            self.commits.append(self.echoes)
+        return self.is_quick
+
+    async def durable(self) -> None:
+        await self.released.wait()
+        self.commits.append(self.echoes)
 
     def fail(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
         if body:
@@ -262,6 +281,57 @@ def test_what_looking_for_room_meets_is_the_callers_misfortune_too(kernel: Kerne
             asked = [kernel.ask(FULL), kernel.ask(ECHO)]
             await trio.testing.wait_all_tasks_blocked()
             assert sorted((number, error) for number, error, _ in kernel.told()) == list(zip(asked, (errno.EIO, 0), strict=True))
+
+    run(story)
+
+
+def test_all_who_sync_while_the_pump_is_busy_share_one_commit_of_all_that_came_before(kernel: Kernel) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            asked = [kernel.ask(opcode) for opcode in (ECHO, SYNC, ECHO, SYNC, SYNC, ECHO)]
+            await trio.testing.wait_all_tasks_blocked()
+            told = kernel.told()
+            assert [unique for unique, *_ in told] == [asked[0], asked[2], asked[5], asked[1], asked[3], asked[4]]
+            assert all(error == 0 for _, error, _ in told)
+            assert at_work.served.commits == [3]
+
+    run(story)
+
+
+def test_a_sync_does_not_wait_for_the_end_of_a_stream_of_requests(kernel: Kernel) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            synced = kernel.ask(SYNC)
+            for _ in range(BURST_MAX + 10):
+                kernel.ask(ECHO)
+            await trio.testing.wait_all_tasks_blocked()
+            assert at_work.served.commits == [BURST_MAX - 1]
+            assert [unique for unique, *_ in kernel.told()].index(synced) == BURST_MAX - 1
+
+    run(story)
+
+
+def test_a_commit_that_takes_its_time_keeps_nobody_else_waiting(kernel: Kernel) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            at_work.served.is_quick = False
+            synced, other = kernel.ask(SYNC), kernel.ask(ECHO)
+            await trio.testing.wait_all_tasks_blocked()
+            assert [unique for unique, *_ in kernel.told()] == [other]
+            at_work.served.released.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert kernel.told() == [(synced, 0, b"")]
+
+    run(story)
+
+
+def test_a_commit_that_fails_is_told_to_all_who_asked_for_it(kernel: Kernel) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            at_work.served.commit_fails = True
+            asked = [kernel.ask(SYNC), kernel.ask(SYNC)]
+            await trio.testing.wait_all_tasks_blocked()
+            assert kernel.told() == [(unique, errno.EIO, b"") for unique in asked]
 
     run(story)
 

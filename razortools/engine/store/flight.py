@@ -6,6 +6,7 @@ everybody who asks hears how it went, not only the first.
 """
 
 import threading
+import time
 from collections.abc import Callable
 
 
@@ -20,6 +21,7 @@ class Flight:
         self._lock = threading.Lock()
         self._has_run = False
         self._has_landed = False  # written, or failed
+        self.took_s = 0.0  # to write it, whoever did
         self._is_finished = False
         self._failure: BaseException | None = None
 
@@ -29,10 +31,12 @@ class Flight:
             if self._has_run:
                 return
             self._has_run = True
+            started = time.perf_counter()
             try:
                 self._write()
             except BaseException as failure:
                 self._failure = failure
+            self.took_s = time.perf_counter() - started
             self._has_landed = True
 
     @property
