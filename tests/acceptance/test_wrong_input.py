@@ -290,7 +290,9 @@ def test_mkfs_on_a_host_without_room(small_host: Path, place: Path) -> None:
 
 
 def test_changing_an_image_on_a_host_without_room(image_on_full_host: Path, mount_point: Path) -> None:
-    put = replace(DEBUG, arguments=lambda image, mount_point: ["-w", "-R", "put /etc/passwd /copy", str(image)])
+    source = mount_point.parent / "source"  # too large for what the host has allocated for the image already
+    source.write_bytes(random.Random(1).randbytes(3 * MIB))
+    put = replace(DEBUG, arguments=lambda image, mount_point: ["-w", "-R", f"put {source} /copy", str(image)])
     done = put.run(image_on_full_host, mount_point)
     assert_refused(put, done, 1, str(image_on_full_host), "No space left", "free space on the host")
     assert FSCK.run(image_on_full_host, mount_point).returncode == 0

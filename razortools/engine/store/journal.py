@@ -27,10 +27,12 @@ from razortools.format.journal import (
     Operation,
 )
 from razortools.format.keys import KEY_BYTES, LOWEST_KEY
-from razortools.units import round_up
+from razortools.units import KIB, round_up
 
 _HEAD = JournalEntry.STRUCT
 _SEAL = Struct("<4sI")  # magic and checksum, which stand before what the checksum covers
+SMALL_BYTES = 64 * KIB  # commits of programs that sync; in a larger one allocating is a small part
+FILL_BYTES = 512 * KIB  # zeros written ahead of them: less than a millisecond, once in the life of each part of the ring
 _CHECKED_FROM = _SEAL.size
 # Plain numbers: combining members of a flag for each entry took longer than encoding it.
 _UNDO, _REDO = int(EntryFlag.HAS_UNDO), int(EntryFlag.HAS_REDO)
@@ -85,6 +87,7 @@ class Journal:
         self.tail_sequence = sequence
         self.next_sequence = sequence
         self.flushed_sequence = sequence - 1
+        self._filled = 0  # up to this position the host has allocated the ring
 
     @property
     def used_bytes(self) -> int:
@@ -139,11 +142,20 @@ class Journal:
 
     def write(self, position: int, data: bytes) -> None:
         """Write *data* at *position* of the ring. It is durable after the device's next flush. May run in a thread."""
+        if len(data) <= SMALL_BYTES and position + len(data) > self._filled:
+            self._fill(position)
         offset = position % self.ring_bytes
         first = min(len(data), self.ring_bytes - offset)
         self.device.write(self.start_bytes + offset, memoryview(data)[:first])
         if first < len(data):
             self.device.write(self.start_bytes, memoryview(data)[first:])
+
+    def _fill(self, position: int) -> None:
+        """Have the host allocate what the next commits will take: each would else wait for the host to do so for it alone."""
+        offset = position % self.ring_bytes
+        length = min(FILL_BYTES, self.ring_bytes - offset)
+        self.device.fill_holes(self.start_bytes + offset, length)
+        self._filled = position + length
 
     def note_flushed(self, sequence: int) -> None:
         """Everything up to the entry *sequence* is on stable storage."""
@@ -163,6 +175,7 @@ class Journal:
         """Give the host back what an empty journal takes. Raises AssertionError unless a checkpoint has just emptied it."""
         assert self.tail == self.head, "only an empty journal can be compacted"
         self.device.discard(self.start_bytes, self.ring_bytes)
+        self._filled = 0
 
     def release_until(self, position: int, sequence: int) -> None:
         """A stable checkpoint contains everything before *position*."""

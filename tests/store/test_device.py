@@ -1,0 +1,79 @@
+"""Image files: what the host is asked for beyond reading and writing."""
+
+import errno
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from razortools.engine import files, namespace
+from razortools.engine.create import create, plan_create
+from razortools.engine.store.device import FileDevice, create_image, open_image
+from razortools.engine.store.journal import FILL_BYTES
+from razortools.engine.volume import open_volume
+from razortools.format.inode import ROOT_INODE
+from razortools.units import KIB, MIB
+
+
+def allocated(path: Path, offset: int, length: int) -> int:
+    """Return how many bytes of a range the host has allocated."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        end, total = offset + length, 0
+        while offset < end:
+            try:
+                start = os.lseek(descriptor, offset, os.SEEK_DATA)
+            except OSError:
+                break
+            offset = min(os.lseek(descriptor, start, os.SEEK_HOLE), end)
+            total += max(offset - start, 0)
+        return total
+    finally:
+        os.close(descriptor)
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> FileDevice:
+    return create_image(tmp_path / "image", 4 * MIB)
+
+
+def test_filling_holes_changes_no_byte(device: FileDevice, tmp_path: Path) -> None:
+    for offset in (0, 100_000, 104_096, MIB):
+        device.write(offset, random.Random(offset).randbytes(3000))
+    before = device.read(0, device.size_bytes)
+    device.fill_holes(50_000, MIB)
+    assert device.read(0, device.size_bytes) == before
+    assert allocated(tmp_path / "image", 53_248, MIB - 8192) == MIB - 8192
+    assert allocated(tmp_path / "image", 2 * MIB, MIB) == 0
+
+
+def test_holes_are_filled_up_to_the_end_and_no_further(device: FileDevice) -> None:
+    device.fill_holes(4 * MIB - 8192, MIB)
+    assert device.size_bytes == 4 * MIB
+
+
+def test_a_host_that_has_no_room_for_it_is_no_failure(device: FileDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    device.fill_holes(0, 4096)
+
+
+def test_a_small_commit_finds_its_place_in_the_journal_allocated(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    with create_image(path, 64 * MIB) as image:
+        create(image, plan_create(64 * MIB))
+    with open_volume(open_image(path, writable=True)) as volume:
+        journal = volume.store.journal
+        namespace.create(volume, ROOT_INODE, b"first", 0o644, 0, 0)
+        volume.commit()
+        ahead = journal.start_bytes + journal.head % journal.ring_bytes
+        assert allocated(path, ahead, FILL_BYTES // 2) == FILL_BYTES // 2
+        assert allocated(path, journal.start_bytes, journal.ring_bytes) < FILL_BYTES + 16 * KIB, "not all of it at once"
+        ino = namespace.lookup(volume, ROOT_INODE, b"first")
+        for number in range(60):  # around the ring and again
+            files.write(volume, ino, 0, bytes([number]) * 100)
+            volume.commit()
+        assert not volume.verify_journal().damage
