@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from razortools.check import runner
-from razortools.engine import files, namespace, orphans
+from razortools.engine import files, namespace, orphans, truncation
 from razortools.engine.limits import Limits
 from razortools.engine.store.device import Device, MemoryDevice, OverlayDevice
 from razortools.engine.volume import Volume, open_volume
@@ -251,3 +251,18 @@ def test_after_a_crash_a_file_holds_what_was_committed(changes: list[tuple[int, 
         after.close()
         assert not complaints(after.store.device)
         assert not places(open_again(after.store.device))
+
+
+def test_a_tail_that_could_not_be_cut_does_not_come_back_over_a_patch(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = new_volume()
+    ino = log_of(volume)
+    with monkeypatch.context() as full:
+        full.setattr(truncation, "_tail_to_cut", lambda *_: None)  # as where there is no room to store it anew
+        files.truncate(volume, ino, 30_000)
+    volume.commit()
+    files.write(volume, ino, 100, b"changed")
+    files.truncate(volume, ino, 40_000)
+    volume.commit()
+    expected = (TEXT[:100] + b"changed" + TEXT[107:30_000]).ljust(40_000, b"\0")
+    assert files.read(volume, ino, 0, MIB) == expected
+    assert files.read(crashed(volume), ino, 0, MIB) == expected
