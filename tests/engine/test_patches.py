@@ -266,3 +266,18 @@ def test_a_tail_that_could_not_be_cut_does_not_come_back_over_a_patch(monkeypatc
     expected = (TEXT[:100] + b"changed" + TEXT[107:30_000]).ljust(40_000, b"\0")
     assert files.read(volume, ino, 0, MIB) == expected
     assert files.read(crashed(volume), ino, 0, MIB) == expected
+
+
+def test_a_patch_beyond_the_size_is_stored_away_before_the_file_can_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = new_volume()
+    ino = log_of(volume)
+    files.write(volume, ino, 35_000, b"changed")
+    volume.commit()
+    with monkeypatch.context() as full:
+        full.setattr(truncation, "_tail_to_cut", lambda *_: None)  # as where there is no room to store it anew
+        files.truncate(volume, ino, 30_000)
+    volume.commit()
+    volume.abort()  # which lays the patches over their records anew
+    files.truncate(volume, ino, 40_000)
+    volume.commit()
+    assert files.read(crashed(volume), ino, 0, MIB) == TEXT[:30_000].ljust(40_000, b"\0")
