@@ -17,12 +17,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 from razortools.engine.store.nodes import UNPACK_AFTER, Node, Nodes, ReadNode, Ref, node_key
 from razortools.engine.store.residence import Missing, NotResident
+from razortools.errors import CorruptImage
 from razortools.format.keys import HIGHEST_KEY, KEY_BYTES, KIND_AT
 from razortools.format.node import CHILD_BYTES, ITEM_OVERHEAD_BYTES, ChildPointer, node_capacity, value_bytes_max
 
 Path = list[tuple[Node, int]]  # inner nodes from the root down, with the index of the child taken
 
 _NOWHERE = Node(0, b"", b"")
+
+# A sound tree always comes on; whoever seals another one must not get a mount that never answers.
+_ASTRAY = "metadata is damaged: a node tells another range of keys than the one that points to it; unmount and run razorfsck"
 
 
 class Tree:
@@ -145,6 +149,8 @@ class Tree:
             yield from chunk
             if end > high or end == HIGHEST_KEY:
                 return
+            if end <= low:
+                raise CorruptImage(_ASTRAY)
             low = end
 
     def last(self, low: bytes, high: bytes) -> tuple[bytes, bytes] | None:
@@ -160,6 +166,8 @@ class Tree:
                 return (key, leaf.values[index]) if key >= low else None
             if leaf.low <= low:
                 return None
+            if leaf.low > bound:
+                raise CorruptImage(_ASTRAY)
             bound = (int.from_bytes(leaf.low, "big") - 1).to_bytes(KEY_BYTES, "big")
 
     def height(self) -> int:
