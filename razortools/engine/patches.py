@@ -10,12 +10,12 @@ in memory, so readers never look at a patch; the volume, when it opens, makes th
 checkpoint holds a patch, but for one that took the place of a commit too large for the journal.
 """
 
-from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from razortools.engine.flush_plan import inode_or_none, is_placed
-from razortools.engine.records import DirtyRecord, Place
-from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace
+from razortools.engine.records import DirtyRecord
+from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.data import Patch
 from razortools.format.inode import Inode
 from razortools.format.journal import Operation
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from razortools.engine.volume import Volume
 
 RECORDS_MAX = 64  # bounds what is dirty for long, and what a mount after a crash has to read
-SPARE_NODES = 64  # patches take room that nobody has promised; where there is little of it, records are stored at once
 
 
 def enter(volume: "Volume") -> None:
@@ -46,20 +45,18 @@ def enter(volume: "Volume") -> None:
         inode = inode_or_none(volume, ino)
         if inode is None or not inode.is_regular:
             continue
-        try:
-            _enter_record(volume, ino, inode, record_no, dirty)
-        except OutOfSpace:
+        if not volume.has_room_now():  # patches take room in tree and journal beside what is promised for storing the record
             return
+        _enter_record(volume, ino, inode, record_no, dirty)
 
 
 def _is_wise(volume: "Volume") -> bool:
-    """Whether there is room in the journal, the tree and the memory to put off storing records."""
-    store, records = volume.store, volume.records
-    if not store.superblock.incompat & Incompat.PATCHES or records.dirty_bytes > volume.limits.dirty_bytes // 2:
+    """Whether there is room in the journal and the memory to put off storing records."""
+    store = volume.store
+    if not store.superblock.incompat & Incompat.PATCHES:
         return False
-    spare_blocks = SPARE_NODES * store.geometry.node_blocks * store.superblock.metadata_copies
     return store.journal.used_bytes <= store.journal.ring_bytes // 2 and (
-        store.free_blocks_for_data() > records.reserved_blocks + spare_blocks
+        volume.records.dirty_bytes <= volume.limits.dirty_bytes // 2
     )
 
 
@@ -70,7 +67,7 @@ def _is_small_change(volume: "Volume", ino: InodeNo, record_no: RecordNo, dirty:
     if not 0 < changed <= volume.store.geometry.node_bytes or changed * volume.limits.patch_share > len(dirty.data):
         return False
     patched = volume.records.patched
-    return (ino, record_no) in patched or len(patched) < RECORDS_MAX
+    return (ino, record_no) in patched or len(patched) < min(RECORDS_MAX, volume.dirty_records_max // 8)
 
 
 def _enter_record(volume: "Volume", ino: InodeNo, inode: Inode, record_no: RecordNo, dirty: DirtyRecord) -> None:
@@ -94,11 +91,10 @@ def remove(volume: "Volume", ino: InodeNo, record_no: RecordNo) -> None:
 
 
 def sweep(volume: "Volume") -> None:
-    """Remove the patches whose records are gone: cut off, or of a file that was deleted. Raises DeviceFailed, CorruptImage."""
+    """Remove the patches whose records are gone: cut off, or of a file that was deleted. Raises DeviceFailed."""
     records = volume.records
     for ino, record_no in [place for place in records.patched if records.find_dirty(*place) is None]:
-        damaged = records.unreadable.get((ino, record_no))
-        if damaged is not None and records.find_item(ino, record_no) == damaged:
+        if (ino, record_no) in records.unreadable and _is_still_there(volume, ino, record_no):
             continue  # the patches over it are all there is of these bytes
         with volume.operation(Operation.FLUSH_DATA, ino):
             remove(volume, ino, record_no)
@@ -106,43 +102,51 @@ def sweep(volume: "Volume") -> None:
         records.unreadable.pop((ino, record_no), None)
 
 
-def load(volume: "Volume") -> None:
-    """Make the records dirty that have patches: after a crash, or a transaction that was dropped. Raises DeviceFailed.
-
-    A record that cannot be read stays as it is, with its patches: reading it tells why.
-    """
-    found: dict[Place, list[tuple[int, bytes]]] = {}
-    for key, value in volume.store.items(*table_range(Table.PATCHES)):
-        inode = inode_or_none(volume, ino := InodeNo(object_of(key)))
-        record_no = RecordNo(offset_of(key) >> inode.record_log2 if inode is not None else 0)
-        found.setdefault((ino, record_no), []).append((offset_of(key), Patch.decode(value).data))
-    for (ino, record_no), pieces in found.items():
-        volume.records.patched[ino, record_no] = {offset for offset, _ in pieces}
-        inode = inode_or_none(volume, ino)
-        if inode is not None and inode.is_regular and record_no << inode.record_log2 < inode.size:
-            _load_record(volume, ino, inode, record_no, pieces)
-
-
-def _load_record(volume: "Volume", ino: InodeNo, inode: Inode, record_no: RecordNo, pieces: list[tuple[int, bytes]]) -> None:
+def _is_still_there(volume: "Volume", ino: InodeNo, record_no: RecordNo) -> bool:
+    """Whether a record that load() could not read is still what it was, as far as can be told."""
+    known = volume.records.unreadable[ino, record_no]
     try:
-        base = volume.records.contents(ino, inode, record_no)
+        item = volume.records.find_item(ino, record_no) if inode_or_none(volume, ino) is not None else None
     except (CorruptImage, DeviceFailed):
-        damaged = volume.records.find_item(ino, record_no)
-        if damaged is not None:
-            volume.records.unreadable[ino, record_no] = damaged
+        return True
+    return item is not None and (known is None or item == known)
+
+
+def load(volume: "Volume") -> None:
+    """Make the records dirty that have patches: after a crash, or a transaction that was dropped.
+
+    A record that cannot be read stays as it is, with its patches: reading it tells why, and whoever can read it later gets it
+    with the patches over it. Raises CorruptImage or DeviceFailed only if the patches themselves cannot be found.
+    """
+    records = volume.records
+    for key, _ in volume.store.items(*table_range(Table.PATCHES)):
+        ino, offset = InodeNo(object_of(key)), offset_of(key)
+        try:
+            inode = inode_or_none(volume, ino)
+        except (CorruptImage, DeviceFailed):
+            inode = None
+            records.unreadable[ino, RecordNo(0)] = None
+        record_no = RecordNo(offset >> inode.record_log2 if inode is not None else 0)
+        records.patched.setdefault((ino, record_no), set()).add(offset)
+    for ino, record_no in list(records.patched):
+        if (ino, record_no) not in records.unreadable:
+            _load_record(volume, ino, record_no)
+
+
+def _load_record(volume: "Volume", ino: InodeNo, record_no: RecordNo) -> None:
+    """Make a record with patches dirty, unless it lies beyond its file. A read that fails once is tried again."""
+    for _ in range(2):
+        try:
+            inode = inode_or_none(volume, ino)
+            if inode is None or not inode.is_regular or record_no << inode.record_log2 >= inode.size:
+                return
+            data = volume.records.laid_over(ino, inode, record_no, volume.records.contents(ino, inode, record_no))
+        except (CorruptImage, DeviceFailed):
+            continue
+        kept = inode.size - (record_no << inode.record_log2)
+        # What lies beyond the size, a tail that could not be cut, must not reappear when the file grows: it is stored without it.
+        volume.records.replace(ino, record_no, data[:kept], as_stored=len(data) <= kept)
         return
-    start = record_no << inode.record_log2
-    data = _overlaid(base, ((offset - start, piece) for offset, piece in pieces))
-    kept = inode.size - start
-    # What lies beyond the size, a tail that could not be cut, must not reappear when the file grows: it is stored without it.
-    volume.records.replace(ino, record_no, data[:kept], as_stored=len(data) <= kept)
-
-
-def _overlaid(base: bytes | bytearray, pieces: Iterable[tuple[int, bytes]]) -> bytearray:
-    """Return *base* with the pieces over it, each at its place; what lies between is zeros."""
-    data = bytearray(base)
-    for at, piece in pieces:
-        if at > len(data):
-            data.extend(bytes(at - len(data)))
-        data[at : at + len(piece)] = piece
-    return data
+    volume.records.unreadable[ino, record_no] = None
+    with suppress(CorruptImage, DeviceFailed):
+        volume.records.unreadable[ino, record_no] = volume.records.find_item(ino, record_no)

@@ -15,9 +15,9 @@ from razortools.engine.adaptive import Packing, Tally, Verdict
 from razortools.engine.store.residence import Missing, NotResident
 from razortools.engine.stored import read_stored
 from razortools.errors import CorruptImage
-from razortools.format.data import DataRecord, InlineData
+from razortools.format.data import DataRecord, InlineData, Patch, laid_over
 from razortools.format.inode import Inode, Orphan, OrphanReason
-from razortools.format.keys import Kind, Table, inline_key, kind_of, object_of, offset_of, record_key, table_range
+from razortools.format.keys import Kind, Table, inline_key, kind_of, object_of, offset_of, patch_key, record_key, table_range
 from razortools.units import InodeNo, RecordNo, divide_up
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ class Records:
         self.flush_count = 0  # records that a flush has made clean: who prepared a change before sees whether to prepare it anew
         self.in_flight: dict[Placed, None] = {}  # flushes that hold blocks, in the order of placing
         self.patched: dict[Place, set[int]] = {}  # records with patches in the tree, and where in the file these start
-        self.unreadable: dict[Place, DataRecord | InlineData] = {}  # of those, the damaged ones, as the tree has them
+        # Of those the ones that could not be read when the volume was opened, as the tree has them; None: not even that is known.
+        self.unreadable: dict[Place, DataRecord | InlineData | None] = {}
         self._unfinished: set[InodeNo] | None = None  # files being truncated, as the orphan table has them; None: look
         self.tallies: dict[Verdict, Tally] = {}  # what became of the records flushed since the volume was opened
 
@@ -103,7 +104,11 @@ class Records:
     def stored_length(self, ino: InodeNo, record_no: RecordNo) -> int:
         """Return how many bytes the tree holds for a record, 0 for a hole, without reading them."""
         item = self.find_item(ino, record_no)
-        return item.raw_bytes if item is not None else 0
+        length = item.raw_bytes if item is not None else 0
+        if item is not None and (ino, record_no) in self.unreadable:
+            start = record_no << self._volume.inodes.peek(ino).record_log2
+            length = max(length, *(place - start + len(piece) for place, piece in self._patches(ino, record_no)))
+        return length
 
     def find_item(self, ino: InodeNo, record_no: RecordNo) -> DataRecord | InlineData | None:
         """Return what the tree says of a record; None: it is a hole, or not flushed yet."""
@@ -127,8 +132,22 @@ class Records:
             raise CorruptImage(
                 f"inode {ino}, record {record_no} (bytes {first} to {first + item.raw_bytes - 1}): {broken}"
             ) from broken
+        if (ino, record_no) in self.unreadable:  # it can be read after all
+            return self.laid_over(ino, inode, record_no, raw)
         self.keep(ino, record_no, raw)
         return raw
+
+    def laid_over(self, ino: InodeNo, inode: Inode, record_no: RecordNo, raw: bytes | bytearray) -> bytes:
+        """Return a record with the patches over it that the tree has. Raises CorruptImage, DeviceFailed."""
+        start = record_no << inode.record_log2
+        return laid_over(raw, ((place - start, piece) for place, piece in self._patches(ino, record_no)))
+
+    def _patches(self, ino: InodeNo, record_no: RecordNo) -> Iterator[tuple[int, bytes]]:
+        """Yield (place in the file, bytes) of the patches over a record."""
+        for place in sorted(self.patched.get((ino, record_no), ())):
+            value = self._volume.store.get(patch_key(ino, place))
+            if value is not None:
+                yield place, Patch.decode(value).data
 
     # Clean records
 
@@ -136,6 +155,8 @@ class Records:
         """Put the contents of a record that is in the tree into the cache, in place of what was known of it."""
         limit = self._volume.limits.record_cache_bytes
         self.drop_clean(ino, record_no)
+        if (ino, record_no) in self.unreadable:
+            return  # patches lie over it
         if not raw or len(raw) + RECORD_OVERHEAD_BYTES > limit:
             return
         self._clean[ino, record_no] = raw

@@ -108,7 +108,7 @@ def cut_before_growing(volume: "Volume", ino: InodeNo, inode: Inode, new_size: i
     if item is None:
         return []
     leaves_inline = isinstance(item, InlineData) and new_size > inode.record_bytes
-    if item.raw_bytes <= kept and not leaves_inline:
+    if volume.records.stored_length(ino, last) <= kept and not leaves_inline:
         return []
     return [(last, volume.records.contents(ino, inode, last)[:kept])]
 

@@ -187,7 +187,8 @@ class Volume:
 
     def checkpoint(self) -> None:
         """Commit, and write the tree to its place, so that a recovery has nothing to replay."""
-        self.commit()
+        self.begin_commit(storing=True)
+        self.settle()
         self._write_checkpoint()
 
     def _write_checkpoint(self, **changes: object) -> None:
@@ -227,7 +228,8 @@ class Volume:
 
     def _finish(self) -> None:
         """Leave nothing to recover, and say so in the image."""
-        self.commit()
+        self.begin_commit(storing=True)
+        self.settle()
         state = self.store.superblock.state
         self._write_checkpoint(state=State.CLEAN if state == State.DIRTY else state)
 
@@ -287,7 +289,11 @@ class Volume:
             self.store.mark(now_ns, state=State.DIRTY, mounted_at_ns=now_ns, mount_count=mount_count)
         else:
             state = State.ERRORS if superblock.state == State.ERRORS else State.DIRTY
-            self._write_checkpoint(state=state, mounted_at_ns=now_ns, mount_count=mount_count)
+            try:
+                self._gather(storing=True)
+            except OutOfSpace:  # what a crash has left in patches stays there
+                self._gather(storing=False)
+            self.store.checkpoint(now_ns, **self._figures(), state=state, mounted_at_ns=now_ns, mount_count=mount_count)
         orphans.finish_orphans(self)
 
     def statistics(self) -> Statistics:

@@ -5,6 +5,7 @@ record's raw_bytes and before the file's end are zeros. Small files keep their b
 """
 
 import struct
+from collections.abc import Iterable
 from typing import Annotated
 
 import crc32c
@@ -73,6 +74,16 @@ class Patch(Record):
 
     reserved: Annotated[int, Int8ul * "zero"]
     data: Annotated[bytes, GreedyBytes * "the bytes, at least one"]
+
+
+def laid_over(base: bytes | bytearray, pieces: Iterable[tuple[int, bytes]]) -> bytes:
+    """Return *base* with (place, bytes) pieces over it; what lies between is zeros."""
+    data = bytearray(base)
+    for at, piece in pieces:
+        if at > len(data):
+            data.extend(bytes(at - len(data)))
+        data[at : at + len(piece)] = piece
+    return bytes(data)
 
 
 def make_record(

@@ -38,7 +38,8 @@ class Batch:
 
     done: trio.Event = field(default_factory=trio.Event)
     failure: Exception | None = None
-    is_asked_for: bool = False  # by somebody who waits
+    is_asked_for: bool = False  # by somebody who waits for it to be durable
+    makes_room: bool = False  # so that less is dirty afterwards
 
 
 @dataclass(slots=True, eq=False)
@@ -139,6 +140,7 @@ class Committer:
     async def room(self) -> None:
         """Return when less is dirty than may be. Raises what a commit raises."""
         while self.note_write():
+            self._batch.makes_room = True
             await self.durable()
 
     # The task
@@ -172,7 +174,7 @@ class Committer:
         self._wanted = trio.Event()
         failure: Exception | None = None
         # What is synced again and again need not be stored anew each time. What nobody waits for is, once it rests.
-        storing = not self._batch.is_asked_for
+        storing = self._batch.makes_room or not self._batch.is_asked_for
         try:
             await self._flush_aside(storing=storing)
         except Exception as failed:
@@ -221,6 +223,7 @@ class Committer:
         """Write a checkpoint if there is anything to write."""
         try:
             if self._volume.store.tree.dirty_count:
+                await self._flush_aside(storing=True)
                 await self._write_out(self._volume.begin_commit(storing=True))
                 await self._flush_aside(
                     storing=True

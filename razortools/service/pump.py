@@ -93,8 +93,7 @@ class Pump:
                 length = receive()
             except BlockingIOError:
                 if self._syncing:
-                    self._sync(nursery)
-                    continue
+                    break
                 if self._may_spin() and self._spin():
                     continue
                 self.parked_count += 1

@@ -9,15 +9,17 @@ from hypothesis import strategies as st
 
 from razortools.check import runner
 from razortools.engine import files, namespace, orphans, truncation
+from razortools.engine.create import create, plan_create
 from razortools.engine.limits import Limits
+from razortools.engine.records import Records
 from razortools.engine.store.device import Device, MemoryDevice, OverlayDevice
 from razortools.engine.volume import Volume, open_volume
-from razortools.errors import CorruptImage, PosixError
+from razortools.errors import CorruptImage, DeviceFailed, PosixError
 from razortools.format.data import RECORD_BYTES_MIN
 from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import Table, object_of, offset_of, table_range
 from razortools.format.superblock import Incompat
-from razortools.units import KIB, MIB, InodeNo
+from razortools.units import KIB, MIB, InodeNo, RecordNo
 from tests.engine.data_volumes import USUAL, assert_memory_adds_up, assert_tree_adds_up, data_records, new_volume, open_again
 
 TEXT = random.Random(1).randbytes(40 * KIB)
@@ -140,7 +142,7 @@ def test_only_so_many_records_wait_in_patches() -> None:
     for ino in inodes:
         files.write(volume, ino, 0, b"x")
         volume.commit()
-    assert len(volume.records.patched) == 64
+    assert len(volume.records.patched) == min(64, volume.dirty_records_max // 8)
     assert_memory_adds_up(volume)
     assert all(files.read(crashed(volume), ino, 0, 2) == b"x" + TEXT[1:2] for ino in inodes[::33])
 
@@ -281,3 +283,109 @@ def test_a_patch_beyond_the_size_is_stored_away_before_the_file_can_grow(monkeyp
     files.truncate(volume, ino, 40_000)
     volume.commit()
     assert files.read(crashed(volume), ino, 0, MIB) == TEXT[:30_000].ljust(40_000, b"\0")
+
+
+@pytest.mark.parametrize("journal_bytes", [512 * KIB, 8 * MIB])
+def test_patches_take_no_room_that_is_promised_to_others(journal_bytes: int) -> None:
+    """A nearly full image, and more small changes in large records than fit beside them: it must go on, delete and close."""
+    chance = random.Random(1)
+    device = MemoryDevice(32 * MIB)
+    create(device, plan_create(device.size_bytes, journal_bytes=journal_bytes))
+    volume = open_again(device)
+    ino = namespace.create(volume, ROOT_INODE, b"pages", 0o644, 0, 0)
+    for number in range(64):
+        files.write(volume, ino, number * 128 * KIB, chance.randbytes(128 * KIB))
+    volume.checkpoint()
+    filler = namespace.create(volume, ROOT_INODE, b"filler", 0o644, 0, 0)
+    number = 0
+    while volume.store.free_blocks_for_data() > 64 * 32 + 700:
+        files.write(volume, filler, number * 128 * KIB, chance.randbytes(128 * KIB))
+        number += 1
+        if number % 8 == 0:
+            volume.checkpoint()
+    volume.checkpoint()
+    for turn in range(4):
+        for number in chance.sample(range(64), 64):
+            files.write(volume, ino, number * 128 * KIB + turn * 20 * KIB + 500, chance.randbytes(15 * KIB))
+        volume.commit()
+        assert volume.records.reserved_blocks <= volume.store.maps.free_blocks
+    after = crashed(volume)
+    after.close()
+    volume.checkpoint()
+    namespace.unlink(volume, ROOT_INODE, b"filler")
+    volume.close()
+
+
+class OnceUnreadable(MemoryDevice):
+    """A device that fails to read one place, so many times."""
+
+    fails_at = -1
+    times = 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        if offset == self.fails_at and self.times:
+            self.times -= 1
+            raise DeviceFailed("once")
+        return super().read(offset, length)
+
+
+def unreadable_for_a_while(volume: Volume, ino: InodeNo, times: int) -> Volume:
+    """Return what is there after a power cut, on a device that cannot read the file's first record at first."""
+    device = OnceUnreadable(volume.store.device.size_bytes)
+    device.write(0, volume.store.device.read(0, device.size_bytes))
+    device.fails_at = data_records(volume, ino)[0].address * volume.block_bytes
+    device.times = times
+    return open_again(device)
+
+
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_a_record_that_could_not_be_read_at_first_is_read_with_its_patches(times: int) -> None:
+    volume = new_volume()
+    ino = log_of(volume)
+    files.write(volume, ino, 100, b"changed")
+    volume.commit()
+    after = unreadable_for_a_while(volume, ino, times)
+    for _ in range(times - 2):  # opening has tried twice
+        with pytest.raises(DeviceFailed):
+            files.read(after, ino, 100, 7)
+    assert files.read(after, ino, 98, 11) == TEXT[98:100] + b"changed" + TEXT[107:109]
+    files.write(after, ino, 5000, b"x")
+    after.commit()
+    assert files.read(crashed(after), ino, 98, 11) == TEXT[98:100] + b"changed" + TEXT[107:109]
+
+
+def test_a_patch_behind_a_record_that_could_not_be_read_does_not_outlive_a_truncation() -> None:
+    volume = new_volume()
+    ino = log_of(volume)
+    files.write(volume, ino, len(TEXT) + 3000, b"SECRET")
+    volume.commit()
+    after = unreadable_for_a_while(volume, ino, 2)
+    files.truncate(after, ino, len(TEXT) + 1000)
+    files.truncate(after, ino, len(TEXT) + 8000)
+    after.commit()
+    assert files.read(crashed(after), ino, 0, MIB) == TEXT.ljust(len(TEXT) + 8000, b"\0")
+
+
+def test_one_lost_leaf_does_not_keep_the_others_files_from_being_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = new_volume()
+    ino = log_of(volume)
+    other = namespace.create(volume, ROOT_INODE, b"other", 0o644, 0, 0)
+    files.write(volume, other, 0, b"fine")
+    files.write(volume, ino, 100, b"changed")
+    volume.commit()
+    find_item = Records.find_item
+
+    def lost(records: Records, number: InodeNo, record_no: RecordNo) -> object:
+        if number == ino:
+            raise CorruptImage("metadata is damaged")
+        return find_item(records, number, record_no)
+
+    monkeypatch.setattr(Records, "find_item", lost)
+    after = crashed(volume)
+    assert files.read(after, other, 0, 4) == b"fine"
+    with pytest.raises(CorruptImage):
+        files.read(after, ino, 100, 7)
+    after.checkpoint()  # nor anything from being committed
+    assert places(after)
+    monkeypatch.setattr(Records, "find_item", find_item)
+    assert files.read(after, ino, 100, 7) == b"changed"

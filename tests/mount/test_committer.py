@@ -402,3 +402,27 @@ def test_what_nobody_waits_for_is_stored_by_the_timer_not_put_into_patches() -> 
 
     clock = trio.testing.MockClock(autojump_threshold=0.05)
     trio.run(scenario, clock, clock=clock)
+
+
+def test_who_waits_for_room_gets_it_though_small_changes_could_become_patches() -> None:
+    async def scenario() -> None:
+        disk = SlowDisk()
+        create(disk, plan_create(disk.size_bytes, journal_bytes=256 * 1024))
+        volume = open_volume(disk)
+        committer = Committer(volume, parse_options([]))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(committer.run)
+            chance = random.Random(1)
+            for number in range(24):
+                make(volume, b"%d" % number)
+                ino = namespace.lookup(volume, ROOT_INODE, b"%d" % number)
+                files.write(volume, ino, 0, chance.randbytes(40_000))
+                await committer.durable()
+                files.write(volume, ino, 100, b"a small change")
+                await committer.durable()
+                before = committer.commit_count
+                await committer.room()
+                assert committer.commit_count - before <= 2
+            nursery.cancel_scope.cancel()
+
+    trio.run(scenario)

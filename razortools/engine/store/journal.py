@@ -153,7 +153,7 @@ class Journal:
     def _fill(self, position: int) -> None:
         """Have the host allocate what the next commits will take: each would else wait for the host to do so for it alone."""
         offset = position % self.ring_bytes
-        length = min(FILL_BYTES, self.ring_bytes - offset)
+        length = min(FILL_BYTES, self.ring_bytes - offset, self.ring_bytes - (position - self.tail))
         self.device.fill_holes(self.start_bytes + offset, length)
         self._filled = position + length
 
