@@ -105,7 +105,7 @@ class Volume:
         if self._read_only or store.read_only:
             raise ReadOnly(store.failure or f"{store.device.name}: is open for reading only")
         if operation is _FLUSH_DATA or operation is _COUNTERS:
-            store.hold_promise()
+            store.hold_promise(self.records.reserved_blocks)
         elif not self._has_room(blocks, deleting=deleting):
             self._make_room(blocks, deleting=deleting)
         context = self._context

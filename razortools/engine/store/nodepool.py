@@ -28,17 +28,21 @@ class NodePool:
         """Make sure that there are runs for *node_count* nodes, with *spare_blocks* left free; False if there is no room."""
         if node_count <= self.node_count:
             return True  # the usual case: this runs before every operation
-        missing = sum(max(node_count - len(runs), 0) for runs in self._sides) * self._node_blocks
-        if self._maps.free_blocks - missing < spare_blocks:
+        if self._maps.free_blocks - self._missing_blocks(node_count) < spare_blocks:
             return False
         try:
             for side, runs in enumerate(self._sides):
                 while len(runs) < node_count:
-                    if not self._take(side, node_count - len(runs), spare_blocks):
+                    # What goes beyond that, for locality, must leave the other side its part as well.
+                    spared = spare_blocks + self._missing_blocks(node_count)
+                    if not self._take(side, node_count - len(runs), spared):
                         return False
         finally:
             self._count()
         return True
+
+    def _missing_blocks(self, node_count: int) -> int:
+        return sum(max(node_count - len(runs), 0) for runs in self._sides) * self._node_blocks
 
     def _count(self) -> None:
         self.node_count = min(map(len, self._sides))

@@ -156,12 +156,16 @@ class Store:
         transaction.slack_bytes = slack
         return journal_bytes <= slack or transaction.is_empty
 
-    def hold_promise(self) -> None:
-        """Before an operation whose room was promised earlier: move what its nodes need into the pool."""
+    def hold_promise(self, promised_blocks: int = 0) -> None:
+        """Before an operation whose room was promised earlier: move what its nodes need into the pool.
+
+        *promised_blocks* are promised to data that will be placed later; they are left alone as long as that is possible.
+        """
         dirty = self.tree.dirty_count
         # The first bound is generous; what a flush or the counters really change is not: four places and the nodes above.
-        wanted = (dirty + self.operation_nodes_max(), dirty + PROMISED_PLACES * self.tree.height())
-        if not any(self.pool.reserve(count) for count in wanted):
+        few = dirty + PROMISED_PLACES * self.tree.height()
+        wanted = ((dirty + self.operation_nodes_max(), promised_blocks), (few, promised_blocks), (few, 0))
+        if not any(self.pool.reserve(count, spared) for count, spared in wanted):
             raise OutOfSpace(f"{self.device.name}: room that had been promised is not there; free some space and try again")
 
     def free_blocks_for_data(self) -> int:
