@@ -7,7 +7,7 @@ patches.
 
 Invariants: the tree's records with the patches over them are what the files hold, at every commit; a record with patches is dirty
 in memory, so readers never look at a patch; the volume, when it opens, makes those dirty that a crash has left behind; no
-checkpoint holds a patch, but for one that took the place of a commit too large for the journal.
+checkpoint holds a patch, but for that of a recovery and one that took the place of a commit too large for the journal.
 """
 
 from contextlib import suppress
