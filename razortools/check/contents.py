@@ -18,7 +18,7 @@ from razortools.check.record_rules import record_fault
 from razortools.check.tree import kinds_mask
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.compression import Algorithm, unpack
-from razortools.format.data import DataRecord
+from razortools.format.data import CUT_OUT, DataRecord
 from razortools.format.items import owned_record
 from razortools.format.keys import Kind, Table, object_of
 from razortools.units import MIB
@@ -26,7 +26,6 @@ from razortools.units import MIB
 BATCH_BYTES = 4 * MIB  # stored bytes of a batch: a few milliseconds of work, so handing it to a thread costs little
 BATCH_RECORDS = 256
 READ_BYTES_MAX = 2 * MIB  # records that lie side by side are read together
-CUT_OUT_FLAG = 2
 _ALGORITHMS = frozenset(Algorithm) - {Algorithm.AUTO}
 
 
@@ -114,7 +113,7 @@ def sound_record(image: Image, key: bytes, value: bytes) -> DataRecord | None:
         record = owned_record(key, value)
     except (CorruptImage, IndexError):
         return None
-    if record is None or record.flags & CUT_OUT_FLAG:
+    if record is None or record.flags & CUT_OUT:
         return None
     return None if record_fault(image, record, None, is_data=key[9] == Kind.DATA_RECORD) else record
 

@@ -20,7 +20,7 @@ from razortools.check.paths import Paths
 from razortools.check.record_rules import content_fault, record_fault
 from razortools.check.tree import kinds_mask
 from razortools.errors import CorruptImage
-from razortools.format.data import RECORD_BYTES_MAX, DataRecord, InlineData
+from razortools.format.data import CUT_OUT, RECORD_BYTES_MAX, DataRecord, InlineData
 from razortools.format.inode import FileType, Inode, OrphanReason
 from razortools.format.items import owned_record
 from razortools.format.keys import Kind, Table, object_of, offset_of
@@ -156,7 +156,7 @@ class _Contents:
         else:
             for first, count in record.runs(self.image.block_bytes):
                 self.claims.claim(first, count)
-        if record.flags & 2 and is_data:
+        if record.flags & CUT_OUT:
             yield problems.CUT_OUT.found(inode=number, what=self._words(key), path=self.paths.of(number), key=key)
         if inode is None or not is_data or inode.record_log2 >= 32:
             return

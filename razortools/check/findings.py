@@ -1,7 +1,8 @@
 """Findings: what a pass found wrong, as values. A pass yields them and tells how far it is; it never prints or writes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
+from typing import Any
 
 from razortools.units import BlockNo, InodeNo
 
@@ -66,6 +67,7 @@ class Finding:
     block: BlockNo | None = None
     byte_range: tuple[int, int] | None = None  # first byte of the file, first byte behind
     key: bytes | None = None  # the item concerned
+    values: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # what the sentence was filled with
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ class Problem:
             block=None if block is None else BlockNo(block),
             byte_range=byte_range,
             key=key,
+            values=values,
         )
 
 

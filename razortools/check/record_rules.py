@@ -2,12 +2,12 @@
 
 from razortools.check.image import BLOCK_MASK, Image
 from razortools.errors import CorruptImage
-from razortools.format.data import RECORD_BYTES_MAX, DataRecord
+from razortools.format.data import CUT_OUT, RECORD_BYTES_MAX, DataRecord
 from razortools.format.inode import Inode
 from razortools.format.keys import Kind
 from razortools.format.xattr import XATTR_VALUE_BYTES_MAX
 
-KNOWN_FLAGS = 2  # cut out; an extension is not defined in this version
+KNOWN_FLAGS = CUT_OUT  # an extension is not defined in this version
 
 
 def record_fault(image: Image, record: DataRecord, inode: Inode | None, *, is_data: bool) -> str:
@@ -19,6 +19,8 @@ def record_fault(image: Image, record: DataRecord, inode: Inode | None, *, is_da
         return f"flags {record.flags:#x} are unknown"
     if not 0 < record.raw_bytes <= limit:
         return f"it says that it holds {record.raw_bytes} bytes, 1 to {limit} are possible"
+    if record.flags & CUT_OUT and not record.stored_bytes and not record.more:
+        return ""  # it owns nothing
     if not 0 < record.stored_bytes <= 2 * RECORD_BYTES_MAX:
         return f"it says that {record.stored_bytes} bytes are stored, which is not possible"
     if record.birth > image.superblock.generation:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from razortools.check.findings import Finding, Severity
 
+EXIT_REPAIRED = 1  # problems were found and are gone
 EXIT_LEFT = 4  # problems were left
 EXIT_FAILED = 8  # the check could not be made
 
@@ -44,32 +45,41 @@ class Report:
     phases: tuple[PhaseResult, ...]
     findings: tuple[Finding, ...]
     summary: Summary
+    loss: dict[str, object] | None = None  # what a repair cost; None: nothing was repaired
+    repair: dict[str, object] | None = None  # what a repair did; None: nothing was to be repaired
+
+    @property
+    def left(self) -> list[Finding]:
+        """The findings that no repair has answered."""
+        return [finding for finding in self.findings if not finding.repaired]
 
     @property
     def worst(self) -> Severity:
-        """The worst severity among the findings; NOTE if there are none."""
-        return max((finding.severity for finding in self.findings), default=Severity.NOTE)
+        """The worst severity among the findings that are left; NOTE if there are none."""
+        return max((finding.severity for finding in self.left), default=Severity.NOTE)
 
     @property
     def clean(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether nothing is wrong any more."""
         return self.worst is Severity.NOTE
 
     @property
     def problem_count(self) -> int:
-        """Problems found, notes not counted."""
-        return sum(finding.count for finding in self.findings if finding.severity > Severity.NOTE)
+        """Problems that are left, notes not counted."""
+        return sum(finding.count for finding in self.left if finding.severity > Severity.NOTE)
 
     @property
     def exit_code(self) -> int:
-        """The sum that fsck(8) asks for: 0 clean, 4 problems left, 8 not checked."""
-        left = any(Severity.NOTE < finding.severity < Severity.FATAL for finding in self.findings)
-        return (EXIT_LEFT if left else 0) | (EXIT_FAILED if self.worst is Severity.FATAL else 0)
+        """The sum that fsck(8) asks for: 0 clean, 1 repaired, 4 problems left, 8 not checked."""
+        repaired = any(finding.repaired for finding in self.findings)
+        left = any(Severity.NOTE < finding.severity < Severity.FATAL for finding in self.left)
+        failed = self.worst is Severity.FATAL
+        return (EXIT_REPAIRED if repaired else 0) | (EXIT_LEFT if left else 0) | (EXIT_FAILED if failed else 0)
 
     def as_json(self) -> dict[str, object]:
         """Return the document that --json prints."""
         summary = self.summary
-        return {
+        document: dict[str, object] = {
             "image": self.image,
             "clean": self.clean,
             "exit_code": self.exit_code,
@@ -84,8 +94,7 @@ class Report:
                 for phase in self.phases
             ],
             "findings": [_finding_json(finding) for finding in self.findings],
-            # Nothing was repaired, so nothing was lost by it.
-            "loss": {"unchanged": summary.files, "renamed": [], "truncated": [], "lost": []},
+            "loss": self.loss or {"unchanged": summary.files, "renamed": [], "truncated": [], "lost": []},
             "summary": {
                 "files": summary.files,
                 "directories": summary.directories,
@@ -94,6 +103,7 @@ class Report:
                 "ratio": summary.ratio,
             },
         }
+        return document if self.repair is None else document | {"repair": self.repair}
 
 
 def _finding_json(finding: Finding) -> dict[str, object]:

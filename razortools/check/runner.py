@@ -53,6 +53,7 @@ class Options:
     path: str | None = None  # judge what lies here only
     backup_block: int | None = None  # believe the backup superblock in this block
     threads: int = 2
+    findings_per_code: int = FINDINGS_PER_CODE
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ class _Run:
         if asked:
             yield PhaseStarted(number, PHASES[number][1])
         started = time.monotonic()
-        gathered = _Gathered(number, self.options.path)
+        gathered = _Gathered(number, self.options.path, self.options.findings_per_code)
         facts: Facts | None = None
         while True:
             try:
@@ -203,8 +204,9 @@ class _Run:
 class _Gathered:
     """The findings of one phase, bounded per code and limited to the path asked for."""
 
-    def __init__(self, number: int, path: str | None) -> None:
+    def __init__(self, number: int, path: str | None, per_code: int) -> None:
         self._number = number
+        self._per_code = per_code
         self._path = path
         self._counts: Counter[str] = Counter()
         self._kept: list[Finding] = []
@@ -214,7 +216,7 @@ class _Gathered:
         if self._path is not None and finding.severity < Severity.FATAL and not is_below(finding.path, self._path):
             return
         self._counts[finding.code] += 1
-        if self._counts[finding.code] <= FINDINGS_PER_CODE:
+        if self._counts[finding.code] <= self._per_code:
             self._kept.append(finding)
 
     def finish(self, *, all_of_them: bool) -> tuple[Finding, ...]:
@@ -223,8 +225,8 @@ class _Gathered:
             ends = (problems.PASS_FAILED[self._number].code,)
             return tuple(finding for finding in self._kept if finding.severity is Severity.FATAL or finding.code in ends)
         for code, count in self._counts.items():
-            if count > FINDINGS_PER_CODE:
-                more = count - FINDINGS_PER_CODE
+            if count > self._per_code:
+                more = count - self._per_code
                 self._kept.append(problems.TOO_MANY[self._number].found(where=f"phase {self._number}", count=more, code=code))
         return tuple(self._kept)
 

@@ -15,6 +15,7 @@ from razortools.errors import CorruptImage
 from razortools.format.record import Record, record
 from razortools.units import BlockNo, divide_up
 
+CUT_OUT = 2  # flag of a record that a repair gave up; reading it is an error
 RECORD_BYTES_MIN = 4096
 RECORD_BYTES_MAX = 1 << 20
 FILE_BYTES_MAX = (1 << 63) - 1 - RECORD_BYTES_MAX
@@ -33,7 +34,7 @@ class DataRecord(Record):
     raw_bytes: Annotated[int, Int32ul * "bytes after decompression"]
     crc32c: Annotated[int, Int32ul * "CRC32C of the stored blocks, padding included"]
     algorithm: Annotated[int, Int8ul * "how it is compressed"]
-    flags: Annotated[int, Int8ul * "bit 0: an extension follows (none is defined); bit 1: cut out as unreadable"]
+    flags: Annotated[int, Int8ul * "bit 0: an extension follows (none is defined); bit 1: cut out, it may own no blocks"]
     birth: Annotated[int, Int64ul * "generation in which it was written"]
     more: Annotated[bytes, GreedyBytes * "further runs, usually none: address u64, blocks u32 each"] = b""
 

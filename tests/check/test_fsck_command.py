@@ -109,19 +109,6 @@ def test_explain_tells_cause_risk_and_repair(run) -> None:  # type: ignore[no-un
     assert run("explain", "E7777").code == 16
 
 
-@pytest.mark.parametrize(
-    "option",
-    [["-p"], ["-a"], ["-y"], ["--repair"], ["-i"], ["--plan", "x"], ["--apply", "x"], ["--undo"], ["--undo-file", "x"],
-     ["--salvage", "x"], ["--rebuild"]],
-)  # fmt: skip
-def test_what_this_version_cannot_do_is_said_and_not_pretended(run, image: Path, option: list[str]) -> None:  # type: ignore[no-untyped-def]
-    before = image.read_bytes()
-    code, out, err = run(*option, image)
-    assert code == 16 and out == ""
-    assert "this version of razorfsck only checks" in err and err.count("\n") == 1
-    assert image.read_bytes() == before
-
-
 @pytest.mark.parametrize("option", ["--only=9", "--only=x", "--path=docs", "--threads=0", "-b-3", "--what"])
 def test_usage_errors_exit_with_16(run, image: Path, option: str) -> None:  # type: ignore[no-untyped-def]
     code, out, err = run(option, image)

@@ -7,7 +7,7 @@ exactly what the checkpoint's tree uses; a copy of the map is only written while
 """
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import crc32c
 
@@ -65,6 +65,19 @@ class SpaceMaps:
         # What the other copy holds is not known to be right: all that was ever written must be written there too.
         other = 1 - self.active
         self._stale[other].update(group for group, told in enumerate(self._free_told[0]) if told != NEVER_WRITTEN)
+
+    def take_over(self, groups: Mapping[int, bytes | bytearray]) -> None:
+        """Take over bitmaps that were computed from a tree; what is not among *groups* is free but for the fixed parts.
+
+        For whoever repairs an image: nothing of what the device holds is believed, and both copies are to be written.
+        """
+        for group, page in groups.items():
+            bits = int.from_bytes(page, "little") | self._fixed.get(group, 0)
+            self._bits[group] = bits
+            self.free[group] = self.group_blocks - bits.bit_count()
+            self._stale[0].add(group)
+            self._stale[1].add(group)
+        self.free_blocks = sum(self.free)
 
     def allocate(self, block_count: int) -> list[Run]:
         """Return runs of *block_count* blocks in all, one run where the image allows. Raises OutOfSpace, taking nothing."""

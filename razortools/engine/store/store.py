@@ -23,7 +23,7 @@ from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.transaction import PART_KEYS, RunningOperation, Transaction, UnloggedTransaction
 from razortools.engine.store.tree import Tree
 from razortools.errors import CorruptImage, OutOfSpace, ReadOnly
-from razortools.format.data import DataRecord, Run
+from razortools.format.data import CUT_OUT, DataRecord, Run
 from razortools.format.geometry import geometry_of
 from razortools.format.items import owned_record
 from razortools.format.journal import ENTRY_HEAD_BYTES, Operation
@@ -285,7 +285,7 @@ class Store:
     def read_record(self, record: DataRecord) -> bytes:
         """Return the stored bytes of *record*, verified, without padding. Raises CorruptImage or DeviceFailed."""
         bb = self.block_bytes
-        runs = record.runs(bb)
+        runs = _readable_runs(record, bb)
         if len(runs) == 1:
             raw = self.device.read(runs[0][0] * bb, runs[0][1] * bb)
         else:
@@ -295,7 +295,7 @@ class Store:
     def read_record_cached(self, record: DataRecord) -> bytes | None:
         """Return what read_record() does if the host has all of it in memory. Raises CorruptImage."""
         bb = self.block_bytes
-        runs = record.runs(bb)
+        runs = _readable_runs(record, bb)
         parts: list[bytes] = []
         for start, count in runs:
             part = self.device.read_cached(start * bb, count * bb)
@@ -476,6 +476,13 @@ class _Failing:
     def __exit__(self, kind: type[BaseException] | None, failed: BaseException | None, _: object) -> None:
         if failed is not None:
             self._store.fail(str(failed) or type(failed).__name__)
+
+
+def _readable_runs(record: DataRecord, block_bytes: int) -> list[Run]:
+    """Return where *record* lies. Raises CorruptImage if a repair has cut it out: what lies there is not what was written."""
+    if record.flags & CUT_OUT:
+        raise CorruptImage("these bytes were lost when razorfsck repaired the image; restore the file from elsewhere")
+    return record.runs(block_bytes)
 
 
 def _verified(record: DataRecord, runs: list[Run], raw: bytes) -> bytes:

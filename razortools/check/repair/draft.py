@@ -1,0 +1,192 @@
+"""The draft: the tree as a round will leave it, and the edits that lead there.
+
+Planners look at it instead of at the tree, so each sees what those before it have decided. Nothing is written here.
+"""
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator
+from typing import TypeVar
+
+from razortools.check.findings import Finding
+from razortools.check.image import Image
+from razortools.check.paths import Paths
+from razortools.check.repair.edits import Edit, Value, Verb
+from razortools.check.repair.fields import set_field
+from razortools.check.tree import TreeIndex
+from razortools.errors import CorruptImage
+from razortools.format.directory import BackLink, DirectoryEntry
+from razortools.format.inode import Inode
+from razortools.format.keys import COUNTERS_KEY, Kind, Table, inode_key, kind_range, name_key, object_of, table_range
+from razortools.format.name import Name
+from razortools.format.record import Record
+from razortools.format.volume import Counters
+from razortools.units import InodeNo, NameId
+
+Kept = TypeVar("Kept", bound=Record)
+
+
+class Draft:
+    """One round in the making."""
+
+    def __init__(self, tree: TreeIndex) -> None:
+        """Plan over *tree*, the view that was checked."""
+        self.tree = tree
+        self.image: Image = tree.image
+        self.paths = Paths(tree)
+        self.edits: list[Edit] = []
+        self.made: dict[int, str] = {}  # inodes that were given a name in this round, and which
+        self._changed: dict[bytes, bytes | None] = {}
+        self._order: list[bytes] = []  # the keys of _changed, sorted
+        self._finding: Finding | None = None
+        self._next_inode = 0
+        self._next_name = 0
+
+    def answer(self, finding: Finding) -> None:
+        """The edits that follow answer *finding*."""
+        self._finding = finding
+
+    # What the round will find
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of an item, or None."""
+        return self._changed[key] if key in self._changed else self.tree.get(key)
+
+    def items(self, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the items from *low* to *high*, both included, in order."""
+        mine = self._order[bisect_left(self._order, low) : bisect_right(self._order, high)]
+        at = 0
+        for key, value in self.tree.range_items(low, high):
+            while at < len(mine) and mine[at] < key:
+                yield from self._own(mine[at])
+                at += 1
+            if at < len(mine) and mine[at] == key:
+                yield from self._own(mine[at])
+                at += 1
+            else:
+                yield key, value
+        for late in mine[at:]:
+            yield from self._own(late)
+
+    def _own(self, key: bytes) -> Iterator[tuple[bytes, bytes]]:
+        value = self._changed[key]
+        if value is not None:
+            yield key, value
+
+    def inode(self, number: int) -> Inode | None:
+        """Return an inode, or None if it is not there or cannot be read."""
+        return _decoded(Inode, self.get(inode_key(InodeNo(number))))
+
+    def entry(self, key: bytes) -> DirectoryEntry | None:
+        """Return a directory entry, or None."""
+        return _decoded(DirectoryEntry, self.get(key))
+
+    def text(self, name_id: int) -> bytes | None:
+        """Return the string of a name, or None."""
+        name = _decoded(Name, self.get(name_key(NameId(name_id))))
+        return None if name is None else name.text
+
+    def back_links(self, number: int) -> dict[int, BackLink]:
+        """Return the back links of an inode that can be read: link number -> link."""
+        found: dict[int, BackLink] = {}
+        for key, value in self.items(*kind_range(InodeNo(number), Kind.BACK_LINK)):
+            link = _decoded(BackLink, value)
+            if link is not None:
+                found[int.from_bytes(key[10:], "big")] = link
+        return found
+
+    def entries(self, directory: int) -> Iterator[tuple[bytes, DirectoryEntry]]:
+        """Yield the entries of a directory that can be read."""
+        for key, value in self.items(*kind_range(InodeNo(directory), Kind.DIRECTORY_ENTRY)):
+            entry = _decoded(DirectoryEntry, value)
+            if entry is not None:
+                yield key, entry
+
+    # Changes
+
+    def put(self, key: bytes, value: bytes, why: str, path: str | None = None) -> None:
+        """Plan to set an item."""
+        self._note(key, value)
+        self._add(Verb.PUT, why, path, key=key, value=value)
+
+    def delete(self, key: bytes, why: str, path: str | None = None) -> None:
+        """Plan to remove an item; an absent one is left alone."""
+        if self.get(key) is not None:
+            self._note(key, None)
+            self._add(Verb.DELETE, why, path, key=key)
+
+    def set(self, key: bytes, field: str, value: int | bytes, why: str, path: str | None = None) -> None:
+        """Plan to change one field of an item, if it is there and has another value."""
+        before = self.get(key)
+        if before is None:
+            return
+        after = set_field(key, before, field, value)
+        if after != before:
+            self._note(key, after)
+            self._add(Verb.SET, why, path, key=key, field=field, value=value)
+
+    def move(self, key: bytes, why: str, path: str | None = None) -> None:
+        """Plan to give a record blocks of its own."""
+        self._add(Verb.MOVE, why, path, key=key)
+
+    def other(self, verb: Verb, why: str, *, value: Value = None, field: str = "", block: int | None = None,
+              source: int | None = None) -> None:  # fmt: skip
+        """Plan what does not concern a single item."""
+        self._add(verb, why, None, value=value, field=field, block=block, source=source)
+
+    def new_inode_number(self) -> int:
+        """Return an inode number that was never used."""
+        counters = self._counters()
+        last = _last(self.tree, Table.FILES)
+        self._next_inode = max(self._next_inode, last + 1, _sane(counters.next_inode if counters else 0))
+        self._next_inode += 1
+        return self._next_inode - 1
+
+    def new_name_id(self) -> int:
+        """Return a name id that was never used."""
+        counters = self._counters()
+        last = _last(self.tree, Table.NAMES)
+        self._next_name = max(self._next_name, last + 1, _sane(counters.next_name_id if counters else 0))
+        self._next_name += 1
+        return self._next_name - 1
+
+    def _counters(self) -> Counters | None:
+        return _decoded(Counters, self.get(COUNTERS_KEY))
+
+    def _note(self, key: bytes, value: bytes | None) -> None:
+        if key not in self._changed:
+            insort(self._order, key)
+        self._changed[key] = value
+
+    def _add(self, verb: Verb, why: str, path: str | None, *, key: bytes = b"", value: Value = None, field: str = "",
+             block: int | None = None, source: int | None = None) -> None:  # fmt: skip
+        finding = self._finding
+        assert finding is not None
+        self.edits.append(
+            Edit(
+                verb=verb, code=finding.code, why=why, path=path if path is not None else finding.path, key=key, value=value,
+                field=field, block=block, source=source,
+            )
+        )  # fmt: skip
+
+
+def _decoded(kind: type[Kept], value: bytes | None) -> Kept | None:
+    try:
+        return None if value is None else kind.decode(value)
+    except CorruptImage:
+        return None
+
+
+def _last(tree: TreeIndex, table: Table) -> int:
+    """Return the highest object number in a table."""
+    low, high = table_range(table)
+    for leaf in range(bisect_right(tree.leaf_lows, high) - 1, -1, -1):
+        keys = [key for key in tree.items_of(leaf)[0] if low <= key <= high]
+        if keys:
+            return object_of(keys[-1])
+        if tree.leaf_lows[leaf] < low:
+            break
+    return 0
+
+
+def _sane(number: int) -> int:
+    return number if number < 1 << 62 else 0

@@ -1,0 +1,99 @@
+"""Edits: what a repair changes, as values. The edits of all rounds, in order, are the plan.
+
+Each edit is plain, has a JSON form that people can read, and carries the code that it answers, the path that is concerned and a
+sentence. Applying the same edits to the same image gives the same bytes, so nothing in them depends on the clock or on chance.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from razortools.errors import UsageError
+
+
+class Verb(Enum):
+    """What an edit does. The frame (space maps, counters, superblocks) is made anew after each round, whatever the edits."""
+
+    FRAME = "write the frame anew"  # nothing but what every round does at its end
+    BELIEVE = "believe superblock"  # block: where the copy lies that is the truth from now on
+    SUPERBLOCK = "set superblock field"  # field, value
+    REPLAY = "replay"  # value: how many transactions; the rest of the journal is dropped
+    COPY = "copy node"  # block: first block of the bad copy; source: of the good one
+    FLIP = "flip bit"  # block: first block; value: number of the bit
+    REBUILD = "rebuild the tree"
+    PUT = "put item"  # key, value
+    DELETE = "delete item"  # key
+    SET = "set field"  # key, field, value
+    MOVE = "move record"  # key: its blocks are copied to free ones
+
+
+Value = int | bytes | list[int] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """One change."""
+
+    verb: Verb
+    code: str
+    why: str
+    path: str | None = None
+    key: bytes = b""
+    field: str = ""
+    value: Value = None
+    block: int | None = None
+    source: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the edit as JSON holds it; what it does not use is left out."""
+        told: dict[str, Any] = {"do": self.verb.value, "code": self.code, "path": self.path, "why": self.why}
+        if self.key:
+            told["key"] = self.key.hex()
+        if self.field:
+            told["field"] = self.field
+        if self.value is not None:
+            told["value"] = {"hex": self.value.hex()} if isinstance(self.value, bytes) else self.value
+        told |= {name: number for name, number in (("block", self.block), ("source", self.source)) if number is not None}
+        return told
+
+    @classmethod
+    def from_json(cls, told: Any) -> "Edit":
+        """Return the edit that *told* holds. Raises UsageError."""
+        try:
+            value = told.get("value")
+            edit = cls(
+                verb=Verb(told["do"]), code=str(told["code"]), why=str(told["why"]), path=told.get("path"),
+                key=bytes.fromhex(told.get("key", "")), field=str(told.get("field", "")),
+                value=bytes.fromhex(value["hex"]) if isinstance(value, dict) else value,
+                block=told.get("block"), source=told.get("source"),
+            )  # fmt: skip
+        except (AttributeError, KeyError, TypeError, ValueError) as wrong:
+            raise UsageError(f"this is no edit of a plan: {str(told)[:80]} ({wrong})") from None
+        edit.check()
+        return edit
+
+    def check(self) -> None:
+        """Raise UsageError if a part that the verb needs is missing or of the wrong type."""
+        wanted = _NEEDS[self.verb]
+        for name, kinds in wanted.items():
+            if not isinstance(getattr(self, name), kinds) or getattr(self, name) in ("", b""):
+                raise UsageError(f"an edit that is to {self.verb.value} needs '{name}'")
+        if "key" in wanted and len(self.key) != 18:
+            raise UsageError(f"an edit has a key of {len(self.key)} bytes; keys have 18")
+
+
+_NEEDS: dict[Verb, dict[str, type | tuple[type, ...]]] = {
+    Verb.FRAME: {},
+    Verb.BELIEVE: {"block": int},
+    Verb.SUPERBLOCK: {"field": str, "value": (int, bytes, list)},
+    Verb.REPLAY: {"value": int},
+    Verb.COPY: {"block": int, "source": int},
+    Verb.FLIP: {"block": int, "value": int},
+    Verb.REBUILD: {},
+    Verb.PUT: {"key": bytes, "value": bytes},
+    Verb.DELETE: {"key": bytes},
+    Verb.SET: {"key": bytes, "field": str, "value": (int, bytes)},
+    Verb.MOVE: {"key": bytes},
+}
+
+Round = tuple[Edit, ...]

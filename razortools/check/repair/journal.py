@@ -1,0 +1,109 @@
+"""The journal in a repair: what verifies is replayed, entry by entry where an entry makes no sense; the rest is dropped.
+
+Unlike recovery, this works with a space map that is wrong: the frame computes it anew afterwards.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import crc32c
+
+from razortools.check.image import Image
+from razortools.check.journal_rules import Entry as CheckedEntry
+from razortools.check.journal_rules import Ring, entry_faults
+from razortools.check.repair.surveying import owned
+from razortools.engine.store.journal import JournalReader, JournalScan, LoggedEntry, LoggedTransaction, journal_seed
+from razortools.engine.store.store import Store
+from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace
+from razortools.format.data import DataRecord
+from razortools.format.journal import ENTRY_HEAD_BYTES, JOURNAL_MAGIC
+
+
+def scanned(image: Image) -> JournalScan:
+    """Return what a walk through the journal finds; a journal that cannot be read is an empty one."""
+    superblock = image.superblock
+    tail, sequence = superblock.journal_tail, superblock.journal_sequence
+    try:
+        return JournalReader(image.device, image.geometry, journal_seed(superblock.uuid)).scan(tail, sequence)
+    except DeviceFailed as failed:
+        return JournalScan((), tail, sequence, sequence - 1, str(failed), "")
+
+
+def transactions_of(image: Image) -> tuple[LoggedTransaction, ...]:
+    """Return the complete transactions that wait."""
+    return scanned(image).transactions
+
+
+def pending(image: Image) -> list[LoggedTransaction]:
+    """Return the transactions to replay: up to the first that was never acknowledged and whose data did not arrive."""
+    scan = scanned(image)
+    believed: list[LoggedTransaction] = []
+    for transaction in scan.transactions:
+        if transaction.last_sequence > scan.flushed_sequence and not _data_arrived(image, transaction):
+            break
+        believed.append(transaction)
+    return believed
+
+
+def replay(store: Store, image: Image, transactions: Sequence[LoggedTransaction]) -> None:
+    """Apply *transactions* to the tree of *store*, and leave the journal empty. Raises CorruptImage, OutOfSpace."""
+    for transaction in transactions:
+        for entry in transaction.entries:
+            if not makes_sense(entry):
+                continue
+            if entry.redo is None:
+                store.tree.delete(entry.head.key)
+            else:
+                store.tree.put(entry.head.key, entry.redo)
+            if not store.pool.reserve(store.tree.dirty_count + store.tree.height() + 1):
+                raise OutOfSpace(f"{store.device.name}: there is no free space left in the image to replay its journal")
+    scan = scanned(image)
+    if transactions:
+        store.transaction = type(store.transaction)(transactions[-1].number + 1)
+    store.journal.head = store.journal.tail + sum(one.commit.total_bytes for one in transactions)
+    highest = max((sequence for _, sequence in _leftovers(image, store.journal.head)), default=0)
+    skipped = store.journal.ring_bytes // ENTRY_HEAD_BYTES + 1
+    lowest = scan.next_sequence + (skipped if scan.transactions or scan.damage or highest >= scan.next_sequence else 0)
+    store.journal.next_sequence = max(lowest, highest + 1 if highest < lowest + (1 << 40) else 0)
+
+
+def makes_sense(entry: LoggedEntry) -> bool:
+    """Return whether replaying an entry puts something into the tree that can stand there."""
+    fault_free = CheckedEntry(entry.head, entry.undo or b"", entry.redo or b"", entry.position)
+    return not any("key" in fault or "value" in fault for fault in entry_faults(fault_free))
+
+
+def drop_leftovers(image: Image) -> None:
+    """Take away what would be taken for entries that follow on to the empty journal of *image*."""
+    superblock = image.superblock
+    ring = Ring(image)
+    start = image.geometry.journal_start * image.block_bytes
+    for position, sequence in list(_leftovers(image, superblock.journal_tail)):
+        unfinished = position == superblock.journal_tail and isinstance(ring.entry(position), str)
+        if sequence >= superblock.journal_sequence or unfinished:
+            image.device.write(start + position % ring.bytes, bytes(len(JOURNAL_MAGIC)))
+
+
+def _leftovers(image: Image, stop: int) -> Iterator[tuple[int, int]]:
+    """Yield (position, sequence as told) of whatever starts like an entry, at every block of the ring."""
+    ring = Ring(image)
+    for position in ring.entry_starts(stop):
+        try:
+            raw = ring.read(position, ENTRY_HEAD_BYTES)
+        except DeviceFailed:
+            continue
+        yield position, int.from_bytes(raw[16:24], "little")
+
+
+def _data_arrived(image: Image, transaction: LoggedTransaction) -> bool:
+    """Return whether all data that *transaction* names verifies."""
+    last = {entry.head.key: entry.redo for entry in transaction.entries}
+    records = (owned(key, value) for key, value in last.items() if value is not None)
+    return all(_verifies(image, record) for record in records if record is not None)
+
+
+def _verifies(image: Image, record: DataRecord) -> bool:
+    try:
+        raw = b"".join(image.read_blocks(first, count) for first, count in record.runs(image.block_bytes))
+    except (CorruptImage, DeviceFailed):
+        return False
+    return crc32c.crc32c(raw) == record.crc32c

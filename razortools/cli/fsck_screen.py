@@ -1,0 +1,186 @@
+"""The screen of razorfsck: phases with their findings, a progress bar, what a repair will do, the summary.
+
+Phases and findings are results: stdout. The progress bar is not: stderr.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack
+from typing import TypeVar
+
+import razortools
+from razortools.check.findings import Finding, Progress, Severity
+from razortools.check.paths import printable
+from razortools.check.repair.edits import Edit
+from razortools.check.repair.repair import Repaired, RepairStep, RoundPlanned
+from razortools.check.report import PhaseResult, Report
+from razortools.check.runner import PHASES, PhaseDone, PhaseStarted, plural
+from razortools.cli import render
+from razortools.units import format_size
+
+SHOWN_PER_PHASE = 20  # findings, unless -v asks for all
+SHOWN_EDITS = 40
+LABEL_WIDTH = 40
+PROGRESS_PARTS = 1000
+_STYLES = {"ok": "green", "note": "green", "warning": "yellow", "error": "bold red", "fatal": "bold red"}
+
+Result = TypeVar("Result")
+
+
+class Screen:
+    """Shows how a check or a repair goes."""
+
+    def __init__(self, image: str, *, quiet: bool, verbose: bool, progress_fd: int | None) -> None:
+        """Show *image*; *progress_fd*: where programs are told how far it is."""
+        self._image = image
+        self._quiet = quiet
+        self._verbose = verbose
+        self._fd = progress_fd
+        self._has_title = False
+        self._is_repairing = False  # the phases of the checks in between are only shown as progress
+
+    def follow(self, steps: Generator[RepairStep, None, Result]) -> Result:
+        """Run *steps* to their end and return what they come to."""
+        while True:
+            try:
+                step = next(steps)
+                while isinstance(step, PhaseStarted):
+                    step = self._phase(step, steps)
+            except StopIteration as done:
+                result: Result = done.value
+                return result
+            if isinstance(step, PhaseDone) and not self._is_repairing:
+                self._show_phase(step)
+            elif isinstance(step, RoundPlanned):
+                self._show_round(step)
+
+    def _phase(self, started: PhaseStarted, steps: Generator[RepairStep, None, Result]) -> RepairStep:
+        """Follow one phase; return the step that ends it."""
+        with ExitStack() as stack:
+            label = f"[{started.number}/{len(PHASES)}] {started.label}"
+            advance = stack.enter_context(render.progress(label, PROGRESS_PARTS, quiet=self._quiet))
+            reached = 0
+            self._tell_program(started.number, 0)
+            while isinstance(step := next(steps), Progress):
+                parts = min(step.done * PROGRESS_PARTS // step.total, PROGRESS_PARTS) if step.total else 0
+                if parts > reached:
+                    advance(parts - reached)
+                    reached = parts
+                    self._tell_program(started.number, reached)
+            self._tell_program(started.number, PROGRESS_PARTS)
+        return step
+
+    def _tell_program(self, phase: int, parts: int) -> None:
+        """Write a line as e2fsck does: phase, done, total, image. A reader that went away is no reason to stop."""
+        if self._fd is not None:
+            try:
+                os.write(self._fd, f"{phase} {parts} {PROGRESS_PARTS} {self._image}\n".encode("utf-8", "surrogateescape"))
+            except OSError as failed:
+                self._fd = None
+                render.message(f"razorfsck: -C: progress is not told any more: {failed.strerror}")
+
+    def _show_phase(self, done: PhaseDone) -> None:
+        result, findings = done.result, done.findings
+        if self._quiet or result.status == "fatal":
+            return
+        if not self._has_title:
+            self._has_title = True
+            render.out(f"RAZORFS Filesystem Check v{razortools.__version__}")
+        label = f"[{result.number}/{len(PHASES)}] {PHASES[result.number][1]}..."
+        render.styled(f"{label:<{LABEL_WIDTH}}{_verdict(result, verbose=self._verbose)}", _STYLES[result.status])
+        listed = sorted(findings, key=lambda finding: -finding.severity)
+        limit = len(listed) if self._verbose else SHOWN_PER_PHASE
+        for finding in listed[:limit]:
+            for line in _finding_lines(finding, verbose=self._verbose):
+                render.out(line)
+        if len(listed) > limit:
+            render.out(f"      and {len(listed) - limit:,} more; -v shows all")
+
+    def _show_round(self, planned: RoundPlanned) -> None:
+        self._is_repairing = True
+        if self._quiet:
+            return
+        render.out("")
+        render.out(f"Repair, round {planned.number}: {plural(len(planned.edits), 'edit')}")
+        limit = len(planned.edits) if self._verbose else SHOWN_EDITS
+        for line in edit_lines(planned.edits[:limit]):
+            render.out(line)
+        if len(planned.edits) > limit:
+            render.out(f"      and {len(planned.edits) - limit:,} more; -v shows all")
+
+    def end(self, report: Report) -> None:
+        """Show the summary, or the one sentence about an image that cannot be checked."""
+        fatal = [finding for finding in report.left if finding.severity is Severity.FATAL]
+        if fatal:
+            for finding in report.left:
+                render.error(f"razorfsck: {report.image}: {finding.message}")
+            return
+        if self._quiet:
+            for finding in report.left:
+                if finding.severity > Severity.NOTE:
+                    render.out(_finding_lines(finding, verbose=False)[0].strip())
+            return
+        for line in _summary_lines(report):
+            render.out(line)
+
+    def end_repair(self, done: Repaired, report: Report, undo_file: str) -> None:
+        """Show what came of a repair; *undo_file*: what takes it back, empty if nothing was written."""
+        if not done.rounds and not done.refused:
+            self.end(report)
+            return
+        if done.refused:
+            render.error(f"razorfsck: {report.image}: nothing was changed: {done.refused}")
+        elif not self._quiet:
+            counts = Counter(finding.code for finding in report.findings if finding.repaired)
+            render.out("")
+            render.out(f"Repaired: {', '.join(f'{count:,} x {code}' for code, count in counts.most_common())}")
+            if undo_file:
+                render.out(f"razorfsck --undo {report.image} takes it back, as long as {undo_file} is kept")
+        self.end(report)
+
+
+def edit_lines(edits: Iterable[Edit]) -> list[str]:
+    """Return a line for each of *edits*."""
+    return [f"      {edit.code} {printable(edit.path) if edit.path else 'image'}: {edit.why}" for edit in edits]
+
+
+def _verdict(result: PhaseResult, *, verbose: bool) -> str:
+    """Return what a phase's line says behind its label."""
+    counted = f" ({plural(result.checked, result.unit)})" if result.checked else ""
+    seconds = f" in {result.seconds:.2f} s" if verbose else ""
+    if result.status in ("ok", "note"):
+        return f"OK{counted}{seconds}"
+    return f"{result.status.upper()}: {result.problem}{seconds}"
+
+
+def _finding_lines(finding: Finding, *, verbose: bool) -> list[str]:
+    """Return the lines that show a finding."""
+    subject = printable(finding.path) if finding.path is not None else finding.where
+    where = f" ({finding.where})" if finding.path is not None and finding.where else ""
+    lines = [f"      {finding.code} {finding.severity.word}: {subject}: {finding.message}{where}"]
+    if verbose and finding.severity > Severity.NOTE:
+        lines.append(f"            a repair will {finding.repair}")
+    return lines
+
+
+def _summary_lines(report: Report) -> list[str]:
+    """Return the lines that close a report."""
+    summary = report.summary
+    lines = [
+        "",
+        f"Summary: {plural(summary.files, 'file')}, {plural(summary.directories, 'directory')}, "
+        f"{format_size(summary.total_bytes)} in files, {format_size(summary.stored_bytes)} stored, ratio {summary.ratio:.2f}:1",
+    ]
+    if report.clean:
+        return [*lines, f"{report.image}: clean"]
+    left = [finding for finding in report.left if finding.severity > Severity.NOTE]
+    codes = sorted({finding.code for finding in left})
+    hurt = {finding.path for finding in left if finding.path is not None and finding.severity is Severity.ERROR}
+    lines.append(f"{report.image}: {plural(report.problem_count, 'problem')} found, {plural(len(hurt), 'path')} hurt")
+    lines.append(f"Next: razorfsck explain {codes[0]} tells what this means and what it risks.")
+    if report.repair is None:
+        lines.append(
+            f"razorfsck --plan FILE {report.image} shows what a repair would do; razorfsck --repair {report.image} does it."
+        )
+    return lines
