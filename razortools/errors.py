@@ -61,6 +61,10 @@ class UsageError(RazorError):
     mount_errno = errno.EINVAL
 
 
+class CannotUndo(RazorError):
+    """A repair cannot be taken back: the image has changed since, or the undo file is not whole. Nothing was written."""
+
+
 class PosixError(RazorError):
     """An operation was refused by the rules of POSIX; nothing has changed."""
 

@@ -11,6 +11,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from contextlib import suppress
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -57,6 +58,10 @@ class Device(ABC):
     def set_read_only(self, read_only: bool) -> None:
         """Refuse writes from now on, or take them again. Raises ImageBusy, ReadOnly or DeviceFailed; then nothing has changed."""
         self.read_only = read_only
+
+    def resize(self, size_bytes: int) -> None:
+        """Make it longer, by zeros, or shorter. Raises DeviceFailed: few devices can, and then nothing has changed."""
+        raise DeviceFailed(f"{self.name}: its length cannot be changed to {format_size(size_bytes)}")
 
     def close(self) -> None:  # noqa: B027
         """Release the device and its lock."""
@@ -149,6 +154,16 @@ class FileDevice(Device):
                 offset = min(_next_data(self._descriptor, hole), end)
                 os.pwrite(self._descriptor, bytes(offset - hole), hole)
 
+    def resize(self, size_bytes: int) -> None:
+        """See Device: an image file can, a block device is as long as it is."""
+        if self.read_only:
+            raise ReadOnly(f"{self.name} was opened for reading only")
+        try:
+            os.ftruncate(self._descriptor, size_bytes)
+        except OSError as failed:
+            raise self._failed("changing its length", 0, 0, failed) from failed
+        self.size_bytes = size_bytes
+
     def set_read_only(self, read_only: bool) -> None:
         """See Device. Whoever only reads shares the image with other readers."""
         if read_only == self.read_only:
@@ -194,6 +209,16 @@ class PagedDevice(Device):
         self.size_bytes = size_bytes
         self.read_only = False
         self._pages: dict[int, bytearray] = {}
+
+    def resize(self, size_bytes: int) -> None:
+        """See Device."""
+        kept = -(-size_bytes // PAGE_BYTES)
+        self._pages = {number: page for number, page in self._pages.items() if number < kept}
+        last, used = divmod(size_bytes, PAGE_BYTES)
+        if used and size_bytes < self.size_bytes:
+            page = bytearray(self.read(last * PAGE_BYTES, used).ljust(PAGE_BYTES, b"\0"))
+            self._pages[last] = page
+        self.size_bytes = size_bytes
 
     def read_cached(self, offset: int, length: int) -> bytes | None:
         """See Device: unless something lies below, all of it is in memory."""
@@ -246,6 +271,12 @@ class PagedDevice(Device):
     def flush(self) -> None:
         """See Device: memory is as stable as it gets here."""
 
+    def written_pages(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (offset, contents) of the pages that were written, in the order of their places."""
+        for number in sorted(self._pages):
+            offset = number * PAGE_BYTES
+            yield offset, bytes(self._pages[number][: self.size_bytes - offset])
+
     @property
     def written_bytes(self) -> int:
         """Bytes of memory that the pages take."""
@@ -288,7 +319,9 @@ class OverlayDevice(PagedDevice):
             self._pages.pop(number, None)
 
     def _below(self, offset: int, length: int) -> bytes:
-        return self.base.read(offset, length)
+        there = min(max(self.base.size_bytes - offset, 0), length)  # what resize() has added lies behind the end
+        below = self.base.read(offset, there) if there else b""
+        return below if there == length else below.ljust(length, b"\0")
 
     def close(self) -> None:
         """See Device."""

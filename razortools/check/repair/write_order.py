@@ -1,0 +1,87 @@
+"""The order in which a repaired view is written over the image: which page belongs to which stage.
+
+The image holds the old filesystem, the overlay the new one. What the new one needs goes first (AHEAD), then the one superblock
+that makes it the truth (TRUTH), then whatever it does not need (BEHIND): blocks that are free in it, its spare space map, its
+journal, the other slot and the backups. So as long as no block that the new filesystem needs was in use in the old one, the image
+is the old or the new filesystem at every moment.
+"""
+
+from dataclasses import replace
+
+from razortools.engine.store import superblocks
+from razortools.engine.store.device import PAGE_BYTES, Device
+from razortools.engine.store.spacemaps import SpaceMaps
+from razortools.errors import RazorError
+from razortools.format.geometry import Geometry, geometry_of
+from razortools.format.superblock import SLOT_COUNT, SUPERBLOCK_BYTES, State, Superblock
+from razortools.format.undo import Stage
+from razortools.units import BlockNo
+
+assert SUPERBLOCK_BYTES == PAGE_BYTES
+
+
+class WriteOrder:
+    """Tells the stage of each page of the new view."""
+
+    def __init__(self, overlay: Device) -> None:
+        """Read the new filesystem's superblock and space map. Raises what superblocks.newest() raises."""
+        self.superblock = truth = superblocks.newest(overlay)
+        geometry = geometry_of(truth)
+        self.slots = [slot * truth.block_bytes for slot in range(SLOT_COUNT)]
+        self.truth_offset = truth.address * truth.block_bytes
+        self._block_bytes = truth.block_bytes
+        self._end = geometry.block_count * truth.block_bytes
+        self._needed, self._not_needed = _fixed_parts(truth, geometry)
+        self._maps = _map_of(overlay, truth, geometry)
+
+    def stage(self, offset: int) -> Stage:
+        """Return when the page at byte *offset* is written."""
+        if offset == self.truth_offset:
+            return Stage.TRUTH
+        if offset >= self._end:
+            return Stage.BEHIND
+        block = offset // self._block_bytes
+        if any(block in part for part in self._not_needed):
+            return Stage.BEHIND
+        if any(block in part for part in self._needed) or self._maps is None:
+            return Stage.AHEAD
+        try:
+            return Stage.AHEAD if self._maps.is_used(BlockNo(block)) else Stage.BEHIND
+        except RazorError:
+            return Stage.AHEAD
+
+
+def marked(image: Device) -> tuple[int, bytes] | None:
+    """Return (offset, bytes) of the old truth marked so that a check is due, or None where that is not possible or not needed.
+
+    Without it a repair that was cut off might be taken for a healthy filesystem, which `razorfsck -p` does not look at.
+    """
+    try:
+        truth = superblocks.newest(image)
+    except RazorError:
+        return None
+    if truth.slot >= SLOT_COUNT or truth.state != State.CLEAN:
+        return None
+    return truth.address * truth.block_bytes, replace(truth, state=State.ERRORS).encode()
+
+
+def _fixed_parts(truth: Superblock, geometry: Geometry) -> tuple[list[range], list[range]]:
+    """Return the blocks that the new filesystem needs, and those that it does not, outside of its space map's say."""
+    pages = geometry.spacemap.page_count
+    maps = [range(start, start + pages) for start in geometry.spacemap_starts]
+    needed = [maps[truth.spacemap_active]]
+    not_needed = [range(SLOT_COUNT), maps[1 - truth.spacemap_active], *(range(place, place + 1) for place in geometry.backups)]
+    journal = range(geometry.journal_start, geometry.journal_start + geometry.journal_blocks)
+    # At rest nothing in the journal waits for replay; what lies there is what the old filesystem may still need.
+    (not_needed if truth.state == State.CLEAN else needed).append(journal)
+    return needed, not_needed
+
+
+def _map_of(overlay: Device, truth: Superblock, geometry: Geometry) -> SpaceMaps | None:
+    """Return the new filesystem's space map, or None if it cannot be read: then every block may be needed."""
+    maps = SpaceMaps(overlay, geometry)
+    try:
+        maps.load(truth)
+    except RazorError:
+        return None
+    return maps
