@@ -1,0 +1,260 @@
+"""The loss statement: what became of every file between two views of an image, before a repair and after it.
+
+A file is *unchanged* if its names and everything that can be read of it are the same; *renamed* if another path leads to it now;
+*truncated* if bytes or attributes of it are unreadable or gone; *lost* if no path leads to it any more. A file may be renamed and
+truncated at once. What already could not be read before counts as well: the statement tells what damage and repair have cost
+together. What the repair alone has cost stands in *harmed*: files that could be read better before. No repair that harms is kept.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from razortools.check.inventory import Inventory, identity_of
+from razortools.check.paths import printable
+from razortools.check.pieces import differences, is_partly_readable
+from razortools.check.tree import kinds_mask
+from razortools.format.directory import DirectoryEntry
+from razortools.format.inode import ROOT_INODE
+from razortools.format.keys import Kind, kind_range, object_of
+from razortools.format.xattr import Xattr
+from razortools.units import InodeNo
+
+LISTED_MAX = 100_000  # of a kind; more are counted only
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """A path that leads nowhere now, and the one that leads to its file."""
+
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Truncated:
+    """A file of which something is unreadable or gone: (first byte, first byte behind) each, and names of attributes."""
+
+    path: str
+    ranges: tuple[tuple[int, int], ...]
+    attributes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Loss:
+    """What became of the files. Paths keep bytes that are no UTF-8 as lone surrogates."""
+
+    unchanged: int = 0  # files and everything else that is no directory
+    renamed: list[Renamed] = field(default_factory=list)
+    truncated: list[Truncated] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    harmed: list[str] = field(default_factory=list)  # what the repair, not the damage, has made worse
+    unlisted: int = 0  # renamed, truncated or lost as well, but too many to list
+
+    @property
+    def is_none(self) -> bool:
+        """Whether every file is what it was."""
+        return not (self.renamed or self.truncated or self.lost)
+
+    def as_json(self) -> dict[str, object]:
+        """Return the part "loss" of the document that --json prints."""
+        document: dict[str, object] = {
+            "unchanged": self.unchanged,
+            "renamed": [{"old": one.old, "new": one.new} for one in self.renamed],
+            "truncated": [
+                {"path": one.path, "ranges": [list(pair) for pair in one.ranges], "attributes": list(one.attributes)}
+                for one in self.truncated
+            ],
+            "lost": list(self.lost),
+        }
+        if self.unlisted:
+            document["unlisted"] = self.unlisted
+        return document
+
+    def add(self, where: "list[Renamed] | list[Truncated] | list[str]", what: object) -> None:
+        """Add to one of the lists, as long as it is not too long."""
+        if len(where) < LISTED_MAX:
+            where.append(what)  # type: ignore[arg-type]
+        elif where is not self.harmed:
+            self.unlisted += 1
+
+
+def loss(before: Inventory, after: Inventory) -> Loss:
+    """Compare two inventories, whose devices must still show what they did when these were taken."""
+    found = Loss()
+    if before.facts is None:
+        return found  # nothing could be read: whatever there is now was gained
+    if after.facts is None:
+        _lose_everything(before, found)
+        return found
+    comparing = _Comparing(before, after, found)
+    for place, number in enumerate(before.numbers):
+        if not before.is_deleted(place):
+            comparing.judge(place, number)
+    comparing.judge_names()
+    comparing.judge_headless()
+    comparing.judge_dangling()
+    return found
+
+
+def _lose_everything(before: Inventory, found: Loss) -> None:
+    for place, number in enumerate(before.numbers):
+        if not before.is_deleted(place):
+            path = before.path(number)
+            found.add(found.lost, path)
+            found.add(found.harmed, path)
+
+
+class _Comparing:
+    """Both inventories, and what has to be looked at closely."""
+
+    def __init__(self, before: Inventory, after: Inventory, found: Loss) -> None:
+        self.before = before
+        self.after = after
+        self.found = found
+        self._other_names: set[int] = set()  # inodes whose names differ
+        self._cut: set[int] = set()  # those of them that are truncated as well
+
+    def judge(self, place: int, number: int) -> None:
+        """Say what became of one inode, unless only its names differ."""
+        before, after, found = self.before, self.after, self.found
+        other = after.find(number)
+        if other < 0 or after.is_deleted(other):
+            path = before.path(number)
+            found.add(found.lost, path)
+            if is_partly_readable(before, number):
+                found.add(found.harmed, path)
+            return
+        is_same = self._is_same(place, other) or not self._judge_contents(place, number)
+        if number != ROOT_INODE and (before.names[place] != after.names[other] or not before.names[place]):
+            self._other_names.add(number)
+            if not is_same:
+                self._cut.add(number)
+        elif is_same and not before.is_directory(place):
+            found.unchanged += 1
+
+    def _is_same(self, place: int, other: int) -> bool:
+        """Return whether the sums say that contents and attributes are the same."""
+        before, after = self.before, self.after
+        assert before.facts is not None and after.facts is not None
+        return (
+            not before.hurt[place]
+            and not after.hurt[other]
+            and before.contents[place] == after.contents[other]
+            and before.facts.types[place] == after.facts.types[other]
+            and (before.is_directory(place) or before.facts.sizes[place] == after.facts.sizes[other])
+        )
+
+    def _judge_contents(self, place: int, number: int) -> bool:
+        """Compare a file byte for byte and attribute for attribute; return whether something is missing."""
+        before, after = self.before, self.after
+        ranges: list[tuple[int, int]] = []
+        harmed = False
+        if not before.is_directory(place):
+            for difference in differences(before, after, number, number):
+                harmed |= difference.was_readable
+                if ranges and ranges[-1][1] == difference.first:
+                    ranges[-1] = ranges[-1][0], difference.behind
+                else:
+                    ranges.append((difference.first, difference.behind))
+        attributes, worse = _attributes_lost(before, after, number)
+        if not ranges and not attributes:
+            return False
+        path = before.path(number)
+        self.found.add(self.found.truncated, Truncated(path, tuple(ranges), tuple(attributes)))
+        if harmed or worse:
+            self.found.add(self.found.harmed, path)
+        return True
+
+    def judge_names(self) -> None:
+        """Say which of the names that differ lead elsewhere."""
+        old_names, new_names = _names_of(self.before, self._other_names), _names_of(self.after, self._other_names)
+        for number in sorted(self._other_names):
+            old, new = old_names.get(number, []), new_names.get(number, [])
+            gone, come = [name for name in old if name not in new], [name for name in new if name not in old]
+            if not new:  # it is there, but no path leads to it
+                path = self.before.path(number)
+                self.found.add(self.found.lost, path)
+                if old:
+                    self.found.add(self.found.harmed, path)
+            elif not old and self.before.path(number) != self._new_path(new[0]):
+                self.found.add(self.found.renamed, Renamed(self.before.path(number), self._new_path(new[0])))
+            elif gone:
+                targets = [*come, *[new[0]] * len(gone)]
+                for name, target in zip(gone, targets, strict=False):
+                    old_path = join_name(self.before, name)
+                    self.found.add(self.found.renamed, Renamed(old_path, self._new_path(target)))
+            elif number not in self._cut and not self.before.is_directory(self.before.find(number)):
+                self.found.unchanged += 1
+
+    def _new_path(self, name: tuple[int, str]) -> str:
+        return join_name(self.after, name)
+
+    def judge_headless(self) -> None:
+        """Say what became of contents whose inode was missing."""
+        before, after = self.before, self.after
+        if not before.headless:
+            return
+        gained = {after.contents[place]: number for place, number in enumerate(after.numbers) if before.find(number) < 0}
+        for number, contents in zip(before.headless, before.headless_contents, strict=True):
+            found = number if after.find(number) >= 0 else gained.get(contents, 0) if contents else 0
+            old = before.paths.of(number)
+            if not found:
+                self.found.add(self.found.lost, old)
+            elif after.path(found) != old:
+                self.found.add(self.found.renamed, Renamed(old, after.path(found)))
+
+    def judge_dangling(self) -> None:
+        """Names that led to no inode are lost, unless they lead to one now."""
+        after = self.after
+        assert after.facts is not None
+        headless = set(self.before.headless)
+        told: set[str] = set()
+        for key in self.before.dangling:
+            value, old = after.facts.tree.get(key), self.before.facts.tree.get(key) if self.before.facts else None
+            target = DirectoryEntry.decode(old).inode if old is not None and len(old) == DirectoryEntry.FIXED_BYTES else 0
+            leads = value is not None and len(value) == DirectoryEntry.FIXED_BYTES
+            if target not in headless and not (leads and after.find(DirectoryEntry.decode(value or b"").inode) >= 0):
+                told.add(self.before.path_at(key))
+        for path in sorted(told - set(self.found.lost)):
+            self.found.add(self.found.lost, path)
+
+
+def _names_of(inventory: Inventory, numbers: set[int]) -> dict[int, list[tuple[int, str]]]:
+    """Return the names (directory, name) of each of these inodes, in order."""
+    names: dict[int, list[tuple[int, str]]] = {}
+    if numbers:
+        for key, target in _entries(inventory):
+            if target in numbers:
+                names.setdefault(target, []).append((object_of(key), inventory.name_at(key)))
+    return names
+
+
+def _entries(inventory: Inventory) -> Iterator[tuple[bytes, int]]:
+    """Yield (key, inode) of every directory entry."""
+    assert inventory.facts is not None
+    for _, (keys, values) in inventory.facts.tree.leaves(kinds_mask(Kind.DIRECTORY_ENTRY)):
+        for key, value in zip(keys, values, strict=True):
+            if key[9] == Kind.DIRECTORY_ENTRY and len(value) == DirectoryEntry.FIXED_BYTES:
+                yield key, int.from_bytes(value[:8], "little")
+
+
+def join_name(inventory: Inventory, name: tuple[int, str]) -> str:
+    """Return the path of a (directory, name)."""
+    directory, text = name
+    return inventory.path(directory).rstrip("/") + "/" + text
+
+
+def _attributes_lost(before: Inventory, after: Inventory, number: int) -> tuple[list[str], bool]:
+    """Return (names of the extended attributes that are unreadable, gone or different, whether one was readable before)."""
+    assert before.facts is not None and after.facts is not None
+    lost: list[str] = []
+    worse = False
+    for key, value in before.facts.tree.range_items(*kind_range(InodeNo(number), Kind.XATTR)):
+        was = identity_of(before.facts, before.broken, key, value)
+        there = after.facts.tree.get(key)
+        now = identity_of(after.facts, after.broken, key, there) if there is not None else None
+        if now is None or (was is not None and was != now):
+            name = Xattr.decode(value).name if len(value) > 2 else b"?"
+            lost.append(printable(name.decode("utf-8", "surrogateescape")))
+            worse |= was is not None
+    return lost, worse

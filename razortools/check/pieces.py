@@ -1,0 +1,196 @@
+"""Pieces: the contents of a file as stretches of bytes, each of which can be read or not, to be compared with another file's.
+
+Invariants: pieces come in rising order; what no stored piece covers, up to the size, reads as zeros; no more of a file is in
+memory than the pieces at hand.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from razortools.check.inventory import Inventory, identity_of, unpack_inline
+from razortools.errors import RazorError
+from razortools.format.compression import unpack
+from razortools.format.data import RECORD_BYTES_MAX, DataRecord
+from razortools.format.inode import Inode
+from razortools.format.keys import Kind, inline_key, inode_key, kind_range, offset_of
+from razortools.units import InodeNo
+
+FAR = 1 << 64  # behind every file
+_ZEROS = b""  # identity of what no piece covers
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes *first* to *behind* of a file. *identity* None: they cannot be read; empty: zeros that are stored nowhere."""
+
+    first: int
+    behind: int
+    identity: bytes | None
+    key: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Bytes that are not any more what they were. *was_readable*: something that was stored there could be read before."""
+
+    first: int
+    behind: int
+    was_readable: bool
+
+
+def inode_of(inventory: Inventory, number: int) -> Inode | None:
+    """Return the inode, or None."""
+    assert inventory.facts is not None
+    value = inventory.facts.tree.get(inode_key(InodeNo(number)))
+    return Inode.decode(value) if value is not None and len(value) == Inode.FIXED_BYTES else None
+
+
+def pieces(inventory: Inventory, number: int) -> Iterator[Piece]:
+    """Yield the pieces of a file or symbolic link, holes included, from byte 0 to FAR."""
+    inode = inode_of(inventory, number)
+    if inode is None or not (inode.is_regular or inode.is_symlink) or inode.record_bytes > RECORD_BYTES_MAX:
+        yield Piece(0, FAR, None)
+        return
+    at = 0
+    for piece in _stored(inventory, number, inode):
+        if piece.behind <= at:
+            continue
+        if piece.first > at:
+            yield Piece(at, piece.first, _ZEROS)
+        at = piece.behind
+        yield piece
+    yield Piece(at, FAR, _ZEROS)
+
+
+def _stored(inventory: Inventory, number: int, inode: Inode) -> Iterator[Piece]:
+    """Yield the pieces that are stored, and those that may have been in a lost node."""
+    facts = inventory.facts
+    assert facts is not None
+    inline = facts.tree.get(inline_key(InodeNo(number)))
+    if inline is not None:
+        key = inline_key(InodeNo(number))
+        identity = identity_of(facts, inventory.broken, key, inline)
+        try:
+            length = len(unpack_inline(inline))
+        except (RazorError, IndexError):
+            length = inode.record_bytes
+        yield Piece(0, length, identity, key)
+    lost = [*_lost(inventory, number, inode)]
+    for key, value in facts.tree.range_items(*kind_range(InodeNo(number), Kind.DATA_RECORD)):
+        first = offset_of(key) * inode.record_bytes
+        while lost and lost[0].first <= first:
+            yield lost.pop(0)
+        identity = identity_of(facts, inventory.broken, key, value)
+        # What cannot be read hurts all that the record may have held.
+        length = DataRecord.decode(value).raw_bytes if identity is not None else inode.record_bytes
+        yield Piece(first, first + length, identity, key)
+    yield from lost
+
+
+def _lost(inventory: Inventory, number: int, inode: Inode) -> Iterator[Piece]:
+    """Yield the bytes whose records may have been in a lost node, or the whole file if its inline data may have been."""
+    assert inventory.facts is not None
+    low, high = kind_range(InodeNo(number), Kind.DATA_RECORD)
+    for place in sorted(inventory.facts.tree.lost, key=lambda place: place.low):
+        if place.low <= inline_key(InodeNo(number)) < place.high:
+            yield Piece(0, FAR, None)
+            return
+        if place.low > high or place.high <= low:
+            continue
+        first = offset_of(place.low) if place.low > low else 0
+        behind = offset_of(place.high) * inode.record_bytes if place.high <= high else FAR
+        yield Piece(first * inode.record_bytes, behind, None)
+
+
+def differences(before: Inventory, after: Inventory, number: int, number_after: int) -> Iterator[Difference]:
+    """Yield what of a file in *before* does not read the same in *after*, in rising order.
+
+    What could not be read before and can be read now is no difference: it was mended. If zeros stand now where nothing could be
+    read before, it is one: nobody can tell them from data.
+    """
+    old, new = inode_of(before, number), inode_of(after, number_after)
+    if old is None:
+        return
+    size_after = new.size if new is not None else 0
+    for first, behind, one, other in _side_by_side(before, after, number, number_after):
+        kept = min(behind, old.size, size_after)
+        if first < kept:
+            yield from _difference(before, after, one, other, first, kept)
+        cut = min(behind, old.size)
+        if max(first, kept) < cut:  # the file ends earlier than it did
+            yield Difference(max(first, kept), cut, was_readable=bool(one.identity))
+        if behind >= old.size:
+            return
+
+
+def _difference(
+    before: Inventory, after: Inventory, one: Piece, other: Piece, first: int, behind: int
+) -> Iterator[Difference]:
+    """Judge a stretch that both files have."""
+    if other.identity is None:
+        yield Difference(first, behind, was_readable=one.identity is not None)
+    elif one.identity is None:
+        if other.identity == _ZEROS:
+            yield Difference(first, behind, was_readable=False)
+    elif not _is_same(before, after, one, other, first, behind):
+        yield Difference(first, behind, was_readable=True)
+
+
+def _side_by_side(
+    before: Inventory, after: Inventory, number: int, number_after: int
+) -> Iterator[tuple[int, int, Piece, Piece]]:
+    """Yield (first byte, first behind, piece before, piece after) for stretches that lie in one piece on both sides."""
+    left, right = pieces(before, number), pieces(after, number_after)
+    one, other = next(left), next(right)
+    at = 0
+    while at < FAR:
+        behind = min(one.behind, other.behind)
+        yield at, behind, one, other
+        at = behind
+        if at < FAR and one.behind == at:
+            one = next(left)
+        if at < FAR and other.behind == at:
+            other = next(right)
+
+
+def _is_same(before: Inventory, after: Inventory, one: Piece, other: Piece, first: int, behind: int) -> bool:
+    """Return whether a stretch, readable on both sides, holds the same bytes."""
+    if (one.first, one.identity) == (other.first, other.identity):
+        return True
+    return _bytes(before, one, first, behind) == _bytes(after, other, first, behind)
+
+
+def _bytes(inventory: Inventory, piece: Piece, first: int, behind: int) -> bytes | None:
+    """Return bytes *first* to *behind*, which lie in *piece*; zeros without end are an empty string."""
+    if not piece.identity:
+        return b""
+    facts = inventory.facts
+    assert facts is not None
+    value = facts.tree.get(piece.key)
+    try:
+        raw = _unpacked(inventory, piece.key, value or b"")
+    except (RazorError, IndexError):
+        return None
+    return raw[first - piece.first : behind - piece.first].rstrip(b"\0")
+
+
+def _unpacked(inventory: Inventory, key: bytes, value: bytes) -> bytes:
+    if key[9] == Kind.INLINE_DATA:
+        return unpack_inline(value)
+    assert inventory.facts is not None
+    image = inventory.facts.tree.image
+    record = DataRecord.decode(value)
+    stored = b"".join(image.read_blocks(first, count) for first, count in record.runs(image.block_bytes))
+    return unpack(stored[: record.stored_bytes], record.algorithm, record.raw_bytes)
+
+
+def is_partly_readable(inventory: Inventory, number: int) -> bool:
+    """Return whether anything of a file can be read, or there is nothing in it that could be lost."""
+    inode = inode_of(inventory, number)
+    if inode is None:
+        return False
+    if not (inode.is_regular or inode.is_symlink) or inode.size == 0:
+        return True
+    return any(piece.identity and piece.first < inode.size for piece in pieces(inventory, number)) or not any(
+        piece.identity is None and piece.first < inode.size for piece in pieces(inventory, number)
+    )
