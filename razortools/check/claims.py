@@ -44,6 +44,12 @@ class Claims:
             found += [(start + a, start + b) for a, b in bit_runs(bits)]
         return found
 
+    def holds(self, block: int) -> bool:
+        """Return whether something names *block*."""
+        group, offset = divmod(block, self.group_blocks)
+        page = self.groups.get(group)
+        return page is not None and bool(page[offset >> 3] >> (offset & 7) & 1)
+
     def page(self, group: int) -> bytes:
         """Return the bitmap of a group."""
         return bytes(self.groups.get(group, b"")) or bytes(self.page_bytes)

@@ -1,0 +1,240 @@
+"""Rebuilding: a mountable tree of everything that can be read, on an image whose tree, root or superblocks are lost.
+
+The survey says which leaf holds which keys. Leaves that are whole stay where they lie; the rest is packed into new ones, and
+new levels are put above them. Space maps are computed from what the leaves name, and both superblock slots are written.
+
+Invariants: nothing that can be read is overwritten, unless the image has no other room, and then only inner nodes of the old
+tree; what is lost of a file is cut out, so that reading it is an error and not zeros; the journal is left as it is, and what
+its transactions name stays free for its replay. The device is an overlay: what was rebuilt counts when somebody writes it out.
+"""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from razortools.check.claims import Claims, bit_runs
+from razortools.check.findings import Progress
+from razortools.check.image import BLOCK_MASK, Image
+from razortools.check.keynames import range_words
+from razortools.check.map_rules import fixed_claims
+from razortools.check.repair.bulk import Item, NodeCounter, TreeWriter
+from razortools.check.repair.coverage import Tile
+from razortools.check.repair.gaps import Gap, cut_outs
+from razortools.check.repair.stock import Stock, items_of, take_stock
+from razortools.check.repair.survey import Survey, survey
+from razortools.check.repair.waiting import Waiting, waiting_blocks
+from razortools.check.scan import find_superblock
+from razortools.engine.store.device import Device
+from razortools.engine.store.nodepool import NodePool
+from razortools.engine.store.spacemaps import SpaceMaps
+from razortools.engine.store.superblocks import backup_images, slot_image
+from razortools.errors import OutOfSpace
+from razortools.format.geometry import geometry_of
+from razortools.format.node import ChildPointer
+from razortools.format.superblock import SLOT_COUNT, Superblock
+from razortools.units import BlockNo, format_size
+
+PROGRESS_STEP = 64  # leaves
+PARTS = 1000  # of the whole, for the progress
+
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class RebuildResult:
+    """What a rebuild found and did."""
+
+    superblock: Superblock  # what is in the slots now
+    superblock_offset: int  # of the copy that was believed
+    kept_leaves: int = 0
+    written_nodes: int = 0
+    mended_nodes: int = 0  # in which one bit had flipped
+    scanned_nodes: int = 0
+    lost: list[Gap] = field(default_factory=list)
+    reused_old_nodes: bool = False  # for want of room, inner nodes of the old tree were overwritten
+    copies: int = 2  # of the nodes that were written
+
+    @property
+    def sentences(self) -> list[str]:
+        """What there is to tell, for people."""
+        told = [f"the tree was rebuilt: {self.kept_leaves} leaves stayed in place, {self.written_nodes} nodes were written"]
+        if self.mended_nodes:
+            told.append(f"nodes in which one flipped bit was turned back: {self.mended_nodes}")
+        told += [f"a lost node held {range_words(gap.low, gap.high)}" for gap in self.lost]
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A leaf that stays (*tiles* has one, and it is whole), or tiles whose items go into new leaves together."""
+
+    tiles: tuple[Tile, ...]
+    stays: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Where new nodes may go, the careful way first."""
+
+    spares_old_nodes: bool
+    copies: int
+
+
+def rebuild(device: Device) -> Generator[Progress, None, RebuildResult]:
+    """Rebuild the filesystem on *device*, an overlay. Raises NotAnImage, or OutOfSpace if there is no room for a new tree.
+
+    After an exception the overlay is of no use.
+    """
+    found = yield from _scaled(find_superblock(device), 0, 100)
+    image = Image(device, found.superblock, geometry_of(found.superblock))
+    tiles, seen = yield from _scaled(survey(image), 100, 700)
+    stock = yield from _scaled(take_stock(image, tiles), 700, 850)
+    result = RebuildResult(found.superblock, found.offset, mended_nodes=seen.mended, scanned_nodes=seen.scanned)
+    for gap in stock.gaps.values():
+        gap.items = sorted(cut_outs(gap, image.superblock.generation))
+        result.lost.append(gap)
+    yield from _scaled(_write(image, tiles, stock, seen, result), 850, PARTS)
+    return result
+
+
+def _scaled(steps: Generator[Progress, None, Result], first: int, last: int) -> Generator[Progress, None, Result]:
+    """Run *steps* and tell their progress as that of a part of the whole."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as done:
+            result: Result = done.value
+            return result
+        share = min(step.done / step.total, 1.0) if step.total else 0.0
+        yield Progress(first + int(share * (last - first)), PARTS)
+
+
+def _pieces(tiles: list[Tile], gaps: dict[bytes, Gap]) -> list[_Piece]:
+    """Return the pieces of the new tree. A gap in which nothing is to stand goes to the leaf before it, or behind it."""
+    stays = [tile.is_whole for tile in tiles]
+    for number, tile in enumerate(tiles):
+        if tile.leaf is None and not gaps[tile.low].items:
+            stays[number - 1 if number else min(1, len(tiles) - 1)] = False
+    pieces: list[_Piece] = []
+    packed: list[Tile] = []
+    for tile, stay in zip(tiles, stays, strict=True):
+        if not stay:
+            packed.append(tile)
+            continue
+        if packed:
+            pieces.append(_Piece(tuple(packed), stays=False))
+            packed = []
+        pieces.append(_Piece((tile,), stays=True))
+    if packed:
+        pieces.append(_Piece(tuple(packed), stays=False))
+    return pieces
+
+
+def _write(
+    image: Image, tiles: list[Tile], stock: Stock, seen: Survey, result: RebuildResult
+) -> Generator[Progress, None, None]:
+    """Write the new tree, the space map and the superblocks the most careful way for which there is room."""
+    pieces = _pieces(tiles, stock.gaps)
+    counter = NodeCounter(image.geometry)
+    _plant(image, pieces, stock, counter)
+    waiting = waiting_blocks(image)
+    wished = image.superblock.metadata_copies if image.superblock.metadata_copies in (1, 2) else 1
+    ways = [_Way(True, wished), _Way(False, wished), _Way(False, 1)]
+    needed = counter.written * image.geometry.node_blocks
+    for way in ways:
+        maps = _space(image, pieces, stock, waiting, seen if way.spares_old_nodes else Survey())
+        if maps.free_blocks < needed * way.copies:
+            continue
+        yield Progress(1, 3)
+        try:
+            _carry_out(image, pieces, stock, maps, way, result)
+        except OutOfSpace:  # enough blocks, but not enough of them side by side
+            continue
+        result.reused_old_nodes = not way.spares_old_nodes
+        return
+    raise OutOfSpace(
+        f"{image.device.name}: there is no room for a new tree: {format_size(needed * image.block_bytes)} are needed in nodes of "
+        f"{format_size(image.geometry.node_bytes)}; copy the files out with --salvage"
+    )
+
+
+def _carry_out(
+    image: Image, pieces: list[_Piece], stock: Stock, maps: SpaceMaps, way: _Way, result: RebuildResult
+) -> None:
+    pool = NodePool(maps, image.geometry, way.copies)
+    generation = image.superblock.generation + 1
+    writer = TreeWriter(image.device, image.geometry, pool, image.tag, generation)
+    root, level = _plant(image, pieces, stock, writer)
+    writes, top, free_blocks = maps.encode_checkpoint(pool.runs())
+    for offset, data in writes:
+        image.device.write(offset, data)
+    superblock = replace(
+        image.superblock,
+        root=root,
+        root_level=level,
+        spacemap_active=1 - maps.active,
+        spacemap_top=top,
+        free_blocks=free_blocks,
+        node_count=writer.node_count,
+        inode_count=stock.inode_count,
+        directory_count=stock.directory_count,
+    )
+    # Both slots: the older one would lead to the old tree, which is broken.
+    for number in range(SLOT_COUNT):
+        superblock = replace(superblock, generation=generation + number)
+        offset, data = slot_image(superblock)
+        image.device.write(offset, data.ljust(image.block_bytes, b"\0"))
+    for offset, data in backup_images(superblock, image.geometry):
+        image.device.write(offset, data.ljust(image.block_bytes, b"\0"))
+    result.superblock = superblock
+    result.kept_leaves, result.written_nodes, result.copies = writer.kept, writer.written, way.copies
+
+
+def _plant(image: Image, pieces: list[_Piece], stock: Stock, writer: NodeCounter) -> tuple[ChildPointer, int]:
+    """Hand the pieces to *writer* in order; return the root and its level."""
+    for piece in pieces:
+        first, last = piece.tiles[0], piece.tiles[-1]
+        if piece.stays:
+            assert first.leaf is not None
+            writer.keep(first.low, first.leaf.pointer)
+        else:
+            writer.span(first.low, last.high, _items(image, piece, stock))
+    return writer.finish()
+
+
+def _items(image: Image, piece: _Piece, stock: Stock) -> Iterator[Item]:
+    for tile in piece.tiles:
+        if tile.leaf is None:
+            yield from stock.gaps[tile.low].items
+        else:
+            yield from items_of(image, tile, tile.leaf)
+
+
+def _space(image: Image, pieces: list[_Piece], stock: Stock, waiting: Waiting, spared: Survey) -> SpaceMaps:
+    """Return the space map of the new tree, and keep new nodes away from what is to be spared but is not the tree's any more."""
+    blocks = image.geometry.node_blocks
+    used, kept_away = Claims(image.geometry.spacemap), Claims(image.geometry.spacemap)
+    for piece in pieces:
+        for tile in piece.tiles:
+            if tile.leaf is not None:
+                for place in {tile.leaf.block, tile.leaf.pointer.address & BLOCK_MASK, tile.leaf.pointer.mirror & BLOCK_MASK}:
+                    if place and image.holds(place, blocks):
+                        (used if piece.stays else kept_away).claim(place, blocks)
+    for claims, runs in ((used, waiting.freed), (kept_away, waiting.placed), (kept_away, spared.inner)):
+        for first, count in runs:
+            if image.holds(first, count):
+                claims.claim(first, count)
+    maps = SpaceMaps(image.device, image.geometry)
+    maps.active = image.superblock.spacemap_active & 1
+    fixed = fixed_claims(image)
+    for group in used.groups.keys() | stock.data.groups.keys() | kept_away.groups.keys():
+        base = group * image.geometry.spacemap.group_blocks
+        never, data, nodes, spare = (
+            int.from_bytes(claims.page(group), "little") for claims in (fixed, stock.data, used, kept_away)
+        )
+        for first, last in bit_runs((data | nodes) & ~never):
+            maps.mark_used(BlockNo(base + first), last - first + 1)
+        for first, last in bit_runs(spare & ~(data | nodes | never)):
+            maps.mark_used(BlockNo(base + first), last - first + 1)
+            maps.unclaimed[BlockNo(base + first)] = last - first + 1
+    return maps

@@ -1,0 +1,87 @@
+"""Taking stock: what the leaves that are left name, and what is known of the files at the edges of what is lost."""
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from razortools.check.claims import Claims
+from razortools.check.findings import Progress
+from razortools.check.image import Image
+from razortools.check.repair.bulk import Item
+from razortools.check.repair.coverage import Leaf, Tile
+from razortools.check.repair.gaps import Gap, Owner
+from razortools.check.repair.survey import item_runs
+from razortools.check.scan import read_items
+from razortools.errors import CorruptImage, DeviceFailed
+from razortools.format.keys import KIND_AT, Kind, Table, object_of
+
+PROGRESS_STEP = 64  # tiles
+_FILES, _INODE = int(Table.FILES), int(Kind.INODE)
+_OWNING = (int(Kind.DATA_RECORD), int(Kind.XATTR))
+
+
+@dataclass(slots=True)
+class Stock:
+    """What there is. Filled by take_stock(), then only read, but for what stands in the gaps."""
+
+    data: Claims
+    gaps: dict[bytes, Gap] = field(default_factory=dict)  # by first key
+    inode_count: int = 0
+    directory_count: int = 0
+    leaf_count: int = 0
+
+
+def take_stock(image: Image, tiles: list[Tile]) -> Generator[Progress, None, Stock]:
+    """Read all leaves once."""
+    stock = Stock(Claims(image.geometry.spacemap))
+    current = Owner(0)
+    gap: Gap | None = None
+    for number, tile in enumerate(tiles):
+        if number % PROGRESS_STEP == 0:
+            yield Progress(number, len(tiles))
+        if tile.leaf is None:
+            gap = stock.gaps[tile.low] = Gap(tile)
+            if tile.low[0] == _FILES and current.number == object_of(tile.low):
+                gap.before = current
+            continue
+        stock.leaf_count += 1
+        for key, value in items_of(image, tile, tile.leaf):
+            if key[0] == _FILES and object_of(key) != current.number:
+                current = Owner(object_of(key))
+            if gap is not None:
+                gap.after = current if key[0] == _FILES else None
+                gap = None
+            _note(image, stock, current, key, value)
+    return stock
+
+
+def _note(image: Image, stock: Stock, current: Owner, key: bytes, value: bytes) -> None:
+    kind = key[KIND_AT]
+    if kind in _OWNING:
+        runs = item_runs(image, key, value)
+        for first, count in runs:
+            stock.data.claim(first, count)
+        if key[0] == _FILES:
+            current.blocks += sum(count for _, count in runs)
+            current.has_records |= kind == Kind.DATA_RECORD
+    elif kind == _INODE and key[0] == _FILES:
+        current.value = value
+        stock.inode_count += 1
+        if int.from_bytes(value[:4], "little") & 0o170000 == 0o040000:
+            stock.directory_count += 1
+
+
+def items_of(image: Image, tile: Tile, leaf: Leaf) -> Iterator[Item]:
+    """Yield the items of *leaf* that lie in *tile*, in order, each key once. What cannot be read any more is left out."""
+    try:
+        keys, values = read_items(image, leaf.block, leaf.pointer)
+    except (CorruptImage, DeviceFailed, ValueError):
+        return
+    before = b""
+    items: Iterator[Item] = zip(keys, values, strict=True)
+    if any(a >= b for a, b in pairwise(keys)):
+        items = iter(sorted(items, key=lambda item: item[0]))
+    for key, value in items:
+        if tile.low <= key < tile.high and key != before:
+            yield key, value
+        before = key

@@ -1,0 +1,43 @@
+"""What waits in the journal, seen from the space map: blocks that its transactions took and blocks that they let go.
+
+A rebuild leaves the journal to be replayed on the new tree. For that, what the transactions took must be free in the map and
+keep its contents, and what they let go must be in use, even if the items that owned it are lost.
+"""
+
+from dataclasses import dataclass, field
+
+from razortools.check.image import Image
+from razortools.check.repair.survey import item_runs
+from razortools.engine.store.journal import JournalReader, journal_seed
+from razortools.errors import CorruptImage, DeviceFailed
+from razortools.format.data import Run
+from razortools.units import BlockNo
+
+
+@dataclass(slots=True)
+class Waiting:
+    """Blocks of the transactions that verify. *freed*: of the last checkpoint's tree only."""
+
+    placed: list[Run] = field(default_factory=list)
+    freed: list[Run] = field(default_factory=list)
+
+
+def waiting_blocks(image: Image) -> Waiting:
+    """Return the blocks that the waiting transactions name. Changes nothing."""
+    found = Waiting()
+    superblock = image.superblock
+    reader = JournalReader(image.device, image.geometry, journal_seed(superblock.uuid))
+    try:
+        scan = reader.scan(superblock.journal_tail, superblock.journal_sequence)
+    except (CorruptImage, DeviceFailed):
+        return found
+    placed: set[tuple[int, int]] = set()
+    for transaction in scan.transactions:
+        for entry in transaction.entries:
+            old = item_runs(image, entry.head.key, entry.undo) if entry.undo is not None else []
+            new = item_runs(image, entry.head.key, entry.redo) if entry.redo is not None else []
+            if old != new:
+                found.freed += [(BlockNo(first), count) for first, count in old if (first, count) not in placed]
+                placed.update(new)
+    found.placed = [(BlockNo(first), count) for first, count in placed]
+    return found

@@ -1,0 +1,132 @@
+"""What a rebuild finds again when the root, inner nodes, leaves or superblocks of an image are lost."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from razortools.check.repair.rebuild import RebuildResult, rebuild
+from razortools.check.runner import check_quietly
+from razortools.check.tree import TreeIndex, walk
+from razortools.engine.store.device import Device
+from razortools.units import KIB, MIB
+from tests.check.editing import image_of
+from tests.check.samples import Copy, KeptDevice, healthy, opened
+from tests.workload import Seen, Workload, everything, formatted
+from tests.workload import opened as opened_for_work
+
+
+def rebuilt(device: Device) -> tuple[Copy, RebuildResult]:
+    """Return a rebuilt overlay over *device*, which stays as it is."""
+    overlay = Copy(device)
+    steps = rebuild(overlay)
+    done = -1
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return overlay, end.value
+        assert done <= step.done <= step.total
+        done = step.done
+
+
+def problems_of(device: Device) -> list[tuple[str, str]]:
+    return [(finding.code, finding.message) for finding in check_quietly(device).findings if finding.severity]
+
+
+def contents(device: Device) -> dict[bytes, Seen]:
+    with opened(Copy(device)) as volume:
+        return everything(volume)
+
+
+def nodes_by_level(device: Device) -> dict[int, list[tuple[int, ...]]]:
+    """Return the places of all copies of each node, by level."""
+    image = image_of(device)
+    found: dict[int, list[tuple[int, ...]]] = {}
+    for visit in walk(image, TreeIndex(image)):
+        pointer = visit.place.pointer
+        found.setdefault(visit.place.level, []).append(tuple(place for place in (pointer.address, pointer.mirror) if place))
+    return found
+
+
+def destroy(device: Device, places: tuple[int, ...]) -> None:
+    """Overwrite nodes with rubbish."""
+    image = image_of(device)
+    for place in places:
+        device.write(place * image.block_bytes, random.Random(place).randbytes(image.geometry.node_bytes))
+
+
+def destroy_superblocks(device: Device, *, backups: bool) -> None:
+    image = image_of(device)
+    for place in (0, 1, *(image.geometry.backups if backups else ())):
+        device.write(place * image.block_bytes, random.Random(place).randbytes(image.block_bytes))
+
+
+SHAPES = [(2, 4096), (1, 4096), (2, 16384), (1, 65536)]
+
+
+@pytest.mark.parametrize(("copies", "block_bytes"), SHAPES)
+def test_a_rebuild_of_a_healthy_image_changes_nothing_that_anybody_sees(copies: int, block_bytes: int) -> None:
+    device = healthy(copies, block_bytes)
+    after, result = rebuilt(device)
+    assert problems_of(after) == []
+    assert contents(after) == contents(device)
+    assert result.lost == [] and result.scanned_nodes == 0
+
+
+@pytest.mark.parametrize(("copies", "block_bytes"), SHAPES)
+def test_a_lost_root_loses_nothing(copies: int, block_bytes: int) -> None:
+    device = healthy(copies, block_bytes)
+    before = contents(device)
+    nodes = nodes_by_level(device)
+    for places in nodes[max(nodes)]:
+        if max(nodes):
+            destroy(device, places)
+    after, result = rebuilt(device)
+    assert problems_of(after) == []
+    assert contents(after) == before
+    assert result.lost == []
+
+
+@pytest.mark.parametrize(("copies", "block_bytes"), SHAPES)
+def test_superblocks_are_found_in_the_backups(copies: int, block_bytes: int) -> None:
+    device = healthy(copies, block_bytes)
+    before = contents(device)
+    destroy_superblocks(device, backups=False)
+    after, _ = rebuilt(device)
+    assert problems_of(after) == []
+    assert contents(after) == before
+
+
+def worked_on(seed: int, *, size_bytes: int = 4 * MIB, steps: int = 300, **wishes: object) -> Device:
+    """Return an image on which much was made, changed and deleted, with a checkpoint now and then: old nodes lie about."""
+    device = formatted(KeptDevice(size_bytes), record_bytes=4 * KIB, **wishes)
+    for part in range(4):
+        with opened_for_work(device) as volume:
+            work = Workload(volume, seed + part)
+            for number in range(steps // 4):
+                work.step()
+                if number % 25 == 24:
+                    volume.checkpoint()
+    return device
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 1 << 32), copies=st.sampled_from([1, 2]))
+def test_whatever_is_lost_above_the_leaves_nothing_is_lost(seed: int, copies: int) -> None:
+    device = worked_on(seed, metadata_copies=copies)
+    before, nodes, chance = contents(device), nodes_by_level(device), random.Random(seed)
+    inner = [places for level, found in nodes.items() if level for places in found]
+    share = chance.choice([0.3, 1.0])
+    for places in inner:
+        if chance.random() < share:
+            destroy(device, places)
+    if chance.random() < 0.5:
+        destroy_superblocks(device, backups=False)
+    after, result = rebuilt(device)
+    assert problems_of(after) == []
+    assert contents(after) == before
+    assert result.lost == []
+    again, second = rebuilt(after)  # a rebuilt image can be rebuilt
+    assert contents(again) == before and second.lost == []
