@@ -9,18 +9,19 @@ import typer
 from razortools.check.explain import explain
 from razortools.check.findings import Finding
 from razortools.check.problems import PROBLEMS
-from razortools.check.repair.plain_write import write_plainly
-from razortools.check.repair.repair import Choose, Repaired, Wishes, repair
+from razortools.check.repair.repair import Choose, Wishes, repair
+from razortools.check.repair.write_out import write_out
 from razortools.check.report import Report
 from razortools.check.runner import PHASES, Options, check
 from razortools.cli import app as cli
 from razortools.cli import render
 from razortools.cli.app import DebugFlag, JsonFlag, QuietFlag, VerboseFlag, VersionFlag
 from razortools.cli.fsck_screen import Screen
-from razortools.engine.store.device import Device, open_image
+from razortools.engine.store.device import open_image
 from razortools.errors import UsageError
 
 THREADS_MAX = 64
+UNDO = ".undo"  # behind the image's name: where a repair keeps the means to take it back
 
 app = cli.new_app()
 
@@ -38,6 +39,7 @@ def fsck(
     ] = False,
     everything: Annotated[bool, typer.Option("-y", "--repair", help="Repair everything that can be repaired.")] = False,
     ask: Annotated[bool, typer.Option("-i", help="Ask about each problem before it is repaired.")] = False,
+    undo_file: Annotated[str | None, typer.Option("--undo-file", metavar="FILE", help="Undo file, instead of IMAGE.undo.")] = None,
     force: Annotated[bool, typer.Option("-f", help="Check although the image is marked clean; only -p needs that.")] = False,
     backup: Annotated[int | None, typer.Option("-b", metavar="BLOCK", help="Believe the backup superblock here.")] = None,
     only: Annotated[str | None, typer.Option("--only", metavar="N,N", help="Only these phases, such as 1,5.")] = None,
@@ -65,7 +67,7 @@ def fsck(
         with open_image(image, writable=False) as device:
             report = screen.follow(check(device, options))
     else:
-        report = _repair(image, Wishes(options, _chooser(wish)), screen)
+        report = _repair(image, Wishes(options, _chooser(wish)), undo_file, screen)
     if as_json:
         render.document(report.as_json())
     elif wish in ("", "-n"):
@@ -73,19 +75,16 @@ def fsck(
     return report.exit_code
 
 
-def _repair(image: str, wishes: Wishes, screen: Screen) -> Report:
+def _repair(image: str, wishes: Wishes, undo_file: str | None, screen: Screen) -> Report:
     """Repair *image* as far as *wishes* go; return what was found and what is left."""
     with open_image(image, writable=True) as device:
         done = screen.follow(repair(device, wishes))
+        undo_path = ""
         if done.changes:
-            _write(done, device)
+            undo_path = write_out(done.overlay, device, undo_file or image + UNDO).undo_path
         report = done.report()
-        screen.end_repair(done, report, "")
+        screen.end_repair(done, report, undo_path)
         return report
-
-
-def _write(done: Repaired, device: Device) -> None:
-    write_plainly(done.overlay, device, done.block_bytes)
 
 
 def _chooser(wish: str) -> Choose:

@@ -194,7 +194,7 @@ class _Links:
     def _judge_suspects(self, suspects: set[int]) -> Iterator[Event]:
         """Find out which entries and back links of these inodes have no counterpart."""
         tree = self.facts.tree
-        entries: dict[int, set[tuple[int, int, int]]] = {}
+        entries: dict[int, dict[tuple[int, int, int], bytes]] = {}
         for leaf, (keys, values) in tree.leaves(kinds_mask(Kind.DIRECTORY_ENTRY)):
             if leaf % PROGRESS_STEP == 0:
                 yield Progress((_ROUNDS - 1) * tree.leaf_count + leaf, _ROUNDS * tree.leaf_count)
@@ -202,19 +202,20 @@ class _Links:
                 if key[9] == Kind.DIRECTORY_ENTRY and len(value) == DirectoryEntry.FIXED_BYTES:
                     inode, name_id, link_no, _ = _entry_values(value)
                     if inode in suspects:
-                        entries.setdefault(inode, set()).add((object_of(key), name_id, link_no))
+                        entries.setdefault(inode, {})[object_of(key), name_id, link_no] = key
         for number in sorted(suspects):
-            yield from self._compare(number, entries.get(number, set()))
+            yield from self._compare(number, entries.get(number, {}))
 
-    def _compare(self, number: int, forward: set[tuple[int, int, int]]) -> Iterator[Finding]:
+    def _compare(self, number: int, forward: dict[tuple[int, int, int], bytes]) -> Iterator[Finding]:
         backward: set[tuple[int, int, int]] = set()
         for key, value in self.facts.tree.range_items(*kind_range(InodeNo(number), Kind.BACK_LINK)):
             if len(value) == BackLink.FIXED_BYTES:
                 backward.add((*_link_values(value), offset_of(key)))
-        for directory, name_id, link_no in sorted(forward - backward):
+        for directory, name_id, link_no in sorted(forward.keys() - backward):
             path = self.paths.child(directory, name_id)
-            yield problems.ENTRY_UNCONFIRMED.found(inode=number, link_no=link_no, path=path)
-        for directory, name_id, link_no in sorted(backward - forward):
+            key = forward[directory, name_id, link_no]
+            yield problems.ENTRY_UNCONFIRMED.found(inode=number, link_no=link_no, path=path, key=key)
+        for directory, name_id, link_no in sorted(backward - forward.keys()):
             path = self.paths.child(directory, name_id)
             yield problems.BACK_LINK_UNCONFIRMED.found(inode=number, link_no=link_no, path=path)
 

@@ -41,13 +41,14 @@ def _of_item(image: Image, paths: Paths, claims: Claims, key: bytes, value: byte
     for first, count in record.runs(image.block_bytes):
         if claims.shared(first, count):
             inode = object_of(key)
-            yield from _shared(claims, first, count, f"{item_words(key)} of inode {inode}", paths.of(inode), inode)
+            yield from _shared(claims, first, count, f"{item_words(key)} of inode {inode}", paths.of(inode), inode, key)
 
 
 def _shared(
-    claims: Claims, first: int, count: int, owner: str, path: str | None = None, inode: int | None = None
+    claims: Claims, first: int, count: int, owner: str, path: str | None = None, inode: int | None = None,
+    key: bytes | None = None,
 ) -> Iterator[Finding]:
     for start, last in claims.shared(first, count):
         yield problems.DOUBLY_CLAIMED.found(
-            block=start, owner=owner, first=start, last=last, count=last - start + 1, path=path, inode=inode
+            block=start, owner=owner, first=start, last=last, count=last - start + 1, path=path, inode=inode, key=key
         )

@@ -71,11 +71,11 @@ class Bench:
         truth = self._superblock(self._now(), edits)
         self._settle(truth)
         self._raw(truth, edits)
+        if any(edit.verb is Verb.REBUILD for edit in edits):
+            self._rebuild()
         if self._is_first:
             self._replay(edits)
             self._is_first = False
-        if any(edit.verb is Verb.REBUILD for edit in edits):
-            self._rebuild()
         self._items([edit for edit in edits if edit.verb in _ITEM_VERBS])
         self._recount()
         self._seal()

@@ -8,16 +8,17 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from razortools.check.findings import Finding
-from razortools.check.image import Image
+from razortools.check.image import BLOCK_MASK, Image
 from razortools.check.paths import Paths
 from razortools.check.repair.edits import Edit, Value, Verb
 from razortools.check.repair.fields import set_field
-from razortools.check.tree import TreeIndex
+from razortools.check.tree import TreeIndex, walk
 from razortools.errors import CorruptImage
 from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.inode import Inode
-from razortools.format.keys import COUNTERS_KEY, Kind, Table, inode_key, kind_range, name_key, object_of, table_range
+from razortools.format.keys import COUNTERS_KEY, KIND_AT, Kind, Table, inode_key, kind_range, name_key, object_of, table_range
 from razortools.format.name import Name
+from razortools.format.node import ChildPointer
 from razortools.format.record import Record
 from razortools.format.volume import Counters
 from razortools.units import InodeNo, NameId
@@ -28,13 +29,18 @@ Kept = TypeVar("Kept", bound=Record)
 class Draft:
     """One round in the making."""
 
-    def __init__(self, tree: TreeIndex) -> None:
-        """Plan over *tree*, the view that was checked."""
+    def __init__(self, tree: TreeIndex, on_device: Image) -> None:
+        """Plan over *tree*, the view that was checked; *on_device*: the same before its journal is replayed."""
         self.tree = tree
+        self.on_device = on_device
         self.image: Image = tree.image
         self.paths = Paths(tree)
         self.edits: list[Edit] = []
         self.made: dict[int, str] = {}  # inodes that were given a name in this round, and which
+        self.judged: set[bytes] = set()  # records that were decided upon already
+        self.lost_names: dict[str, int] = {}  # paths that a back link alone tells of, and whose
+        self.named: set[int] = set()  # name ids that entries were given in this round
+        self._pointers: dict[int, ChildPointer] | None = None
         self._changed: dict[bytes, bytes | None] = {}
         self._order: list[bytes] = []  # the keys of _changed, sorted
         self._finding: Finding | None = None
@@ -44,6 +50,16 @@ class Draft:
     def answer(self, finding: Finding) -> None:
         """The edits that follow answer *finding*."""
         self._finding = finding
+
+    @property
+    def pointers(self) -> dict[int, ChildPointer]:
+        """The nodes on the device, by the first block of either copy."""
+        if self._pointers is None:
+            self._pointers = {}
+            for visit in walk(self.on_device, TreeIndex(self.on_device)):
+                for address in (visit.place.pointer.address, visit.place.pointer.mirror):
+                    self._pointers.setdefault(address & BLOCK_MASK, visit.place.pointer)
+        return self._pointers
 
     # What the round will find
 
@@ -149,10 +165,18 @@ class Draft:
         self._next_name += 1
         return self._next_name - 1
 
+    def new_inode_limit(self) -> int:
+        """Return the lowest number that certainly was never an inode's."""
+        counters = self._counters()
+        return max(_last(self.tree, Table.FILES) + 1, _sane(counters.next_inode if counters else 0))
+
     def _counters(self) -> Counters | None:
         return _decoded(Counters, self.get(COUNTERS_KEY))
 
     def _note(self, key: bytes, value: bytes | None) -> None:
+        entry = _decoded(DirectoryEntry, value) if key[KIND_AT] == Kind.DIRECTORY_ENTRY else None
+        if entry is not None:
+            self.named.add(entry.name_id)
         if key not in self._changed:
             insort(self._order, key)
         self._changed[key] = value

@@ -10,3 +10,17 @@ def link_count(draft: Draft, finding: Finding) -> None:
     if finding.inode is not None:
         counted = finding.values["counted"]
         draft.set(inode_key(finding.inode), "link_count", counted, f"set its link count to {counted}")
+
+
+def directory_size(draft: Draft, finding: Finding) -> None:
+    """Plan to set how many entries a directory has."""
+    if finding.inode is not None:
+        counted = finding.values["counted"]
+        draft.set(inode_key(finding.inode), "size", counted, f"set its number of entries to {counted}")
+
+
+def link_number(draft: Draft, finding: Finding) -> None:
+    """Plan to set the number that the next back link gets."""
+    if finding.inode is not None:
+        wanted = finding.values["link_no"] + 1
+        draft.set(inode_key(finding.inode), "next_link_no", wanted, f"let the next back link get number {wanted}")

@@ -3,18 +3,19 @@
 Nothing here writes to the image. Whether the result is worth keeping is judged at the end; whoever asked for it writes it out.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 
+from razortools.check import problems
 from razortools.check.findings import Finding, Severity
 from razortools.check.repair.bench import Bench
 from razortools.check.repair.draft import Draft
-from razortools.check.repair.edits import Round
-from razortools.check.repair.planning import planner_of
+from razortools.check.repair.edits import Edit, Round, Verb
+from razortools.check.repair.planning import plan
 from razortools.check.repair.surveying import believed, indexed, recovered
 from razortools.check.report import Report
 from razortools.check.runner import Options, Step, Steps, check
-from razortools.engine.store.device import PAGE_BYTES, Device, OverlayDevice
+from razortools.engine.store.device import Device, OverlayDevice
 from razortools.errors import CorruptImage, OutOfSpace
 
 ROUNDS_MAX = 24
@@ -55,12 +56,6 @@ class Repaired:
     def changes(self) -> bool:
         """Whether there is anything to write."""
         return bool(self.rounds) and not self.refused
-
-    @property
-    def block_bytes(self) -> int:
-        """Block size of the image as it would be."""
-        facts = believed(self.overlay)
-        return facts.image.block_bytes if facts is not None else PAGE_BYTES
 
     def report(self) -> Report:
         """Return what was found, with what of it is gone if the changes are written, and what is left."""
@@ -140,12 +135,13 @@ def plan_round(overlay: OverlayDevice, report: Report, wishes: Wishes, *, is_fir
     """Return the edits that answer the findings of *report*."""
     facts = believed(overlay, wishes.check.backup_block if is_first else None)
     if facts is None:
-        return ()
-    draft = Draft(indexed(recovered(facts)))
+        return tuple(_from_nothing(report, wishes))
+    draft = Draft(indexed(recovered(facts)), facts.image)
+    return plan(draft, report.findings, wishes.choose)
+
+
+def _from_nothing(report: Report, wishes: Wishes) -> Iterator[Edit]:
+    """Yield what can be done where no superblock is left, if anything can."""
     for finding in report.findings:
-        planner = planner_of(finding)
-        if finding.severity is Severity.NOTE or planner is None or not wishes.choose(finding):
-            continue
-        draft.answer(finding)
-        planner(draft, finding)
-    return tuple(draft.edits)
+        if finding.code == problems.NO_SUPERBLOCK.code and wishes.choose(finding):
+            yield Edit(verb=Verb.REBUILD, code=finding.code, why="rebuild the filesystem from everything that a scan finds")

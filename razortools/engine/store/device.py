@@ -309,10 +309,6 @@ class OverlayDevice(PagedDevice):
         """See Device: it does not look which pages are its own."""
         return None
 
-    def written_pages(self) -> list[int]:
-        """Return the numbers of the pages that were written here, rising."""
-        return sorted(self._pages)
-
     def forget(self, offset: int, length: int) -> None:
         """Show what lies below again, in whole pages: what was written there was not needed after all."""
         for number in range(offset // PAGE_BYTES, (offset + length) // PAGE_BYTES):

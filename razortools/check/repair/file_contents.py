@@ -1,0 +1,67 @@
+"""What the items of one file hold: for inodes that do not say it, or say it wrongly."""
+
+from dataclasses import dataclass, field
+
+from razortools.check.repair.draft import Draft
+from razortools.check.repair.surveying import owned
+from razortools.errors import CorruptImage
+from razortools.format.data import RECORD_BYTES_MAX, RECORD_BYTES_MIN, InlineData
+from razortools.format.keys import KIND_AT, Kind, kind_range, offset_of
+from razortools.units import InodeNo
+
+
+@dataclass(slots=True)
+class Contents:
+    """The contents of a file, by its items alone."""
+
+    usual_log2: int  # of new files
+    kinds: set[int] = field(default_factory=set)
+    blocks: int = 0  # of records and attributes
+    largest: int = 0  # bytes in a record
+    last: tuple[int, int] = (-1, 0)  # number and bytes of the last record
+    inline_bytes: int = 0
+
+    def record_log2(self, size: int) -> int:
+        """Return a record size with which the records make a file of *size* bytes (0: of any size)."""
+        low, high = RECORD_BYTES_MIN.bit_length() - 1, RECORD_BYTES_MAX.bit_length() - 1
+        choices = [self.usual_log2, *range(high, low - 1, -1)]
+        needed = max(self.largest, self.inline_bytes)
+        possible = [log2 for log2 in choices if low <= log2 <= high and 1 << log2 >= needed]
+        number, tail = self.last
+        for log2 in possible:
+            if number < 0 or not size or number << log2 < size <= (number << log2) + max(tail, 1 << log2):
+                if number > 0 and self.largest and 1 << log2 != self.largest and self.largest.bit_count() == 1:
+                    continue  # full records are as long as a record is
+                return log2
+        return possible[0] if possible else high
+
+    def end(self, record_log2: int) -> int:
+        """Return where the last byte of the file lies, by its records."""
+        number, tail = self.last
+        end: int = (number << record_log2) + tail if number >= 0 else 0
+        return max(end, self.inline_bytes)
+
+
+def contents_of(draft: Draft, number: int) -> Contents:
+    """Return what the items of inode *number* hold."""
+    found = Contents(draft.image.superblock.record_bytes.bit_length() - 1)
+    low, high = kind_range(InodeNo(number), Kind.XATTR)[0], kind_range(InodeNo(number), Kind.DATA_RECORD)[1]
+    for key, value in draft.items(low, high):
+        kind = key[KIND_AT]
+        if kind == Kind.INLINE_DATA:
+            found.kinds.add(kind)
+            try:
+                found.inline_bytes = min(InlineData.decode(value).raw_bytes, RECORD_BYTES_MAX)
+            except CorruptImage:
+                continue
+            continue
+        record = owned(key, value)
+        if record is None:
+            continue
+        found.blocks += record.block_count(draft.image.block_bytes)
+        if kind == Kind.DATA_RECORD:
+            found.kinds.add(kind)
+            raw_bytes = min(record.raw_bytes, RECORD_BYTES_MAX)
+            found.largest = max(found.largest, raw_bytes)
+            found.last = offset_of(key), raw_bytes
+    return found

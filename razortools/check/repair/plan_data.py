@@ -1,0 +1,296 @@
+"""File data: records that are wrong are mended if their checksum says how, else cut out; the rest of the file stays.
+
+A record that is cut out keeps its blocks where they are its own: what lies there may be read by other means, and a bad sector is
+not given to another file. Where they are not its own, it owns none.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import crc32c
+
+from razortools.check.bitflip import find_flipped_bit
+from razortools.check.findings import Finding
+from razortools.check.image import Image
+from razortools.check.record_rules import record_fault
+from razortools.check.repair.draft import Draft
+from razortools.check.repair.edits import Verb
+from razortools.check.repair.file_contents import contents_of
+from razortools.check.repair.surveying import owned
+from razortools.errors import CorruptImage, DeviceFailed
+from razortools.format.compression import Algorithm, unpack
+from razortools.format.data import CUT_OUT, RECORD_BYTES_MAX, DataRecord, InlineData
+from razortools.format.inode import Inode
+from razortools.format.keys import KIND_AT, Kind, inode_key, kind_range, object_of, offset_of, record_key
+from razortools.format.xattr import XATTR_VALUE_BYTES_MAX, Xattr
+from razortools.units import InodeNo
+
+CUT_OUT_WORDS = "cut it out: reading these bytes gives an I/O error, the rest of the file stays"
+_ALGORITHMS = frozenset(Algorithm) - {Algorithm.AUTO}
+
+
+def wrong_field(draft: Draft, finding: Finding) -> None:
+    """A record has a field that makes no sense."""
+    key = finding.key
+    record = _record_at(draft, key)
+    if key is None or record is None:
+        return
+    mended = _mended(draft.image, record, draft.inode(object_of(key)), is_data=key[KIND_AT] == Kind.DATA_RECORD)
+    if mended is None:
+        cut(draft, key, keeps_blocks=False)
+    else:
+        _put_record(draft, key, mended, "correct the record: with these values its data verify")
+
+
+def _mended(image: Image, record: DataRecord, inode: Inode | None, *, is_data: bool) -> DataRecord | None:
+    """Return *record* with other values in single fields, if its data verify then; None otherwise."""
+    for candidate in _candidates(image, record):
+        if not record_fault(image, candidate, inode, is_data=is_data) and _verifies(image, candidate):
+            return candidate
+    return None
+
+
+def _verifies(image: Image, record: DataRecord) -> bool:
+    """Return whether the data of a record can be read as it says."""
+    raw = blocks_of(image, record)
+    if raw is None or crc32c.crc32c(raw) != record.crc32c:
+        return False
+    try:
+        unpack(raw[: record.stored_bytes], record.algorithm, record.raw_bytes)
+    except CorruptImage:
+        return False
+    return True
+
+
+def _candidates(image: Image, record: DataRecord) -> Iterator[DataRecord]:
+    plain = replace(
+        record,
+        flags=record.flags & CUT_OUT,
+        birth=min(record.birth, image.superblock.generation),
+        address=record.address & (1 << 48) - 1,
+    )
+    yield plain
+    yield replace(plain, more=b"")
+    if record.algorithm == Algorithm.NONE:
+        yield replace(plain, raw_bytes=plain.stored_bytes)
+        yield replace(plain, stored_bytes=plain.raw_bytes)
+    elif record.algorithm == Algorithm.ZSTD:
+        raw = blocks_of(image, plain)
+        size = _told_size(raw[: plain.stored_bytes]) if raw is not None else 0
+        if 0 < size <= RECORD_BYTES_MAX:
+            yield replace(plain, raw_bytes=size)
+
+
+def _told_size(stored: bytes) -> int:
+    """Return the size that a zstd frame tells (RFC 8878, frame header), 0 if it tells none."""
+    if len(stored) < 14 or stored[:4] != b"\x28\xb5\x2f\xfd":
+        return 0
+    descriptor = stored[4]
+    single, code = descriptor >> 5 & 1, descriptor >> 6
+    at = 5 + (0 if single else 1) + (0, 1, 2, 4)[descriptor & 3]
+    width = (1 if single else 0, 2, 4, 8)[code]
+    return int.from_bytes(stored[at : at + width], "little") + (256 if width == 2 else 0)
+
+
+def blocks_of(image: Image, record: DataRecord) -> bytes | None:
+    """Return what lies in the blocks of a record, or None if they cannot be read."""
+    try:
+        if not 0 < record.stored_bytes <= 2 * RECORD_BYTES_MAX:
+            return None
+        return b"".join(image.read_blocks(first, count) for first, count in record.runs(image.block_bytes))
+    except (CorruptImage, DeviceFailed):
+        return None
+
+
+def broken(draft: Draft, finding: Finding) -> None:
+    """The stored bytes of a record do not verify, or do not decompress."""
+    key = finding.key
+    record = _record_at(draft, key)
+    if key is None or record is None or record.flags & CUT_OUT:
+        return
+    if key in draft.judged or _verifies(draft.image, record):
+        return  # mended by another planner
+    bit = _flipped_bit(draft.image, record)
+    if bit is not None:
+        block, number = bit
+        draft.other(
+            Verb.FLIP, f"turn bit {number} of block {block}, the one that makes the data verify", block=block, value=number
+        )
+    else:
+        cut(draft, key, keeps_blocks=True)
+
+
+def _flipped_bit(image: Image, record: DataRecord) -> tuple[int, int] | None:
+    """Return (block, bit in it) of the one bit that is wrong in a record's blocks, or None."""
+    raw = blocks_of(image, record)
+    bit = find_flipped_bit(raw, record.crc32c) if raw is not None and record.algorithm in _ALGORITHMS else None
+    if bit is None or raw is None:
+        return None
+    turned = bytearray(raw)
+    turned[bit >> 3] ^= 1 << (bit & 7)
+    try:
+        unpack(bytes(turned[: record.stored_bytes]), record.algorithm, record.raw_bytes)
+    except CorruptImage:
+        return None
+    block_no, inside = divmod(bit, 8 * image.block_bytes)
+    for first, count in record.runs(image.block_bytes):
+        if block_no < count:
+            return first + block_no, inside
+        block_no -= count
+    return None
+
+
+def shared(draft: Draft, finding: Finding) -> None:
+    """Blocks that are claimed twice: each owner whose data verify gets blocks of its own."""
+    key = finding.key
+    record = _record_at(draft, key)
+    if key is None or record is None or key in draft.judged:
+        return
+    draft.judged.add(key)
+    raw = blocks_of(draft.image, record)
+    if record.flags & CUT_OUT or raw is None or crc32c.crc32c(raw) != record.crc32c:
+        cut(draft, key, keeps_blocks=False)
+        return
+    draft.move(key, "copy its data, which verify, to blocks of its own")
+
+
+def beyond_end(draft: Draft, finding: Finding) -> None:
+    """Data behind the end of a file: either they are old, or the size is wrong. The number of blocks tells which."""
+    key = finding.key
+    number = int(finding.inode or 0)
+    inode = draft.inode(number)
+    if key is None or inode is None or draft.get(key) is None or offset_of(key) * inode.record_bytes < inode.size:
+        return
+    contents = contents_of(draft, number)
+    if inode.stored_blocks == contents.blocks and inode.is_regular:
+        size = contents.end(inode.record_log2)
+        draft.set(
+            inode_key(InodeNo(number)), "size", size, f"set its size to {size}: the inode counts the blocks of all its data"
+        )
+    else:
+        draft.delete(key, "remove data behind the end of the file")
+
+
+def wrong_content(draft: Draft, finding: Finding) -> None:
+    """Contents that a file of its type cannot have, or that are there twice, or not at all."""
+    number = int(finding.inode or 0)
+    inode = draft.inode(number)
+    if inode is None:
+        return
+    if finding.key is not None:
+        _inline_size(draft, finding.key, inode)
+        return
+    contents = contents_of(draft, number)
+    items = [key for kind in (Kind.INLINE_DATA, Kind.DATA_RECORD) for key, _ in draft.items(*kind_range(InodeNo(number), kind))]
+    if not (inode.is_regular or inode.is_symlink):
+        for key in items:
+            draft.delete(key, "remove file data from what can have none")
+    elif Kind.INLINE_DATA in contents.kinds and draft.get(record_key(InodeNo(number), 0)) is not None:
+        counted_without = contents.blocks - _blocks_at(draft, record_key(InodeNo(number), 0))
+        if inode.stored_blocks == counted_without and inode.size == contents.inline_bytes:
+            draft.delete(record_key(InodeNo(number), 0), "remove the copy in blocks: the inode does not count it")
+        else:
+            draft.delete(items[0], "remove the copy in the tree: the inode counts the one in blocks")
+    elif inode.is_symlink and not contents.kinds:
+        draft.delete(inode_key(InodeNo(number)), "remove the symbolic link: where it led is lost")
+    elif inode.is_symlink:
+        draft.set(inode_key(InodeNo(number)), "size", contents.end(inode.record_log2), "set its size to the length of its target")
+
+
+def _inline_size(draft: Draft, key: bytes, inode: Inode) -> None:
+    """Let inline data say how long they are, if they can be read at all."""
+    value = draft.get(key)
+    try:
+        inline = InlineData.decode(value or b"")
+    except CorruptImage:
+        return
+    sizes = [len(inline.stored)] if inline.algorithm == Algorithm.NONE else [_told_size(inline.stored), inode.size]
+    for size in sizes:
+        if 0 < size <= RECORD_BYTES_MAX and _unpacks(replace(inline, raw_bytes=size)):
+            draft.set(key, "raw_bytes", size, f"let it say that it holds {size} bytes")
+            return
+    cut_inline(draft, key)
+
+
+def inline_broken(draft: Draft, finding: Finding) -> None:
+    """Inline data do not decompress as they say; perhaps they do another way."""
+    key = finding.key
+    try:
+        inline = InlineData.decode(draft.get(key) or b"") if key is not None else None
+    except CorruptImage:
+        inline = None
+    if key is None or inline is None:
+        return
+    for algorithm in sorted(_ALGORITHMS):
+        if (algorithm != Algorithm.NONE or len(inline.stored) == inline.raw_bytes) and _unpacks(
+            replace(inline, algorithm=algorithm)
+        ):
+            draft.set(key, "algorithm", algorithm, "let it say how it is compressed")
+            return
+    cut_inline(draft, key)
+
+
+def _unpacks(inline: InlineData) -> bool:
+    try:
+        unpack(inline.stored, inline.algorithm, inline.raw_bytes)
+    except CorruptImage:
+        return False
+    return True
+
+
+def cut(draft: Draft, key: bytes, *, keeps_blocks: bool) -> None:
+    """Plan to cut a record out."""
+    record = _record_at(draft, key)
+    if keeps_blocks and record is not None:
+        _put_record(draft, key, replace(record, flags=record.flags | CUT_OUT), CUT_OUT_WORDS)
+        return
+    inode = draft.inode(object_of(key))
+    if key[KIND_AT] == Kind.XATTR:
+        raw_bytes = record.raw_bytes if record is not None and 0 < record.raw_bytes <= XATTR_VALUE_BYTES_MAX else 1
+    else:
+        record_bytes = inode.record_bytes if inode is not None and inode.record_log2 < 32 else draft.image.superblock.record_bytes
+        size = inode.size if inode is not None else 0
+        raw_bytes = max(min(record_bytes, size - offset_of(key) * record_bytes), 1)
+        if record is not None and 0 < record.raw_bytes <= record_bytes:
+            raw_bytes = record.raw_bytes
+    _put_record(draft, key, DataRecord(0, 0, raw_bytes, 0, 0, CUT_OUT, 0), CUT_OUT_WORDS)
+
+
+def cut_inline(draft: Draft, key: bytes) -> None:
+    """Plan to let a record that is cut out take the place of inline data."""
+    number = InodeNo(object_of(key))
+    inode = draft.inode(number)
+    size = inode.size if inode is not None else 1
+    record_bytes = inode.record_bytes if inode is not None and inode.record_log2 < 32 else draft.image.superblock.record_bytes
+    draft.delete(key, CUT_OUT_WORDS)
+    for start in range(0, max(size, 1), record_bytes):
+        raw_bytes = max(min(record_bytes, size - start), 1)
+        record = DataRecord(0, 0, raw_bytes, 0, 0, CUT_OUT, 0)
+        if draft.get(record_key(number, start // record_bytes)) is None:
+            draft.put(record_key(number, start // record_bytes), record.encode(), CUT_OUT_WORDS)
+        if start >= RECORD_BYTES_MAX:
+            break  # inline data are shorter than this: the rest of the size never was in them
+
+
+def stored_blocks(draft: Draft, finding: Finding) -> None:
+    """An inode counts its blocks wrongly."""
+    if finding.inode is not None:
+        counted = finding.values["counted"]
+        draft.set(inode_key(finding.inode), "stored_blocks", counted, f"set its count of blocks to {counted}")
+
+
+def _blocks_at(draft: Draft, key: bytes) -> int:
+    record = _record_at(draft, key)
+    return record.block_count(draft.image.block_bytes) if record is not None else 0
+
+
+def _record_at(draft: Draft, key: bytes | None) -> DataRecord | None:
+    value = draft.get(key) if key is not None else None
+    return owned(key, value) if key is not None and value is not None else None
+
+
+def _put_record(draft: Draft, key: bytes, record: DataRecord, why: str) -> None:
+    if key[KIND_AT] == Kind.DATA_RECORD:
+        draft.put(key, record.encode(), why)
+        return
+    draft.put(key, Xattr.outside(Xattr.decode(draft.get(key) or b"").name, record).encode(), why)

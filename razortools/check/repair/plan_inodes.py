@@ -1,0 +1,121 @@
+"""Inodes: fields with impossible values, inodes that are missing while parts of their files are there, the root."""
+
+from collections.abc import Callable
+
+from razortools.check.findings import Finding
+from razortools.check.repair import lost_found
+from razortools.check.repair.draft import Draft
+from razortools.check.repair.file_contents import Contents, contents_of
+from razortools.check.repair.naming import confirmed_links, entry_to
+from razortools.check.repair.true_type import has_kind, true_type
+from razortools.format.inode import ROOT_INODE, FileType, Inode, InodeFlag
+from razortools.format.keys import Kind, Table, inode_key, object_range
+from razortools.units import InodeNo
+
+_DEVICES = (FileType.CHARACTER, FileType.BLOCK)
+
+
+def field(draft: Draft, finding: Finding) -> None:
+    """A field has an impossible value."""
+    number = int(finding.inode or 0)
+    inode = draft.inode(number)
+    change = _FIELDS.get(finding.values["field"])
+    if inode is None or change is None:
+        return
+    name, value = change(draft, number, inode)
+    draft.set(inode_key(InodeNo(number)), name, value, f"set its {finding.values['field']} to {value}")
+
+
+def _mode(draft: Draft, number: int, inode: Inode) -> tuple[str, int]:
+    entry = entry_to(draft, number)
+    told = FileType.DIRECTORY if number == ROOT_INODE else entry.file_type if entry is not None else 0
+    return "mode", true_type(draft, number, inode, told) << 12 | inode.mode & 0o7777
+
+
+def _record_size(draft: Draft, number: int, inode: Inode) -> tuple[str, int]:
+    return "record_log2", contents_of(draft, number).record_log2(inode.size)
+
+
+def _compression(draft: Draft, number: int, inode: Inode) -> tuple[str, int]:
+    return "compression", draft.image.superblock.compression
+
+
+def _size(draft: Draft, number: int, inode: Inode) -> tuple[str, int]:
+    if inode.file_type in (FileType.REGULAR, FileType.SYMLINK):
+        contents = contents_of(draft, number)
+        return "size", contents.end(inode.record_log2 if inode.record_log2 < 32 else contents.record_log2(0))
+    return "size", 0
+
+
+_FIELDS: dict[str, Callable[[Draft, int, Inode], tuple[str, int]]] = {
+    "mode": _mode,
+    "record size": _record_size,
+    "compression": _compression,
+    "compression level": lambda draft, number, inode: ("compression_level", 0),
+    "flags": lambda draft, number, inode: ("flags", inode.flags & sum(InodeFlag)),
+    "reserved byte": lambda draft, number, inode: ("reserved", 0),
+    "device number": lambda draft, number, inode: ("rdev", 0),
+    "size": _size,
+}
+
+
+def missing(draft: Draft, finding: Finding) -> None:
+    """Parts of a file are there, but no inode."""
+    number = int(finding.inode or 0)
+    if draft.inode(number) is None:
+        make_anew(draft, number)
+
+
+def make_anew(draft: Draft, number: int) -> None:
+    """Plan an inode for what is left of a file; where nothing of worth is left, plan to remove the rest."""
+    contents = contents_of(draft, number)
+    entry = entry_to(draft, number)
+    told = FileType.DIRECTORY if number == ROOT_INODE else entry.file_type if entry is not None else 0
+    file_type = true_type(draft, number, None, told)
+    has_entries = has_kind(draft, number, Kind.DIRECTORY_ENTRY)
+    if not contents.kinds and not has_entries and (told == 0 or told in _DEVICES or told == FileType.SYMLINK):
+        for key, _ in list(draft.items(*object_range(Table.FILES, number))):
+            draft.delete(key, f"remove what is left of inode {number}: nothing of its contents is there")
+        return
+    inode = lost_found.new_inode(draft, file_type)
+    _describe(draft, number, inode, contents)
+    inode.link_count = len(confirmed_links(draft, number)) or 1
+    if inode.is_directory:
+        inode.mode = 0o040755 if number == ROOT_INODE else inode.mode
+        inode.link_count = 2
+    draft.put(inode_key(InodeNo(number)), inode.encode(), f"make inode {number} anew for what is left of the file")
+
+
+def make_directory(draft: Draft, number: int) -> None:
+    """Plan a directory that is missing while back links of others name it."""
+    if draft.get(inode_key(InodeNo(number))) is None:
+        inode = lost_found.new_inode(draft, FileType.DIRECTORY)
+        inode.next_link_no = max((link_no + 1 for link_no in draft.back_links(number)), default=0)
+        path = draft.paths.of(number)
+        draft.put(
+            inode_key(InodeNo(number)), inode.encode(), f"make directory {number} anew: others say that they lie in it", path
+        )
+
+
+def _describe(draft: Draft, number: int, inode: Inode, contents: Contents) -> None:
+    """Let *inode* say what the items around it tell."""
+    inode.next_link_no = max((link_no + 1 for link_no in draft.back_links(number)), default=0)
+    inode.flags = int(InodeFlag.HAS_XATTRS) if has_kind(draft, number, Kind.XATTR) else 0
+    inode.stored_blocks = contents.blocks
+    if inode.is_directory:
+        inode.size = sum(1 for _ in draft.entries(number))
+    elif contents.kinds:
+        inode.record_log2 = contents.record_log2(0)
+        inode.size = contents.end(inode.record_log2)
+
+
+def root(draft: Draft, finding: Finding) -> None:
+    """The root directory is missing, or no directory."""
+    inode = draft.inode(ROOT_INODE)
+    if inode is None:
+        made = lost_found.new_inode(draft, FileType.DIRECTORY)
+        made.mode = 0o040755
+        made.size = sum(1 for _ in draft.entries(ROOT_INODE))
+        draft.put(inode_key(ROOT_INODE), made.encode(), "make the root directory anew")
+    else:
+        draft.set(inode_key(ROOT_INODE), "mode", 0o040000 | inode.mode & 0o7777, "make the root a directory again")

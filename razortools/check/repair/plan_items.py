@@ -1,0 +1,91 @@
+"""Items that make no sense: removed, or put where they belong; what can be known of them otherwise is written anew."""
+
+from razortools.check.findings import Finding
+from razortools.check.inode_rules import xattr_fault
+from razortools.check.repair import plan_data, plan_inodes
+from razortools.check.repair.draft import Draft
+from razortools.errors import CorruptImage
+from razortools.format.inode import InodeFlag, OrphanReason
+from razortools.format.keys import PROBE_WINDOW, Kind, Table, inode_key, object_of, offset_of, orphan_key, xattr_key
+from razortools.format.name import hash_name
+from razortools.format.xattr import XATTR_VALUE_BYTES_MAX, Xattr, XattrFlag
+from razortools.units import InodeNo
+
+
+def drop(draft: Draft, finding: Finding) -> None:
+    """Remove the item."""
+    if finding.key is not None:
+        draft.delete(finding.key, "remove the item that makes no sense")
+
+
+def malformed(draft: Draft, finding: Finding) -> None:
+    """An item that cannot be read. What must be there in its place depends on its kind."""
+    key = finding.key
+    if key is None:
+        return
+    if key[9] == Kind.DATA_RECORD:
+        plan_data.cut(draft, key, keeps_blocks=False)
+    elif key[9] == Kind.INLINE_DATA:
+        plan_data.cut_inline(draft, key)
+    elif key[9] == Kind.INODE and key[0] == Table.FILES:
+        plan_inodes.make_anew(draft, object_of(key))
+    else:
+        drop(draft, finding)
+
+
+def attribute(draft: Draft, finding: Finding) -> None:
+    """An extended attribute that is filed in the wrong place goes to the right one; others are removed."""
+    key = finding.key
+    value = draft.get(key) if key is not None else None
+    if key is None or value is None:
+        return
+    plain = bytes([value[0], value[1] & int(XattrFlag.OUT_OF_LINE)]) + value[2:] if len(value) > 1 else value
+    if plain != value and not xattr_fault(Xattr.decode(plain), offset_of(key), draft.image.superblock.hash_seed):
+        draft.put(key, plain, "clear flags that nobody knows")
+        return
+    place = _right_place(draft, key, value)
+    drop(draft, finding)
+    if place is not None:
+        draft.put(place, value, "file the attribute under the hash of its name")
+
+
+def _right_place(draft: Draft, key: bytes, value: bytes) -> bytes | None:
+    try:
+        xattr = Xattr.decode(value)
+        outside = xattr.out_of_line
+    except CorruptImage:
+        return None
+    size = outside.raw_bytes if outside is not None else len(xattr.value)
+    if (
+        not xattr.name or len(xattr.name) != xattr.name_bytes or not xattr.name.isascii()
+        or b"\0" in xattr.name or xattr.flags & ~int(XattrFlag.OUT_OF_LINE) or size > XATTR_VALUE_BYTES_MAX
+        or not xattr.name.startswith((b"user.", b"trusted.", b"security.", b"system."))
+    ):  # fmt: skip
+        return None
+    number = InodeNo(object_of(key))
+    low = hash_name(xattr.name, draft.image.superblock.hash_seed)
+    places = [xattr_key(number, offset) for offset in range(low, low + PROBE_WINDOW)]
+    there = [draft.get(place) for place in places]
+    if any(other is not None and Xattr.decode(other).name == xattr.name for other in there if other and len(other) > 2):
+        return None  # the attribute is there already
+    return next((place for place, other in zip(places, there, strict=True) if other is None), None)
+
+
+def attribute_flag(draft: Draft, finding: Finding) -> None:
+    """Let the inode's flag say whether there are attributes."""
+    number = int(finding.inode or 0)
+    inode = draft.inode(number)
+    if inode is not None:
+        has_some = next(draft.items(xattr_key(InodeNo(number), 0), xattr_key(InodeNo(number), (1 << 64) - 1)), None) is not None
+        flags = inode.flags & ~int(InodeFlag.HAS_XATTRS) | (int(InodeFlag.HAS_XATTRS) if has_some else 0)
+        draft.set(inode_key(InodeNo(number)), "flags", flags, "let its flag say whether it has attributes")
+
+
+def orphan(draft: Draft, finding: Finding) -> None:
+    """An orphan mark that does not fit its inode."""
+    number = int(finding.inode or 0)
+    inode, key = draft.inode(number), orphan_key(InodeNo(number))
+    if inode is not None and inode.link_count == 0:
+        draft.set(key, "reason", int(OrphanReason.UNLINKED), "mark it as deleted: no name leads to it")
+    else:
+        draft.delete(key, "remove the mark: the file is in use, or not there")

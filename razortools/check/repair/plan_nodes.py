@@ -1,0 +1,63 @@
+"""Nodes of the tree: a bad copy is written anew from the good one, a flipped bit turned back, what is lost rebuilt."""
+
+from razortools.check.bitflip import find_flipped_bit
+from razortools.check.findings import Finding
+from razortools.check.image import BLOCK_MASK
+from razortools.check.repair.draft import Draft
+from razortools.check.repair.edits import Verb
+from razortools.errors import CorruptImage, DeviceFailed
+from razortools.format.node import ChildPointer, node_checksum
+
+_CHECKED_FROM = 8  # magic and checksum stand before what the checksum covers
+
+
+def copy(draft: Draft, finding: Finding) -> None:
+    """One of two copies is bad."""
+    bad = int(finding.block or 0)
+    pointer = draft.pointers.get(bad)
+    if pointer is None:
+        return
+    good = pointer.mirror & BLOCK_MASK if pointer.address & BLOCK_MASK == bad else pointer.address & BLOCK_MASK
+    if good and _verifies(draft, good, pointer.crc32c):
+        draft.other(Verb.COPY, f"write the good copy at block {good} over the bad one at block {bad}", block=bad, source=good)
+
+
+def lost(draft: Draft, finding: Finding) -> None:
+    """No copy is good."""
+    place = next((place for place in draft.tree.lost if place.pointer.address == finding.block), None)
+    if place is not None and _turn_back(draft, place.pointer):
+        return
+    rebuild(draft, finding)
+
+
+def _turn_back(draft: Draft, pointer: ChildPointer) -> bool:
+    """Plan to turn one bit of one copy, if that makes it the node that its parent means."""
+    for address in filter(None, (pointer.address & BLOCK_MASK, pointer.mirror & BLOCK_MASK)):
+        try:
+            raw = draft.on_device.read_blocks(address, draft.image.geometry.node_blocks)
+        except (CorruptImage, DeviceFailed):
+            continue
+        told, found = int.from_bytes(raw[4:8], "little"), node_checksum(raw)
+        if raw[:4] != b"RZND" or told != pointer.crc32c or found == told:
+            continue
+        bit = find_flipped_bit(memoryview(raw)[_CHECKED_FROM:], pointer.crc32c)
+        if bit is not None:
+            number = bit + 8 * _CHECKED_FROM
+            draft.other(
+                Verb.FLIP, f"turn bit {number} of the node at block {address}, the only wrong one", block=address, value=number
+            )
+            return True
+    return False
+
+
+def rebuild(draft: Draft, finding: Finding) -> None:
+    """Plan a new tree; once is enough."""
+    if not any(edit.verb is Verb.REBUILD for edit in draft.edits):
+        draft.other(Verb.REBUILD, "rebuild the tree from everything that can be read")
+
+
+def _verifies(draft: Draft, block: int, checksum: int) -> bool:
+    try:
+        return node_checksum(draft.on_device.read_blocks(block, draft.image.geometry.node_blocks)) == checksum
+    except (CorruptImage, DeviceFailed):
+        return False

@@ -1,0 +1,39 @@
+"""The type of a file, as far as its contents, its entries and its names tell it."""
+
+from razortools.check.repair.draft import Draft
+from razortools.format.inode import FileType, Inode
+from razortools.format.keys import Kind, kind_range
+from razortools.units import InodeNo
+
+_TYPES = frozenset(FileType)
+
+
+def has_kind(draft: Draft, number: int, kind: Kind) -> bool:
+    """Return whether an inode has items of *kind*."""
+    return next(draft.items(*kind_range(InodeNo(number), kind)), None) is not None
+
+
+def fitting_types(draft: Draft, number: int) -> frozenset[int]:
+    """Return the types that a file with these items may have."""
+    entries = frozenset((int(FileType.DIRECTORY),))
+    contents = frozenset((int(FileType.REGULAR), int(FileType.SYMLINK)))
+    has_entries = has_kind(draft, number, Kind.DIRECTORY_ENTRY)
+    if has_kind(draft, number, Kind.INLINE_DATA) or has_kind(draft, number, Kind.DATA_RECORD):
+        return contents | entries if has_entries else contents
+    if has_entries:
+        return entries
+    return frozenset(int(kind) for kind in FileType if kind is not FileType.SYMLINK)
+
+
+def true_type(draft: Draft, number: int, inode: Inode | None, told: int) -> int:
+    """Return the type of inode *number*; *told*: what an entry says, 0 if none does."""
+    possible = fitting_types(draft, number)
+    current = inode.file_type if inode is not None and inode.file_type in _TYPES else 0
+    if inode is not None and told == FileType.DIRECTORY in possible and current != told and inode.link_count >= 2:
+        return told  # an empty directory: nothing else has a link count of two and one name
+    for candidate in (current, told):
+        if candidate in possible:
+            return candidate
+    if FileType.DIRECTORY in possible and len(possible) == 1:
+        return int(FileType.DIRECTORY)
+    return int(FileType.REGULAR)
