@@ -39,7 +39,7 @@ def fsck(
     ] = False,
     everything: Annotated[bool, typer.Option("-y", "--repair", help="Repair everything that can be repaired.")] = False,
     ask: Annotated[bool, typer.Option("-i", help="Ask about each problem before it is repaired.")] = False,
-    undo_file: Annotated[str | None, typer.Option("--undo-file", metavar="FILE", help="Undo file, instead of IMAGE.undo.")] = None,
+    undo_file: Annotated[str | None, typer.Option("--undo-file", metavar="FILE", help="Undo file instead of IMAGE.undo.")] = None,
     force: Annotated[bool, typer.Option("-f", help="Check although the image is marked clean; only -p needs that.")] = False,
     backup: Annotated[int | None, typer.Option("-b", metavar="BLOCK", help="Believe the backup superblock here.")] = None,
     only: Annotated[str | None, typer.Option("--only", metavar="N,N", help="Only these phases, such as 1,5.")] = None,

@@ -88,6 +88,12 @@ def check(device: Device, backup_block: int | None = None) -> Generator[Event, N
     return SuperblockFacts(Image(device, truth, geometry_of(truth)), other)
 
 
+def all_copies(device: Device) -> list[Copy]:
+    """Return every copy that verifies and describes a possible layout, slots first."""
+    usable = [copy for copy in _slots(device) if copy.superblock and not layout_fault(copy.superblock)]
+    return usable + _search_backups(device, usable)
+
+
 def _rank(copy: Copy) -> tuple[int, int]:
     assert copy.superblock is not None
     return copy.superblock.generation, -copy.superblock.slot

@@ -10,18 +10,18 @@ from dataclasses import replace
 from typing import Any
 
 from razortools.check.claims import Claims
-from razortools.check.facts import SuperblockFacts
 from razortools.check.image import Image
 from razortools.check.repair.edits import Edit, Verb
 from razortools.check.repair.fields import set_field
 from razortools.check.repair.journal import drop_leftovers, pending, replay, transactions_of
 from razortools.check.repair.rebuilding import rebuild_quietly
+from razortools.check.repair.superblock_copies import settle
 from razortools.check.repair.surveying import Survey, believed, claim_runs, marked, merged, owned, survey
+from razortools.check.superblock_rules import layout_fault
 from razortools.engine.store.device import OverlayDevice
 from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.store import Store
-from razortools.engine.store.superblocks import backup_images, slot_image
-from razortools.errors import CorruptImage, OutOfSpace, UsageError
+from razortools.errors import CorruptImage, OutOfSpace
 from razortools.format.data import DataRecord, make_record
 from razortools.format.geometry import geometry_of
 from razortools.format.keys import COUNTERS_KEY, Kind
@@ -44,11 +44,10 @@ class Bench:
         self._kept: dict[int, bytes] = {}  # blocks that the old view names: group -> bitmap
         self._is_first = True
         if facts is not None:
-            self._take_base(facts)
+            self._take_base(facts.image)
 
-    def _take_base(self, facts: SuperblockFacts) -> None:
+    def _take_base(self, image: Image) -> None:
         """Note what the old view names."""
-        image = facts.image
         self.base = image.superblock
         found = survey(image)
         claims = found.claims
@@ -69,7 +68,7 @@ class Bench:
             self._rebuild()
             return
         truth = self._superblock(self._now(), edits)
-        self._settle(truth)
+        settle(self.overlay, truth)
         self._raw(truth, edits)
         if any(edit.verb is Verb.REBUILD for edit in edits):
             self._rebuild()
@@ -96,27 +95,15 @@ class Bench:
         if self._is_first:
             truth = self.base
         for edit in edits:
-            if edit.verb is Verb.BELIEVE and edit.block is not None:
-                facts = believed(self.overlay, edit.block)
-                if facts is None:
-                    raise UsageError(f"there is no superblock to believe at block {edit.block}")
-                truth = facts.image.superblock
-                self._take_base(facts)
-            elif edit.verb is Verb.SUPERBLOCK:
+            if edit.verb is Verb.SUPERBLOCK:
                 changed: dict[str, Any] = {edit.field: _field_value(edit)}
                 truth = replace(truth, **changed)
+        fault = layout_fault(truth)
+        if fault:
+            raise CorruptImage(f"{self.overlay.name}: with these fields of the superblock {fault}")
+        if self._is_first and truth != self.base:
+            self._take_base(Image(self.overlay, truth, geometry_of(truth)))
         return truth
-
-    def _settle(self, truth: Superblock) -> None:
-        """Let every copy of the superblock say the same."""
-        for superblock in (replace(truth, generation=max(truth.generation - 1, 0)), truth):
-            self.overlay.write(*slot_image(superblock))
-        for offset, data in backup_images(truth, geometry_of(truth)):
-            self.overlay.write(offset, data)
-        rest = truth.block_bytes - len(slot_image(truth)[1])
-        if rest:
-            for place in (0, 1, *geometry_of(truth).backups):
-                self.overlay.write(place * truth.block_bytes + truth.block_bytes - rest, bytes(rest))
 
     def _raw(self, truth: Superblock, edits: Sequence[Edit]) -> None:
         """Mend blocks in their places."""
@@ -155,7 +142,7 @@ class Bench:
             facts = believed(self.overlay)
             if facts is None:
                 raise CorruptImage(f"{self.overlay.name}: the scan found nothing of which a filesystem could be made")
-            self._take_base(facts)
+            self._take_base(facts.image)
 
     def _items(self, edits: Sequence[Edit]) -> None:
         if not edits:
@@ -239,7 +226,7 @@ class Bench:
             directory_count=found.counted.directory_count,
             node_count=len(found.tree.addresses),
         )
-        self._settle(sealed)
+        settle(self.overlay, sealed)
 
 
 _ITEM_VERBS = frozenset((Verb.PUT, Verb.DELETE, Verb.SET, Verb.MOVE))
@@ -255,7 +242,7 @@ def reserve(store: Store) -> None:
 
 def _field_value(edit: Edit) -> object:
     """Return the value of a superblock's field as the record holds it."""
-    if isinstance(edit.value, list):
+    if isinstance(edit.value, tuple):
         return (ChildPointer if edit.field == "root" else SpaceMapEntry)(*edit.value)
     return edit.value
 

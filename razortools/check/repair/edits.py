@@ -15,7 +15,6 @@ class Verb(Enum):
     """What an edit does. The frame (space maps, counters, superblocks) is made anew after each round, whatever the edits."""
 
     FRAME = "write the frame anew"  # nothing but what every round does at its end
-    BELIEVE = "believe superblock"  # block: where the copy lies that is the truth from now on
     SUPERBLOCK = "set superblock field"  # field, value
     REPLAY = "replay"  # value: how many transactions; the rest of the journal is dropped
     COPY = "copy node"  # block: first block of the bad copy; source: of the good one
@@ -27,7 +26,7 @@ class Verb(Enum):
     MOVE = "move record"  # key: its blocks are copied to free ones
 
 
-Value = int | bytes | list[int] | None
+Value = int | bytes | tuple[int, ...] | None  # a tuple: the fields of a record within a record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +63,7 @@ class Edit:
             edit = cls(
                 verb=Verb(told["do"]), code=str(told["code"]), why=str(told["why"]), path=told.get("path"),
                 key=bytes.fromhex(told.get("key", "")), field=str(told.get("field", "")),
-                value=bytes.fromhex(value["hex"]) if isinstance(value, dict) else value,
+                value=_value_from_json(value),
                 block=told.get("block"), source=told.get("source"),
             )  # fmt: skip
         except (AttributeError, KeyError, TypeError, ValueError) as wrong:
@@ -84,8 +83,7 @@ class Edit:
 
 _NEEDS: dict[Verb, dict[str, type | tuple[type, ...]]] = {
     Verb.FRAME: {},
-    Verb.BELIEVE: {"block": int},
-    Verb.SUPERBLOCK: {"field": str, "value": (int, bytes, list)},
+    Verb.SUPERBLOCK: {"field": str, "value": (int, bytes, tuple)},
     Verb.REPLAY: {"value": int},
     Verb.COPY: {"block": int, "source": int},
     Verb.FLIP: {"block": int, "value": int},
@@ -95,5 +93,13 @@ _NEEDS: dict[Verb, dict[str, type | tuple[type, ...]]] = {
     Verb.SET: {"key": bytes, "field": str, "value": (int, bytes)},
     Verb.MOVE: {"key": bytes},
 }
+
+def _value_from_json(told: Any) -> Value:
+    if isinstance(told, dict):
+        return bytes.fromhex(told["hex"])
+    if isinstance(told, list):
+        return tuple(int(number) for number in told)
+    return None if told is None else int(told)
+
 
 Round = tuple[Edit, ...]

@@ -24,7 +24,7 @@ class Contents:
     def record_log2(self, size: int) -> int:
         """Return a record size with which the records make a file of *size* bytes (0: of any size)."""
         low, high = RECORD_BYTES_MIN.bit_length() - 1, RECORD_BYTES_MAX.bit_length() - 1
-        choices = [self.usual_log2, *range(high, low - 1, -1)]
+        choices: list[int] = [self.usual_log2, *range(high, low - 1, -1)]
         needed = max(self.largest, self.inline_bytes)
         possible = [log2 for log2 in choices if low <= log2 <= high and 1 << log2 >= needed]
         number, tail = self.last

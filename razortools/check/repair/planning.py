@@ -95,7 +95,7 @@ ORDER = {
     "E0602": 11,
 }
 USUAL_ORDER = 7
-_BELOW_THE_TREE = frozenset((Verb.FRAME, Verb.BELIEVE, Verb.SUPERBLOCK, Verb.REPLAY, Verb.COPY, Verb.FLIP, Verb.REBUILD))
+_BELOW_THE_TREE = frozenset((Verb.FRAME, Verb.SUPERBLOCK, Verb.REPLAY, Verb.COPY, Verb.FLIP, Verb.REBUILD))
 
 
 def planner_of(finding: Finding) -> Planner | None:

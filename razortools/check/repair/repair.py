@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from razortools.check import problems
 from razortools.check.findings import Finding, Severity
+from razortools.check.repair import superblock_copies
 from razortools.check.repair.bench import Bench
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Edit, Round, Verb
@@ -17,6 +18,8 @@ from razortools.check.report import Report
 from razortools.check.runner import Options, Step, Steps, check
 from razortools.engine.store.device import Device, OverlayDevice
 from razortools.errors import CorruptImage, OutOfSpace
+from razortools.format.record import Record
+from razortools.format.superblock import Superblock
 
 ROUNDS_MAX = 24
 FINDINGS_PER_CODE = 20_000
@@ -94,6 +97,9 @@ def repair(device: Device, wishes: Wishes = Wishes()) -> RepairSteps:
     done = Repaired(overlay, before, before)
     if before.clean and not wishes.rebuild:
         return done
+    if any(finding.code == problems.UNKNOWN_READ_ONLY_FEATURE.code for finding in before.findings):
+        done.refused = "it uses features that this razorfsck does not know, so it may only be read; use newer razortools"
+        return done
     bench: Bench | None = None
     seen: set[Round] = set()
     while len(done.rounds) < ROUNDS_MAX:
@@ -136,6 +142,10 @@ def plan_round(overlay: OverlayDevice, report: Report, wishes: Wishes, *, is_fir
     facts = believed(overlay, wishes.check.backup_block if is_first else None)
     if facts is None:
         return tuple(_from_nothing(report, wishes))
+    if is_first:
+        choice = tuple(_superblock_edits(overlay, facts.image.superblock, report, wishes))
+        if choice:
+            return choice
     draft = Draft(indexed(recovered(facts)), facts.image)
     return plan(draft, report.findings, wishes.choose)
 
@@ -145,3 +155,18 @@ def _from_nothing(report: Report, wishes: Wishes) -> Iterator[Edit]:
     for finding in report.findings:
         if finding.code == problems.NO_SUPERBLOCK.code and wishes.choose(finding):
             yield Edit(verb=Verb.REBUILD, code=finding.code, why="rebuild the filesystem from everything that a scan finds")
+
+
+def _superblock_edits(overlay: OverlayDevice, truth: Superblock, report: Report, wishes: Wishes) -> Iterator[Edit]:
+    """Yield the fields that other copies of the superblock tell better than the one that was believed."""
+    doubted = [one for one in report.findings if one.code.startswith("E01") and one.severity > Severity.NOTE]
+    doubts = [finding for finding in doubted if wishes.choose(finding)]
+    if not doubts or wishes.check.backup_block is not None:
+        return
+    better = superblock_copies.elected(overlay, truth)
+    for name in superblock_copies.differences(truth, better):
+        value = getattr(better, name)
+        if isinstance(value, Record):
+            value = tuple(type(value)._FLATTEN(value))
+        why = f"believe other copies of the superblock about {name.replace('_', ' ')}"
+        yield Edit(verb=Verb.SUPERBLOCK, code=doubts[0].code, why=why, field=name, value=value)

@@ -1,0 +1,94 @@
+"""The copies of the superblock: which of them is right where they disagree, and writing all of them.
+
+What never changes must be the same in all copies; a backup is written right after its slot, so of one generation all copies say
+the same. Where they do not, the majority is asked, and each answer is tried out: the one under which a check finds the most files
+and the fewest problems is believed. A state that is older than the newest plausible one is never believed: that would forget what was safe.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from razortools.check.runner import Options, check_quietly
+from razortools.check.superblock_pass import ALL_BUT_PLACE, FIXED_FOR_EVER, all_copies
+from razortools.check.superblock_rules import layout_fault
+from razortools.engine.store.device import Device, OverlayDevice
+from razortools.engine.store.superblocks import backup_images, slot_image
+from razortools.format.geometry import geometry_of
+from razortools.format.superblock import SLOT_COUNT, Superblock
+
+TRIED_PHASES = frozenset((2, 3, 4, 5))
+
+
+def settle(device: Device, truth: Superblock) -> None:
+    """Let every copy of the superblock say what *truth* says."""
+    before = replace(truth, generation=max(truth.generation - 1, 0))
+    for offset, data in (slot_image(before), slot_image(truth), *backup_images(truth, geometry_of(truth))):
+        device.write(offset, data.ljust(truth.block_bytes, b"\0"))
+
+
+def elected(device: Device, truth: Superblock) -> Superblock:
+    """Return the superblock to believe: *truth*, or what other copies say instead of it."""
+    candidates = list(dict.fromkeys(_candidates(all_copies_of(device), truth)))
+    if len(candidates) < 2:
+        return candidates[0] if candidates else truth
+    return min(candidates, key=lambda candidate: _badness_under(device, candidate))
+
+
+def all_copies_of(device: Device) -> list[Superblock]:
+    """Return the valid copies, slots first."""
+    return [copy.superblock for copy in all_copies(device) if copy.superblock is not None]
+
+
+def differences(truth: Superblock, other: Superblock) -> list[str]:
+    """Return the fields in which two superblocks differ, but for those that tell where a copy lies."""
+    return [name for name in ALL_BUT_PLACE if getattr(truth, name) != getattr(other, name)]
+
+
+def _candidates(copies: Sequence[Superblock], truth: Superblock) -> Iterator[Superblock]:
+    """Yield what may be the truth, the most trusted first."""
+    for believed in _newest_plausible(copies, truth):
+        merged = _by_majority(copies, believed)
+        for candidate in (merged, believed):
+            if not layout_fault(candidate):
+                yield replace(candidate, slot=truth.slot, address=truth.address)
+
+
+def _newest_plausible(copies: Sequence[Superblock], truth: Superblock) -> Iterator[Superblock]:
+    """Yield *truth*; if its generation is not plausible, the next newest before it."""
+    if not _is_plausible(copies, truth):
+        others = [copy for copy in copies if copy.generation != truth.generation]
+        if others:
+            yield max(others, key=lambda copy: (copy.generation, -copy.slot))
+    yield truth
+
+
+def _is_plausible(copies: Sequence[Superblock], truth: Superblock) -> bool:
+    """Return whether the generation of *truth* can have come about: slots take turns, and backups follow them."""
+    slots = [copy.generation for copy in copies if copy.slot < SLOT_COUNT]
+    if truth.slot >= SLOT_COUNT:
+        return len(slots) < SLOT_COUNT or truth.generation <= max(slots)
+    other = [copy.generation for copy in copies if copy.slot == 1 - truth.slot]
+    return not other or truth.generation - other[0] in (0, 1)
+
+
+def _by_majority(copies: Sequence[Superblock], truth: Superblock) -> Superblock:
+    """Return *truth* with what most copies say, where they have to say the same."""
+    alike = [copy for copy in copies if copy.generation == truth.generation]
+    changes: dict[str, Any] = {}
+    for name in ALL_BUT_PLACE:
+        asked = copies if name in FIXED_FOR_EVER else alike
+        (value, votes), *_ = Counter(getattr(copy, name) for copy in asked).most_common(1) or [(getattr(truth, name), 0)]
+        mine = sum(getattr(copy, name) == getattr(truth, name) for copy in asked)
+        if votes > mine:
+            changes[name] = value
+    return replace(truth, **changes)
+
+
+def _badness_under(device: Device, candidate: Superblock) -> tuple[int, int]:
+    """Return a pair that is the smaller, the more files a check finds if *candidate* is believed, and then the fewer problems."""
+    trial = OverlayDevice(device)
+    settle(trial, candidate)
+    report = check_quietly(trial, Options(only=TRIED_PHASES, threads=1))
+    return -report.summary.files - report.summary.directories, report.problem_count
