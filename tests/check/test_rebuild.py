@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from razortools.check.repair.rebuild import RebuildResult, rebuild
 from razortools.check.runner import check_quietly
 from razortools.check.tree import TreeIndex, walk
+from razortools.engine import files, namespace, xattrs
 from razortools.engine.store.device import Device
+from razortools.engine.volume import Volume
+from razortools.format.data import CUT_OUT, DataRecord
+from razortools.format.directory import DirectoryEntry
+from razortools.format.inode import ROOT_INODE
+from razortools.format.keys import KIND_AT, Kind, object_of
+from razortools.format.node import decode_header, decode_items
 from razortools.units import KIB, MIB
 from tests.check.editing import image_of
 from tests.check.samples import Copy, KeptDevice, healthy, opened
@@ -99,11 +106,12 @@ def test_superblocks_are_found_in_the_backups(copies: int, block_bytes: int) -> 
     assert contents(after) == before
 
 
-def worked_on(seed: int, *, size_bytes: int = 4 * MIB, steps: int = 300, **wishes: object) -> Device:
+def worked_on(seed: int, *, size_bytes: int = 4 * MIB, steps: int = 300, crowd: int = 0, **wishes: object) -> Device:
     """Return an image on which much was made, changed and deleted, with a checkpoint now and then: old nodes lie about."""
     device = formatted(KeptDevice(size_bytes), record_bytes=4 * KIB, **wishes)
     for part in range(4):
         with opened_for_work(device) as volume:
+            _let_a_crowd_come_and_go(volume, random.Random(seed + part), part, crowd)
             work = Workload(volume, seed + part)
             for number in range(steps // 4):
                 work.step()
@@ -112,10 +120,23 @@ def worked_on(seed: int, *, size_bytes: int = 4 * MIB, steps: int = 300, **wishe
     return device
 
 
+def _let_a_crowd_come_and_go(volume: Volume, chance: random.Random, part: int, count: int) -> None:
+    """Make so many files, and delete half of those of the part before."""
+    for number in range(count):
+        ino = namespace.create(volume, ROOT_INODE, b"%d of %d" % (number, part), 0o644, 1, 2)
+        files.write(volume, ino, 0, chance.randbytes(chance.choice((0, 30, 700, 9000))))
+        if chance.random() < 0.2:
+            xattrs.set(volume, ino, b"user.part", b"%d" % part)
+        if part and chance.random() < 0.5:
+            namespace.unlink(volume, ROOT_INODE, b"%d of %d" % (number, part - 1))
+        if number % 50 == 49:
+            volume.checkpoint()
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1 << 32), copies=st.sampled_from([1, 2]))
 def test_whatever_is_lost_above_the_leaves_nothing_is_lost(seed: int, copies: int) -> None:
-    device = worked_on(seed, metadata_copies=copies)
+    device = worked_on(seed, size_bytes=16 * MIB - 4096, crowd=seed % 3 * 200, metadata_copies=copies)
     before, nodes, chance = contents(device), nodes_by_level(device), random.Random(seed)
     inner = [places for level, found in nodes.items() if level for places in found]
     share = chance.choice([0.3, 1.0])
@@ -130,3 +151,47 @@ def test_whatever_is_lost_above_the_leaves_nothing_is_lost(seed: int, copies: in
     assert result.lost == []
     again, second = rebuilt(after)  # a rebuilt image can be rebuilt
     assert contents(again) == before and second.lost == []
+
+
+def items_of(device: Device) -> dict[bytes, bytes]:
+    image = image_of(device)
+    index = TreeIndex(image)
+    for _ in walk(image, index):
+        pass
+    return {key: value for _, (keys, values) in index.leaves() for key, value in zip(keys, values, strict=True)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1 << 32), copies=st.sampled_from([1, 2]))
+def test_a_lost_leaf_takes_nothing_with_it_and_brings_nothing_back(seed: int, copies: int) -> None:
+    device = worked_on(seed, size_bytes=16 * MIB - 4096, crowd=seed % 3 * 60, metadata_copies=copies)
+    before, nodes, chance = items_of(device), nodes_by_level(device), random.Random(seed)
+    leaf = chance.choice(nodes[0])
+    held = dict(zip(*_leaf_items(device, leaf[0]), strict=True))
+    destroy(device, leaf)
+    if chance.random() < 0.3:
+        destroy(device, nodes[max(nodes)][0])
+    after, result = rebuilt(device)
+    now = items_of(after)
+    assert [(gap.low <= min(held) and max(held) < gap.high) for gap in result.lost] == [True]
+    (gap,) = result.lost
+    assert {key: value for key, value in now.items() if not gap.low <= key < gap.high} == {
+        key: value for key, value in before.items() if key not in held
+    }
+    led_to = {DirectoryEntry.decode(value).inode for key, value in now.items() if key[KIND_AT] == Kind.DIRECTORY_ENTRY}
+    assert {object_of(key) for key in now.keys() - before.keys() if key[KIND_AT] == Kind.INODE} <= led_to
+    for key in held.keys() & now.keys():
+        if key[KIND_AT] in (Kind.BACK_LINK, Kind.DIRECTORY_ENTRY, Kind.DATA_RECORD) and not _is_cut_out(key, now[key]):
+            assert now[key] == held[key]
+    structure = {code for code, _ in problems_of(after) if code < "E0306" or code in {"E0508", "E0509", "E0511", "E0503"}}
+    assert not structure, problems_of(after)
+
+
+def _leaf_items(device: Device, block: int) -> tuple[list[bytes], list[bytes]]:
+    image = image_of(device)
+    raw = image.read_blocks(block, image.geometry.node_blocks)
+    return decode_items(raw, decode_header(raw))
+
+
+def _is_cut_out(key: bytes, value: bytes) -> bool:
+    return key[KIND_AT] == Kind.DATA_RECORD and bool(DataRecord.decode(value).flags & CUT_OUT)

@@ -5,7 +5,8 @@ held the truth when it was written, and it names its children: of the nodes belo
 than it count. What it names and nobody finds is known to have existed and is handed on as *lost*: no older node is the truth in
 its place, or files that were deleted would come back. Level by level, from the highest that was found down to the leaves, that
 settles who answers for what. A checkpoint that a crash cut short leaves nodes that nothing ever named; where those above are
-there, they count for nothing.
+there, they count for nothing. The caller leaves out nodes whose blocks the space map calls free: where there is a map, it knows
+best.
 
 Invariants: tiles follow one another in the order of keys and do not overlap; together they cover every key.
 """

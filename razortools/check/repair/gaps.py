@@ -5,7 +5,7 @@ their place: reading them is an error. The file's inode, if it is there, tells h
 when those that are left account for all of them, nothing was lost.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 from razortools.check.repair.bulk import Item
@@ -28,6 +28,8 @@ class Owner:
     value: bytes | None = None  # of its inode
     blocks: int = 0  # that its records and attributes take
     has_records: bool = False
+    last_record: int = -1
+    last_raw_bytes: int = 0
 
     @property
     def inode(self) -> Inode | None:
@@ -60,13 +62,15 @@ class Gap:
         return self.tile.high
 
 
-def cut_outs(gap: Gap, birth: int) -> Iterator[Item]:
-    """Yield the cut out records that keep the files at both ends of *gap* from reading zeros where they had data."""
-    before, after = gap.before, gap.after
-    if before is not None:
-        yield from _of_file(gap, before, birth)
-    if after is not None and (before is None or after.number != before.number) and after.value is None:
-        yield from _of_file(gap, after, birth)
+def cut_outs(gap: Gap, birth: int, inline: Container[int]) -> Iterator[Item]:
+    """Yield the cut out records that keep the files at both ends of *gap* from reading zeros where they had data.
+
+    Of the files in *inline* all contents are there.
+    """
+    owners = {owner.number: owner for owner in (gap.before, gap.after) if owner is not None}
+    for owner in owners.values():
+        if owner.number not in inline:
+            yield from _of_file(gap, owner, birth)
 
 
 def _of_file(gap: Gap, owner: Owner, birth: int) -> Iterator[Item]:
@@ -76,6 +80,8 @@ def _of_file(gap: Gap, owner: Owner, birth: int) -> Iterator[Item]:
         if not (inode.is_regular or inode.is_symlink) or _is_complete(owner, inode):
             return
         behind = min(behind, divide_up(inode.size, inode.record_bytes))
+    elif behind == _ENDS:
+        return  # nobody knows where it ended
     if behind - first > CUT_OUTS_MAX:
         gap.cut_short[owner.number] = behind - first
         behind = first + CUT_OUTS_MAX

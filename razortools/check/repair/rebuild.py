@@ -20,6 +20,7 @@ from razortools.check.map_rules import fixed_claims
 from razortools.check.repair.bulk import Item, NodeCounter, TreeWriter
 from razortools.check.repair.coverage import Tile
 from razortools.check.repair.gaps import Gap, cut_outs
+from razortools.check.repair.secondhand import SecondHand, believe
 from razortools.check.repair.stock import Stock, items_of, take_stock
 from razortools.check.repair.survey import Survey, survey
 from razortools.check.repair.waiting import Waiting, waiting_blocks
@@ -30,6 +31,7 @@ from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.superblocks import backup_images, slot_image
 from razortools.errors import OutOfSpace
 from razortools.format.geometry import geometry_of
+from razortools.format.keys import KIND_AT, Kind, object_of
 from razortools.format.node import ChildPointer
 from razortools.format.superblock import SLOT_COUNT, Superblock
 from razortools.units import BlockNo, format_size
@@ -51,6 +53,7 @@ class RebuildResult:
     mended_nodes: int = 0  # in which one bit had flipped
     scanned_nodes: int = 0
     lost: list[Gap] = field(default_factory=list)
+    older_inodes: list[int] = field(default_factory=list)  # taken from older leaves: their attributes may be out of date
     reused_old_nodes: bool = False  # for want of room, inner nodes of the old tree were overwritten
     copies: int = 2  # of the nodes that were written
 
@@ -60,6 +63,8 @@ class RebuildResult:
         told = [f"the tree was rebuilt: {self.kept_leaves} leaves stayed in place, {self.written_nodes} nodes were written"]
         if self.mended_nodes:
             told.append(f"nodes in which one flipped bit was turned back: {self.mended_nodes}")
+        if self.older_inodes:
+            told.append(f"files that were found in an older state, and may miss the last changes: {len(self.older_inodes)}")
         told += [f"a lost node held {range_words(gap.low, gap.high)}" for gap in self.lost]
         return told
 
@@ -90,11 +95,21 @@ def rebuild(device: Device) -> Generator[Progress, None, RebuildResult]:
     tiles, seen = yield from _scaled(survey(image), 100, 700)
     stock = yield from _scaled(take_stock(image, tiles), 700, 850)
     result = RebuildResult(found.superblock, found.offset, mended_nodes=seen.mended, scanned_nodes=seen.scanned)
-    for gap in stock.gaps.values():
-        gap.items = sorted(cut_outs(gap, image.superblock.generation))
-        result.lost.append(gap)
+    _fill_gaps(image, tiles, stock, result)
     yield from _scaled(_write(image, tiles, stock, seen, result), 850, PARTS)
     return result
+
+
+def _fill_gaps(image: Image, tiles: list[Tile], stock: Stock, result: RebuildResult) -> None:
+    """Put into the gaps what older leaves are believed about, and cut out what is lost of the files at their edges."""
+    second = believe(image, tiles, stock) if stock.gaps else SecondHand()
+    result.older_inodes = sorted(second.older_inodes)
+    inline = {object_of(key) for key in second.items if key[KIND_AT] == Kind.INLINE_DATA}
+    for gap in stock.gaps.values():
+        items = dict(cut_outs(gap, image.superblock.generation, inline))
+        items.update((key, value) for key, value in second.items.items() if gap.low <= key < gap.high)
+        gap.items = sorted(items.items())
+        result.lost.append(gap)
 
 
 def _scaled(steps: Generator[Progress, None, Result], first: int, last: int) -> Generator[Progress, None, Result]:

@@ -1,5 +1,6 @@
 """Taking stock: what the leaves that are left name, and what is known of the files at the edges of what is lost."""
 
+from bisect import bisect_right
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -13,11 +14,15 @@ from razortools.check.repair.gaps import Gap, Owner
 from razortools.check.repair.survey import item_runs
 from razortools.check.scan import read_items
 from razortools.errors import CorruptImage, DeviceFailed
-from razortools.format.keys import KIND_AT, Kind, Table, object_of
+from razortools.format.data import DataRecord
+from razortools.format.keys import KIND_AT, Kind, Table, object_of, offset_of
 
 PROGRESS_STEP = 64  # tiles
 _FILES, _INODE = int(Table.FILES), int(Kind.INODE)
 _OWNING = (int(Kind.DATA_RECORD), int(Kind.XATTR))
+_ENTRY, _LINK = int(Kind.DIRECTORY_ENTRY), int(Kind.BACK_LINK)
+_HIGHEST = (1 << 64) - 1
+_RAW_AT = next(field.offset for field in DataRecord.FIELDS if field.name == "raw_bytes")
 
 
 @dataclass(slots=True)
@@ -29,12 +34,15 @@ class Stock:
     inode_count: int = 0
     directory_count: int = 0
     leaf_count: int = 0
+    wanted: set[int] = field(default_factory=set)  # inodes that entries lead to and that would stand in gaps
+    named: set[int] = field(default_factory=set)  # names that are used and would stand in gaps
 
 
 def take_stock(image: Image, tiles: list[Tile]) -> Generator[Progress, None, Stock]:
     """Read all leaves once."""
     stock = Stock(Claims(image.geometry.spacemap))
     current = Owner(0)
+    missing = {table: _missing(tiles, table) for table in (Table.FILES, Table.NAMES)}
     gap: Gap | None = None
     for number, tile in enumerate(tiles):
         if number % PROGRESS_STEP == 0:
@@ -52,7 +60,30 @@ def take_stock(image: Image, tiles: list[Tile]) -> Generator[Progress, None, Sto
                 gap.after = current if key[0] == _FILES else None
                 gap = None
             _note(image, stock, current, key, value)
+            if key[KIND_AT] == _ENTRY:
+                _note_use(missing[Table.FILES], stock.wanted, value[0:8])
+                _note_use(missing[Table.NAMES], stock.named, value[8:16])
+            elif key[KIND_AT] == _LINK:
+                _note_use(missing[Table.NAMES], stock.named, value[8:16])
     return stock
+
+
+def _missing(tiles: list[Tile], table: Table) -> list[tuple[int, int]]:
+    """Return (first, last) of the objects of a table of which something may stand in what is lost."""
+    found = []
+    for tile in tiles:
+        if tile.leaf is None and tile.low[0] <= table <= tile.high[0]:
+            first = object_of(tile.low) if tile.low[0] == table else 0
+            found.append((first, object_of(tile.high) if tile.high[0] == table else _HIGHEST))
+    return found
+
+
+def _note_use(missing: list[tuple[int, int]], uses: set[int], raw: bytes) -> None:
+    if missing:
+        number = int.from_bytes(raw, "little")
+        place = bisect_right(missing, (number, _HIGHEST)) - 1
+        if place >= 0 and number <= missing[place][1]:
+            uses.add(number)
 
 
 def _note(image: Image, stock: Stock, current: Owner, key: bytes, value: bytes) -> None:
@@ -63,7 +94,10 @@ def _note(image: Image, stock: Stock, current: Owner, key: bytes, value: bytes) 
             stock.data.claim(first, count)
         if key[0] == _FILES:
             current.blocks += sum(count for _, count in runs)
-            current.has_records |= kind == Kind.DATA_RECORD
+            if kind == Kind.DATA_RECORD:
+                current.has_records = True
+                current.last_record = offset_of(key)
+                current.last_raw_bytes = int.from_bytes(value[_RAW_AT : _RAW_AT + 4], "little")
     elif kind == _INODE and key[0] == _FILES:
         current.value = value
         stock.inode_count += 1

@@ -14,6 +14,7 @@ from razortools.check.findings import Progress
 from razortools.check.image import BLOCK_MASK, Image
 from razortools.check.record_rules import record_fault
 from razortools.check.repair.coverage import Child, Leaf, Open, Tile, offers, tile
+from razortools.check.repair.used import UsedBlocks
 from razortools.check.scan import FoundNode, node_at, read_items, scan_nodes
 from razortools.check.tree import Place, Visit, root_place, visit_node
 from razortools.errors import CorruptImage, DeviceFailed
@@ -47,7 +48,9 @@ def survey(image: Image) -> Generator[Progress, None, tuple[list[Tile], Survey]]
     if not open_ranges.is_empty:
         found = yield from _scan(image, seen, open_ranges)
         seen.scanned = len(found)
-    offered = offers(found, _children_of(image))
+    used = UsedBlocks(image)
+    current = [node for node in found if not node.is_at_home or _is_used(image, used, node) is not False]
+    offered = offers(current, _children_of(image))
     return tile(seen.leaves, offered, found, _leaf_of(image)), seen
 
 
@@ -207,6 +210,16 @@ def _leaf_of(image: Image) -> Callable[[FoundNode], Leaf]:
         return Leaf(node.low, node.high, node.pointer, node.block, is_sound=_is_sound(image, node))
 
     return make
+
+
+def _is_used(image: Image, used: UsedBlocks, node: FoundNode) -> bool | None:
+    """Return what the space map says about a node: if a copy of it is free, it was given up. None: the map does not know.
+
+    Of a node that was given up, one copy may have been overwritten by something that is in use now.
+    """
+    blocks = image.geometry.node_blocks
+    answers = [used.are_used(place & BLOCK_MASK, blocks) for place in _places(node.pointer)]
+    return False if False in answers else None if None in answers else True
 
 
 def _is_sound(image: Image, node: FoundNode) -> bool:

@@ -1,0 +1,293 @@
+"""Second-hand items: what an older leaf knows about a range whose current leaf is lost, as far as it may be believed.
+
+Older is not current: what was deleted since must not come back, and old contents must not pass for new ones. So each item needs
+a witness that is current. A name is never changed, an id never used twice: it is believed if an entry uses it. An inode is
+believed if a current entry, or current items of its own, lead to it; an entry if the file's back link agrees, or is lost with
+it. A data record is believed if its blocks verify, are in use by the current space map, and nobody else names them: then nobody
+but this record can own them, and it has not changed. Where a record cannot be believed it is cut out. Attributes of an inode
+may be out of date.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import crc32c
+
+from razortools.check.contents import sound_record
+from razortools.check.image import Image
+from razortools.check.repair.bulk import Item
+from razortools.check.repair.coverage import Open, Tile
+from razortools.check.repair.gaps import Gap, Owner, cut_out
+from razortools.check.repair.stock import Stock, items_of
+from razortools.check.repair.used import UsedBlocks
+from razortools.errors import CorruptImage, DeviceFailed
+from razortools.format.data import DataRecord, InlineData
+from razortools.format.directory import BackLink, DirectoryEntry
+from razortools.format.inode import ROOT_INODE, Inode, InodeFlag
+from razortools.format.keys import (
+    COUNTERS_KEY,
+    KIND_AT,
+    PROBE_WINDOW,
+    Kind,
+    back_link_key,
+    entry_key,
+    inode_key,
+    name_key,
+    object_of,
+    offset_of,
+)
+from razortools.format.name import Name, hash_name
+from razortools.format.record import Record
+from razortools.format.xattr import Xattr, XattrFlag
+from razortools.units import InodeNo, NameId
+
+CACHED_LEAVES = 64
+
+Kept = TypeVar("Kept", bound=Record)
+
+
+class Current:
+    """The current leaves, asked key by key."""
+
+    def __init__(self, image: Image, tiles: list[Tile]) -> None:
+        """Read from *tiles*, which cover every key."""
+        self._image = image
+        self._tiles = tiles
+        self._lows = [tile.low for tile in tiles]
+        self._cache: dict[int, dict[bytes, bytes]] = {}
+
+    def is_lost(self, key: bytes) -> bool:
+        """Whether nobody knows what stands there now."""
+        return self._tiles[bisect_right(self._lows, key) - 1].leaf is None
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the current value, None if there is none or it is lost."""
+        number = bisect_right(self._lows, key) - 1
+        leaf = self._tiles[number].leaf
+        if leaf is None:
+            return None
+        if number not in self._cache:
+            if len(self._cache) >= CACHED_LEAVES:
+                del self._cache[next(iter(self._cache))]
+            self._cache[number] = dict(items_of(self._image, self._tiles[number], leaf))
+        return self._cache[number].get(key)
+
+
+@dataclass(slots=True)
+class SecondHand:
+    """What was believed of older leaves."""
+
+    items: dict[bytes, bytes] = field(default_factory=dict)
+    older_inodes: set[int] = field(default_factory=set)  # their attributes may be out of date
+    cut_out: list[bytes] = field(default_factory=list)  # keys of records that older leaves knew and that are not current
+
+
+def believe(image: Image, tiles: list[Tile], stock: Stock) -> SecondHand:
+    """Return what older leaves may add to the gaps in *stock*; the blocks of believed records are claimed there."""
+    return _Judge(image, tiles, stock).judge()
+
+
+class _Judge:
+    """Judges the items of older leaves. Inodes and entries bear witness to each other, so they are looked at more than once."""
+
+    def __init__(self, image: Image, tiles: list[Tile], stock: Stock) -> None:
+        self.image = image
+        self.stock = stock
+        self.current = Current(image, tiles)
+        self.found = SecondHand()
+        self.used = UsedBlocks(image)
+        self.old: dict[bytes, bytes] = {}
+        self.old_inodes: dict[bytes, bytes] = {}  # of current inodes, as the older leaves knew them
+        self.owners: dict[int, Owner] = {}
+        for gap in stock.gaps.values():
+            self.old.update(_newest_old(image, gap))
+            self.old_inodes.update(_old_inode(image, gap))
+            self.owners.update({owner.number: owner for owner in (gap.before, gap.after) if owner is not None})
+
+    def judge(self) -> SecondHand:
+        """Believe what can be believed."""
+        by_kind: dict[int, list[bytes]] = {}
+        for key in self.old:
+            by_kind.setdefault(key[KIND_AT], []).append(key)
+        self._inodes(by_kind.get(Kind.INODE, []), by_kind.get(Kind.DIRECTORY_ENTRY, []))
+        for key in by_kind.get(Kind.BACK_LINK, []):
+            self._if(self._is_good_link(key), key)
+        for key in by_kind.get(Kind.XATTR, []):
+            self._if(self._is_good_attribute(key), key)
+        for key in by_kind.get(Kind.INLINE_DATA, []):
+            self._if(self._is_good_inline(key), key)
+        for key in by_kind.get(Kind.DATA_RECORD, []):
+            self._record(key)
+        used = self.stock.named | {DirectoryEntry.decode(value).name_id for value in self._believed(Kind.DIRECTORY_ENTRY)}
+        used |= {BackLink.decode(value).name_id for value in self._believed(Kind.BACK_LINK)}
+        for key in by_kind.get(Kind.NAME, []):
+            self._if(object_of(key) in used, key)
+        self._if(COUNTERS_KEY in self.old, COUNTERS_KEY)
+        for number in self.found.older_inodes & self.owners.keys():
+            self._stretch(self.owners[number])
+            self.owners[number].value = self.found.items[inode_key(InodeNo(number))]
+        return self.found
+
+    def _believed(self, kind: int) -> Iterator[bytes]:
+        return (value for key, value in self.found.items.items() if key[KIND_AT] == kind)
+
+    def _if(self, is_good: bool, key: bytes) -> None:
+        if is_good:
+            self.found.items[key] = self.old[key]
+
+    def _value(self, key: bytes) -> bytes | None:
+        """Return what is current, or believed by now."""
+        return self.current.get(key) or self.found.items.get(key)
+
+    def _exists(self, number: int) -> bool:
+        return self._value(inode_key(InodeNo(number))) is not None
+
+    def _inodes(self, inodes: list[bytes], entries: list[bytes]) -> None:
+        """Believe inodes that something current leads to, then the entries of believed directories, and what these lead to."""
+        for key in inodes:
+            if self._is_wanted(object_of(key)):
+                self._take_inode(key)
+        waiting = set(inodes) - self.found.items.keys()
+        while True:
+            for key in entries:
+                entry = _decoded(DirectoryEntry, self.old[key])
+                target = inode_key(InodeNo(entry.inode)) if entry is not None else b""
+                if entry is None or key in self.found.items or not self._exists(object_of(key)):
+                    continue
+                if target in waiting or self._exists(entry.inode):
+                    self._if(self._agrees(key, entry), key)
+            led_to = {inode_key(InodeNo(DirectoryEntry.decode(value).inode)) for value in self._believed(Kind.DIRECTORY_ENTRY)}
+            more = waiting & led_to
+            if not more:
+                return
+            waiting -= more
+            for key in more:
+                self._take_inode(key)
+
+    def _is_wanted(self, number: int) -> bool:
+        return number == ROOT_INODE or number in self.stock.wanted or number in self.owners
+
+    def _take_inode(self, key: bytes) -> None:
+        if _decoded(Inode, self.old[key]) is not None:
+            self.found.items[key] = self.old[key]
+            self.found.older_inodes.add(object_of(key))
+
+    def _agrees(self, key: bytes, entry: DirectoryEntry) -> bool:
+        """Whether the file's back link, current or as old as the entry, leads to this entry, and its name was not given up."""
+        name = name_key(NameId(entry.name_id))
+        if self.current.get(name) is None and not self.current.is_lost(name):
+            return False
+        place = back_link_key(InodeNo(entry.inode), entry.link_no)
+        value = self.old.get(place) if self.current.is_lost(place) else self.current.get(place)
+        link = _decoded(BackLink, value)
+        return link is not None and (link.parent, link.name_id) == (object_of(key), entry.name_id)
+
+    def _is_good_link(self, key: bytes) -> bool:
+        """Whether an entry, current or believed, leads to this back link."""
+        link = _decoded(BackLink, self.old[key])
+        name = None
+        if link is not None and self._exists(object_of(key)):
+            place = name_key(NameId(link.name_id))
+            name = _decoded(Name, self.current.get(place) or self.old.get(place))
+        if link is None or name is None:
+            return False
+        first = hash_name(name.text, self.image.superblock.hash_seed)
+        for offset in range(first, first + PROBE_WINDOW):
+            entry = _decoded(DirectoryEntry, self._value(entry_key(InodeNo(link.parent), offset)))
+            if entry is not None and (entry.inode, entry.link_no) == (object_of(key), offset_of(key)):
+                return entry.name_id == link.name_id
+        return False
+
+    def _is_good_attribute(self, key: bytes) -> bool:
+        inode = _decoded(Inode, self._value(inode_key(InodeNo(object_of(key)))))
+        attribute = _decoded(Xattr, self.old[key])
+        if inode is None or attribute is None or not inode.flags & InodeFlag.HAS_XATTRS:
+            return False
+        return not attribute.flags & XattrFlag.OUT_OF_LINE or self._is_current(key)
+
+    def _is_good_inline(self, key: bytes) -> bool:
+        """Old contents go with the old inode; with a current one only if the file was not changed since."""
+        place = inode_key(InodeNo(object_of(key)))
+        inode, old = _decoded(Inode, self._value(place)), _decoded(Inode, self.old_inodes.get(place) or self.old.get(place))
+        if inode is None or old is None or _decoded(InlineData, self.old[key]) is None:
+            return False
+        return (inode.mtime_ns, inode.size) == (old.mtime_ns, old.size)
+
+    def _record(self, key: bytes) -> None:
+        number = object_of(key)
+        if not self._exists(number):
+            return
+        if self._is_current(key):
+            self.found.items[key] = self.old[key]
+            return
+        record = _decoded(DataRecord, self.old[key])
+        if record is not None and number in self.found.older_inodes:
+            self.found.items[key] = cut_out(record.raw_bytes or 1, self.image.superblock.generation)
+            self.found.cut_out.append(key)
+
+    def _is_current(self, key: bytes) -> bool:
+        """Whether the blocks that an old item names can belong to nothing else. Then they are claimed for it."""
+        record = sound_record(self.image, key, self.old[key])
+        if record is None:
+            return False
+        runs = record.runs(self.image.block_bytes)
+        data = self.stock.data
+        try:
+            if not all(self.used.are_used(first, count) for first, count in runs):
+                return False
+            if any(data.holds(block) for first, count in runs for block in range(first, first + count)):
+                return False
+            if not _verifies(self.image, record):
+                return False
+        except (CorruptImage, DeviceFailed):
+            return False
+        for first, count in runs:
+            data.claim(first, count)
+        owner = self.owners.get(object_of(key))
+        if owner is not None:
+            owner.blocks += sum(count for _, count in runs)
+            owner.has_records |= key[KIND_AT] == Kind.DATA_RECORD
+        return True
+
+    def _stretch(self, owner: Owner) -> None:
+        """An old inode may know of less than the records that are current."""
+        key = inode_key(InodeNo(owner.number))
+        inode = _decoded(Inode, self.found.items[key])
+        if inode is not None and inode.is_regular and inode.record_log2 < 32 and owner.last_record >= 0:
+            end = owner.last_record * inode.record_bytes + owner.last_raw_bytes
+            self.found.items[key] = replace(inode, size=max(inode.size, end)).encode()
+
+
+def _newest_old(image: Image, gap: Gap) -> Iterator[Item]:
+    """Yield what the newest of the older leaves say about each key of *gap*."""
+    undecided = Open([gap.low], [gap.high])
+    for leaf in gap.tile.older:
+        for low, high in undecided.take(leaf.low, leaf.high):
+            yield from items_of(image, replace(gap.tile, low=low, high=high), leaf)
+        if undecided.is_empty:
+            return
+
+
+def _old_inode(image: Image, gap: Gap) -> Iterator[Item]:
+    """Yield what the newest of the older leaves knew of the inode that stands just before *gap*."""
+    if gap.before is None or not gap.tile.older:
+        return
+    wanted, leaf = inode_key(InodeNo(gap.before.number)), gap.tile.older[0]
+    for key, value in items_of(image, replace(gap.tile, low=leaf.low, high=leaf.high), leaf):
+        if key == wanted:
+            yield key, value
+
+
+def _decoded(kind: type[Kept], value: bytes | None) -> Kept | None:
+    """Return the record in *value*, None if there is none or it makes no sense."""
+    try:
+        return kind.decode(value) if value is not None else None
+    except CorruptImage:
+        return None
+
+
+def _verifies(image: Image, record: DataRecord) -> bool:
+    raw = b"".join(image.read_blocks(first, count) for first, count in record.runs(image.block_bytes))
+    return bool(crc32c.crc32c(raw) == record.crc32c)
