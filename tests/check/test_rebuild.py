@@ -19,7 +19,7 @@ from razortools.format.keys import KIND_AT, Kind, object_of
 from razortools.format.node import decode_header, decode_items
 from razortools.units import KIB, MIB
 from tests.check.editing import image_of
-from tests.check.samples import Copy, KeptDevice, healthy, opened
+from tests.check.samples import Copy, KeptDevice, healthy, opened, unclean
 from tests.workload import Seen, Workload, everything, formatted
 from tests.workload import opened as opened_for_work
 
@@ -40,6 +40,10 @@ def rebuilt(device: Device) -> tuple[Copy, RebuildResult]:
 
 def problems_of(device: Device) -> list[tuple[str, str]]:
     return [(finding.code, finding.message) for finding in check_quietly(device).findings if finding.severity]
+
+
+def codes_of(device: Device) -> list[str]:
+    return [finding.code for finding in check_quietly(device).findings]
 
 
 def contents(device: Device) -> dict[bytes, Seen]:
@@ -195,3 +199,39 @@ def _leaf_items(device: Device, block: int) -> tuple[list[bytes], list[bytes]]:
 
 def _is_cut_out(key: bytes, value: bytes) -> bool:
     return key[KIND_AT] == Kind.DATA_RECORD and bool(DataRecord.decode(value).flags & CUT_OUT)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("transactions", [1, 5])
+def test_a_waiting_journal_is_replayed_on_the_rebuilt_tree(copies: int, transactions: int) -> None:
+    device = unclean(transactions, copies)
+    before = contents(device)
+    nodes = nodes_by_level(device)
+    destroy(device, nodes[max(nodes)][0])
+    after, _ = rebuilt(device)
+    assert problems_of(after) == []
+    assert [code for code in codes_of(after) if code == "E0201"]
+    assert contents(after) == before
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1 << 32), copies=st.sampled_from([1, 2]))
+def test_a_journal_of_any_work_waits_for_the_rebuilt_tree(seed: int, copies: int) -> None:
+    device = worked_on(seed, size_bytes=16 * MIB - 4096, crowd=seed % 2 * 60, metadata_copies=copies)
+    volume = opened_for_work(device)
+    work = Workload(volume, seed)
+    for number in range(60):
+        work.step()
+        if number % 20 == 19:
+            volume.commit()
+    device = Copy(device)  # the volume is never closed: a crash
+    before, nodes = contents(device), nodes_by_level(device)
+    for level, found in nodes.items():
+        for places in found:
+            if level:
+                destroy(device, places)
+    after, result = rebuilt(device)
+    assert result.lost == []
+    assert contents(after) == before
+    opened_for_work(after).close()
+    assert problems_of(after) == []
