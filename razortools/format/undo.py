@@ -14,7 +14,7 @@ else was written by somebody else since, and then the repair cannot be taken bac
 from enum import IntEnum, IntFlag
 from typing import Annotated
 
-from construct import Bytes, GreedyBytes, Int8ul, Int16ul, Int32ul, Int64sl, Int64ul
+from construct import Bytes, GreedyBytes, Int8ul, Int32ul, Int64sl, Int64ul
 
 from razortools.format.record import Record, record
 
@@ -24,12 +24,13 @@ UNDO_PAGE_BYTES = 4096  # what is kept at once
 UNDO_SECTOR_BYTES = 512  # what a disk writes whole or not at all
 SECTORS_PER_PAGE = 8
 _RESERVED_BYTES = 436
+_AFTER_BYTES = 4 * SECTORS_PER_PAGE
 
 
 class Stage(IntEnum):
     """When a page is written. Each stage is flushed before the next one begins."""
 
-    MARK = 0  # the old superblock, marked so that a check is due
+    MARK = 0  # a superblock like the old one that asks for a check
     AHEAD = 1  # what the old filesystem does not need, and the new one does
     TRUTH = 2  # the superblock slot that makes the new filesystem the truth
     BEHIND = 3  # what the new filesystem does not need any more
@@ -73,8 +74,9 @@ class UndoPage(Record):
     length: Annotated[int, Int32ul * "its length: less than a page only at the end of the image"]
     stage: Annotated[int, Int8ul * "when it is written"]
     flags: Annotated[int, Int8ul * "bit 0: it held only zeros, and no contents follow"]
-    reserved: Annotated[int, Int16ul * "zero"]
-    after: Annotated[bytes, Bytes(4 * SECTORS_PER_PAGE) * "CRC32C (u32) of each of its sectors as the repair writes them"]
+    unreadable: Annotated[int, Int8ul * "bit 0 for the first sector and so on: it could not be read, zeros stand for it"]
+    reserved: Annotated[int, Int8ul * "zero"]
+    after: Annotated[bytes, Bytes(_AFTER_BYTES) * "CRC32C (u32) of each sector as the repair writes it, zeros behind the end"]
     before: Annotated[bytes, GreedyBytes * "what it held"] = b""
 
 

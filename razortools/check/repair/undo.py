@@ -7,14 +7,14 @@ every moment; cut off anywhere, running it again completes it.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from razortools.check.repair.undo_file import UndoReader, contents_of, sector_checksums
+from razortools.check.repair.undo_file import UndoReader, contents_of, read_page, sector_checksums
 from razortools.check.repair.undo_shelf import HostShelf, Shelf
 from razortools.engine.store.device import Device
-from razortools.errors import CannotUndo
-from razortools.format.undo import UNDO_PAGE_BYTES, UNDO_SECTOR_BYTES, Fate, Stage, UndoPage
+from razortools.errors import CannotUndo, DeviceFailed
+from razortools.format.undo import SECTORS_PER_PAGE, UNDO_SECTOR_BYTES, Fate, Stage, UndoPage
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,32 +55,40 @@ class _Undo:
         self._mark: UndoPage | None = None  # the one page that may be written in two stages, as the first of them knows it
 
     def run(self) -> int:
-        """Judge everything, then write. Raises CannotUndo before anything is written."""
-        self._judge()
+        """Judge everything, then write; return how many pages were not as they had been. Raises CannotUndo before it writes."""
         image, header = self._image, self._reader.header
+        count = self._judge()
+        if not count and image.size_bytes == header.bytes_before:
+            return 0
         if image.size_bytes < header.bytes_before:
             image.resize(header.bytes_before)
-        count = sum(self._restore(stage) for stage in reversed(Stage))
+        for stage in reversed(Stage):
+            self._restore(stage)
         if image.size_bytes > header.bytes_before:
             image.resize(header.bytes_before)
             image.flush()
         return count
 
-    def _judge(self) -> None:
-        """Verify the whole undo file, and that nobody else has written to the pages that it names."""
+    def _judge(self) -> int:
+        """Verify the whole undo file, and that nobody else has written to the pages that it names.
+
+        Return how many of them do not hold what they did before the repair.
+        """
         header, image = self._reader.header, self._image
         if image.size_bytes not in (header.bytes_before, header.bytes_after):
             raise CannotUndo(
                 f"{image.name}: has {image.size_bytes} bytes, {self._reader.name} belongs to an image of {header.bytes_before}. "
                 "Nothing was changed"
             )
-        foreign = first = 0
+        foreign = first = changed = 0
         for page in self._reader.pages():
             if page.offset + page.length > max(header.bytes_before, header.bytes_after):
                 raise CannotUndo(f"{self._reader.name}: names byte {page.offset}, where the image has ended. Nothing was changed")
             if page.stage == Stage.MARK:
                 self._mark = page  # the page comes again in a later stage, and is judged then
-            elif not self._is_known(page):
+                continue
+            changed += not self._is_as_before(page)
+            if not self._is_known(page):
                 first = first if foreign else page.offset
                 foreign += 1
         if foreign:
@@ -89,39 +97,49 @@ class _Undo:
                 f"pages, the first at byte {first}, hold neither what they held before the repair nor what it wrote. "
                 "Nothing was changed"
             )
+        return changed
+
+    def _is_as_before(self, page: UndoPage) -> bool:
+        """Return whether a page holds what it did before the first stage that writes it."""
+        first = self._mark if self._mark is not None and self._mark.offset == page.offset else page
+        return read_page(self._image, page.offset, page.length).contents == contents_of(first)
 
     def _is_known(self, page: UndoPage) -> bool:
         """Return whether every sector of a page holds what it did before the repair, or what the repair wrote to it."""
-        found = self._found(page.offset, UNDO_PAGE_BYTES)
-        # If the repair changed the length of the image, the page at its end is as long as the image is now.
-        before = contents_of(page).ljust(len(found), b"\0")[: len(found)]
-        if found == before:
+        read = read_page(self._image, page.offset)
+        if read.unreadable & ~page.unreadable:
+            raise DeviceFailed(f"{self._image.name}: byte {page.offset} and what follows cannot be read. Nothing was changed")
+        before = contents_of(page)
+        if read.contents == before:
             return True
-        ours = sector_checksums(found)
+        ours = sector_checksums(read.contents)
         versions = [sector_checksums(before), page.after]
         if self._mark is not None and self._mark.offset == page.offset:
             versions += [sector_checksums(contents_of(self._mark)), self._mark.after]
         return all(
-            any(ours[at : at + 4] == version[at : at + 4] for version in versions)
-            for at in range(0, 4 * (-(-len(found) // UNDO_SECTOR_BYTES)), 4)
+            page.unreadable >> sector & 1
+            or any(ours[4 * sector : 4 * sector + 4] == version[4 * sector : 4 * sector + 4] for version in versions)
+            for sector in range(SECTORS_PER_PAGE)
         )
 
-    def _found(self, offset: int, length: int) -> bytes:
-        """Return what the image holds there now, as much as it has."""
-        length = min(length, max(self._image.size_bytes - offset, 0))
-        return self._image.read(offset, length) if length else b""
-
-    def _restore(self, stage: Stage) -> int:
-        """Take one stage back; return how many pages that changed."""
-        count = 0
-        for page in self._pages_of(stage):
-            before = contents_of(page)
-            if self._found(page.offset, page.length) != before:
-                self._image.write(page.offset, before)
-                count += 1
-        if count:
+    def _restore(self, stage: Stage) -> None:
+        """Take one stage back."""
+        if sum(self._restore_page(page) for page in self._reader.pages() if page.stage == stage):
             self._image.flush()
-        return count
 
-    def _pages_of(self, stage: Stage) -> Iterator[UndoPage]:
-        return (page for page in self._reader.pages() if page.stage == stage and page.length)
+    def _restore_page(self, page: UndoPage) -> bool:
+        """Write what the page held; return whether it held anything else."""
+        before, found = contents_of(page), read_page(self._image, page.offset, page.length).contents
+        if found == before:
+            return False
+        if not page.unreadable:
+            self._image.write(page.offset, before)
+            return True
+        # A sector that could not be read cannot be given back: what the repair wrote there stays.
+        changed = False
+        for number, at in enumerate(range(0, page.length, UNDO_SECTOR_BYTES)):
+            sector = slice(at, at + UNDO_SECTOR_BYTES)
+            if not page.unreadable >> number & 1 and found[sector] != before[sector]:
+                self._image.write(page.offset + at, before[sector])
+                changed = True
+        return changed

@@ -5,11 +5,12 @@ memory; what pages() has yielded to its end was verified, every byte of it.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import crc32c
 
 from razortools.engine.store.device import Device
-from razortools.errors import CannotUndo, CorruptImage
+from razortools.errors import CannotUndo, CorruptImage, DeviceFailed
 from razortools.format.undo import (
     UNDO_END_BYTES,
     UNDO_HEAD_BYTES,
@@ -38,14 +39,47 @@ def undo_file_bytes(page_count: int, kept_bytes: int) -> int:
 
 
 def sector_checksums(contents: bytes) -> bytes:
-    """Return the CRC32C of each sector of a page, as UndoPage.after holds them."""
+    """Return the CRC32C of each sector of a page, as UndoPage.after holds them.
+
+    What lies behind the end of the image counts as zeros, which is what a longer one would hold there.
+    """
     starts = range(0, UNDO_PAGE_BYTES, UNDO_SECTOR_BYTES)
+    contents = contents.ljust(UNDO_PAGE_BYTES, b"\0")
     return b"".join(crc32c.crc32c(contents[at : at + UNDO_SECTOR_BYTES]).to_bytes(4, "little") for at in starts)
 
 
 def contents_of(page: UndoPage) -> bytes:
     """Return what *page* held."""
     return bytes(page.length) if page.flags & PageFlag.ZEROS else page.before
+
+
+@dataclass(frozen=True, slots=True)
+class PageRead:
+    """What a device gave of a page. *unreadable* has a bit for each sector that it did not give; zeros stand for those."""
+
+    contents: bytes
+    unreadable: int = 0
+
+
+def read_page(device: Device, offset: int, length: int = UNDO_PAGE_BYTES) -> PageRead:
+    """Read a page, or as much of it as the device has. A sector that cannot be read raises nothing: it is told."""
+    length = min(length, max(device.size_bytes - offset, 0))
+    if not length:
+        return PageRead(b"")
+    try:
+        return PageRead(device.read(offset, length))
+    except DeviceFailed:
+        pass
+    parts: list[bytes] = []
+    unreadable = 0
+    for number, at in enumerate(range(0, length, UNDO_SECTOR_BYTES)):
+        count = min(UNDO_SECTOR_BYTES, length - at)
+        try:
+            parts.append(device.read(offset + at, count))
+        except DeviceFailed:
+            parts.append(bytes(count))
+            unreadable |= 1 << number
+    return PageRead(b"".join(parts), unreadable)
 
 
 class UndoWriter:
@@ -59,17 +93,17 @@ class UndoWriter:
         self._count = 0
         self._checksums = 0
 
-    def add(self, offset: int, before: bytes, after: bytes, stage: int) -> None:
+    def add(self, offset: int, before: "PageRead", after: bytes, stage: int) -> None:
         """Keep what a page held *before*; *after* is what it will hold."""
-        is_zero = not any(before)
-        flags = PageFlag.ZEROS if is_zero else 0
-        page = UndoPage(self._count, offset, len(before), stage, flags, 0, sector_checksums(after), b"" if is_zero else before)
+        flags, kept = (0, before.contents) if any(before.contents) else (int(PageFlag.ZEROS), b"")
+        length = len(before.contents)
+        page = UndoPage(self._count, offset, length, stage, flags, before.unreadable, 0, sector_checksums(after), kept)
         raw = page.encode()
         self._checksums = crc32c.crc32c(raw[len(page.MAGIC) : page.skipped_bytes()], self._checksums)
         self._count += 1
         self._gathered += raw
         if len(self._gathered) >= GATHERED_BYTES:
-            self._hand_over()
+            self._hand_over(len(self._gathered) // UNDO_PAGE_BYTES * UNDO_PAGE_BYTES)
 
     def finish(self, now_ns: int) -> None:
         """Write the end and the mark, and return when all of it is on stable storage."""
@@ -77,13 +111,13 @@ class UndoWriter:
         self._gathered += bytes(-(self._at + len(self._gathered)) % UNDO_SECTOR_BYTES)
         self._gathered += _mark(Fate.BEGUN, now_ns)
         assert self._at + len(self._gathered) == self._file.size_bytes, "the undo file has another length than was planned"
-        self._hand_over()
+        self._hand_over(len(self._gathered))
         self._file.flush()
 
-    def _hand_over(self) -> None:
-        self._file.write(self._at, self._gathered)
-        self._at += len(self._gathered)
-        self._gathered = bytearray()
+    def _hand_over(self, count: int) -> None:
+        self._file.write(self._at, self._gathered[:count])
+        self._at += count
+        del self._gathered[:count]
 
 
 class UndoReader:

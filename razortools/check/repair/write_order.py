@@ -51,18 +51,19 @@ class WriteOrder:
             return Stage.AHEAD
 
 
-def marked(image: Device) -> tuple[int, bytes] | None:
-    """Return (offset, bytes) of the old truth marked so that a check is due, or None where that is not possible or not needed.
+def marked(image: Device, new: Superblock) -> tuple[int, bytes] | None:
+    """Return (offset, bytes) of a superblock that leaves the old truth as it is, but asks for a check, or None.
 
-    Without it a repair that was cut off might be taken for a healthy filesystem, which `razorfsck -p` does not look at.
+    It goes into the slot whose turn it is, as when a mount marks an image as in use. Without it a repair that was cut off might
+    leave an image that says that it is clean, and `razorfsck -p` would not look at it.
     """
     try:
-        truth = superblocks.newest(image)
+        old = superblocks.newest(image)
     except RazorError:
         return None
-    if truth.slot >= SLOT_COUNT or truth.state != State.CLEAN:
+    if old.slot >= SLOT_COUNT or old.state != State.CLEAN or new.generation <= old.generation:
         return None
-    return truth.address * truth.block_bytes, replace(truth, state=State.ERRORS).encode()
+    return superblocks.slot_image(replace(old, generation=old.generation + 1, state=State.ERRORS))
 
 
 def _fixed_parts(truth: Superblock, geometry: Geometry) -> tuple[list[range], list[range]]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from razortools.check.repair.undo import take_back
-from razortools.check.repair.undo_file import UndoReader, UndoWriter, undo_file_bytes
+from razortools.check.repair.undo_file import PageRead, UndoReader, UndoWriter, read_page, undo_file_bytes
 from razortools.check.repair.undo_shelf import NOTHING_WAS_CHANGED, HostShelf, Shelf
 from razortools.check.repair.write_order import WriteOrder, marked
 from razortools.engine.store.device import PAGE_BYTES, Device, OverlayDevice
@@ -39,8 +39,13 @@ class _Change:
 
     offset: int
     stage: int
-    before: bytes
+    before: PageRead
     after: bytes
+
+    @property
+    def differs(self) -> bool:
+        """Whether it has to be written."""
+        return self.before.contents != self.after or self.before.unreadable != 0
 
 
 def write_out(overlay: OverlayDevice, image: Device, undo_path: str) -> Written:
@@ -76,7 +81,7 @@ class _WriteOut:
         self._overlay = overlay
         self._image = image
         self.order = WriteOrder(overlay)
-        self._mark = marked(image)
+        self._mark = marked(image, self.order.superblock)
         self._offsets = array("Q")
         self._stages = bytearray()
         self.kept_bytes = 0
@@ -88,20 +93,15 @@ class _WriteOut:
         # The slots are always among the pages, changed or not: whoever changes the filesystem later changes one of them, and
         # taking back has to notice that.
         always = {*self.order.slots, *([self._mark[0]] if self._mark else [])}
-        for offset in sorted(always | {offset for offset, _ in self._overlay.written_pages()}):
-            before, after = self._before(offset), self._after(offset)
-            differs = before != after
-            self.changes_anything |= differs
-            if differs or offset in always:
+        cut_off = range(self._overlay.size_bytes // PAGE_BYTES * PAGE_BYTES, self._image.size_bytes, PAGE_BYTES)
+        for offset in sorted({*always, *cut_off, *(offset for offset, _ in self._overlay.written_pages())}):
+            change = _Change(offset, self.order.stage(offset), read_page(self._image, offset), self._after(offset))
+            self.changes_anything |= change.differs
+            if change.differs or offset in always:
                 self._offsets.append(offset)
-                self._stages.append(self.order.stage(offset))
+                self._stages.append(change.stage)
         self.page_count = len(self._offsets) + (self._mark is not None)
-        self.kept_bytes = sum(len(change.before) for change in self.changes() if any(change.before))
-
-    def _before(self, offset: int) -> bytes:
-        """Return what the page holds in the image: less than a page at its end, nothing behind it."""
-        length = min(PAGE_BYTES, max(self._image.size_bytes - offset, 0))
-        return self._image.read(offset, length) if length else b""
+        self.kept_bytes = sum(len(kept) for kept in (change.before.contents for change in self.changes()) if any(kept))
 
     def _after(self, offset: int) -> bytes:
         length = min(PAGE_BYTES, max(self._overlay.size_bytes - offset, 0))
@@ -112,12 +112,12 @@ class _WriteOut:
         for stage in Stage if only is None else (only,):
             if stage is Stage.MARK:
                 if self._mark is not None:
-                    yield _Change(self._mark[0], stage, self._before(self._mark[0]), self._mark[1])
+                    yield _Change(self._mark[0], stage, read_page(self._image, self._mark[0]), self._mark[1])
                 continue
             for offset, its_stage in zip(self._offsets, self._stages, strict=True):
                 if its_stage == stage:
                     is_marked = self._mark is not None and offset == self._mark[0]
-                    before = self._mark[1] if is_marked and self._mark else self._before(offset)
+                    before = PageRead(self._mark[1]) if is_marked and self._mark else read_page(self._image, offset)
                     yield _Change(offset, stage, before, self._after(offset))
 
     def header(self, now_ns: int) -> UndoHeader:
@@ -149,7 +149,7 @@ def _gathered(changes: Iterator[_Change]) -> Iterator[tuple[int, bytes]]:
     """Yield (offset, contents) of what has to be written, neighbours together."""
     start, data = 0, bytearray()
     for change in changes:
-        if change.after == change.before or not change.after:
+        if not change.differs or not change.after:
             continue
         if data and (change.offset != start + len(data) or len(data) >= WRITE_BYTES_MAX):
             yield start, bytes(data)
