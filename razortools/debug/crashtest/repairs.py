@@ -141,6 +141,8 @@ class RepairExplorer:
 
     def _judge_undo(self, left: Left, older: tuple[bytes, ...]) -> str:
         """Return what is wrong if everything is taken back."""
+        if not left.image:
+            return ""  # it is what it was
         standing = (*older, *([left.undo_file] if left.undo_file is not None else []))
         image = LoggedDisk(self.base.bytes_of(left.image), "image", Side.IMAGE, [])
         try:
