@@ -77,7 +77,7 @@ class Bench:
             self._is_first = False
         self._items([edit for edit in edits if edit.verb in _ITEM_VERBS])
         self._recount()
-        self._seal()
+        self._seal(_state_after(edits))
 
     def _now(self) -> Superblock:
         facts = believed(self.overlay)
@@ -197,7 +197,7 @@ class Bench:
     def _write(self, store: Store) -> None:
         store.checkpoint(store.superblock.written_at_ns)
 
-    def _seal(self) -> None:
+    def _seal(self, state: State) -> None:
         """Write the frame: the map into the copy that the old view does not use, both slots, the backups."""
         assert self.base is not None
         image = self._image()
@@ -217,8 +217,8 @@ class Bench:
         sealed = replace(
             truth,
             generation=first + 1,
-            state=State.CLEAN,
-            error_count=0,
+            state=state,
+            error_count=0 if state is State.CLEAN else 1,
             spacemap_active=1 - maps.active,
             spacemap_top=top,
             free_blocks=free_blocks,
@@ -238,6 +238,12 @@ def reserve(store: Store) -> None:
         raise OutOfSpace(
             f"{store.device.name}: there is no free space left in the image to repair it with; enlarge it, or use --salvage"
         )
+
+
+def _state_after(edits: Sequence[Edit]) -> State:
+    """Return what the image says of itself after a round: that it is whole, unless an edit wants it otherwise."""
+    wanted = [edit.value for edit in edits if edit.verb is Verb.SUPERBLOCK and edit.field == "state"]
+    return State.ERRORS if wanted == [int(State.ERRORS)] else State.CLEAN
 
 
 def _field_value(edit: Edit) -> object:

@@ -8,21 +8,26 @@ from dataclasses import dataclass, field, replace
 
 from razortools.check import problems
 from razortools.check.findings import Finding, Severity
+from razortools.check.inventory import take_inventory
+from razortools.check.loss import Loss, loss
 from razortools.check.repair import superblock_copies
 from razortools.check.repair.bench import Bench
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Edit, Round, Verb
+from razortools.check.repair.plan_file import Plan, judge_plan
 from razortools.check.repair.planning import plan
 from razortools.check.repair.surveying import believed, indexed, recovered
+from razortools.check.repair.verdict import objection
 from razortools.check.report import Report
 from razortools.check.runner import Options, Step, Steps, check
 from razortools.engine.store.device import Device, OverlayDevice
-from razortools.errors import CorruptImage, OutOfSpace
+from razortools.errors import CorruptImage, DeviceFailed, NotAnImage, OutOfSpace
 from razortools.format.record import Record
-from razortools.format.superblock import Superblock
+from razortools.format.superblock import State, Superblock
 
 ROUNDS_MAX = 24
 FINDINGS_PER_CODE = 20_000
+STOPS = (CorruptImage, DeviceFailed, NotAnImage, OutOfSpace)  # what damage may lead to while a round is applied
 
 Choose = Callable[[Finding], bool]
 
@@ -42,7 +47,6 @@ class RoundPlanned:
 
     number: int
     edits: Round
-    findings: int
 
 
 @dataclass(slots=True)
@@ -54,16 +58,23 @@ class Repaired:
     after: Report
     rounds: list[Round] = field(default_factory=list)
     refused: str = ""  # why nothing is kept; empty: it is worth keeping
+    loss: Loss | None = None
 
     @property
     def changes(self) -> bool:
         """Whether there is anything to write."""
         return bool(self.rounds) and not self.refused
 
-    def report(self) -> Report:
-        """Return what was found, with what of it is gone if the changes are written, and what is left."""
-        if not self.changes:
-            return replace(self.before, repair=self._told())
+    def report(self, *, written: bool) -> Report:
+        """Return what was found, with what of it is gone if the changes were *written*, and what is left."""
+        told = {
+            "kept": written,
+            "refused": self.refused or None,
+            "edits": [edit.as_json() for one in self.rounds for edit in one],
+        }
+        costs = self.loss.as_json() if self.loss is not None and self.changes else None
+        if not written:
+            return replace(self.before, repair=told, loss=costs)
         left = {_identity(finding) for finding in self.after.findings}
         known = {_identity(finding) for finding in self.before.findings}
         findings = [
@@ -71,13 +82,100 @@ class Repaired:
             for finding in self.before.findings
         ]
         findings += [finding for finding in self.after.findings if _identity(finding) not in known]
-        return Report(
-            self.before.image, self.before.phases, tuple(findings), self.after.summary, repair=self._told()
-        )  # fmt: skip
+        return Report(self.before.image, self.before.phases, tuple(findings), self.after.summary, loss=costs, repair=told)
 
-    def _told(self) -> dict[str, object]:
-        edits = [edit.as_json() for one in self.rounds for edit in one]
-        return {"kept": self.changes, "refused": self.refused or None, "edits": edits}
+
+RepairStep = Step | RoundPlanned
+RepairSteps = Generator[RepairStep, None, Repaired]
+
+
+def repair(device: Device, wishes: Wishes | None = None) -> RepairSteps:
+    """Plan and apply a repair of the image on *device*, in an overlay. The device is only read."""
+    wishes = wishes or Wishes()
+    done = yield from _begun(device, wishes.check)
+    if done.refused or (done.before.clean and not wishes.rebuild):
+        return done
+    bench = Bench(done.overlay, wishes.check.backup_block)
+    seen: set[Round] = set()
+    while len(done.rounds) < ROUNDS_MAX and not done.refused:
+        edits = _plan_round(done, wishes)
+        if not edits or edits in seen:
+            break
+        seen.add(edits)
+        yield RoundPlanned(len(done.rounds) + 1, edits)
+        if _apply(done, bench, edits):
+            done.after = yield from _check_again(done.overlay, wishes.check)
+            if done.after.clean:
+                break
+    yield from _judged(done, device, wishes.check)
+    if done.changes and not done.after.clean:
+        _apply(done, bench, (_mark_of_errors(),))
+    return done
+
+
+def follow(device: Device, made: Plan, options: Options | None = None) -> RepairSteps:
+    """Apply the plan *made* to the image on *device*, in an overlay. Raises UsageError if it is not for this image as it is."""
+    options = replace(options or Options(), backup_block=made.backup_block)
+    judge_plan(made, device)
+    done = yield from _begun(device, options)
+    if done.refused:
+        return done
+    bench = Bench(done.overlay, made.backup_block)
+    last = made.rounds[-1:] if made.rounds and made.rounds[-1] == (_mark_of_errors(),) else ()
+    for number, edits in enumerate(made.rounds[: len(made.rounds) - len(last)], 1):
+        yield RoundPlanned(number, edits)
+        if not _apply(done, bench, edits):
+            break
+    if done.rounds and not done.refused:
+        done.after = yield from _check_again(done.overlay, options)
+    yield from _judged(done, device, options)
+    for edits in last:
+        if done.changes:
+            _apply(done, bench, edits)
+    return done
+
+
+def _begun(device: Device, options: Options) -> RepairSteps:
+    """Check the image; note why nothing may be changed in it, if that is so."""
+    overlay = OverlayDevice(device)
+    before = yield from check(overlay, replace(options, findings_per_code=FINDINGS_PER_CODE))
+    done = Repaired(overlay, before, before)
+    if any(finding.code == problems.UNKNOWN_READ_ONLY_FEATURE.code for finding in before.findings):
+        done.refused = "it uses features that this razorfsck does not know, so it may only be read; use newer razortools"
+    return done
+
+
+def _apply(done: Repaired, bench: Bench, edits: Round) -> bool:
+    """Apply a round; return whether that was possible."""
+    try:
+        bench.apply(edits)
+    except STOPS as stopped:
+        done.refused = str(stopped)
+        return False
+    done.rounds.append(edits)
+    return True
+
+
+def _check_again(overlay: OverlayDevice, options: Options) -> Steps:
+    """Check the result, by all phases."""
+    report = yield from check(overlay, Options(threads=options.threads, findings_per_code=FINDINGS_PER_CODE))
+    return report
+
+
+def _judged(done: Repaired, device: Device, options: Options) -> Generator[RepairStep, None, None]:
+    """Find out what the repair costs, and whether it is worth it."""
+    yield from ()
+    if not done.changes:
+        return
+    before = take_inventory(device, options.threads)
+    done.loss = loss(before, take_inventory(done.overlay, options.threads))
+    done.refused = objection(done.before, done.after, before, done.loss)
+
+
+def _mark_of_errors() -> Edit:
+    """Return the edit by which the image says that something is left to repair."""
+    why = "mark the image as hurt: problems are left"
+    return Edit(verb=Verb.SUPERBLOCK, code=problems.ERRORS_RECORDED.code, why=why, field="state", value=int(State.ERRORS))
 
 
 def _identity(finding: Finding) -> tuple[object, ...]:
@@ -85,69 +183,21 @@ def _identity(finding: Finding) -> tuple[object, ...]:
     return finding.code, finding.where, finding.path, finding.key, finding.inode, finding.block
 
 
-RepairStep = Step | RoundPlanned
-RepairSteps = Generator[RepairStep, None, Repaired]
-
-
-def repair(device: Device, wishes: Wishes = Wishes()) -> RepairSteps:
-    """Plan and apply a repair of the image on *device*, in an overlay. The device is only read."""
-    overlay = OverlayDevice(device)
-    options = replace(wishes.check, findings_per_code=FINDINGS_PER_CODE)
-    before = yield from check(overlay, options)
-    done = Repaired(overlay, before, before)
-    if before.clean and not wishes.rebuild:
-        return done
-    if any(finding.code == problems.UNKNOWN_READ_ONLY_FEATURE.code for finding in before.findings):
-        done.refused = "it uses features that this razorfsck does not know, so it may only be read; use newer razortools"
-        return done
-    bench: Bench | None = None
-    seen: set[Round] = set()
-    while len(done.rounds) < ROUNDS_MAX:
-        edits = plan_round(overlay, done.after, wishes, is_first=not done.rounds)
-        if not edits or edits in seen:
-            break
-        seen.add(edits)
-        yield RoundPlanned(len(done.rounds) + 1, edits, done.after.problem_count)
-        bench = bench or Bench(overlay, wishes.check.backup_block)
-        try:
-            bench.apply(edits)
-        except (CorruptImage, OutOfSpace) as stopped:
-            done.refused = str(stopped)
-            break
-        done.rounds.append(edits)
-        done.after = yield from _again(overlay, wishes)
-        if done.after.clean:
-            break
-    _judge(done)
-    return done
-
-
-def _again(overlay: OverlayDevice, wishes: Wishes) -> Steps:
-    """Check the result, by all phases."""
-    report = yield from check(overlay, Options(threads=wishes.check.threads, findings_per_code=FINDINGS_PER_CODE))
-    return report
-
-
-def _judge(done: Repaired) -> None:
-    """Note why the result is not worth keeping, if it is not."""
-    if done.refused or not done.rounds:
-        return
-    if done.after.problem_count >= done.before.problem_count and not done.after.clean:
-        counts = f"{done.before.problem_count} problems before, {done.after.problem_count} after"
-        done.refused = f"the repair would not have made it better: {counts}"
-
-
-def plan_round(overlay: OverlayDevice, report: Report, wishes: Wishes, *, is_first: bool) -> Round:
-    """Return the edits that answer the findings of *report*."""
-    facts = believed(overlay, wishes.check.backup_block if is_first else None)
+def _plan_round(done: Repaired, wishes: Wishes) -> Round:
+    """Return the edits that answer what was found last."""
+    is_first = not done.rounds
+    if is_first and wishes.rebuild:
+        why = "rebuild the tree from everything that can be read, as asked for"
+        return (Edit(verb=Verb.REBUILD, code=problems.NO_SUPERBLOCK.code, why=why),)
+    facts = believed(done.overlay, wishes.check.backup_block if is_first else None)
     if facts is None:
-        return tuple(_from_nothing(report, wishes))
+        return tuple(_from_nothing(done.after, wishes))
     if is_first:
-        choice = tuple(_superblock_edits(overlay, facts.image.superblock, report, wishes))
+        choice = tuple(_superblock_edits(done, facts.image.superblock, wishes))
         if choice:
             return choice
     draft = Draft(indexed(recovered(facts)), facts.image)
-    return plan(draft, report.findings, wishes.choose)
+    return plan(draft, done.after.findings, wishes.choose)
 
 
 def _from_nothing(report: Report, wishes: Wishes) -> Iterator[Edit]:
@@ -157,13 +207,13 @@ def _from_nothing(report: Report, wishes: Wishes) -> Iterator[Edit]:
             yield Edit(verb=Verb.REBUILD, code=finding.code, why="rebuild the filesystem from everything that a scan finds")
 
 
-def _superblock_edits(overlay: OverlayDevice, truth: Superblock, report: Report, wishes: Wishes) -> Iterator[Edit]:
+def _superblock_edits(done: Repaired, truth: Superblock, wishes: Wishes) -> Iterator[Edit]:
     """Yield the fields that other copies of the superblock tell better than the one that was believed."""
-    doubted = [one for one in report.findings if one.code.startswith("E01") and one.severity > Severity.NOTE]
+    doubted = [one for one in done.after.findings if one.code.startswith("E01") and one.severity > Severity.NOTE]
     doubts = [finding for finding in doubted if wishes.choose(finding)]
     if not doubts or wishes.check.backup_block is not None:
         return
-    better = superblock_copies.elected(overlay, truth)
+    better = superblock_copies.elected(done.overlay, truth)
     for name in superblock_copies.differences(truth, better):
         value = getattr(better, name)
         if isinstance(value, Record):

@@ -1,0 +1,95 @@
+"""The plan file: the edits of all rounds as JSON, one to a line, for people to read and to thin out, and for --apply.
+
+The head tells which image in which state the plan is for: an image that was used since, or another one, is refused.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from razortools.check.repair.edits import Edit, Round
+from razortools.check.repair.surveying import believed
+from razortools.engine.store.device import Device
+from razortools.errors import DeviceFailed, UsageError
+from razortools.units import KIB
+
+FORMAT = "razorfsck plan 1"
+IDENTITY_BYTES = 256 * KIB  # both slots of the superblock lie here, whatever the block size is
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do to which image."""
+
+    identity: str  # of the state it was made for
+    uuid: str
+    generation: int
+    backup_block: int | None
+    rounds: tuple[Round, ...]
+
+
+def identity_of(device: Device) -> str:
+    """Return what tells this state of the image from every other one that mounts and repairs lead to."""
+    digest = hashlib.blake2b(str(device.size_bytes).encode(), digest_size=16)
+    digest.update(device.read(0, min(IDENTITY_BYTES, device.size_bytes)))
+    return digest.hexdigest()
+
+
+def plan_for(device: Device, rounds: list[Round], backup_block: int | None) -> Plan:
+    """Return the plan that does *rounds* to the image on *device*."""
+    facts = believed(device, backup_block)
+    uuid, generation = (facts.image.superblock.uuid.hex(), facts.image.superblock.generation) if facts else ("", 0)
+    return Plan(identity_of(device), uuid, generation, backup_block, tuple(rounds))
+
+
+def write_plan(plan: Plan, image: str, path: str) -> None:
+    """Write *plan* for people and programs. Raises DeviceFailed."""
+    head: dict[str, Any] = {
+        "format": FORMAT, "image": image, "uuid": plan.uuid, "generation": plan.generation, "identity": plan.identity,
+        "backup_block": plan.backup_block,
+        "note": "lines of the list may be deleted; razorfsck --apply does the rest, checks the result, and drops it if it is worse",
+    }  # fmt: skip
+    lines = [f" {json.dumps(name)}: {json.dumps(value)}," for name, value in head.items()]
+    edits = [json.dumps({"round": number} | edit.as_json()) for number, one in enumerate(plan.rounds, 1) for edit in one]
+    text = "\n".join(["{", *lines, ' "edits": [', ",\n".join(f"  {edit}" for edit in edits), " ]", "}", ""])
+    try:
+        Path(path).write_text(text, encoding="ascii")
+    except OSError as failed:
+        raise DeviceFailed(f"{path}: the plan cannot be written: {failed.strerror}") from None
+
+
+def read_plan(path: str) -> Plan:
+    """Return the plan in the file at *path*. Raises UsageError."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as failed:
+        raise UsageError(f"{path}: cannot be read as a plan: {getattr(failed, 'strerror', None) or failed}") from None
+    text = re.sub(r",\s*\]\s*\}\s*$", "]}", text)  # the last line may have been deleted
+    try:
+        told = json.loads(text)
+        if not isinstance(told, dict) or told.get("format") != FORMAT:
+            raise UsageError(f"{path}: is no plan of a repair ({FORMAT})")
+        numbered = [(int(edit["round"]), Edit.from_json(edit)) for edit in told["edits"]]
+        backup = told.get("backup_block")
+        rounds = tuple(
+            tuple(edit for round_no, edit in numbered if round_no == number)
+            for number in sorted({number for number, _ in numbered})
+        )
+        return Plan(
+            str(told["identity"]), str(told["uuid"]), int(told["generation"]), None if backup is None else int(backup), rounds
+        )
+    except (KeyError, TypeError, ValueError) as wrong:
+        raise UsageError(f"{path}: is no plan of a repair: {wrong}") from None
+
+
+def judge_plan(plan: Plan, device: Device) -> None:
+    """Raise UsageError if *plan* was not made for what *device* holds now."""
+    facts = believed(device, plan.backup_block)
+    uuid = facts.image.superblock.uuid.hex() if facts else ""
+    if uuid != plan.uuid:
+        raise UsageError(f"{device.name}: the plan is for another filesystem ({plan.uuid or 'without a superblock'})")
+    if identity_of(device) != plan.identity:
+        raise UsageError(f"{device.name}: was used or changed since the plan was made; make a new one with --plan")
