@@ -29,7 +29,7 @@ class Paths:
             if at in visited or len(names) > DEPTH_MAX:
                 return self._keep(inode, f"<inode {inode}>")
             visited.add(at)
-            link = self._first_link(at)
+            link = self.first_link(at)
             if link is None:
                 return self._keep(inode, "/".join([f"<inode {at}>", *reversed(names)]))
             names.append(self.name(link.name_id))
@@ -57,7 +57,8 @@ class Paths:
         except RazorError:
             return None
 
-    def _first_link(self, inode: int) -> BackLink | None:
+    def first_link(self, inode: int) -> BackLink | None:
+        """Return the first back link of *inode* that can be read, or None."""
         for _, value in self._tree.range_items(*kind_range(InodeNo(inode), Kind.BACK_LINK)):
             try:
                 return BackLink.decode(value)

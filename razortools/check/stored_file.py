@@ -1,0 +1,106 @@
+"""The stored contents of files, read as far as they verify, with what is missing told by range.
+
+Invariant: bytes that are returned were verified; a record in which one bit had flipped is returned as it was before, and
+counted.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import crc32c
+
+from razortools.check.bitflip import without_flipped_bit
+from razortools.check.image import Image
+from razortools.check.record_rules import record_fault
+from razortools.check.tree import TreeIndex
+from razortools.errors import CorruptImage, DeviceFailed
+from razortools.format.compression import unpack
+from razortools.format.data import CUT_OUT, DataRecord, InlineData
+from razortools.format.inode import Inode
+from razortools.format.keys import Kind, inline_key, kind_range, offset_of
+from razortools.format.xattr import Xattr
+from razortools.units import InodeNo
+
+MENDED_PLAIN_BYTES_MAX = 64 * 1024  # uncompressed data cannot be judged otherwise; see bitflip
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a file: its bytes, or why they cannot be read. What lies between parts is a hole."""
+
+    first: int
+    behind: int
+    data: bytes | None
+    reason: str = ""
+    mended: bool = False
+
+
+def parts_of(tree: TreeIndex, number: InodeNo, inode: Inode) -> Iterator[Part]:
+    """Yield the parts of a file or symlink, in order, cut at its size."""
+    value = tree.get(inline_key(number))
+    if value is not None:
+        yield _inline(value, inode)
+    if inode.record_log2 >= 32:
+        return
+    for key, value in tree.range_items(*kind_range(number, Kind.DATA_RECORD)):
+        first = offset_of(key) * inode.record_bytes
+        if first >= inode.size:
+            return
+        yield _record(tree.image, value, inode, first)
+
+
+def _inline(value: bytes, inode: Inode) -> Part:
+    try:
+        item = InlineData.decode(value)
+        data = unpack(item.stored, item.algorithm, item.raw_bytes)
+    except CorruptImage as broken:
+        return Part(0, inode.size, None, str(broken))
+    data = data[: inode.size]
+    return Part(0, len(data), data)
+
+
+def _record(image: Image, value: bytes, inode: Inode, first: int) -> Part:
+    behind = min(first + inode.record_bytes, inode.size)
+    try:
+        record = DataRecord.decode(value)
+        reason = record_fault(image, record, inode, is_data=True)
+        if record.flags & CUT_OUT:
+            reason = "it was lost, or cut out by an earlier repair"
+        if reason:
+            return Part(first, behind, None, reason)
+        data, mended = read_record(image, record)
+    except (CorruptImage, DeviceFailed) as broken:
+        return Part(first, behind, None, str(broken))
+    data = data[: behind - first]
+    return Part(first, first + len(data), data, mended=mended)
+
+
+def read_record(image: Image, record: DataRecord) -> tuple[bytes, bool]:
+    """Return (the decompressed bytes of a record, whether a bit was turned back). Raises CorruptImage or DeviceFailed."""
+    raw = b"".join(image.read_blocks(first, count) for first, count in record.runs(image.block_bytes))
+    mended = crc32c.crc32c(raw) != record.crc32c
+    if mended:
+        whole = without_flipped_bit(raw, record.crc32c)
+        if whole is None or (record.algorithm == 0 and len(raw) > MENDED_PLAIN_BYTES_MAX):
+            raise CorruptImage("the stored bytes do not verify")
+        raw = whole
+    return unpack(raw[: record.stored_bytes], record.algorithm, record.raw_bytes), mended
+
+
+def attributes_of(tree: TreeIndex, number: InodeNo) -> Iterator[tuple[bytes, bytes | None]]:
+    """Yield (name, value) of the extended attributes; None for a value that cannot be read."""
+    for _, value in tree.range_items(*kind_range(number, Kind.XATTR)):
+        try:
+            attribute = Xattr.decode(value)
+        except CorruptImage:
+            continue
+        try:
+            outside = attribute.out_of_line
+            if outside is None:
+                yield attribute.name, attribute.value
+            elif outside.flags & CUT_OUT or record_fault(tree.image, outside, None, is_data=False):
+                yield attribute.name, None
+            else:
+                yield attribute.name, read_record(tree.image, outside)[0]
+        except (CorruptImage, DeviceFailed):
+            yield attribute.name, None
