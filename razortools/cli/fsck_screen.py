@@ -11,11 +11,13 @@ from typing import TypeVar
 
 import razortools
 from razortools.check.findings import Finding, Progress, Severity
+from razortools.check.loss import Loss
 from razortools.check.paths import printable
 from razortools.check.repair.edits import Edit
 from razortools.check.repair.repair import Repaired, RepairStep, RoundPlanned
 from razortools.check.report import PhaseResult, Report
 from razortools.check.runner import PHASES, PhaseDone, PhaseStarted, plural
+from razortools.check.salvage import SalvageReport
 from razortools.cli import render
 from razortools.units import format_size
 
@@ -126,18 +128,82 @@ class Screen:
 
     def end_repair(self, done: Repaired, report: Report, undo_file: str) -> None:
         """Show what came of a repair; *undo_file*: what takes it back, empty if nothing was written."""
-        if not done.rounds and not done.refused:
-            self.end(report)
-            return
         if done.refused:
             render.error(f"razorfsck: {report.image}: nothing was changed: {done.refused}")
-        elif not self._quiet:
+        elif undo_file:
             counts = Counter(finding.code for finding in report.findings if finding.repaired)
-            render.out("")
-            render.out(f"Repaired: {', '.join(f'{count:,} x {code}' for code, count in counts.most_common())}")
-            if undo_file:
-                render.out(f"razorfsck --undo {report.image} takes it back, as long as {undo_file} is kept")
+            self.say("")
+            self.say(f"Repaired: {', '.join(f'{count:,} x {code}' for code, count in counts.most_common())}")
+            self.show_loss(done.loss, "Lost by damage and repair")
+            self.say(f"razorfsck --undo {report.image} takes it back, as long as {undo_file} is kept")
         self.end(report)
+
+    def end_plan(self, done: Repaired, report: Report, path: str) -> None:
+        """Show what a repair would do and cost."""
+        if done.refused:
+            render.error(f"razorfsck: {report.image}: no plan was written: {done.refused}")
+        elif done.changes:
+            self.say("")
+            self.show_loss(done.loss, "The repair would cost")
+            left = "nothing" if done.after.clean else plural(done.after.problem_count, "problem")
+            self.say(f"{left} would be left; razorfsck --apply {path} {report.image} does it")
+        self.end(report)
+
+    def show_loss(self, loss: Loss | None, heading: str) -> None:
+        """Show the loss statement."""
+        if loss is None:
+            return
+        if loss.is_none:
+            self.say(f"{heading}: nothing; {plural(loss.unchanged, 'file')} unchanged")
+            return
+        counts = f"{len(loss.renamed)} renamed, {len(loss.truncated)} truncated, {len(loss.lost)} lost"
+        self.say(f"{heading}: {counts}; {plural(loss.unchanged, 'file')} unchanged")
+        lines = [f"      renamed: {printable(one.old)} is {printable(one.new)}" for one in loss.renamed]
+        for one in loss.truncated:
+            ranges = [f"bytes {first} to {behind - 1}" for first, behind in one.ranges]
+            lines.append(f"      truncated: {printable(one.path)}: {', '.join([*ranges, *one.attributes])}")
+        lines += [f"      lost: {printable(path)}" for path in loss.lost]
+        limit = len(lines) if self._verbose else SHOWN_EDITS
+        for line in lines[:limit]:
+            self.say(line)
+        if len(lines) > limit:
+            self.say(f"      and {len(lines) - limit:,} more; -v shows all")
+
+    def end_salvage(self, report: SalvageReport, directory: str) -> None:
+        """Show what was copied out, and what was not."""
+        self.say(
+            f"{plural(report.files, 'file')}, {plural(report.directories, 'directory')}, {format_size(report.total_bytes)} "
+            f"were copied to {directory}"
+        )
+        for part in report.unreadable[: None if self._verbose else SHOWN_EDITS]:
+            render.out(f"      unreadable: {printable(part.path)}: bytes {part.first} to {part.behind - 1}: {part.reason}")
+        for path, reason in report.not_copied[: None if self._verbose else SHOWN_EDITS]:
+            render.out(f"      not copied: {printable(path)}: {reason}")
+        for remark in (*report.remarks, *(f"older state: {printable(path)}" for path in report.older)):
+            self.say(f"      {remark}")
+        if not report.is_whole:
+            counted = f"{report.unreadable_count} unreadable ranges, {report.not_copied_count} not copied"
+            render.out(f"not everything could be copied: {counted}, {report.found_again} in lost+found")
+
+    def follow_progress(self, label: str, steps: Generator[Progress, None, Result]) -> Result:
+        """Run *steps*, which only tell how far they are, to their end."""
+        with render.progress(label, PROGRESS_PARTS, quiet=self._quiet) as advance:
+            reached = 0
+            while True:
+                try:
+                    step = next(steps)
+                except StopIteration as done:
+                    result: Result = done.value
+                    return result
+                parts = min(step.done * PROGRESS_PARTS // step.total, PROGRESS_PARTS) if step.total else 0
+                if parts > reached:
+                    advance(parts - reached)
+                    reached = parts
+
+    def say(self, text: str) -> None:
+        """Print a line, unless that is not wanted."""
+        if not self._quiet:
+            render.out(text)
 
 
 def edit_lines(edits: Iterable[Edit]) -> list[str]:

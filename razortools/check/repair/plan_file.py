@@ -50,7 +50,7 @@ def write_plan(plan: Plan, image: str, path: str) -> None:
     head: dict[str, Any] = {
         "format": FORMAT, "image": image, "uuid": plan.uuid, "generation": plan.generation, "identity": plan.identity,
         "backup_block": plan.backup_block,
-        "note": "lines of the list may be deleted; razorfsck --apply does the rest, checks the result, and drops it if it is worse",
+        "note": "lines of the list may be deleted; --apply does the rest, checks the result, and drops it if it is worse",
     }  # fmt: skip
     lines = [f" {json.dumps(name)}: {json.dumps(value)}," for name, value in head.items()]
     edits = [json.dumps({"round": number} | edit.as_json()) for number, one in enumerate(plan.rounds, 1) for edit in one]

@@ -67,7 +67,7 @@ class Repaired:
 
     def report(self, *, written: bool) -> Report:
         """Return what was found, with what of it is gone if the changes were *written*, and what is left."""
-        told = {
+        told: dict[str, object] = {
             "kept": written,
             "refused": self.refused or None,
             "edits": [edit.as_json() for one in self.rounds for edit in one],

@@ -2,7 +2,8 @@
 
 What never changes must be the same in all copies; a backup is written right after its slot, so of one generation all copies say
 the same. Where they do not, the majority is asked, and each answer is tried out: the one under which a check finds the most files
-and the fewest problems is believed. A state that is older than the newest plausible one is never believed: that would forget what was safe.
+and the fewest problems is believed. A state that is older than the newest plausible one is never believed: that would forget what
+was safe.
 """
 
 from collections import Counter
