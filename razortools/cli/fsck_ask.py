@@ -2,8 +2,9 @@
 
 import sys
 
-from razortools.check.findings import Finding
+from razortools.check.findings import Finding, Repair
 from razortools.check.paths import printable
+from razortools.check.problems import PROBLEMS
 from razortools.cli import render
 
 
@@ -17,6 +18,8 @@ class Asking:
 
     def __call__(self, finding: Finding) -> bool:
         """Return whether *finding* is to be repaired. Raises KeyboardInterrupt for "quit"."""
+        if PROBLEMS[finding.code].repair is Repair.RESET_STATE:
+            return True  # it goes by itself when nothing else is left
         if finding.code in self._for_all:
             return self._for_all[finding.code]
         subject = (finding.code, finding.where, finding.path, finding.key)

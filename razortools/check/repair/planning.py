@@ -6,7 +6,7 @@ Planners run in the order of ORDER: what others need comes first, what is only n
 from collections.abc import Callable, Iterable
 
 from razortools.check.findings import Finding, Repair, Severity
-from razortools.check.problems import PROBLEMS
+from razortools.check.problems import ERRORS_RECORDED, PROBLEMS
 from razortools.check.repair import (
     plan_counts,
     plan_data,
@@ -95,6 +95,7 @@ ORDER = {
     "E0602": 11,
 }
 USUAL_ORDER = 7
+_MARK = ERRORS_RECORDED.code
 _BELOW_THE_TREE = frozenset((Verb.FRAME, Verb.SUPERBLOCK, Verb.REPLAY, Verb.COPY, Verb.FLIP, Verb.REBUILD))
 
 
@@ -115,6 +116,8 @@ def plan(draft: Draft, findings: Iterable[Finding], choose: Callable[[Finding], 
             draft.answer(finding)
             planner(draft, finding)
     edits = draft.edits
+    if {edit.code for edit in edits} == {_MARK} and any(one.severity > Severity.NOTE and one.code != _MARK for one in findings):
+        return ()  # the mark that a check is due goes when nothing else is left
     if not draft.tree.is_whole or any(edit.verb is Verb.REBUILD for edit in edits):
         # Items can be changed when the tree is whole; what was found in a part of it may look otherwise then.
         edits = [edit for edit in edits if edit.verb in _BELOW_THE_TREE]

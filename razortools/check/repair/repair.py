@@ -76,6 +76,8 @@ class Repaired:
         if not written:
             return replace(self.before, repair=told, loss=costs)
         left = {_identity(finding) for finding in self.after.findings}
+        if not self.after.clean:  # the mark is set again
+            left |= {_identity(finding) for finding in self.before.findings if finding.code == problems.ERRORS_RECORDED.code}
         known = {_identity(finding) for finding in self.before.findings}
         findings = [
             replace(finding, repaired=finding.severity > Severity.NOTE and _identity(finding) not in left)
