@@ -14,7 +14,7 @@ from razortools.check.findings import Progress
 from razortools.check.image import BLOCK_MASK, Image
 from razortools.check.superblock_rules import layout_fault
 from razortools.engine.store.device import Device
-from razortools.errors import CorruptImage, DeviceFailed, NotAnImage
+from razortools.errors import CorruptImage, DeviceFailed, NotAnImage, UnsupportedFormat
 from razortools.format.geometry import BACKUP_SPACING, geometry_of
 from razortools.format.node import LEVEL_MAX, NODE_MAGIC, ChildPointer, NodeHeader, decode_header, decode_items
 from razortools.format.superblock import (
@@ -33,7 +33,7 @@ _STEP_BYTES = min(BLOCK_BYTES_CHOICES)  # superblocks lie at block boundaries, w
 
 @dataclass(frozen=True, slots=True)
 class FoundSuperblock:
-    """A superblock that can be worked with. *mended*: one bit of it had flipped."""
+    """A superblock that verifies and describes a possible layout. *mended*: one bit of it had flipped."""
 
     superblock: Superblock
     offset: int
@@ -54,14 +54,23 @@ class FoundNode:
 
 
 def find_superblock(device: Device) -> Generator[Progress, None, FoundSuperblock]:
-    """Return the newest superblock that can be found: in the slots, in the places of backups, anywhere. Raises NotAnImage."""
+    """Return the newest superblock that can be found: in the slots, in the places of backups, anywhere.
+
+    Raises NotAnImage if there is none, UnsupportedFormat if the image needs newer razortools.
+    """
     found = _known_places(device)
     if not found:
         for offset in (yield from _magic_places(device)):
             found += _superblock_at(device, offset)
     if not found:
         raise NotAnImage(f"{device.name}: no superblock was found anywhere in it, so nothing tells how its blocks are laid out")
-    return max(found, key=lambda one: (one.superblock.generation, not one.mended, -one.superblock.slot))
+    newest = max(found, key=lambda one: (one.superblock.generation, not one.mended, -one.superblock.slot))
+    superblock = newest.superblock
+    unknown = superblock.incompat & ~KNOWN_INCOMPAT
+    if superblock.version_major != VERSION_MAJOR or unknown:
+        what = f"unknown features {unknown:#x}" if unknown else f"format version {superblock.version_major}"
+        raise UnsupportedFormat(f"{device.name}: has {what}; use newer razortools")
+    return newest
 
 
 def _known_places(device: Device) -> list[FoundSuperblock]:
@@ -90,7 +99,7 @@ def _magic_places(device: Device) -> Generator[Progress, None, list[int]]:
 
 
 def _superblock_at(device: Device, offset: int) -> Iterator[FoundSuperblock]:
-    """Yield the superblock at *offset* if there is one that can be worked with."""
+    """Yield the superblock at *offset* if there is one that makes sense."""
     if offset + SUPERBLOCK_BYTES > device.size_bytes:
         return
     try:
@@ -101,8 +110,7 @@ def _superblock_at(device: Device, offset: int) -> Iterator[FoundSuperblock]:
         found = Superblock.decode(whole)
     except (CorruptImage, DeviceFailed):
         return
-    known = found.version_major == VERSION_MAJOR and not found.incompat & ~KNOWN_INCOMPAT
-    if known and not layout_fault(found) and found.address * found.block_bytes == offset:
+    if not layout_fault(found) and found.address * found.block_bytes == offset:
         yield FoundSuperblock(found, offset, whole is not raw)
 
 

@@ -12,13 +12,15 @@ from razortools.check.tree import TreeIndex, walk
 from razortools.engine import files, namespace, xattrs
 from razortools.engine.store.device import Device
 from razortools.engine.volume import Volume
+from razortools.errors import CorruptImage, NotAnImage, OutOfSpace, UnsupportedFormat
 from razortools.format.data import CUT_OUT, DataRecord
 from razortools.format.directory import DirectoryEntry
 from razortools.format.inode import ROOT_INODE
-from razortools.format.keys import KIND_AT, Kind, object_of
+from razortools.format.keys import KIND_AT, Kind, object_of, record_key
 from razortools.format.node import decode_header, decode_items
 from razortools.units import KIB, MIB
-from tests.check.editing import image_of
+from tests.check.damages import DAMAGES
+from tests.check.editing import editing, find_inode, flip, image_of
 from tests.check.samples import Copy, KeptDevice, healthy, opened, unclean
 from tests.workload import Seen, Workload, everything, formatted
 from tests.workload import opened as opened_for_work
@@ -235,3 +237,83 @@ def test_a_journal_of_any_work_waits_for_the_rebuilt_tree(seed: int, copies: int
     assert contents(after) == before
     opened_for_work(after).close()
     assert problems_of(after) == []
+
+
+STRUCTURE = {"E0101", "E0103", "E0106", "E0107", "E0302", "E0303", "E0304", "E0305", "E0503", "E0508", "E0509", "E0511"}
+REFUSED = {"E0110", "E0111", "E0112", "E0113"}
+
+
+@pytest.mark.parametrize("number", range(len(DAMAGES)))
+def test_after_any_damage_a_rebuild_leaves_a_tree_in_order(number: int) -> None:
+    code, damage = DAMAGES[number]
+    device = damage()
+    if code in REFUSED:
+        with pytest.raises((NotAnImage, UnsupportedFormat, CorruptImage)):
+            rebuilt(device)
+        return
+    after, _ = rebuilt(device)
+    assert not STRUCTURE.intersection(codes_of(after)), problems_of(after)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_flipped_bit_in_a_node_is_turned_back_in_all_copies(copies: int) -> None:
+    device = healthy(copies)
+    before = contents(device)
+    for number, places in enumerate(nodes_by_level(device)[0]):
+        for place in places:
+            flip(device, place * 4096 + 50 + 13 * number, number % 8)
+    after, result = rebuilt(device)
+    assert problems_of(after) == [] and contents(after) == before
+    assert result.mended_nodes == len(nodes_by_level(healthy(copies))[0]) and result.scanned_nodes == 0
+
+
+def test_superblocks_with_a_flipped_bit_each_are_turned_back() -> None:
+    device = healthy()
+    before = contents(device)
+    for number, place in enumerate((0, 1, *image_of(device).geometry.backups)):
+        flip(device, place * 4096 + 11 * number, number)
+    after, _ = rebuilt(device)
+    assert problems_of(after) == [] and contents(after) == before
+
+
+def full(seed: int, *, size_bytes: int = MIB, **wishes: object) -> Device:
+    """Return an image in which not even an empty file can be made any more."""
+    device = formatted(KeptDevice(size_bytes), record_bytes=4 * KIB, **wishes)
+    with opened_for_work(device) as volume:
+        work = Workload(volume, seed, file_bytes_max=60_000)
+        for _ in range(60):
+            work.step()
+        work.fill()
+    return device
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_full_image_has_room_for_its_rebuilt_tree(seed: int) -> None:
+    device = full(seed, size_bytes=(1 + seed % 3) * MIB, metadata_copies=1 + seed % 2)
+    before, nodes, chance = contents(device), nodes_by_level(device), random.Random(seed)
+    for level, found in nodes.items():
+        for places in found:
+            if level:
+                destroy(device, places)
+    leaf = chance.choice(nodes[0]) if seed % 2 else ()
+    destroy(device, leaf)
+    after, result = rebuilt(device)
+    assert not STRUCTURE.intersection(codes_of(after)), problems_of(after)
+    if not leaf:
+        assert contents(after) == before and result.lost == []
+        with opened_for_work(after) as volume:
+            Workload(volume, seed).delete_everything()
+        assert problems_of(after) == []
+
+
+def test_where_there_is_no_room_for_a_new_tree_that_is_said() -> None:
+    device = healthy()
+    image = image_of(device)
+    fixed = {block for first, count in image.geometry.fixed_extents() for block in range(first, first + count)}
+    with editing(device) as store:  # a file that claims to own every block
+        for block in set(range(image.geometry.block_count)) - fixed:
+            store.tree.put(record_key(find_inode(healthy(), "/small"), block), DataRecord(block, 4096, 4096, 0, 0, 0, 1).encode())
+    nodes = nodes_by_level(device)
+    destroy(device, nodes[max(nodes)][0])
+    with pytest.raises(OutOfSpace, match=r"no room for a new tree.*--salvage"):
+        rebuilt(device)

@@ -120,14 +120,21 @@ def identity(pointer: ChildPointer) -> Identity:
     return pointer.address, pointer.generation, pointer.crc32c
 
 
-def offers(found: Sequence[FoundNode], children_of: Callable[[FoundNode], Iterable[Child]]) -> list[Offer]:
-    """Return the leaves that may answer, newest first, as the nodes above them that were *found* tell."""
+def offers(
+    found: Sequence[FoundNode], proven: Iterable[Leaf], children_of: Callable[[FoundNode], Iterable[Child]]
+) -> list[Offer]:
+    """Return the leaves that may answer, newest first, as the nodes above them that were *found* tell.
+
+    *proven* leaves answer for their own ranges already; whoever names them for another range is wrong.
+    """
     levels: dict[int, list[FoundNode]] = defaultdict(list)
+    ranges = {identity(leaf.pointer): (leaf.low, leaf.high) for leaf in proven if leaf.block}
+    ranges |= {identity(node.pointer): (node.low, node.high) for node in found}
     for node in found:
         levels[node.level].append(node)
     answers = _Answers([(LOWEST_KEY, HIGHEST_KEY, NOBODY)], {})
     for level in range(max(levels, default=0), 0, -1):
-        answers = _settle(_offered(levels[level], answers), children_of)
+        answers = _settle(_offered(levels[level], answers), ranges, children_of)
     return _offered(levels[0], answers)
 
 
@@ -142,8 +149,10 @@ def _offered(nodes: list[FoundNode], above: _Answers) -> list[Offer]:
     return offered
 
 
-def _settle(offered: list[Offer], children_of: Callable[[FoundNode], Iterable[Child]]) -> _Answers:
-    """Let the newest answer for each key."""
+def _settle(
+    offered: list[Offer], ranges: dict[Identity, Range], children_of: Callable[[FoundNode], Iterable[Child]]
+) -> _Answers:
+    """Let the newest answer for each key. *ranges* tells those of the nodes of the level below."""
     uncovered = Open()
     segments: list[tuple[bytes, bytes, int]] = []
     named: dict[Identity, list[tuple[Range, ChildPointer]]] = defaultdict(list)
@@ -152,12 +161,15 @@ def _settle(offered: list[Offer], children_of: Callable[[FoundNode], Iterable[Ch
         if offer.node is None or not won:
             segments += [(low, high, NOBODY) for low, high in won]
             continue
-        segments += [(low, high, offer.pointer.generation) for low, high in won]
         for child_low, child_high, pointer in children_of(offer.node):
+            # A pointer that leads to the node of another range is damage: what it says of its range is worth nothing.
+            is_right = ranges.get(identity(pointer), (child_low, child_high)) == (child_low, child_high)
             for low, high in won:
                 part = max(low, child_low), min(high, child_high)
                 if part[0] < part[1]:
-                    named[identity(pointer)].append((part, pointer))
+                    segments.append((*part, offer.pointer.generation if is_right else NOBODY))
+                    if is_right:
+                        named[identity(pointer)].append((part, pointer))
     segments += [(low, high, NOBODY) for low, high in uncovered.ranges()]
     return _Answers(segments, named)
 

@@ -29,7 +29,7 @@ from razortools.engine.store.device import Device
 from razortools.engine.store.nodepool import NodePool
 from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.superblocks import backup_images, slot_image
-from razortools.errors import OutOfSpace
+from razortools.errors import CorruptImage, OutOfSpace
 from razortools.format.geometry import geometry_of
 from razortools.format.keys import KIND_AT, Kind, object_of
 from razortools.format.node import ChildPointer
@@ -86,12 +86,15 @@ class _Way:
 
 
 def rebuild(device: Device) -> Generator[Progress, None, RebuildResult]:
-    """Rebuild the filesystem on *device*, an overlay. Raises NotAnImage, or OutOfSpace if there is no room for a new tree.
+    """Rebuild the filesystem on *device*, an overlay.
 
+    Raises NotAnImage, UnsupportedFormat, CorruptImage if the device is too short, OutOfSpace if there is no room for a new tree.
     After an exception the overlay is of no use.
     """
     found = yield from _scaled(find_superblock(device), 0, 100)
     image = Image(device, found.superblock, geometry_of(found.superblock))
+    if device.size_bytes < found.superblock.block_count * image.block_bytes:
+        raise CorruptImage(f"{device.name}: is truncated, so it cannot be rebuilt in place; copy the files out with --salvage")
     tiles, seen = yield from _scaled(survey(image), 100, 700)
     stock = yield from _scaled(take_stock(image, tiles), 700, 850)
     result = RebuildResult(found.superblock, found.offset, mended_nodes=seen.mended, scanned_nodes=seen.scanned)

@@ -50,7 +50,7 @@ def survey(image: Image) -> Generator[Progress, None, tuple[list[Tile], Survey]]
         seen.scanned = len(found)
     used = UsedBlocks(image)
     current = [node for node in found if not node.is_at_home or _is_used(image, used, node) is not False]
-    offered = offers(current, _children_of(image))
+    offered = offers(current, seen.leaves, _children_of(image))
     return tile(seen.leaves, offered, found, _leaf_of(image)), seen
 
 
@@ -83,22 +83,29 @@ def _visit(image: Image, place: Place, seen: Survey) -> Visit:
     visit = visit_node(image, place)
     if visit.header is not None or place.level > LEVEL_MAX:
         return visit
-    for block in _places(place.pointer):
-        try:
-            raw = image.read_blocks(block, image.geometry.node_blocks)
-        except (CorruptImage, DeviceFailed):
-            continue
-        checksum = place.pointer.crc32c
+    copies = {block: raw for block in _places(place.pointer) if (raw := _raw_copy(image, block)) is not None}
+    checksum = place.pointer.crc32c
+    for raw in copies.values():
         body = raw[8:] if node_checksum(raw) == checksum else without_flipped_bit(memoryview(raw)[8:], checksum)
-        if body is not None:
-            # What stands in front of the body follows from it; damage there can be of any size.
+        if body is None:
+            continue
+        # What stands in front of the body follows from it; damage there can be of any size.
+        for block in copies:
             image.device.write(block * image.block_bytes, NODE_MAGIC + checksum.to_bytes(4, "little") + body)
-            again = visit_node(image, place)
-            if again.header is not None:
-                seen.mended += 1
-                return again
-            image.device.write(block * image.block_bytes, raw)
+        again = visit_node(image, place)
+        if again.header is not None:
+            seen.mended += 1
+            return again
+        for block, before in copies.items():
+            image.device.write(block * image.block_bytes, before)
     return visit
+
+
+def _raw_copy(image: Image, block: int) -> bytes | None:
+    try:
+        return image.read_blocks(block, image.geometry.node_blocks)
+    except (CorruptImage, DeviceFailed):
+        return None
 
 
 def _places(pointer: ChildPointer) -> list[int]:
