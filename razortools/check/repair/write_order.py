@@ -8,6 +8,7 @@ is the old or the new filesystem at every moment.
 
 from dataclasses import replace
 
+from razortools.check.superblock_rules import layout_fault
 from razortools.engine.store import superblocks
 from razortools.engine.store.device import PAGE_BYTES, Device
 from razortools.engine.store.spacemaps import SpaceMaps
@@ -52,18 +53,19 @@ class WriteOrder:
 
 
 def marked(image: Device, new: Superblock) -> tuple[int, bytes] | None:
-    """Return (offset, bytes) of a superblock that leaves the old truth as it is, but asks for a check, or None.
+    """Return (offset, bytes) of a superblock that says what the old one does, and that there were errors; or None.
 
     It goes into the slot whose turn it is, as when a mount marks an image as in use. Without it a repair that was cut off might
-    leave an image that says that it is clean, and `razorfsck -p` would not look at it.
+    leave an image in which nothing asks for a check, and `razorfsck -p` would not look at it.
     """
     try:
         old = superblocks.newest(image)
     except RazorError:
         return None
-    if old.slot >= SLOT_COUNT or old.state != State.CLEAN or new.generation <= old.generation:
+    if old.state != State.CLEAN or new.generation <= old.generation or layout_fault(old):
         return None
-    return superblocks.slot_image(replace(old, generation=old.generation + 1, state=State.ERRORS))
+    # The state stays clean: to mount what is not, the space map must be whole, and the repair may be about that.
+    return superblocks.slot_image(replace(old, generation=old.generation + 1, error_count=old.error_count + 1))
 
 
 def _fixed_parts(truth: Superblock, geometry: Geometry) -> tuple[list[range], list[range]]:
