@@ -18,9 +18,10 @@ from razortools.check import inode_pass, journal_pass, superblock_pass
 from razortools.check.compression_pass import INLINE_BYTES_MAX
 from razortools.check.contents import sound_record, verify
 from razortools.check.facts import InodeFacts, JournalFacts
+from razortools.check.inode_rules import xattr_fault
 from razortools.check.keylist import KeyList
 from razortools.check.paths import DEPTH_MAX, Paths, join
-from razortools.check.tree import kinds_mask
+from razortools.check.tree import Place, kinds_mask
 from razortools.engine.store.device import Device
 from razortools.errors import CorruptImage, RazorError
 from razortools.format.compression import unpack
@@ -28,7 +29,7 @@ from razortools.format.data import InlineData
 from razortools.format.directory import DirectoryEntry
 from razortools.format.inode import ROOT_INODE, FileType, OrphanReason
 from razortools.format.keys import KIND_AT, Kind, Table, entry_key, object_of, offset_of
-from razortools.format.xattr import XattrFlag
+from razortools.format.xattr import Xattr, XattrFlag
 from razortools.units import InodeNo
 
 READ_KINDS = kinds_mask(Kind.INODE, Kind.XATTR, Kind.INLINE_DATA, Kind.DATA_RECORD, Kind.DIRECTORY_ENTRY)
@@ -220,7 +221,7 @@ class _Taking:
     def mark_lost(self) -> None:
         """Files of which a part may have been in a lost node are hurt."""
         numbers = self.facts.numbers
-        for place in self.facts.tree.lost:
+        for place in lost_places(self.facts):
             first = bisect_left(numbers, object_of(place.low)) if place.low[0] <= _FILES else len(numbers)
             if place.low[0] < _FILES:
                 first = 0
@@ -229,19 +230,35 @@ class _Taking:
                 self.inventory.hurt[at] = 1
 
 
+def lost_places(facts: InodeFacts) -> list[Place]:
+    """Return the parts of the tree of which nobody knows what was in them, in the order of their keys."""
+    return sorted([*facts.tree.lost, *facts.tree.shared], key=lambda place: place.low)
+
+
 def identity_of(facts: InodeFacts, broken: KeyList, key: bytes, value: bytes) -> bytes | None:
     """Return what tells the contents of an item apart from others, wherever they are stored; None if they cannot be read."""
     kind = key[KIND_AT]
     if kind == _INLINE:
         return value if _inline_is_sound(value) else None
-    if kind == _XATTR and len(value) > 2 and not value[1] & XattrFlag.OUT_OF_LINE:
-        return value
+    if kind == _XATTR:
+        if not _xattr_is_sound(key, value, facts.tree.image.superblock.hash_seed):
+            return None
+        if not value[1] & XattrFlag.OUT_OF_LINE:
+            return value
     if sound_record(facts.tree.image, key, value) is None or key in broken:
         return None
     if kind == _RECORD:
         return value[_IDENTITY]
     start = 2 + value[0]
     return value[:start] + value[start + _IDENTITY.start : start + _IDENTITY.stop]
+
+
+def _xattr_is_sound(key: bytes, value: bytes, hash_seed: bytes) -> bool:
+    """Return whether an attribute can be asked for by its name."""
+    try:
+        return not xattr_fault(Xattr.decode(value), offset_of(key), hash_seed)
+    except (RazorError, IndexError):
+        return False
 
 
 def _inline_is_sound(value: bytes) -> bool:

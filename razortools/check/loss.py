@@ -149,7 +149,7 @@ class _Comparing:
         before, after = self.before, self.after
         ranges: list[tuple[int, int]] = []
         harmed = False
-        if not before.is_directory(place):
+        if not before.is_directory(place) and not after.is_directory(after.find(number)):
             for difference in differences(before, after, number, number):
                 harmed |= difference.was_readable
                 if ranges and ranges[-1][1] == difference.first:

@@ -7,13 +7,13 @@ memory than the pieces at hand.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from razortools.check.inventory import Inventory, identity_of, unpack_inline
+from razortools.check.inventory import Inventory, identity_of, lost_places, unpack_inline
 from razortools.errors import RazorError
 from razortools.format.compression import unpack
 from razortools.format.data import RECORD_BYTES_MAX, DataRecord
 from razortools.format.inode import Inode
-from razortools.format.keys import Kind, inline_key, inode_key, kind_range, offset_of
-from razortools.units import InodeNo
+from razortools.format.keys import Kind, inline_key, inode_key, kind_range, offset_of, record_key
+from razortools.units import InodeNo, RecordNo
 
 FAR = 1 << 64  # behind every file
 _ZEROS = b""  # identity of what no piece covers
@@ -67,7 +67,8 @@ def _stored(inventory: Inventory, number: int, inode: Inode) -> Iterator[Piece]:
     facts = inventory.facts
     assert facts is not None
     inline = facts.tree.get(inline_key(InodeNo(number)))
-    if inline is not None:
+    # Of bytes that are kept twice those in blocks count: so they do for who repairs it.
+    if inline is not None and facts.tree.get(record_key(InodeNo(number), RecordNo(0))) is None:
         key = inline_key(InodeNo(number))
         identity = identity_of(facts, inventory.broken, key, inline)
         try:
@@ -91,7 +92,7 @@ def _lost(inventory: Inventory, number: int, inode: Inode) -> Iterator[Piece]:
     """Yield the bytes whose records may have been in a lost node, or the whole file if its inline data may have been."""
     assert inventory.facts is not None
     low, high = kind_range(InodeNo(number), Kind.DATA_RECORD)
-    for place in sorted(inventory.facts.tree.lost, key=lambda place: place.low):
+    for place in lost_places(inventory.facts):
         if place.low <= inline_key(InodeNo(number)) < place.high:
             yield Piece(0, FAR, None)
             return
@@ -191,6 +192,5 @@ def is_partly_readable(inventory: Inventory, number: int) -> bool:
         return False
     if not (inode.is_regular or inode.is_symlink) or inode.size == 0:
         return True
-    return any(piece.identity and piece.first < inode.size for piece in pieces(inventory, number)) or not any(
-        piece.identity is None and piece.first < inode.size for piece in pieces(inventory, number)
-    )
+    seen = [piece.identity for piece in pieces(inventory, number) if piece.first < inode.size]
+    return any(seen) or (inode.is_regular and None not in seen)  # a file of holes can be read; a link without a target cannot

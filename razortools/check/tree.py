@@ -80,6 +80,7 @@ class TreeIndex:
     leaf_addresses: "array[int]" = field(default_factory=lambda: array("Q"))  # of the good copy
     leaf_kinds: "array[int]" = field(default_factory=lambda: array("H"))
     lost: list[Place] = field(default_factory=list)
+    shared: list[Place] = field(default_factory=list)  # where a node that belongs elsewhere was named: what belongs here is gone
     item_count: int = 0
     _cache: dict[int, Items] = field(default_factory=dict)
 
@@ -160,6 +161,7 @@ def walk(image: Image, index: TreeIndex) -> Iterator[Visit]:
     while pending:
         place = pending.pop()
         if place.pointer.address in seen:
+            index.shared.append(place)
             yield Visit(place, NodeRead(None, 0, ()), None, [], [], (), (), shared=True)
             continue
         seen.add(place.pointer.address)

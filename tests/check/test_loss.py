@@ -6,6 +6,7 @@ import pytest
 
 from razortools.check.inventory import take_inventory
 from razortools.check.loss import Loss, Renamed, Truncated, loss
+from razortools.check.pieces import is_partly_readable
 from razortools.engine import files, namespace, xattrs
 from razortools.engine.store.device import Device
 from razortools.engine.volume import Volume
@@ -197,6 +198,58 @@ def test_everything_is_lost_with_the_superblock_and_nothing_where_there_never_wa
     found = loss(take_inventory(healthy()), blind)
     assert (found.unchanged, len(found.lost)) == (0, FILES + 4)
     assert loss(blind, take_inventory(healthy())).is_none
+
+
+def damage_of(code: str, number: int = 0) -> Device:
+    return [damage for its_code, damage in DAMAGES if its_code == code][number]()
+
+
+def cost_of(damage: Device, repair: Callable[[Device], object]) -> Loss:
+    repaired = Copy(damage)
+    repair(repaired)
+    return loss(take_inventory(damage), take_inventory(repaired))
+
+
+def test_dropping_an_attribute_that_nobody_can_ask_for_does_not_harm() -> None:
+    device = damage_of("E0311")
+
+    def drop(copy: Device) -> None:
+        number = find_inode(copy, "/small")
+        with editing(copy) as store:
+            keys = [key for key, value in store.tree.items(*kind_range(number, Kind.XATTR)) if b"user.note" in value]
+            store.tree.delete(keys[0])
+
+    found = cost_of(device, drop)
+    assert found.truncated == [Truncated("/small", (), ("user.note",))]
+    assert found.harmed == []
+
+
+def test_what_a_node_that_was_named_twice_has_displaced_could_not_be_read_before() -> None:
+    found = loss(take_inventory(healthy()), take_inventory(damage_of("E0305")))
+    assert found.lost
+    inventory = take_inventory(damage_of("E0305"))
+    number = find_inode(healthy(), "/docs/deep/by zlib:6")
+    assert inventory.hurt[inventory.find(number)]
+    assert not is_partly_readable(inventory, number)
+
+
+def test_of_bytes_that_are_kept_twice_one_may_go() -> None:
+    def keep_blocks(copy: Device) -> None:
+        with editing(copy) as store:
+            store.tree.delete(inline_key(find_inode(copy, "/docs/one")))
+
+    found = cost_of(damage_of("E0507", 1), keep_blocks)
+    assert found.is_none
+
+
+def test_a_link_without_a_target_is_no_loss_of_the_repairs() -> None:
+    def drop(copy: Device) -> None:
+        with opened(copy) as volume:
+            namespace.unlink(volume, ROOT_INODE, b"link")
+
+    found = cost_of(damage_of("E0507", 2), drop)
+    assert found.lost == ["/link"]
+    assert found.harmed == []
 
 
 @pytest.mark.parametrize(("code", "damage"), DAMAGES, ids=[code for code, _ in DAMAGES])

@@ -34,7 +34,12 @@ Mend = Callable[[OverlayDevice], None]  # makes of the damaged view in the overl
 
 NOW_NS = 1_800_000_000_000_000_000
 _CHECK = runner.Options(threads=1)
-_MAP_DAMAGE = {problem.code for problem in (problems.MAP_PAGE_DAMAGED, problems.MAP_COUNT)}
+# Half mended: what may be found instead of something worse that was there before.
+_BETTER = {
+    problems.SPARE_MAP_DAMAGED.code: {problems.MAP_PAGE_DAMAGED.code, problems.MAP_COUNT.code},
+    problems.NODE_COPY_DAMAGED.code: {problems.NODE_LOST.code},
+    problems.COPY_CHECKSUM.code: {problems.NODE_LOST.code},
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +206,7 @@ def view_of(disk: Device) -> View:
 
 
 def _is_lagging(finding: Finding) -> bool:
-    """Return whether a finding says that the spare slot is older than it should be: a repair makes several generations at once."""
+    """Return whether a finding says that the spare slot is too old: a repair makes several generations at once."""
     return finding.code == problems.SUPERBLOCK_FIELD.code and "generation is" in finding.message
 
 
@@ -221,8 +226,9 @@ def worse(found: View, before: View, after: View) -> str:
     if harmed:
         wrong.append(f"{len(harmed)} files are worse off: {', '.join(harmed[:5])}")
     strange = found.problems - before.problems - after.problems - {problems.ERRORS_RECORDED.code}
-    if before.problems & _MAP_DAMAGE:
-        strange -= {problems.SPARE_MAP_DAMAGED.code}  # the map that was damaged is the spare one now
+    strange -= {code for code, worse_ones in _BETTER.items() if before.problems & worse_ones}
+    if before.inventory.facts is None:
+        strange = frozenset()  # nothing was to be seen at all
     if strange:
         wrong.append(f"the check finds what was not there before and is not after: {sorted(strange)}")
     if before.mounts and not found.mounts:
