@@ -15,6 +15,7 @@ from razortools.check.image import Image
 from razortools.check.inode_rules import inode_faults, patch_fault, xattr_fault
 from razortools.check.keynames import item_words, key_fault, range_words, record_range
 from razortools.check.paths import Paths, printable
+from razortools.check.superblock_rules import COUNT_MAX
 from razortools.check.tree import TreeIndex, Visit, walk
 from razortools.errors import CorruptImage
 from razortools.format.inode import ROOT_INODE, FileType, Inode, InodeFlag, Orphan, OrphanReason
@@ -312,7 +313,7 @@ def _judge_counts(image: Image, facts: InodeFacts, *, replayed: bool) -> Iterato
             ("the volume's counters", "inode count", counters.inode_count, inodes),
             ("the volume's counters", "directory count", counters.directory_count, directories),
         ]
-        if inodes and facts.numbers[-1] >= counters.next_inode:
+        if inodes and not facts.numbers[-1] < counters.next_inode <= COUNT_MAX:
             yield problems.INODE_NUMBER.found(inode=facts.numbers[-1], next_inode=counters.next_inode)
     for place, field, value, counted in told:
         if value != counted:

@@ -10,11 +10,10 @@ from razortools.check import problems
 from razortools.check.facts import JournalFacts, SuperblockFacts
 from razortools.check.findings import Event, Finding, Progress
 from razortools.check.image import Image
-from razortools.check.journal_rules import RING_END, Entry, Ring, commit_faults, entry_faults, read_entries
+from razortools.check.journal_rules import RING_END, Chain, Entry, Ring, commit_faults, entry_faults, read_entries
 from razortools.engine.store.device import OverlayDevice
 from razortools.engine.store.powercut import SECTOR_BYTES
 from razortools.engine.store.recovery import open_store
-from razortools.errors import RazorError
 from razortools.format.geometry import geometry_of
 from razortools.format.journal import COMMIT_BYTES, JournalCommit, Operation
 from razortools.format.superblock import State
@@ -31,6 +30,7 @@ def check(facts: SuperblockFacts) -> Generator[Event, None, JournalFacts]:
     position, sequence = image.superblock.journal_tail, image.superblock.journal_sequence
     number = image.superblock.transaction
     before: Entry | None = None
+    chain = Chain()
     while True:
         yield Progress(position - image.superblock.journal_tail, image.geometry.journal_bytes)
         found, reason = read_entries(ring, position, sequence)
@@ -39,7 +39,7 @@ def check(facts: SuperblockFacts) -> Generator[Event, None, JournalFacts]:
         if before is not None:
             yield from _judge_padding(ring, before, flushed=True)
         before = found[-1]
-        yield from _judge(ring, position, found, number)
+        yield from _judge(ring, chain, position, found, number)
         number = found[-1].head.transaction
         transactions += 1
         entries += len(found)
@@ -57,7 +57,7 @@ def check(facts: SuperblockFacts) -> Generator[Event, None, JournalFacts]:
             view, dropped = recovered_view(image)
             if dropped:
                 yield problems.TORN_TAIL.found(where="journal", reason="the data that it names never arrived", count=dropped)
-        except (RazorError, AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as failed:
+        except Exception as failed:
             # The store trusts what verifies; on a damaged tree it may stop in any way. The check goes on without it.
             yield problems.REPLAY_FAILED.found(where="journal", reason=str(failed) or type(failed).__name__)
     return JournalFacts(view, image, transactions, entries)
@@ -71,10 +71,10 @@ def recovered_view(image: Image) -> tuple[Image, int]:
     return Image(store.device, store.superblock, geometry_of(store.superblock)), recovered.discarded
 
 
-def _judge(ring: Ring, start: int, found: list[Entry], number: int) -> Iterator[Finding]:
+def _judge(ring: Ring, chain: Chain, start: int, found: list[Entry], number: int) -> Iterator[Finding]:
     """Yield what is wrong with a complete transaction although its checksums hold."""
     for entry in found[:-1]:
-        for fault in entry_faults(entry):
+        for fault in (*entry_faults(entry), *chain.faults(entry)):
             yield problems.JOURNAL_FIELD.found(
                 block=ring.block_of(entry.position), sequence=entry.head.sequence, reason=fault, key=entry.head.key
             )
@@ -107,7 +107,7 @@ def _judge_end(ring: Ring, position: int, sequence: int, found: list[Entry], rea
     at = found[-1].end if found else position
     proof = _later_transaction(ring, position, sequence)
     block = BlockNo(ring.block_of(at))
-    if (proof is not None and proof.flushed_sequence >= sequence) or ring.is_rotten(at, stop):
+    if (proof is not None and proof.flushed_sequence >= sequence) or ring.is_rotten(at, stop, found[-1] if found else None):
         reason = "it is missing, but later ones are there" if reason == RING_END else reason
         yield problems.JOURNAL_DAMAGED.found(block=block, sequence=stop, reason=reason)
     elif reason == RING_END:

@@ -101,10 +101,11 @@ class Ring:
         alike = (raw[: len(JOURNAL_MAGIC)] == JOURNAL_MAGIC, head.sequence == sequence, not key_fault(head.key))
         return sum(alike) >= 2
 
-    def is_rotten(self, position: int, sequence: int) -> bool:
+    def is_rotten(self, position: int, sequence: int, before: Entry | None) -> bool:
         """Return whether the entry *sequence* arrived at *position* and changed afterwards: no crash can leave that.
 
-        A crash leaves each sector old or new. An entry within one sector whose head is new is new as a whole.
+        A crash leaves each sector old or new. An entry within one sector whose head is new is new as a whole. A sector in which the
+        entry *before* it in its transaction has its head is new, so what follows in it must be the head of the next one.
         """
         try:
             raw = self.read(position, ENTRY_HEAD_BYTES)
@@ -112,8 +113,16 @@ class Ring:
             return True
         head = JournalEntry(*JournalEntry.STRUCT.unpack_from(raw, _CHECKED_FROM))
         end = position % SECTOR_BYTES + ENTRY_HEAD_BYTES + head.undo_bytes + head.redo_bytes
-        is_new = raw[: len(JOURNAL_MAGIC)] == JOURNAL_MAGIC and head.sequence == sequence
-        return is_new and end <= SECTOR_BYTES and isinstance(self.entry(position), str)
+        has_magic = raw[: len(JOURNAL_MAGIC)] == JOURNAL_MAGIC
+        if before is not None and before.position // SECTOR_BYTES == position // SECTOR_BYTES:
+            new_bytes = SECTOR_BYTES - position % SECTOR_BYTES
+            if new_bytes >= len(JOURNAL_MAGIC) and not has_magic:
+                return True
+            if new_bytes >= ENTRY_HEAD_BYTES and (
+                head.sequence != sequence or head.undo_bytes + head.redo_bytes > 2 * VALUE_BYTES_MAX
+            ):
+                return True
+        return has_magic and head.sequence == sequence and end <= SECTOR_BYTES and isinstance(self.entry(position), str)
 
     def entry_starts(self, stop: int) -> Iterator[int]:
         """Yield the block boundaries in the whole ring from *stop* on at which a transaction may start."""
@@ -169,6 +178,29 @@ def entry_faults(entry: Entry) -> Iterator[str]:
                 decode_item(head.key, value)
             except CorruptImage as broken:
                 yield f"the value of {item_words(head.key)} cannot be read: {broken}"
+
+
+class Chain:
+    """The changes of a key follow one another: what an entry calls the value before is what the entry before it left.
+
+    For each key 8 bytes of a hash are kept, for so many keys that memory stays bounded; the others are not judged.
+    """
+
+    KEYS_MAX = 500_000
+
+    def __init__(self) -> None:
+        self._left: dict[bytes, int] = {}
+
+    def faults(self, entry: Entry) -> Iterator[str]:
+        """Yield what is wrong with the value before; note the value after."""
+        head = entry.head
+        before = hash(entry.undo) if head.flags & EntryFlag.HAS_UNDO else 0
+        known = self._left.get(head.key)
+        if known is None and len(self._left) >= self.KEYS_MAX:
+            return
+        self._left[head.key] = hash(entry.redo) if head.flags & EntryFlag.HAS_REDO else 0
+        if known is not None and known != before:
+            yield f"its value of {item_words(head.key)} before the change is not what an earlier entry left"
 
 
 def commit_faults(ring: Ring, start: int, found: list[Entry], number: int) -> Iterator[Fault]:

@@ -214,8 +214,8 @@ INODE_FIELD = _row(
     _BUG, "The file may be unusable or show wrong attributes.", Repair.RESET_FIELD,
 )  # fmt: skip
 INODE_NUMBER = _row(
-    "E0310", ERROR, "wrong next inode number", "inode {inode} exists, but the next new inode would get number {next_inode}",
-    _BUG, "A new file would overwrite an existing one.", Repair.RECOUNT,
+    "E0310", ERROR, "wrong next inode number", "the next new inode would get number {next_inode}; the highest that exists is {inode}",
+    _BUG, "A new file would overwrite an existing one, or none can be made.", Repair.RECOUNT,
 )  # fmt: skip
 XATTR_WRONG = _row(
     "E0311", ERROR, "wrong extended attribute", "inode {inode}: extended attribute {name}: {reason}",
@@ -386,8 +386,8 @@ NAME_WRONG = _row(
     _BUG, "The kernel refuses such a name, so the file cannot be opened.", Repair.RENAME_ENTRY,
 )  # fmt: skip
 NAME_NUMBER = _row(
-    "E0604", ERROR, "wrong next name id", "name id {name_id} exists, but the next new name would get {next_name_id}",
-    _BUG, "A new name would overwrite an existing one.", Repair.RECOUNT,
+    "E0604", ERROR, "wrong next name id", "the next new name would get id {next_name_id}; the highest that exists is {name_id}",
+    _BUG, "A new name would overwrite an existing one, or none can be made.", Repair.RECOUNT,
 )  # fmt: skip
 NAME_COUNT = _row(
     "E0605", ERROR, "wrong name count", "the volume's counters: name_count is {value}, but {counted} were counted",

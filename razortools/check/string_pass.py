@@ -7,6 +7,7 @@ from razortools.check.facts import DirectoryFacts, find_number
 from razortools.check.findings import Event, Finding, Progress
 from razortools.check.keynames import item_words
 from razortools.check.paths import printable
+from razortools.check.superblock_rules import COUNT_MAX
 from razortools.check.tree import kinds_mask
 from razortools.errors import CorruptImage
 from razortools.format.directory import NAME_BYTES_MAX
@@ -74,7 +75,7 @@ def _judge_counters(facts: DirectoryFacts, count: int) -> Iterator[Finding]:
     counters = facts.inodes.counters
     if counters is None:
         return
-    if facts.name_ids and facts.name_ids[-1] >= counters.next_name_id:
+    if facts.name_ids and not facts.name_ids[-1] < counters.next_name_id <= COUNT_MAX:
         yield problems.NAME_NUMBER.found(
             where=f"name {facts.name_ids[-1]}", name_id=facts.name_ids[-1], next_name_id=counters.next_name_id
         )

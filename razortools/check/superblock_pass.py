@@ -200,7 +200,9 @@ def _judge_slots(slots: list[Copy], truth: Superblock) -> Iterator[Finding]:
             yield _field(copy, "slot", found.slot, copy.block)
         if any(copy.raw[SUPERBLOCK_BYTES:]):
             yield _field(copy, "rest of its block", "not zero", "zeros")
-        if found is not truth and found.generation not in (truth.generation, truth.generation - 1):
+        if found.generation % SLOT_COUNT != copy.block:  # they are written in turn
+            yield _field(copy, "generation", found.generation, "an odd number" if copy.block else "an even number")
+        elif found is not truth and found.generation not in (truth.generation, truth.generation - 1):
             yield _field(copy, "generation", found.generation, truth.generation - 1)
         if found is not truth:
             yield from (_field(copy, *fault) for fault in field_faults(found))
@@ -241,6 +243,8 @@ def _judge_backups(device: Device, truth: Superblock) -> Iterator[Finding]:
             yield problems.BACKUP_FOREIGN.found(block=place, field=f"the generation ({found.generation}, {truth.generation})")
         if any(copy.raw[SUPERBLOCK_BYTES:]):
             yield problems.BACKUP_DAMAGED.found(block=place, reason="the rest of its block is not zero")
+        if any(found.reserved):
+            yield problems.BACKUP_DAMAGED.found(block=place, reason="its reserved bytes are not zero")
 
 
 def _field(copy: Copy, field: str, value: object, expected: object) -> Finding:

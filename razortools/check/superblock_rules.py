@@ -14,6 +14,7 @@ from razortools.format.spacemap import spacemap_shape
 from razortools.format.superblock import BLOCK_BYTES_CHOICES, SLOT_COUNT, VERSION_MAJOR, VERSION_MINOR, State, Superblock
 
 NODE_BYTES_MAX = 65536  # the ends of values in a node are u16
+COUNT_MAX = 1 << 62  # at a billion a second it takes a century to come here; a count beyond it would soon not fit any more
 
 Fault = tuple[str, object, object]  # field, found, expected
 
@@ -53,6 +54,9 @@ def field_faults(superblock: Superblock) -> Iterator[Fault]:
         yield "record size", s.record_bytes, "a power of two from 4 KiB to 1 MiB"
     if s.generation < 1:
         yield "generation", s.generation, "at least 1"
+    for name in ("generation", "transaction", "journal_sequence", "journal_tail"):
+        if getattr(s, name) > COUNT_MAX:
+            yield name.replace("_", " "), getattr(s, name), f"at most {COUNT_MAX}"
     if s.journal_sequence < 1:
         yield "journal sequence", s.journal_sequence, "at least 1"
     if s.journal_tail % s.block_bytes:
@@ -82,3 +86,13 @@ def _choices(s: Superblock) -> Iterator[Fault]:
     text = s.label.rstrip(b"\0")
     if b"\0" in text:
         yield "label", "text behind its end", "NUL bytes"
+    elif not _is_utf8(text):
+        yield "label", repr(text), "text in UTF-8"
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -160,6 +160,25 @@ _edited("E0102", lambda device: write_superblocks(device, reserved=b"\1".ljust(3
 _edited("E0102", lambda device: write_superblocks(device, label=b"a\0b".ljust(64, b"\0")))
 _edited("E0103", lambda device: rewrite_superblock(device, 1 - image_of(device).superblock.slot, 4096, made_at_ns=5))
 _edited("E0104", lambda device: flip(device, _backup(device) * 4096 + 1000))
+
+
+# Found by the field fuzz: these were passed, or stopped the check.
+
+
+def _older_slot(device: Device) -> int:
+    return 1 - image_of(device).superblock.slot
+
+
+def _claim_to_be_newest(device: Device) -> None:
+    """Let the older slot have the generation of the newer one: a mount could take either."""
+    rewrite_superblock(device, _older_slot(device), 4096, generation=image_of(device).superblock.generation)
+
+
+_edited("E0102", _claim_to_be_newest)
+_edited("E0102", lambda device: rewrite_superblock(device, _older_slot(device), 4096, generation=(1 << 64) - 1))
+_edited("E0102", lambda device: write_superblocks(device, backups=True, transaction=(1 << 64) - 1))
+_edited("E0102", lambda device: write_superblocks(device, backups=True, label=b"\xff".ljust(64, b"\0")))
+_edited("E0104", lambda device: rewrite_superblock(device, _backup(device), 4096, reserved=bytes(3743) + b"\1"))
 _edited("E0106", _wipe_slots)
 _edited("E0107", lambda device: rewrite_superblock(device, 0, 4096, journal_blocks=10**6))
 _edited("E0107", lambda device: rewrite_superblock(device, 1, 4096, node_bytes=5000))
@@ -210,6 +229,27 @@ _edited("E0202", lambda device: _lose_sector(device, 4), start=_waiting())
 _edited("E0203", lambda device: _flip_entry(device, 1), start=_waiting(3))
 _edited("E0203", lambda device: _lose_sector(device, 1), start=_waiting(3))
 _edited("E0203", lambda device: _flip_entry(device, -1), start=_waiting())
+def _forget_magic(device: Device) -> None:
+    """Wipe an entry's magic in a sector that also holds the whole entry before it: no torn write leaves that."""
+    image = image_of(device)
+    entries = journal_entries(image)
+    number = next(
+        number for number in range(1, len(entries)) if entries[number - 1].position // 512 == (entries[number].position + 61) // 512
+    )
+    write_journal(image, entries[number].position, bytes(4))
+
+
+def _break_chain(device: Device) -> None:
+    """Change what an entry leaves, so that it is not what a later entry of the same key found."""
+    entries = journal_entries(image_of(device))
+    keys = [entry.head.key for entry in entries]
+    number = next(number for number, key in enumerate(keys) if entries[number].redo and key in keys[number + 1 :])
+    redo = entries[number].redo
+    rewrite_entry(device, number, redo=redo[:40] + bytes([redo[40] ^ 1]) + redo[41:])
+
+
+_edited("E0203", _forget_magic, start=_waiting())
+_edited("E0204", _break_chain, start=_waiting(3))
 _edited("E0204", lambda device: rewrite_entry(device, 0, operation=200), start=_waiting())
 _edited("E0204", lambda device: rewrite_entry(device, 0, key=bytes(18)), start=_waiting())
 _edited("E0205", _wrong_commit, start=_waiting())
@@ -340,7 +380,8 @@ for _changes in (
     _edited("E0309", _inode("/docs/one", **_changes))
 _edited("E0309", _inode("/docs/deep/pipe", size=5))
 _edited("E0309", _inode("/link", size=0))
-_edited("E0310", _counters(next_inode=5))
+for _number in (5, (1 << 64) - 1):  # the second was passed: no file could have been made any more
+    _edited("E0310", _counters(next_inode=_number))
 _edited("E0311", _first("/small", Kind.XATTR, flags=0x40))
 _edited("E0311", _first("/small", Kind.XATTR, name_bytes=0))
 _edited("E0311", lambda device: _put(device, xattr_key(find_inode(device, "/small"), 5), Xattr.inline(b"user.x", b"y").encode()))
@@ -542,7 +583,8 @@ def _named(text: bytes) -> Callable[[Device], object]:
 
 for _text in (b"", b"a/b", b"a\0b", b"..", b"x" * 256):
     _edited("E0603", _named(_text))
-_edited("E0604", _counters(next_name_id=2))
+for _number in (2, (1 << 64) - 1):
+    _edited("E0604", _counters(next_name_id=_number))
 _edited("E0605", _counters(name_count=2))
 
 # Contents

@@ -1,0 +1,104 @@
+"""The field fuzz: every field of every structure, changed by every verb, with its checksum left wrong or made right again.
+
+Which structures there are is asked of the format's catalogue, which fields they have of their declarations, and where they lie of
+the image. A case is named by a line that reproduces it.
+"""
+
+import functools
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from razortools.check.problems import TORN_TAIL
+from tools.fuzzing.bases import base, before_the_last
+from tools.fuzzing.damaged import Damaged
+from tools.fuzzing.harmless import why_not_harmless
+from tools.fuzzing.sites import Site, find_sites
+from tools.fuzzing.verbs import Change, changes
+from tools.fuzzing.verdict import Verdict, judge
+from tools.fuzzing.view import View, view
+
+SITES_PER_STRUCTURE = 4  # of each structure in an image, chosen by the seed
+
+
+@dataclass(frozen=True, slots=True)
+class FieldCase:
+    """One field of one structure in one image, changed."""
+
+    image: str
+    site: Site
+    change: Change
+    sealed: bool
+
+    @property
+    def field(self) -> str:
+        """Structure and field, as in the declaration."""
+        return f"{self.site.structure.__name__}.{self.change.field}"
+
+    def __str__(self) -> str:
+        seal = "right" if self.sealed else "wrong"
+        return f"{self.image}: {self.field} {self.change.verb}, checksum {seal}, {self.site.owner}"
+
+    def damaged(self) -> Damaged:
+        """Return the image with the change."""
+        device = Damaged(base(self.image))
+        self.site.write(device, self.change.data, sealed=self.sealed)
+        return device
+
+
+@functools.cache
+def sites_of(image: str) -> dict[str, list[Site]]:
+    """Return the sites of an image by structure."""
+    found: dict[str, list[Site]] = defaultdict(list)
+    for site in find_sites(base(image)):
+        found[site.structure.__name__].append(site)
+    return dict(found)
+
+
+@functools.cache
+def views_of(image: str) -> tuple[View, ...]:
+    """Return what may be seen of an image; with a waiting journal also what is there without its last transaction."""
+    return tuple(view(device) for device in (base(image), *before_the_last(image)))
+
+
+def cases(
+    image: str, seed: int, *, structures: frozenset[str] | None = None, sites_max: int = SITES_PER_STRUCTURE
+) -> Iterator[FieldCase]:
+    """Yield the cases of one image. The seed chooses the sites and the random values; every field and verb comes."""
+    device = base(image)
+    for name, sites in sites_of(image).items():
+        if structures is not None and name not in structures:
+            continue
+        chance = random.Random(f"{seed} {image} {name}")
+        for site in chance.sample(sites, min(sites_max, len(sites))):
+            for change in changes(site.structure, site.read(device), chance):
+                for sealed in (False, True):
+                    yield FieldCase(image, site, change, sealed)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldResult:
+    """What came of a case. *failure* empty: as it must be."""
+
+    case: FieldCase
+    verdict: Verdict
+    is_harmless: bool
+    failure: str
+
+
+def examine(case: FieldCase) -> FieldResult:
+    """Judge one case: found, or proven harmless."""
+    device = case.damaged()
+    if not device.differs():
+        return FieldResult(case, Verdict((), (), ""), True, "")  # the checksum itself, made right again
+    verdict = judge(device)
+    if verdict.stumbled:
+        return FieldResult(case, verdict, False, verdict.stumbled)
+    if verdict.is_detected:
+        return FieldResult(case, verdict, False, "")
+    allowed = views_of(case.image) if case.site.role == "last transaction" else views_of(case.image)[:1]
+    reason = why_not_harmless(case.field, case.site.role, allowed, device)
+    if not reason and case.site.role == "last transaction" and TORN_TAIL.code not in verdict.notes and view(device) != allowed[0]:
+        reason = "the last transaction is dropped without a word"
+    return FieldResult(case, verdict, not reason, reason and f"not found, and not harmless: {reason}")

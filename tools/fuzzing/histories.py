@@ -1,0 +1,55 @@
+"""Images with a past: the same image at several moments of its life, so that older blocks can be written back over newer ones."""
+
+import functools
+from dataclasses import dataclass
+
+from razortools.engine.store.device import Device, MemoryDevice
+from razortools.units import MIB
+from tests.check.samples import KeptDevice
+from tests.workload import Clock, Workload, formatted, opened
+
+IMAGE_BYTES = 2 * MIB
+MOMENTS = 4
+STEPS = 40  # operations between two moments
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The states of one image, oldest first. All but the last were closed cleanly."""
+
+    states: tuple[Device, ...]
+    is_pending: bool  # the last was left as a crash leaves it, with a journal that waits
+
+    @property
+    def now(self) -> Device:
+        """The newest state."""
+        return self.states[-1]
+
+
+@functools.lru_cache(maxsize=4)
+def history(seed: int) -> History:
+    """Return the history that *seed* makes, the same one each time."""
+    device = KeptDevice(IMAGE_BYTES)
+    formatted(device, metadata_copies=1 + seed % 2)
+    clock = Clock()
+    states: list[Device] = []
+    is_pending = seed % 3 == 0
+    for moment in range(MOMENTS):
+        volume = opened(device, clock)
+        work = Workload(volume, seed * MOMENTS + moment, file_bytes_max=100_000)
+        for step in range(STEPS):
+            work.step()
+            if step % 13 == 12:
+                volume.commit()
+        volume.commit()
+        if not (is_pending and moment == MOMENTS - 1):
+            volume.close()
+        states.append(_kept(device))
+    return History(tuple(states), is_pending)
+
+
+def _kept(device: MemoryDevice) -> Device:
+    kept = KeptDevice(device.size_bytes)
+    for number, page in device.copy()._pages.items():
+        kept.write(number * len(page), page)
+    return kept
