@@ -241,8 +241,11 @@ def _unreachable(facts: InodeFacts, links: _Links, paths: Paths) -> Iterator[Fin
 
 
 def _mix(directory: int, name_id: int, link_no: int) -> int:
-    """Return 64 bits that stand for one name of one inode. hash() of a tuple of numbers is xxHash, the same in every run."""
-    return hash((directory, name_id, link_no, 0x9E37)) & _SUM
+    """Return 64 bits that stand for one name of one inode. hash() of a tuple of numbers is xxHash, the same in every run.
+
+    hash() of a number is that number modulo 2^61 - 1: what is lost by that, the high bits tell.
+    """
+    return hash((directory, name_id, link_no, 0x9E37 + (directory >> 60 << 4 | name_id >> 60))) & _SUM
 
 
 def _values(unpack: object, kind: type[BackLink] | type[DirectoryEntry], value: bytes) -> tuple[int, ...]:

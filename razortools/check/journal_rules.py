@@ -104,8 +104,8 @@ class Ring:
     def is_rotten(self, position: int, sequence: int, before: Entry | None) -> bool:
         """Return whether the entry *sequence* arrived at *position* and changed afterwards: no crash can leave that.
 
-        A crash leaves each sector old or new. An entry within one sector whose head is new is new as a whole. A sector in which the
-        entry *before* it in its transaction has its head is new, so what follows in it must be the head of the next one.
+        A crash leaves each sector old or new. An entry within one sector whose head is new is new as a whole. A sector that holds
+        all of the entry *before* it in its transaction is new, so what follows in it must be the head of the next one.
         """
         try:
             raw = self.read(position, ENTRY_HEAD_BYTES)
@@ -180,6 +180,9 @@ def entry_faults(entry: Entry) -> Iterator[str]:
                 yield f"the value of {item_words(head.key)} cannot be read: {broken}"
 
 
+_ABSENT = -1  # no value has this hash
+
+
 class Chain:
     """The changes of a key follow one another: what an entry calls the value before is what the entry before it left.
 
@@ -194,11 +197,11 @@ class Chain:
     def faults(self, entry: Entry) -> Iterator[str]:
         """Yield what is wrong with the value before; note the value after."""
         head = entry.head
-        before = hash(entry.undo) if head.flags & EntryFlag.HAS_UNDO else 0
+        before = hash(entry.undo) if head.flags & EntryFlag.HAS_UNDO else _ABSENT
         known = self._left.get(head.key)
         if known is None and len(self._left) >= self.KEYS_MAX:
             return
-        self._left[head.key] = hash(entry.redo) if head.flags & EntryFlag.HAS_REDO else 0
+        self._left[head.key] = hash(entry.redo) if head.flags & EntryFlag.HAS_REDO else _ABSENT
         if known is not None and known != before:
             yield f"its value of {item_words(head.key)} before the change is not what an earlier entry left"
 

@@ -214,7 +214,8 @@ INODE_FIELD = _row(
     _BUG, "The file may be unusable or show wrong attributes.", Repair.RESET_FIELD,
 )  # fmt: skip
 INODE_NUMBER = _row(
-    "E0310", ERROR, "wrong next inode number", "the next new inode would get number {next_inode}; the highest that exists is {inode}",
+    "E0310", ERROR, "wrong next inode number",
+    "the next new inode would get number {next_inode}; the highest that exists is {inode}",
     _BUG, "A new file would overwrite an existing one, or none can be made.", Repair.RECOUNT,
 )  # fmt: skip
 XATTR_WRONG = _row(

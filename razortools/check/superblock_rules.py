@@ -52,15 +52,9 @@ def field_faults(superblock: Superblock) -> Iterator[Fault]:
         yield "minor version", s.version_minor, f"at most {VERSION_MINOR}"
     if not RECORD_BYTES_MIN <= s.record_bytes <= RECORD_BYTES_MAX or s.record_bytes & (s.record_bytes - 1):
         yield "record size", s.record_bytes, "a power of two from 4 KiB to 1 MiB"
-    if s.generation < 1:
-        yield "generation", s.generation, "at least 1"
-    for name in ("generation", "transaction", "journal_sequence", "journal_tail"):
-        if getattr(s, name) > COUNT_MAX:
-            yield name.replace("_", " "), getattr(s, name), f"at most {COUNT_MAX}"
-    if s.journal_sequence < 1:
-        yield "journal sequence", s.journal_sequence, "at least 1"
     if s.journal_tail % s.block_bytes:
         yield "journal tail", s.journal_tail, f"a multiple of {s.block_bytes}"
+    yield from _counts(s)
     if s.root_level > LEVEL_MAX:
         yield "root level", s.root_level, f"at most {LEVEL_MAX}"
     if s.free_blocks > s.block_count:
@@ -69,6 +63,16 @@ def field_faults(superblock: Superblock) -> Iterator[Fault]:
         yield "generation of the root", s.root.generation, f"at most {s.generation}"
     if any(s.reserved):
         yield "reserved bytes", "not zero", "zeros"
+
+
+def _counts(s: Superblock) -> Iterator[Fault]:
+    """Yield the faults of counts that rise for ever."""
+    for name in ("generation", "journal_sequence"):
+        if getattr(s, name) < 1:
+            yield name.replace("_", " "), getattr(s, name), "at least 1"
+    for name in ("generation", "transaction", "journal_sequence", "journal_tail"):
+        if getattr(s, name) > COUNT_MAX:
+            yield name.replace("_", " "), getattr(s, name), f"at most {COUNT_MAX}"
 
 
 def _choices(s: Superblock) -> Iterator[Fault]:

@@ -35,6 +35,7 @@ from razortools.units import InodeNo, divide_up, format_size
 RECORD_ITEM_BYTES = 2 * (ITEM_OVERHEAD_BYTES + DataRecord.FIXED_BYTES)  # with its share of half-filled leaves
 _FLUSH_DATA, _COUNTERS = Operation.FLUSH_DATA, Operation.COUNTERS  # a member of an enumeration is found slowly, and often here
 _flatten = Counters._FLATTEN
+MOUNT_COUNT_MAX = (1 << 32) - 1  # what the superblock holds: counting ends here, mounting does not
 FLUSH_ITEM_BYTES = 2 * (ENTRY_HEAD_BYTES + 128)  # journal bytes of a flushed record: its item and its inode
 
 
@@ -284,7 +285,7 @@ class Volume:
     def mark_opened(self) -> None:
         """Tell the image that somebody writes to it, and finish what the last one left."""
         superblock = self.store.superblock
-        now_ns, mount_count = self.now_ns(), superblock.mount_count + 1
+        now_ns, mount_count = self.now_ns(), min(superblock.mount_count + 1, MOUNT_COUNT_MAX)
         if superblock.state == State.CLEAN and not self.store.journal.used_bytes and not self.store.tree.dirty_count:
             self.store.mark(now_ns, state=State.DIRTY, mounted_at_ns=now_ns, mount_count=mount_count)
         else:

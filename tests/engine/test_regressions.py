@@ -2,6 +2,7 @@
 
 import os
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -83,3 +84,13 @@ def test_a_checkpoint_that_is_begun_after_more_was_done_takes_all_of_it_along() 
     again = opened(device)
     assert files.read(again, ino, 0, 9000) == b"b" * 9000
     assert namespace.create(again, ROOT_INODE, b"c", 0o644, 0, 0) != ino
+
+
+def test_an_image_whose_mounts_cannot_be_counted_any_more_is_mounted_all_the_same() -> None:
+    # Found by the field fuzz: one more did not fit into the superblock, so no mount for writing was possible.
+    device = formatted(MemoryDevice(MIB))
+    for _ in range(2):
+        with opened(device) as volume:
+            volume.store.superblock = replace(volume.store.superblock, mount_count=(1 << 32) - 1)
+    with opened(device) as volume:
+        assert volume.store.superblock.mount_count == (1 << 32) - 1

@@ -1,22 +1,23 @@
 """What need not be found: fields for which any sound value means something, and the proof that nothing else has changed.
 
-A change that razorfsck lets pass is proven harmless if the field is declared free here, with a reason, and the image shows exactly
-what it showed before but for the parts that the field stands for; and if the engine goes on working with it: after some operations
-and a clean end the check still finds nothing.
+A change that razorfsck lets pass is proven harmless if the field is declared free here, with a reason, and the image shows
+exactly what it showed before but for the parts that the field stands for; and if the engine goes on working with it: after some
+operations and a clean end the check still finds nothing.
 """
 
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from razortools.check.problems import TORN_TAIL
 from razortools.check.runner import Options, check_quietly
 from razortools.engine import files, namespace, xattrs
 from razortools.engine.store.device import Device
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import OutOfSpace, PosixError, RazorError
 from razortools.format.inode import ROOT_INODE
-from tools.fuzzing.view import View, view
 from tests.check.samples import Clock, Copy
+from tools.fuzzing.view import View, view
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Freedom:
 
     reason: str
     parts: frozenset[str] = frozenset()
-    files_max: int = 1  # files (by inode number) in which these parts may differ
+    note: str = ""  # code of the note that must tell of it; then nothing is said about writing
 
 
 _OWN = "an attribute that its owner may set; no other place tells it"
@@ -62,7 +63,7 @@ FREE: dict[str, Freedom] = {
     "Counters.next_name_id": _free(_LIMIT),
     "Key.offset": _free("a name is looked for in the whole window behind its hash"),
     "Superblock.compat": _free("unknown features that may be ignored are ignored"),
-    "Superblock.read_only_compat": _free("unknown features that allow reading: it is read, and a note says so"),
+    "Superblock.read_only_compat": Freedom("unknown features that allow reading: it is read, and a note says so", note="E0115"),
     "Superblock.label": _free(_OWN),
     "Superblock.record_bytes": _free(_POLICY),
     "Superblock.metadata_copies": _free(_POLICY),
@@ -86,6 +87,7 @@ ROLES: dict[str, Freedom] = {
     "older superblock": _free("nothing is read through the older superblock while a newer one verifies"),
     "backup": _free("an older backup is what a crash may leave; nothing is read through it while a slot verifies"),
     "replaced node": _free("a node of the last checkpoint that the replay replaces"),
+    "value before": _free("of a value before the change only the blocks count that it gives back, and the space map tells these"),
     "last transaction": _free("a crash may tear the last transaction: the image is then as it was before it"),
 }  # role of a structure: whatever field
 
@@ -103,7 +105,7 @@ def differences(before: View, after: View) -> dict[int, set[str]]:
     return found
 
 
-def why_not_harmless(field: str, role: str, allowed: Sequence[View], device: Device) -> str:
+def why_not_harmless(field: str, role: str, allowed: Sequence[View], device: Device, notes: Sequence[str] = ()) -> str:
     """Return why a change of *field* that was let pass is not proven harmless, or an empty string.
 
     *allowed*: what may be seen; more than one only where a crash may have left more than one state.
@@ -117,12 +119,16 @@ def why_not_harmless(field: str, role: str, allowed: Sequence[View], device: Dev
         return f"the image cannot be opened: {refused}"
     before = next((view for view in allowed if view == after), allowed[0])
     found = differences(before, after)
-    if len(found) > freedom.files_max or any(parts - freedom.parts for parts in found.values()):
+    if len(found) > 1 or any(parts - freedom.parts for parts in found.values()):
         words = "; ".join(f"inode {ino}: {', '.join(sorted(parts))}" for ino, parts in sorted(found.items())[:5])
         return f"what is seen has changed: {words}"
     unreadable = [path for path, seen in after.items() if not seen.is_readable and before[path].is_readable]
     if unreadable:
         return f"{unreadable[0]!r} cannot be read any more"
+    if freedom.note and role != "older superblock":
+        return "" if freedom.note in notes else f"the note {freedom.note} is missing"
+    if before is not allowed[0] and TORN_TAIL.code not in notes:
+        return "the last transaction is dropped without a word"
     return why_not_usable(device)
 
 
@@ -132,7 +138,7 @@ def why_not_usable(device: Device) -> str:
     try:
         with open_volume(copy, clock=Clock()) as volume:
             _work(volume)
-    except (RazorError, OSError, AssertionError, ArithmeticError, LookupError, TypeError, ValueError) as failed:
+    except Exception as failed:
         return f"the engine stops: {type(failed).__name__}: {failed}"
     report = check_quietly(copy, Options(threads=1))
     complaints = [f"{finding.code} {finding.message}" for finding in report.findings if finding.severity]

@@ -18,7 +18,12 @@ class History:
     """The states of one image, oldest first. All but the last were closed cleanly."""
 
     states: tuple[Device, ...]
-    is_pending: bool  # the last was left as a crash leaves it, with a journal that waits
+    committed: tuple[Device, ...]  # the states that each commit since then left; empty: the last was closed cleanly, too
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the newest state is as a crash leaves it, with a journal that waits."""
+        return bool(self.committed)
 
     @property
     def now(self) -> Device:
@@ -33,6 +38,7 @@ def history(seed: int) -> History:
     formatted(device, metadata_copies=1 + seed % 2)
     clock = Clock()
     states: list[Device] = []
+    committed: list[Device] = []
     is_pending = seed % 3 == 0
     for moment in range(MOMENTS):
         volume = opened(device, clock)
@@ -41,14 +47,17 @@ def history(seed: int) -> History:
             work.step()
             if step % 13 == 12:
                 volume.commit()
+                committed.append(_kept(device))
         volume.commit()
         if not (is_pending and moment == MOMENTS - 1):
             volume.close()
+            committed = [_kept(device)]
         states.append(_kept(device))
-    return History(tuple(states), is_pending)
+    return History(tuple(states), tuple(committed) if is_pending else ())
 
 
 def _kept(device: MemoryDevice) -> Device:
+    """Return a copy that stays as it is."""
     kept = KeptDevice(device.size_bytes)
     for number, page in device.copy()._pages.items():
         kept.write(number * len(page), page)

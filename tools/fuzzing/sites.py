@@ -1,9 +1,9 @@
 """Where the structures of an image lie, found from the catalogue of the format, and how to change one byte of them properly.
 
-A *site* is one structure in the image. It lies in a *container*: a superblock, a tree node, a page of the space map or an entry of
-the journal. A container knows its checksum and where other containers keep it, so a change can be *sealed*: every checksum up to
-the superblocks is right again, and only the meaning is wrong. Invariants: sealing an unchanged container changes nothing; the sites
-of an image cover every record of the catalogue that can occur in it.
+A *site* is one structure in the image. It lies in a *container*: a superblock, a tree node, a page of the space map or an entry
+of the journal. A container knows its checksum and where other containers keep it, so a change can be *sealed*: every checksum up
+to the superblocks is right again, and only the meaning is wrong. Invariants: sealing an unchanged container changes nothing; the
+sites of an image cover every record of the catalogue that can occur in it.
 """
 
 from collections.abc import Iterator
@@ -74,13 +74,13 @@ class Site:
         """Return its bytes."""
         return device.read(self.containers[0].offset + self.at, self.length)
 
-    def write(self, device: Device, data: bytes, *, sealed: bool) -> None:
-        """Put other bytes of the same length in its place; *sealed*: with right checksums up to the superblocks."""
-        assert len(data) == self.length
+    def write(self, device: Device, offset: int, data: bytes, *, sealed: bool) -> None:
+        """Put *data* at *offset* within it; *sealed*: with right checksums up to the superblocks."""
+        assert offset + len(data) <= self.length
         for container in self.containers:
-            device.write(container.offset + self.at, data)
+            device.write(container.offset + self.at + offset, data)
             for mirror in () if sealed else container.mirrors:
-                device.write(mirror + self.at, data)
+                device.write(mirror + self.at + offset, data)
             if sealed:
                 container.seal(device)
 
@@ -215,7 +215,7 @@ def _journal_sites(image: Image) -> Iterator[Site]:
                 yield Site(JournalCommit, ENTRY_HEAD_BYTES, JournalCommit.FIXED_BYTES, (container,), f"commit {owner}", role=role)
             else:
                 for site in _value_sites(container, entry.head.key, len(entry.undo), len(entry.redo), owner):
-                    yield replace(site, role=role)
+                    yield replace(site, role=site.role or role)
         sequence = entries[-1].head.sequence + 1
         position = ring.block_after(entries[-1])
 
@@ -225,4 +225,5 @@ def _value_sites(container: Container, key: bytes, undo_bytes: int, redo_bytes: 
     structure = ITEMS[key[KIND_AT]]
     for at, length, words in ((ENTRY_HEAD_BYTES, undo_bytes, "undo"), (ENTRY_HEAD_BYTES + undo_bytes, redo_bytes, "redo")):
         if length:
-            yield Site(structure, at, length, (container,), f"{words} value of {owner}", key)
+            role = "value before" if words == "undo" else ""
+            yield Site(structure, at, length, (container,), f"{words} value of {owner}", key, role)

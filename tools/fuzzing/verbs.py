@@ -16,7 +16,8 @@ class Change:
 
     field: str
     verb: str
-    data: bytes  # of the whole structure, after
+    offset: int  # of the field in the structure
+    data: bytes  # of the field, after
 
 
 def changed(raw: bytes, verb: str, chance: random.Random, order: Literal["little", "big"] = "little") -> bytes:
@@ -47,4 +48,4 @@ def changes(structure: type[Record], raw: bytes, chance: random.Random) -> Itera
         for verb in VERBS:
             after = changed(before, verb, chance, "big" if field.type_name.endswith("be") else "little")
             if after != before:
-                yield Change(field.name, verb, raw[: field.offset] + after + raw[field.offset + size :])
+                yield Change(field.name, verb, field.offset, after)

@@ -1,0 +1,72 @@
+"""The fuzz harness itself: it finds every structure, changes what it says and nothing else, and sees a check that is blind."""
+
+import random
+
+import pytest
+
+from razortools.check import inode_pass, journal_pass
+from razortools.format.record import CATALOGUE
+from tools.fuzzing.bases import BASES, base
+from tools.fuzzing.campaigns import damage_outcome
+from tools.fuzzing.damage import DAMAGES
+from tools.fuzzing.damaged import Damaged
+from tools.fuzzing.fields import cases, examine, sites_of
+from tools.fuzzing.harmless import FREE, why_not_usable
+from tools.fuzzing.histories import history
+from tools.fuzzing.outcome import Outcome, Tally
+from tools.fuzzing.verbs import VERBS, changes
+from tools.fuzzing.verdict import judge
+
+
+def test_every_structure_of_the_catalogue_is_found_in_some_image() -> None:
+    found = {name for image in BASES for name in sites_of(image)}
+    assert found == {record.__name__ for record in CATALOGUE}
+
+
+@pytest.mark.parametrize("image", BASES)
+def test_the_images_are_in_order_and_can_be_used(image: str) -> None:
+    verdict = judge(base(image))
+    assert (verdict.codes, verdict.stumbled) == ((), "")
+    assert why_not_usable(base(image)) == ""
+
+
+@pytest.mark.parametrize("image", BASES)
+def test_sealing_what_was_not_changed_changes_nothing(image: str) -> None:
+    for sites in sites_of(image).values():
+        for site in sites:
+            device = Damaged(base(image))
+            site.write(device, 0, b"", sealed=True)
+            assert not device.differs(), site
+
+
+def test_every_field_is_changed_by_every_verb() -> None:
+    chance = random.Random(1)
+    for record in CATALOGUE:
+        raw = b"\x05" * (record.skipped_bytes() + record.FIXED_BYTES + (8 if record.TAIL else 0))
+        made = {(change.field, change.verb) for change in changes(record, raw, chance)}
+        assert made == {(field.name, verb) for field in record.FIELDS for verb in VERBS}
+
+
+def test_only_fields_that_exist_are_declared_free() -> None:
+    assert set(FREE) <= {f"{record.__name__}.{field.name}" for record in CATALOGUE for field in record.FIELDS}
+
+
+def test_a_check_that_is_blind_for_inodes_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inode_pass, "inode_faults", lambda inode: iter(()))
+    failures = {case.field for case in cases("at rest", 1, structures=frozenset({"Inode"}), sites_max=1) if examine(case).failure}
+    assert {"Inode.flags", "Inode.reserved"} <= failures
+
+
+def test_a_check_that_stops_in_the_middle_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_pass, "read_entries", lambda *_: 1 / 0)
+    assert "E0299" in judge(base("at rest")).stumbled
+    device = DAMAGES["one bit"](history(1), random.Random(1))
+    assert damage_outcome("one bit", history(1), device, "").failure
+
+
+def test_a_tally_counts_all_and_shows_the_first_failures_of_each_sort() -> None:
+    tally = Tally()
+    shown = tally.add(Outcome("kind", ("failed",), f"case {number}", f"found {number}") for number in range(9))
+    assert [outcome.case for outcome in shown] == ["case 0", "case 1", "case 2"]
+    assert (tally.cases, tally.failed) == (9, 9)
+    assert tally.table().split() == ["cases", "failed", "kind", "9", "9"]

@@ -1,0 +1,83 @@
+"""The byte sweep: each byte of a small image is changed in turn, and each change is found or proven harmless.
+
+A byte is harmless where nothing is: in a block that the space map calls free, and in the journal of an image at rest. That the
+image then looks the same and can be used is proven once for each such block, with all its bytes changed.
+"""
+
+import functools
+import random
+from collections.abc import Iterator
+
+from razortools.engine.store.device import PAGE_BYTES, Device
+from razortools.units import MIB
+from tests.check.editing import image_of
+from tests.check.samples import fill, new_device, opened
+from tests.check.test_flips import used_blocks
+from tools.fuzzing.damaged import Damaged
+from tools.fuzzing.harmless import why_not_usable
+from tools.fuzzing.outcome import Outcome
+from tools.fuzzing.verdict import judge
+from tools.fuzzing.view import View, view
+
+IMAGE_BYTES = MIB + MIB // 2  # the smallest that what samples.fill() makes fits into
+
+
+@functools.cache
+def small_image() -> Device:
+    """Return the image: small, closed cleanly, with everything in it that the format knows."""
+    device = new_device(IMAGE_BYTES)
+    with opened(device) as volume:
+        fill(volume)
+    return device
+
+
+@functools.cache
+def _view() -> View:
+    return view(small_image())
+
+
+@functools.cache
+def _used() -> frozenset[int]:
+    return frozenset(used_blocks(small_image()))
+
+
+def block_count() -> int:
+    """Return how many blocks, and so seeds, there are."""
+    return image_of(small_image()).geometry.block_count
+
+
+def sweep(block: int, *, step: int = 1, start: int = 0) -> Iterator[Outcome]:
+    """Change every byte of *block* (each *step*-th from *start*), one after the other. Behind the last block comes the first."""
+    block %= block_count()
+    if block not in _used():
+        yield _free_block(block)
+        return
+    chance = random.Random(block)
+    for offset in range(start, PAGE_BYTES, step):
+        device = Damaged(small_image())
+        at = block * PAGE_BYTES + offset
+        device.write(at, bytes([device.read(at, 1)[0] ^ 1 << chance.randrange(8)]))
+        verdict = judge(device)
+        case = f"seed {block}, byte {offset}"
+        if verdict.stumbled:
+            yield Outcome("byte in use", ("failed",), case, verdict.stumbled)
+        elif verdict.is_detected:
+            yield Outcome("byte in use", ("detected",), case)
+        else:
+            yield Outcome("byte in use", ("failed",), case, "a changed byte in use was not found")
+
+
+def _free_block(block: int) -> Outcome:
+    """Change all bytes of a block that is not in use."""
+    device = Damaged(small_image())
+    raw = device.read(block * PAGE_BYTES, PAGE_BYTES)
+    device.write(block * PAGE_BYTES, bytes(byte ^ 0x5A for byte in raw))
+    verdict = judge(device)
+    wrong = verdict.stumbled or ", ".join(verdict.codes)
+    if not wrong and view(device) != _view():
+        wrong = "what is seen has changed"
+    wrong = wrong or why_not_usable(device)
+    kind = "block not in use"
+    return Outcome(kind, ("failed" if wrong else "harmless",), f"seed {block}", wrong)
+
+

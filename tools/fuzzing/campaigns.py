@@ -1,0 +1,107 @@
+"""The campaigns: what one seed does, as a function from a number to outcomes. Any process may run any seed."""
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+
+from razortools.engine.store.device import Device
+from razortools.errors import RazorError
+from tests.check.editing import image_of
+from tools.fuzzing import bytesweep, fields
+from tools.fuzzing.bases import BASES
+from tools.fuzzing.damage import DAMAGES
+from tools.fuzzing.damaged import Damaged
+from tools.fuzzing.generator import healthy_image
+from tools.fuzzing.harmless import differences, why_not_usable
+from tools.fuzzing.histories import History, history
+from tools.fuzzing.outcome import Outcome
+from tools.fuzzing.verdict import judge
+from tools.fuzzing.view import view
+
+Campaign = Callable[[int], Iterable[Outcome]]
+
+
+def run_fields(seed: int) -> Iterator[Outcome]:
+    """All fields and verbs of some structures of each image."""
+    for image in BASES:
+        for case in fields.cases(image, seed):
+            yield field_outcome(case)
+
+
+def field_outcome(case: fields.FieldCase) -> Outcome:
+    """Examine one case of the field fuzz."""
+    result = fields.examine(case)
+    kind = f"{case.site.structure.__name__}, checksum {'right' if case.sealed else 'wrong'}"
+    word = "failed" if result.failure else "detected" if result.verdict.is_detected else "harmless"
+    return Outcome(kind, (word,), str(case), result.failure)
+
+
+def run_bytes(seed: int) -> Iterator[Outcome]:
+    """Every byte of block number *seed* of a small image, one after the other."""
+    return bytesweep.sweep(seed)
+
+
+def run_damage(seed: int) -> Iterator[Outcome]:
+    """One damage of each class."""
+    past = history(seed // 8)
+    for name, make in DAMAGES.items():
+        device = make(past, random.Random(f"{seed} {name}"))
+        yield damage_outcome(name, past, device, f"seed {seed}")
+
+
+def damage_outcome(name: str, past: History, device: Damaged, case: str) -> Outcome:
+    """Judge one damaged image: found, or proven harmless."""
+    if not device.differs():
+        return Outcome(name, ("no change",))
+    verdict = judge(device)
+    if verdict.stumbled:
+        return Outcome(name, ("failed",), case, verdict.stumbled)
+    if verdict.is_detected:
+        return Outcome(name, ("detected",), case)
+    word, reason = why_passed(past, device)
+    return Outcome(name, (word,), case, reason and f"not found, and not harmless: {reason}")
+
+
+def why_passed(past: History, device: Device) -> tuple[str, str]:
+    """Return (a word for why damage may be let pass, "") or ("failed", why it may not).
+
+    Two things cannot be told, and are counted apart. Where all traces of the last transactions are gone from the journal, nothing
+    in the image tells that they ever were: it is what a crash before them leaves ("as torn"). Where every superblock is an older
+    one, and nothing of that time has been written over, the image is that older one ("as before").
+    """
+    try:
+        after = view(device)
+    except (RazorError, OSError) as refused:
+        return "failed", f"the image cannot be opened: {refused}"
+    before, word = view(past.now), "harmless"
+    if after != before:
+        word = "as torn"
+        if not any(after == view(state) for state in past.committed):
+            if _is_older(past, device) and any(after == view(state) for state in past.states):
+                return "as before", ""
+            found = sorted(differences(before, after).items())
+            words = "; ".join(f"inode {ino}: {', '.join(sorted(parts))}" for ino, parts in found[:5])
+            return "failed", f"what is seen has changed: {words}"
+    reason = why_not_usable(device)
+    return ("failed", reason) if reason else (word, "")
+
+
+def _is_older(past: History, device: Device) -> bool:
+    return image_of(device).superblock.generation < image_of(past.now).superblock.generation
+
+
+def run_healthy(seed: int) -> Iterator[Outcome]:
+    """One generated image, which must be found in order."""
+    image = healthy_image(seed)
+    verdict = judge(image.device)
+    wrong = verdict.stumbled or (f"found on a healthy image: {', '.join(verdict.codes)}" if verdict.codes else "")
+    word = "failed" if wrong else "clean"
+    yield from (Outcome(f"with: {feature}", (word,)) for feature in image.features)
+    yield Outcome("image", (word,), f"seed {seed}: {image}", wrong)
+
+
+CAMPAIGNS: dict[str, Campaign] = {
+    "fields": run_fields,
+    "bytes": run_bytes,
+    "damage": run_damage,
+    "healthy": run_healthy,
+}
