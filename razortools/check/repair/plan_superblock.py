@@ -6,17 +6,28 @@ from razortools.check.findings import Finding
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Value, Verb
 from razortools.check.repair.plan_frame import frame
-from razortools.check.superblock_rules import field_faults
+from razortools.check.superblock_rules import COUNT_MAX, field_faults
 from razortools.format.compression import Algorithm
 from razortools.format.superblock import VERSION_MAJOR, VERSION_MINOR, Incompat, State, Superblock
+
+
+def _tail(s: Superblock) -> int:
+    """Return where the journal's tail lies if only its place in the ring is believed."""
+    return s.journal_tail // s.block_bytes * s.block_bytes % (s.journal_blocks * s.block_bytes)
+
+
+def _text(label: bytes) -> bytes:
+    return label.split(b"\0")[0].decode("utf-8", "ignore").encode()
+
 
 _RESETS: dict[str, tuple[str, Callable[[Superblock], Value]]] = {
     "major version": ("version_major", lambda s: VERSION_MAJOR),
     "minor version": ("version_minor", lambda s: VERSION_MINOR),
     "record size": ("record_bytes", lambda s: max(128 * 1024, s.block_bytes)),
-    "generation": ("generation", lambda s: 1),
+    "generation": ("generation", lambda s: min(max(s.root.generation, 1), COUNT_MAX // 2)),
+    "transaction": ("transaction", lambda s: 1),
     "journal sequence": ("journal_sequence", lambda s: 1),
-    "journal tail": ("journal_tail", lambda s: s.journal_tail // s.block_bytes * s.block_bytes),
+    "journal tail": ("journal_tail", _tail),
     "free blocks": ("free_blocks", lambda s: 0),  # the frame counts them
     "reserved bytes": ("reserved", lambda s: bytes(len(s.reserved))),
     "state": ("state", lambda s: int(State.DIRTY)),
@@ -24,7 +35,7 @@ _RESETS: dict[str, tuple[str, Callable[[Superblock], Value]]] = {
     "active space map": ("spacemap_active", lambda s: s.spacemap_active & 1),
     "compression": ("compression", lambda s: int(Algorithm.AUTO)),
     "compression level": ("compression_level", lambda s: 0),
-    "label": ("label", lambda s: s.label.split(b"\0")[0].ljust(len(s.label), b"\0")),
+    "label": ("label", lambda s: _text(s.label).ljust(len(s.label), b"\0")),
 }
 _FEATURES = {"zstd": Incompat.ZSTD, "lz4": Incompat.LZ4, "zlib": Incompat.ZLIB}
 
