@@ -1,7 +1,7 @@
 """The bench: an overlay over the image on which a repair works, round by round.
 
 Invariants: what the image's own superblocks name is not overwritten, unless it does not verify, so that the old view and the new
-one are both whole until the slots are written; each round ends with a frame (space map, counters, superblocks) that is
+one are both whole until the slots are written; each round but those that only mend in place ends with a frame (space map, counters, superblocks) that is
 computed from the tree; the same edits on the same image give the same bytes.
 """
 
@@ -15,7 +15,7 @@ from razortools.check.repair.edits import Edit, Verb
 from razortools.check.repair.fields import set_field
 from razortools.check.repair.journal import drop_leftovers, pending, replay, transactions_of
 from razortools.check.repair.rebuilding import rebuild_quietly
-from razortools.check.repair.superblock_copies import settle
+from razortools.check.repair.superblock_copies import mended_at, settle
 from razortools.check.repair.surveying import Survey, believed, claim_runs, marked, merged, owned, survey
 from razortools.check.superblock_rules import layout_fault
 from razortools.engine.store.device import OverlayDevice
@@ -23,11 +23,10 @@ from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, OutOfSpace
 from razortools.format.data import DataRecord, make_record
-from razortools.format.geometry import geometry_of
 from razortools.format.keys import COUNTERS_KEY, Kind
 from razortools.format.node import ChildPointer
 from razortools.format.spacemap import SpaceMapEntry
-from razortools.format.superblock import State, Superblock
+from razortools.format.superblock import SUPERBLOCK_BYTES, State, Superblock
 from razortools.format.xattr import Xattr
 
 NODES_IN_MEMORY_BYTES = 64 << 20
@@ -39,16 +38,15 @@ class Bench:
     def __init__(self, overlay: OverlayDevice, backup_block: int | None = None) -> None:
         """Lay out the work over *overlay*, which shows the image as it is. *backup_block*: believe this superblock."""
         self.overlay = overlay
+        self._backup_block = backup_block  # until the superblocks say all the same
+        self._kept: dict[int, bytes] = {}  # blocks that the old views name: group -> bitmap
+        self._base: Superblock | None = None  # of the view that the first full round starts from
         facts = believed(overlay, backup_block)
-        self.base: Superblock | None = None
-        self._kept: dict[int, bytes] = {}  # blocks that the old view names: group -> bitmap
-        self._is_first = True
         if facts is not None:
-            self._take_base(facts.image)
+            self._keep(facts.image)
 
-    def _take_base(self, image: Image) -> None:
-        """Note what the old view names."""
-        self.base = image.superblock
+    def _keep(self, image: Image) -> None:
+        """Note what a view names: nothing of it is to be overwritten."""
         found = survey(image)
         claims = found.claims
         for transaction in transactions_of(image):
@@ -56,44 +54,47 @@ class Bench:
                 record = owned(entry.head.key, entry.redo) if entry.redo is not None else None
                 if record is not None:
                     _claim_record(claims, image, record)
-        self._kept = {group: bytes(page) for group, page in claims.groups.items()}
-        if not found.tree.is_whole:  # what the lost part named is known to the map only
-            self._kept = merged(self._kept, marked(image))
+        # What a lost part of the tree names is known to the map only.
+        self._kept = merged(self._kept, claims.groups, {} if found.tree.is_whole else marked(image))
 
     def apply(self, edits: Sequence[Edit]) -> None:
         """Apply one round. Raises OutOfSpace, and CorruptImage where an edit does not fit."""
-        if self.base is None:
-            if all(edit.verb is not Verb.REBUILD for edit in edits):
-                raise CorruptImage(f"{self.overlay.name}: no superblock can be believed; only a rebuild can help")
+        self._mend(edits)
+        if believed(self.overlay, self._backup_block) is None and any(edit.verb is Verb.REBUILD for edit in edits):
             self._rebuild()
             return
-        truth = self._superblock(self._now(), edits)
+        truth = self._superblock(edits)
         settle(self.overlay, truth)
+        self._backup_block = None
         self._raw(truth, edits)
+        if all(edit.verb in _IN_PLACE for edit in edits):
+            return  # the frame waits until the check has seen what there is now
+        if self._base is None:
+            self._base = truth
+            self._keep(self._image())
         if any(edit.verb is Verb.REBUILD for edit in edits):
             self._rebuild()
-        if self._is_first:
-            self._replay(edits)
-            self._is_first = False
+        self._replay(edits)
         self._items([edit for edit in edits if edit.verb in _ITEM_VERBS])
         self._recount()
-        self._seal(_state_after(edits))
-
-    def _now(self) -> Superblock:
-        facts = believed(self.overlay)
-        if facts is None:
-            raise CorruptImage(f"{self.overlay.name}: no superblock can be believed")
-        return facts.image.superblock
+        self._seal(self._base)
 
     def _image(self) -> Image:
-        truth = self._now()
-        return Image(self.overlay, truth, geometry_of(truth))
+        facts = believed(self.overlay, self._backup_block)
+        if facts is None:
+            raise CorruptImage(f"{self.overlay.name}: no superblock can be believed; only a rebuild can help")
+        return facts.image
 
-    def _superblock(self, truth: Superblock, edits: Sequence[Edit]) -> Superblock:
+    def _mend(self, edits: Sequence[Edit]) -> None:
+        """Turn back the one wrong bit of superblocks."""
+        for edit in edits:
+            mended = mended_at(self.overlay, edit.block or 0) if edit.verb is Verb.MEND else None
+            if mended is not None:
+                self.overlay.write((edit.block or 0) * SUPERBLOCK_BYTES, mended.encode())
+
+    def _superblock(self, edits: Sequence[Edit]) -> Superblock:
         """Return the truth with the edits of its fields."""
-        assert self.base is not None
-        if self._is_first:
-            truth = self.base
+        truth = self._image().superblock
         for edit in edits:
             if edit.verb is Verb.SUPERBLOCK:
                 changed: dict[str, Any] = {edit.field: _field_value(edit)}
@@ -101,8 +102,6 @@ class Bench:
         fault = layout_fault(truth)
         if fault:
             raise CorruptImage(f"{self.overlay.name}: with these fields of the superblock {fault}")
-        if self._is_first and truth != self.base:
-            self._take_base(Image(self.overlay, truth, geometry_of(truth)))
         return truth
 
     def _raw(self, truth: Superblock, edits: Sequence[Edit]) -> None:
@@ -138,11 +137,7 @@ class Bench:
 
     def _rebuild(self) -> None:
         rebuild_quietly(self.overlay)
-        if self.base is None:
-            facts = believed(self.overlay)
-            if facts is None:
-                raise CorruptImage(f"{self.overlay.name}: the scan found nothing of which a filesystem could be made")
-            self._take_base(facts.image)
+        self._backup_block = None
 
     def _items(self, edits: Sequence[Edit]) -> None:
         if not edits:
@@ -197,9 +192,8 @@ class Bench:
     def _write(self, store: Store) -> None:
         store.checkpoint(store.superblock.written_at_ns)
 
-    def _seal(self, state: State) -> None:
+    def _seal(self, base: Superblock) -> None:
         """Write the frame: the map into the copy that the old view does not use, both slots, the backups."""
-        assert self.base is not None
         image = self._image()
         truth, found = image.superblock, survey(image)
         pages = {group: bytes(page) for group, page in found.claims.groups.items()}
@@ -209,16 +203,16 @@ class Bench:
             self.overlay.forget(start * image.block_bytes, image.geometry.spacemap.page_count * image.block_bytes)
         maps = SpaceMaps(self.overlay, image.geometry)
         maps.take_over(pages)
-        maps.active = self.base.spacemap_active & 1
+        maps.active = base.spacemap_active & 1
         writes, top, free_blocks = maps.encode_checkpoint(())
         for offset, data in writes:
             self.overlay.write(offset, data)
-        first = max(truth.generation, self.base.generation + 1)
+        first = max(truth.generation, base.generation + 1)
         sealed = replace(
             truth,
             generation=first + 1,
-            state=state,
-            error_count=0 if state is State.CLEAN else 1,
+            state=State.CLEAN,
+            error_count=0,
             spacemap_active=1 - maps.active,
             spacemap_top=top,
             free_blocks=free_blocks,
@@ -229,6 +223,7 @@ class Bench:
         settle(self.overlay, sealed)
 
 
+_IN_PLACE = frozenset((Verb.MEND, Verb.SUPERBLOCK, Verb.COPY, Verb.FLIP))
 _ITEM_VERBS = frozenset((Verb.PUT, Verb.DELETE, Verb.SET, Verb.MOVE))
 
 
@@ -238,12 +233,6 @@ def reserve(store: Store) -> None:
         raise OutOfSpace(
             f"{store.device.name}: there is no free space left in the image to repair it with; enlarge it, or use --salvage"
         )
-
-
-def _state_after(edits: Sequence[Edit]) -> State:
-    """Return what the image says of itself after a round: that it is whole, unless an edit wants it otherwise."""
-    wanted = [edit.value for edit in edits if edit.verb is Verb.SUPERBLOCK and edit.field == "state"]
-    return State.ERRORS if wanted == [int(State.ERRORS)] else State.CLEAN
 
 
 def _field_value(edit: Edit) -> object:

@@ -15,6 +15,7 @@ class Verb(Enum):
     """What an edit does. The frame (space maps, counters, superblocks) is made anew after each round, whatever the edits."""
 
     FRAME = "write the frame anew"  # nothing but what every round does at its end
+    MEND = "mend superblock"  # block: in units of 4 KiB, for nothing tells the block size when all copies are damaged
     SUPERBLOCK = "set superblock field"  # field, value
     REPLAY = "replay"  # value: how many transactions; the rest of the journal is dropped
     COPY = "copy node"  # block: first block of the bad copy; source: of the good one
@@ -83,6 +84,7 @@ class Edit:
 
 _NEEDS: dict[Verb, dict[str, type | tuple[type, ...]]] = {
     Verb.FRAME: {},
+    Verb.MEND: {"block": int},
     Verb.SUPERBLOCK: {"field": str, "value": (int, bytes, tuple)},
     Verb.REPLAY: {"value": int},
     Verb.COPY: {"block": int, "source": int},

@@ -1,4 +1,6 @@
-"""The journal in a repair: what verifies is replayed, entry by entry where an entry makes no sense; the rest is dropped.
+"""The journal in a repair: what verifies and makes sense is replayed, up to the first transaction that does not.
+
+A transaction is taken as a whole or not at all: without one of its entries a file might read as something that it never was.
 
 Unlike recovery, this works with a space map that is wrong: the frame computes it anew afterwards.
 """
@@ -34,11 +36,13 @@ def transactions_of(image: Image) -> tuple[LoggedTransaction, ...]:
 
 
 def pending(image: Image) -> list[LoggedTransaction]:
-    """Return the transactions to replay: up to the first that was never acknowledged and whose data did not arrive."""
+    """Return the transactions to replay: up to the first that makes no sense, or never arrived as a whole."""
     scan = scanned(image)
     believed: list[LoggedTransaction] = []
     for transaction in scan.transactions:
         if transaction.last_sequence > scan.flushed_sequence and not _data_arrived(image, transaction):
+            break
+        if not all(makes_sense(entry) for entry in transaction.entries):
             break
         believed.append(transaction)
     return believed
@@ -48,8 +52,6 @@ def replay(store: Store, image: Image, transactions: Sequence[LoggedTransaction]
     """Apply *transactions* to the tree of *store*, and leave the journal empty. Raises CorruptImage, OutOfSpace."""
     for transaction in transactions:
         for entry in transaction.entries:
-            if not makes_sense(entry):
-                continue
             if entry.redo is None:
                 store.tree.delete(entry.head.key)
             else:
@@ -67,9 +69,9 @@ def replay(store: Store, image: Image, transactions: Sequence[LoggedTransaction]
 
 
 def makes_sense(entry: LoggedEntry) -> bool:
-    """Return whether replaying an entry puts something into the tree that can stand there."""
-    fault_free = CheckedEntry(entry.head, entry.undo or b"", entry.redo or b"", entry.position)
-    return not any("key" in fault or "value" in fault for fault in entry_faults(fault_free))
+    """Return whether replaying an entry puts into the tree what was meant; who made the change does not matter for that."""
+    as_checked = CheckedEntry(entry.head, entry.undo or b"", entry.redo or b"", entry.position)
+    return not any("key" in fault or "value" in fault for fault in entry_faults(as_checked))
 
 
 def drop_leftovers(image: Image) -> None:

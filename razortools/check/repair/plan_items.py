@@ -39,14 +39,22 @@ def attribute(draft: Draft, finding: Finding) -> None:
     value = draft.get(key) if key is not None else None
     if key is None or value is None:
         return
-    plain = bytes([value[0], value[1] & int(XattrFlag.OUT_OF_LINE)]) + value[2:] if len(value) > 1 else value
-    if plain != value and not xattr_fault(Xattr.decode(plain), offset_of(key), draft.image.superblock.hash_seed):
-        draft.put(key, plain, "clear flags that nobody knows")
-        return
+    for flags in (value[1] & int(XattrFlag.OUT_OF_LINE), 0) if len(value) > 1 else ():
+        plain = value[:1] + bytes([flags]) + value[2:]
+        if plain != value and _is_right(draft, key, plain):
+            draft.put(key, plain, "clear flags that are not true")
+            return
     place = _right_place(draft, key, value)
     drop(draft, finding)
     if place is not None:
         draft.put(place, value, "file the attribute under the hash of its name")
+
+
+def _is_right(draft: Draft, key: bytes, value: bytes) -> bool:
+    try:
+        return not xattr_fault(Xattr.decode(value), offset_of(key), draft.image.superblock.hash_seed)
+    except CorruptImage:
+        return False
 
 
 def _right_place(draft: Draft, key: bytes, value: bytes) -> bytes | None:

@@ -6,7 +6,7 @@ from razortools.check.image import BLOCK_MASK
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Verb
 from razortools.errors import CorruptImage, DeviceFailed
-from razortools.format.node import ChildPointer, node_checksum
+from razortools.format.node import ChildPointer, decode_header, node_checksum
 
 _CHECKED_FROM = 8  # magic and checksum stand before what the checksum covers
 
@@ -18,7 +18,7 @@ def copy(draft: Draft, finding: Finding) -> None:
     if pointer is None:
         return
     good = pointer.mirror & BLOCK_MASK if pointer.address & BLOCK_MASK == bad else pointer.address & BLOCK_MASK
-    if good and _verifies(draft, good, pointer.crc32c):
+    if good and draft.image.holds(bad, draft.image.geometry.node_blocks) and _is_meant(draft, good, pointer):
         draft.other(Verb.COPY, f"write the good copy at block {good} over the bad one at block {bad}", block=bad, source=good)
 
 
@@ -56,8 +56,12 @@ def rebuild(draft: Draft, finding: Finding) -> None:
         draft.other(Verb.REBUILD, "rebuild the tree from everything that can be read")
 
 
-def _verifies(draft: Draft, block: int, checksum: int) -> bool:
+def _is_meant(draft: Draft, block: int, pointer: ChildPointer) -> bool:
+    """Return whether the node at *block* verifies and says itself that its copies lie where *pointer* says."""
     try:
-        return node_checksum(draft.on_device.read_blocks(block, draft.image.geometry.node_blocks)) == checksum
+        raw = draft.on_device.read_blocks(block, draft.image.geometry.node_blocks)
+        header = decode_header(raw)
     except (CorruptImage, DeviceFailed):
         return False
+    places = header.address, header.mirror
+    return node_checksum(raw) == pointer.crc32c and places == (pointer.address, pointer.mirror)

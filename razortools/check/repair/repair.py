@@ -29,6 +29,8 @@ ROUNDS_MAX = 24
 FINDINGS_PER_CODE = 20_000
 STOPS = (CorruptImage, DeviceFailed, NotAnImage, OutOfSpace)  # what damage may lead to while a round is applied
 
+_DAMAGED_COPIES = (problems.SUPERBLOCK_DAMAGED.code, problems.BACKUP_DAMAGED.code, problems.NO_SUPERBLOCK.code)
+
 Choose = Callable[[Finding], bool]
 
 
@@ -192,14 +194,28 @@ def _plan_round(done: Repaired, wishes: Wishes) -> Round:
         why = "rebuild the tree from everything that can be read, as asked for"
         return (Edit(verb=Verb.REBUILD, code=problems.NO_SUPERBLOCK.code, why=why),)
     facts = believed(done.overlay, wishes.check.backup_block if is_first else None)
+    if is_first:
+        mends = tuple(_mends(done, facts.image.superblock.generation if facts is not None else 0, wishes))
+        if mends:
+            return mends
     if facts is None:
         return tuple(_from_nothing(done.after, wishes))
-    if is_first:
+    if len(done.rounds) <= 1:
         choice = tuple(_superblock_edits(done, facts.image.superblock, wishes))
         if choice:
             return choice
     draft = Draft(indexed(recovered(facts)), facts.image)
     return plan(draft, done.after.findings, wishes.choose)
+
+
+def _mends(done: Repaired, generation: int, wishes: Wishes) -> Iterator[Edit]:
+    """Yield the superblocks in which a single bit is wrong, if one of them is newer than what is believed without."""
+    doubts = [one for one in done.after.findings if one.code in _DAMAGED_COPIES and wishes.choose(one)]
+    found = list(superblock_copies.mendable(done.overlay)) if doubts and wishes.check.backup_block is None else []
+    if any(superblock.generation > generation for _, superblock in found):
+        for place, superblock in found:
+            why = f"turn back the one wrong bit of the superblock at block {superblock.address}"
+            yield Edit(verb=Verb.MEND, code=doubts[0].code, why=why, block=place)
 
 
 def _from_nothing(report: Report, wishes: Wishes) -> Iterator[Edit]:

@@ -11,13 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from razortools.check.bitflip import mend_sealed
 from razortools.check.runner import Options, check_quietly
 from razortools.check.superblock_pass import ALL_BUT_PLACE, FIXED_FOR_EVER, all_copies
 from razortools.check.superblock_rules import layout_fault
 from razortools.engine.store.device import Device, OverlayDevice
 from razortools.engine.store.superblocks import backup_images, slot_image
-from razortools.format.geometry import geometry_of
-from razortools.format.superblock import SLOT_COUNT, Superblock
+from razortools.errors import CorruptImage, DeviceFailed
+from razortools.format.geometry import BACKUP_SPACING, geometry_of
+from razortools.format.superblock import BLOCK_BYTES_CHOICES, MAGIC, SLOT_COUNT, SUPERBLOCK_BYTES, Superblock
 
 TRIED_PHASES = frozenset((2, 3, 4, 5))
 
@@ -35,6 +37,28 @@ def elected(device: Device, truth: Superblock) -> Superblock:
     if len(candidates) < 2:
         return candidates[0] if candidates else truth
     return min(candidates, key=lambda candidate: _badness_under(device, candidate))
+
+
+def mendable(device: Device) -> Iterator[tuple[int, Superblock]]:
+    """Yield (place in units of 4 KiB, what it holds) of each copy that verifies once a single bit is turned back."""
+    places = {0, *BLOCK_BYTES_CHOICES}
+    for size in BLOCK_BYTES_CHOICES:
+        count = device.size_bytes // size
+        places |= {place * size for place in (count - 1, count // 2, count // 4, count // BACKUP_SPACING)}
+    for offset in sorted(places):
+        mended = mended_at(device, offset // SUPERBLOCK_BYTES)
+        if mended is not None and mended.address * mended.block_bytes == offset and not layout_fault(mended):
+            yield offset // SUPERBLOCK_BYTES, mended
+
+
+def mended_at(device: Device, place: int) -> Superblock | None:
+    """Return the superblock at *place* (in units of 4 KiB) with its one wrong bit turned back; None if that is not the case."""
+    try:
+        raw = device.read(place * SUPERBLOCK_BYTES, SUPERBLOCK_BYTES)
+        mended = mend_sealed(raw, MAGIC)
+        return None if mended is None or mended == raw else Superblock.decode(mended)
+    except (CorruptImage, DeviceFailed):
+        return None
 
 
 def all_copies_of(device: Device) -> list[Superblock]:
