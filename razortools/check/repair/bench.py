@@ -1,8 +1,8 @@
 """The bench: an overlay over the image on which a repair works, round by round.
 
 Invariants: what the image's own superblocks name is not overwritten, unless it does not verify, so that the old view and the new
-one are both whole until the slots are written; each round but those that only mend in place ends with a frame (space map, counters, superblocks) that is
-computed from the tree; the same edits on the same image give the same bytes.
+one are both whole until the slots are written; a round that does more than mend bits in their places ends with a frame (space
+map, counters, superblocks) that is computed from the tree; the same edits on the same image give the same bytes.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from typing import Any
 
 from razortools.check.claims import Claims
 from razortools.check.image import Image
-from razortools.check.repair.edits import Edit, Verb
+from razortools.check.repair.edits import IN_PLACE, Edit, Verb
 from razortools.check.repair.fields import set_field
 from razortools.check.repair.journal import drop_leftovers, pending, replay, transactions_of
 from razortools.check.repair.rebuilding import rebuild_quietly
@@ -67,7 +67,7 @@ class Bench:
         settle(self.overlay, truth)
         self._backup_block = None
         self._raw(truth, edits)
-        if all(edit.verb in _IN_PLACE for edit in edits):
+        if all(edit.verb in IN_PLACE for edit in edits):
             return  # the frame waits until the check has seen what there is now
         if self._base is None:
             self._base = truth
@@ -223,7 +223,6 @@ class Bench:
         settle(self.overlay, sealed)
 
 
-_IN_PLACE = frozenset((Verb.MEND, Verb.SUPERBLOCK, Verb.COPY, Verb.FLIP))
 _ITEM_VERBS = frozenset((Verb.PUT, Verb.DELETE, Verb.SET, Verb.MOVE))
 
 

@@ -12,11 +12,12 @@ from razortools.check.image import BLOCK_MASK, Image
 from razortools.check.paths import Paths
 from razortools.check.repair.edits import Edit, Value, Verb
 from razortools.check.repair.fields import set_field
+from razortools.check.superblock_rules import COUNT_MAX
 from razortools.check.tree import TreeIndex, walk
 from razortools.errors import CorruptImage
 from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.inode import Inode
-from razortools.format.keys import COUNTERS_KEY, KIND_AT, Kind, Table, inode_key, kind_range, name_key, object_of, table_range
+from razortools.format.keys import COUNTERS_KEY, KIND_AT, Kind, Table, inode_key, kind_range, name_key, object_of, object_range
 from razortools.format.name import Name
 from razortools.format.node import ChildPointer
 from razortools.format.record import Record
@@ -37,6 +38,8 @@ class Draft:
         self.paths = Paths(tree)
         self.edits: list[Edit] = []
         self.made: dict[int, str] = {}  # inodes that were given a name in this round, and which
+        self.in_place_first = False  # what was turned back in its place must be looked at before anything else is done
+        self.lost_blocks = 0  # blocks of records that the volume counts and nobody finds
         self.judged: set[bytes] = set()  # records that were decided upon already
         self.lost_names: dict[str, int] = {}  # paths that a back link alone tells of, and whose
         self.named: set[int] = set()  # name ids that entries were given in this round
@@ -201,8 +204,8 @@ def _decoded(kind: type[Kept], value: bytes | None) -> Kept | None:
 
 
 def _last(tree: TreeIndex, table: Table) -> int:
-    """Return the highest object number in a table."""
-    low, high = table_range(table)
+    """Return the highest object number in a table, but for those that no counting leads to."""
+    low, high = object_range(table, 0)[0], object_range(table, COUNT_MAX)[1]
     for leaf in range(bisect_right(tree.leaf_lows, high) - 1, -1, -1):
         keys = [key for key in tree.items_of(leaf)[0] if low <= key <= high]
         if keys:
@@ -213,4 +216,4 @@ def _last(tree: TreeIndex, table: Table) -> int:
 
 
 def _sane(number: int) -> int:
-    return number if number < 1 << 62 else 0
+    return number if number < COUNT_MAX else 0

@@ -27,6 +27,7 @@ class Verb(Enum):
     MOVE = "move record"  # key: its blocks are copied to free ones
 
 
+IN_PLACE = frozenset((Verb.MEND, Verb.SUPERBLOCK, Verb.COPY, Verb.FLIP))  # a round of these alone makes no new frame
 Value = int | bytes | tuple[int, ...] | None  # a tuple: the fields of a record within a record
 
 

@@ -19,12 +19,13 @@ from razortools.check.repair.file_contents import contents_of
 from razortools.check.repair.surveying import owned
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.compression import Algorithm, unpack
-from razortools.format.data import CUT_OUT, RECORD_BYTES_MAX, DataRecord, InlineData
+from razortools.format.data import CUT_OUT, RECORD_BYTES_MAX, RECORD_BYTES_MIN, DataRecord, InlineData
 from razortools.format.inode import Inode
 from razortools.format.keys import KIND_AT, Kind, inode_key, kind_range, object_of, offset_of, record_key
 from razortools.format.xattr import XATTR_VALUE_BYTES_MAX, Xattr
-from razortools.units import InodeNo
+from razortools.units import InodeNo, divide_up
 
+HOLES_MAX = 1 << 16  # of a file, in which lost records may have been: beyond that it is a sparse file with a wrong count
 CUT_OUT_WORDS = "cut it out: reading these bytes gives an I/O error, the rest of the file stays"
 _ALGORITHMS = frozenset(Algorithm) - {Algorithm.AUTO}
 
@@ -273,10 +274,29 @@ def cut_inline(draft: Draft, key: bytes) -> None:
 
 
 def stored_blocks(draft: Draft, finding: Finding) -> None:
-    """An inode counts its blocks wrongly."""
+    """An inode counts its blocks wrongly; or it counts rightly, and records of it are gone, of which the volume knows, too."""
     if finding.inode is not None:
         counted = finding.values["counted"]
+        if 0 < finding.values["value"] - counted <= draft.lost_blocks:
+            _cut_out_holes(draft, finding.inode)
         draft.set(inode_key(finding.inode), "stored_blocks", counted, f"set its count of blocks to {counted}")
+
+
+def _cut_out_holes(draft: Draft, number: InodeNo) -> None:
+    """Plan that what may have been in lost records does not read as zeros."""
+    inode = draft.inode(number)
+    if inode is None or not inode.is_regular or not RECORD_BYTES_MIN <= inode.record_bytes <= RECORD_BYTES_MAX:
+        return
+    there = {offset_of(key) for key, _ in draft.items(*kind_range(number, Kind.DATA_RECORD))}
+    inline = next(draft.items(*kind_range(number, Kind.INLINE_DATA)), None)
+    count = divide_up(inode.size, inode.record_bytes)
+    if inline is not None or count - len(there) > HOLES_MAX:
+        return
+    for record_no in range(count):
+        if record_no not in there:
+            raw_bytes = min(inode.record_bytes, inode.size - record_no * inode.record_bytes)
+            record = DataRecord(0, 0, raw_bytes, 0, 0, CUT_OUT, 0)
+            draft.put(record_key(number, record_no), record.encode(), "cut out where a lost record may have been")
 
 
 def _blocks_at(draft: Draft, key: bytes) -> int:

@@ -14,6 +14,7 @@ from razortools.check.journal_pass import check as journal_pass
 from razortools.check.map_rules import fixed_claims, map_pages
 from razortools.check.record_rules import record_fault
 from razortools.check.superblock_pass import check as superblock_pass
+from razortools.check.superblock_rules import COUNT_MAX
 from razortools.check.tree import TreeIndex, kinds_mask, walk
 from razortools.engine.store.device import Device
 from razortools.errors import CorruptImage, DeviceFailed
@@ -25,7 +26,6 @@ from razortools.format.volume import Counters
 
 COUNTED_KINDS = kinds_mask(Kind.INODE, Kind.XATTR, Kind.DATA_RECORD, Kind.NAME)
 Result = TypeVar("Result")
-NUMBER_MAX = 1 << 62  # a next number above this is no number that counting has led to
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +78,12 @@ def survey(image: Image) -> Survey:
         for key, value in zip(keys, values, strict=True):
             kind = key[9]
             if kind == Kind.INODE and key[0] == Table.FILES:
-                highest_inode = max(highest_inode, object_of(key))
+                highest_inode = max(highest_inode, _counted(object_of(key)))
                 if len(value) == Inode.FIXED_BYTES:
                     inodes += 1
                     directories += Inode.decode(value).is_directory
             elif kind == Kind.NAME and key[0] == Table.NAMES:
-                highest_name = max(highest_name, object_of(key))
+                highest_name = max(highest_name, _counted(object_of(key)))
                 names += 1
             elif key[0] == Table.FILES:
                 record = owned(key, value)
@@ -144,4 +144,9 @@ def _told(tree: TreeIndex) -> Counters | None:
 
 def _next(highest: int, told: int) -> int:
     """Return the number after *highest*, or a later one that was told: numbers are never given twice."""
-    return told if highest < told < NUMBER_MAX else highest + 1
+    return told if highest < told <= COUNT_MAX else highest + 1
+
+
+def _counted(number: int) -> int:
+    """Return *number*, or 0 if no counting can have led to it."""
+    return number if number < COUNT_MAX else 0
