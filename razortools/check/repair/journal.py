@@ -19,7 +19,7 @@ from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace
 from razortools.format.data import DataRecord
 from razortools.format.journal import ENTRY_HEAD_BYTES, JOURNAL_MAGIC, JournalEntry, Operation
-from razortools.format.keys import KEY_BYTES
+from razortools.format.keys import KEY_BYTES, Table, object_of
 
 _CHECKED_FROM = len(JOURNAL_MAGIC) + 4
 _LENGTHS_AT = _CHECKED_FROM + JournalEntry.STRUCT.size - KEY_BYTES - 8  # of undo and redo, right before the key
@@ -51,6 +51,13 @@ def pending(image: Image) -> list[LoggedTransaction]:
             break
         believed.append(transaction)
     return believed
+
+
+def dropped_inodes(image: Image) -> set[int]:
+    """Return the inodes that the complete transactions are about which are not replayed."""
+    dropped = transactions_of(image)[len(pending(image)) :]
+    keys = [entry.head.key for transaction in dropped for entry in transaction.entries]
+    return {object_of(key) for key in keys if key[0] == Table.FILES}
 
 
 def replay(store: Store, image: Image, transactions: Sequence[LoggedTransaction]) -> None:

@@ -14,6 +14,7 @@ from razortools.check.repair import superblock_copies
 from razortools.check.repair.bench import Bench
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Edit, Round, Verb
+from razortools.check.repair.journal import dropped_inodes
 from razortools.check.repair.plan_file import Plan, judge_plan
 from razortools.check.repair.planning import plan
 from razortools.check.repair.surveying import believed, indexed, recovered
@@ -173,7 +174,9 @@ def _judged(done: Repaired, device: Device, options: Options) -> Generator[Repai
         return
     before = take_inventory(device, options.threads)
     done.loss = loss(before, take_inventory(done.overlay, options.threads))
-    done.refused = objection(done.before, done.after, before, done.loss)
+    facts = believed(device, options.backup_block)
+    dropped = dropped_inodes(facts.image) if facts is not None else set()
+    done.refused = objection(done.before, done.after, before, done.loss, dropped)
 
 
 def _mark_of_errors() -> Edit:

@@ -21,6 +21,7 @@ from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.geometry import BACKUP_SPACING, geometry_of
 from razortools.format.superblock import BLOCK_BYTES_CHOICES, MAGIC, SLOT_COUNT, SUPERBLOCK_BYTES, Superblock
 
+WRONG_FIELDS_MAX = 2  # of a superblock that is taken for ours all the same
 TRIED_PHASES = frozenset((2, 3, 4, 5))
 
 
@@ -33,7 +34,7 @@ def settle(device: Device, truth: Superblock) -> None:
 
 def elected(device: Device, truth: Superblock) -> Superblock:
     """Return the superblock to believe: *truth*, or what other copies say instead of it."""
-    candidates = list(dict.fromkeys(_candidates(all_copies_of(device), truth)))
+    candidates = list(dict.fromkeys([*_disguised(device, truth), *_candidates(all_copies_of(device), truth)]))
     if len(candidates) < 2:
         return candidates[0] if candidates else truth
     return min(candidates, key=lambda candidate: _badness_under(device, candidate))
@@ -71,11 +72,30 @@ def differences(truth: Superblock, other: Superblock) -> list[str]:
     return [name for name in ALL_BUT_PLACE if getattr(truth, name) != getattr(other, name)]
 
 
+def _disguised(device: Device, truth: Superblock) -> Iterator[Superblock]:
+    """Yield what is newer than *truth* by one, verifies, and is only unusable because of fields that never change."""
+    for place in (0, 1, *geometry_of(truth).backups):
+        try:
+            raw = device.read(place * truth.block_bytes, SUPERBLOCK_BYTES)
+            found = Superblock.decode(MAGIC + raw[len(MAGIC) :])
+        except (CorruptImage, DeviceFailed):
+            continue
+        wrong = [name for name in FIXED_FOR_EVER if getattr(found, name) != getattr(truth, name)]
+        if found.generation == truth.generation + 1 and len(wrong) <= WRONG_FIELDS_MAX:
+            yield replace(_with_fixed(found, truth), slot=truth.slot, address=truth.address)
+
+
+def _with_fixed(superblock: Superblock, other: Superblock) -> Superblock:
+    """Return *superblock* with what *other* says about what never changes."""
+    fixed: dict[str, Any] = {name: getattr(other, name) for name in FIXED_FOR_EVER}
+    return replace(superblock, **fixed)
+
+
 def _candidates(copies: Sequence[Superblock], truth: Superblock) -> Iterator[Superblock]:
     """Yield what may be the truth, the most trusted first."""
     for believed in _newest_plausible(copies, truth):
         merged = _by_majority(copies, believed)
-        for candidate in (merged, believed):
+        for candidate in (merged, believed, *(_with_fixed(believed, copy) for copy in copies)):
             if not layout_fault(candidate):
                 yield replace(candidate, slot=truth.slot, address=truth.address)
 

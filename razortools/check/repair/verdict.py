@@ -14,11 +14,14 @@ _ABOUT_NUMBERS = frozenset(("E0310", "E0401", "E0409", "E0414", "E0601"))
 SHOWN_MAX = 3
 
 
-def objection(before: Report, after: Report, files: Inventory, loss: Loss) -> str:
-    """Return why the result is not to be kept, or an empty string. *files*: what there was before."""
+def objection(before: Report, after: Report, files: Inventory, loss: Loss, dropped: set[int]) -> str:
+    """Return why the result is not to be kept, or an empty string.
+
+    *files*: what there was before; *dropped*: inodes of which transactions tell that make no sense and are not replayed.
+    """
     if after.problem_count >= before.problem_count and not after.clean:
         return f"it would not have become better: {before.problem_count} problems before, {after.problem_count} after"
-    known = _hurt_paths(before.findings, files)
+    known = _hurt_paths(before.findings, files) | {files.path(number) for number in dropped if files.find(number) >= 0}
     harmed = [path for path in loss.harmed if path not in known]
     if harmed:
         more = f" and {len(harmed) - SHOWN_MAX} more" if len(harmed) > SHOWN_MAX else ""
