@@ -32,7 +32,7 @@ class HostCopy:
             if refused.errno in _NO_USE_GOING_ON:
                 raise DeviceFailed(f"{os.fsdecode(target)}: {refused.strerror}; name a place with more room") from None
             return refused.strerror or str(refused)
-        except ValueError as refused:  # a name that no host takes
+        except (ValueError, OverflowError) as refused:  # a name or a number that no host takes
             return str(refused)
         return ""
 

@@ -82,8 +82,8 @@ class SalvageReport:
 def salvage(device: Device, into: str) -> Generator[Progress, None, SalvageReport]:
     """Copy what can be read of *device* into the directory *into*, which is made, or is there and empty.
 
-    Raises UsageError if it cannot be used, NotAnImage if nothing tells how the image is laid out, OutOfSpace if there is no room
-    for the nodes that would make it readable, DeviceFailed if the host is full.
+    Raises UsageError if it cannot be used, NotAnImage if nothing tells how the image is laid out, UnsupportedFormat for newer
+    ones, DeviceFailed if the host is full.
     """
     _make_ready(into)
     view = yield from readable_view(device)
@@ -194,10 +194,18 @@ class _Copier:
         return not before
 
     def _children(self, number: InodeNo, target: bytes, path: str) -> list[tuple[InodeNo, bytes, str]]:
+        """Return what is in a directory, the last name first. Of equal names the later ones get a number."""
         children = []
-        for name, child in sorted(self._entries(number, path), reverse=True):
+        taken: set[bytes] = set()
+        for name, child in sorted(self._entries(number, path)):
+            again = 2
+            wanted = name
+            while name in taken:
+                name = wanted[: NAME_BYTES_MAX - 8] + b"~%d" % again
+                again += 1
+            taken.add(name)
             children.append((child, os.path.join(target, name), os.path.join(path, os.fsdecode(name))))
-        return children
+        return children[::-1]
 
     def _entries(self, number: InodeNo, path: str) -> Iterator[tuple[bytes, InodeNo]]:
         """Yield (name, inode) of a directory; names that the host cannot have are told."""
@@ -264,15 +272,15 @@ class _Copier:
         descriptor = opened[0]
         try:
             reason = self._host.make(target, lambda: os.ftruncate(descriptor, inode.size))
-            if reason:
-                return reason
+            if reason:  # it becomes as long as its data reach
+                self._not_copied(path, f"the host takes no file of {inode.size} bytes: {reason}")
             for part in parts_of(self._tree, number, inode):
                 yield Progress(min(self._count, len(self._numbers)), len(self._numbers))
                 self.report.mended_records += part.mended
                 data, first = part.data, part.first
                 if data is None:
                     self._unreadable(path, part.first, part.behind, part.reason)
-                elif reason := self._host.make(target, lambda: write_but_zeros(descriptor, first, data)):  # noqa: B023
+                elif data and (reason := self._host.make(target, lambda: write_but_zeros(descriptor, first, data))):  # noqa: B023
                     return reason
         finally:
             os.close(descriptor)

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from razortools.check.findings import Progress
 from razortools.check.image import Image
 from razortools.check.journal_pass import recovered_view
-from razortools.check.repair.rebuild import RebuildResult, rebuild
+from razortools.check.repair.rebuild import Examined, RebuildResult, examine, rebuild
+from razortools.check.repair.stock import items_of
 from razortools.check.scan import find_superblock
-from razortools.check.tree import TreeIndex, walk
+from razortools.check.tree import ALL_KINDS, Items, TreeIndex, walk
 from razortools.engine.store.device import Device, OverlayDevice
-from razortools.errors import DeviceFailed, RazorError
+from razortools.errors import DeviceFailed, OutOfSpace, RazorError
 from razortools.format.geometry import geometry_of
 
 PROGRESS_STEP = 64  # nodes
@@ -45,7 +46,7 @@ class View:
 
 
 def readable_view(device: Device) -> Generator[Progress, None, View]:
-    """Return the image as far as it can be read. Raises NotAnImage if there is no superblock, OutOfSpace."""
+    """Return the image as far as it can be read. Raises NotAnImage if there is no superblock."""
     found = yield from find_superblock(device)
     superblock = found.superblock
     stretched = StretchedDevice(device, superblock.block_count * superblock.block_bytes)
@@ -53,7 +54,10 @@ def readable_view(device: Device) -> Generator[Progress, None, View]:
     tree, is_whole = yield from _walked(image)
     view = View(image, tree)
     if not is_whole:
-        view.rebuilt = yield from rebuild(stretched)
+        try:
+            view.rebuilt = yield from rebuild(stretched)
+        except OutOfSpace:
+            return (yield from _view_in_memory(stretched))
         view.image = Image(stretched, view.rebuilt.superblock, geometry_of(view.rebuilt.superblock))
         view.remarks += view.rebuilt.sentences
     try:
@@ -64,6 +68,33 @@ def readable_view(device: Device) -> Generator[Progress, None, View]:
         view.remarks.append(f"the journal could not be replayed, its changes are missing: {failed or type(failed).__name__}")
     view.tree, _ = yield from _walked(view.image)
     return view
+
+
+class TileIndex(TreeIndex):
+    """An index over the leaves that a rebuild would use, where there is no room to write it."""
+
+    def __init__(self, found: Examined) -> None:
+        """Take over what was found."""
+        super().__init__(found.image)
+        self._found = found
+        for tile in found.tiles:
+            self.leaf_lows.append(tile.low)
+            self.leaf_addresses.append(tile.leaf.block if tile.leaf is not None else 0)
+            self.leaf_kinds.append(ALL_KINDS & 0xFFFF)
+
+    def items_of(self, leaf: int) -> Items:
+        """See TreeIndex: only what the leaf answers for, or what stands in its place."""
+        tile = self._found.tiles[leaf]
+        gap = self._found.stock.gaps.get(tile.low)
+        items = list(items_of(self.image, tile, tile.leaf)) if tile.leaf is not None else gap.items if gap is not None else []
+        return [key for key, _ in items], [value for _, value in items]
+
+
+def _view_in_memory(device: Device) -> Generator[Progress, None, View]:
+    """Return a view without a tree and without the journal's changes."""
+    found = yield from examine(device)
+    remarks = [*found.result.sentences, "there was no room to replay the journal, so its changes are missing"]
+    return View(found.image, TileIndex(found), found.result, remarks)
 
 
 def _walked(image: Image) -> Generator[Progress, None, tuple[TreeIndex, bool]]:

@@ -90,9 +90,8 @@ def _known_places(device: Device) -> list[FoundSuperblock]:
 def _magic_places(device: Device) -> Generator[Progress, None, list[int]]:
     """Look for the magic at every place where a block may begin."""
     places: list[int] = []
-    for start in range(0, device.size_bytes, PIECE_BYTES):
+    for start, length in _pieces(device, 0, device.size_bytes, _STEP_BYTES):
         yield Progress(start, device.size_bytes)
-        length = min(PIECE_BYTES, device.size_bytes - start)
         heads = _heads(device, start, length, _STEP_BYTES, len(MAGIC))
         places += [start + number * _STEP_BYTES for number, head in enumerate(heads) if _is_like(head, MAGIC)]
     return places
@@ -141,17 +140,26 @@ def _identity(node: FoundNode) -> tuple[int, int, int]:
 def _node_places(image: Image) -> Generator[Progress, None, list[int]]:
     """Return the blocks outside of the fixed parts that start as a node does."""
     block_bytes, end = image.block_bytes, min(image.geometry.block_count, image.device.size_bytes // image.block_bytes)
-    blocks_at_once = PIECE_BYTES // block_bytes
     places: list[int] = []
     start = 0
     for fixed, fixed_count in [*image.geometry.fixed_extents(), (end, 0)]:
-        for first in range(start, min(fixed, end), blocks_at_once):
+        for offset, length in _pieces(image.device, start * block_bytes, min(fixed, end) * block_bytes, block_bytes):
+            first = offset // block_bytes
             yield Progress(first, end)
-            count = min(blocks_at_once, fixed - first, end - first)
-            heads = _heads(image.device, first * block_bytes, count * block_bytes, block_bytes, len(NODE_MAGIC))
+            heads = _heads(image.device, offset, length, block_bytes, len(NODE_MAGIC))
             places += [first + number for number, head in enumerate(heads) if _is_like(head, NODE_MAGIC)]
         start = fixed + fixed_count
     return places
+
+
+def _pieces(device: Device, start: int, end: int, stride: int) -> Iterator[tuple[int, int]]:
+    """Yield (offset, length) of the pieces from *start* to *end* in which there is anything, in whole strides from *start*."""
+    while start < end:
+        start += (device.next_data(start) - start) // stride * stride
+        length = min(PIECE_BYTES, end - start)
+        if length > 0:
+            yield start, length
+        start += length
 
 
 def _heads(device: Device, start: int, length: int, stride: int, head_bytes: int) -> list[bytes]:

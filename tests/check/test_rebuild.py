@@ -306,13 +306,19 @@ def test_a_full_image_has_room_for_its_rebuilt_tree(seed: int) -> None:
         assert problems_of(after) == []
 
 
-def test_where_there_is_no_room_for_a_new_tree_that_is_said() -> None:
+def without_room() -> Device:
+    """Return an image in which a file claims to own every block."""
     device = healthy()
     image = image_of(device)
     fixed = {block for first, count in image.geometry.fixed_extents() for block in range(first, first + count)}
-    with editing(device) as store:  # a file that claims to own every block
+    with editing(device) as store:
         for block in set(range(image.geometry.block_count)) - fixed:
             store.tree.put(record_key(find_inode(healthy(), "/small"), block), DataRecord(block, 4096, 4096, 0, 0, 0, 1).encode())
+    return device
+
+
+def test_where_there_is_no_room_for_a_new_tree_that_is_said() -> None:
+    device = without_room()
     nodes = nodes_by_level(device)
     destroy(device, nodes[max(nodes)][0])
     with pytest.raises(OutOfSpace, match=r"no room for a new tree.*--salvage"):

@@ -10,13 +10,17 @@ import pytest
 
 from razortools.check.salvage import SalvageReport, salvage
 from razortools.engine.store.device import Device
-from razortools.errors import NotAnImage, UsageError
+from razortools.errors import NotAnImage, UnsupportedFormat, UsageError
 from razortools.format.data import DataRecord
+from razortools.format.directory import DirectoryEntry
 from razortools.format.inode import ROOT_INODE
-from razortools.format.keys import Kind, inode_key
-from tests.check.editing import all_items, editing, find_inode, flip, image_of
+from razortools.format.keys import Kind, inode_key, name_key
+from razortools.format.name import Name
+from razortools.units import InodeNo, NameId
+from tests.check.damages import DAMAGES
+from tests.check.editing import all_items, editing, find_inode, first_item, flip, image_of
 from tests.check.samples import Copy, KeptDevice, healthy, unclean
-from tests.check.test_rebuild import contents, destroy, destroy_superblocks, nodes_by_level
+from tests.check.test_rebuild import REFUSED, contents, destroy, destroy_superblocks, nodes_by_level, without_room
 from tests.workload import Seen
 
 
@@ -211,3 +215,73 @@ def test_a_device_without_any_superblock_is_refused(tmp_path: Path) -> None:
     destroy_superblocks(device, backups=True)
     with pytest.raises(NotAnImage, match="no superblock"):
         salvaged(device, tmp_path / "out")
+
+
+def test_an_image_without_room_for_a_tree_is_copied_out_all_the_same(tmp_path: Path) -> None:
+    device = without_room()
+    expected = in_image(device)
+    nodes = nodes_by_level(device)
+    destroy(device, nodes[max(nodes)][0])
+    report = salvaged(device, tmp_path / "out")
+    assert any("no room" in remark for remark in report.remarks)
+    found = on_host(tmp_path / "out")
+    assert found.keys() == expected.keys()
+    assert [path for path, seen in found.items() if seen.data != expected[path].data] == []
+
+
+def test_names_that_no_host_takes_are_told(tmp_path: Path) -> None:
+    device = healthy()
+    _, entry = first_item(device, find_inode(device, "/docs"), Kind.DIRECTORY_ENTRY)
+    with editing(device) as store:
+        place = name_key(NameId(DirectoryEntry.decode(entry).name_id))
+        store.tree.put(place, replace(Name.decode(store.tree.get(place) or b""), text=b"../../escaped").encode())
+    report = salvaged(device, tmp_path / "a" / "b" / "out")
+    assert any("impossible name" in reason for _, reason in report.not_copied)
+    assert not (tmp_path / "a" / "escaped").exists()
+    assert report.found_again == 1
+
+
+def test_of_two_files_with_one_name_both_are_copied(tmp_path: Path) -> None:
+    device = healthy()
+    docs, lonely = find_inode(device, "/docs"), find_inode(device, "/crowd/member 3")
+    key, value = next(
+        (key, value)
+        for key, value in all_items(device, docs, Kind.DIRECTORY_ENTRY)
+        if DirectoryEntry.decode(value).inode == find_inode(device, "/docs/one")
+    )
+    again = (int.from_bytes(key, "big") + 1).to_bytes(18, "big")
+    with editing(device) as store:
+        store.tree.put(again, replace(DirectoryEntry.decode(value), inode=lonely).encode())
+        store.tree.delete(next(iter(entry_of(device, find_inode(device, "/crowd"), lonely))))
+    report = salvaged(device, tmp_path / "out")
+    expected = in_image(healthy())
+    assert (tmp_path / "out" / "docs" / "one").read_bytes() == expected[b"/docs/one"].data
+    assert (tmp_path / "out" / "docs" / "one~2").read_bytes() == expected[b"/crowd/member 3"].data
+    assert report.unreadable == [] and report.found_again == 0
+
+
+def entry_of(device: Device, directory: InodeNo, number: InodeNo) -> list[bytes]:
+    """Return the keys of the entries of *directory* that lead to inode *number*."""
+    entries = all_items(device, directory, Kind.DIRECTORY_ENTRY)
+    return [key for key, value in entries if DirectoryEntry.decode(value).inode == number]
+
+
+def test_directories_that_contain_each_other_are_copied_once(tmp_path: Path) -> None:
+    device = next(damage() for code, damage in DAMAGES if code == "E0411")
+    report = salvaged(device, tmp_path / "out")
+    assert report.found_again == 1
+    assert list((tmp_path / "out" / "lost+found").glob("*/one")) or list((tmp_path / "out" / "lost+found").glob("*/*/one"))
+
+
+@pytest.mark.parametrize("number", range(len(DAMAGES)))
+def test_no_damage_ends_a_salvage(tmp_path: Path, number: int) -> None:
+    code, damage = DAMAGES[number]
+    device = damage()
+    if code in REFUSED - {"E0111"}:
+        with pytest.raises((NotAnImage, UnsupportedFormat)):
+            salvaged(device, tmp_path / "out")
+        return
+    salvaged(device, tmp_path / "out")
+    expected = in_image(healthy())
+    found = on_host(tmp_path / "out")
+    assert len(found) >= len(expected) // 2

@@ -70,6 +70,17 @@ class RebuildResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Examined:
+    """What there is, before anything is written."""
+
+    image: Image
+    tiles: list[Tile]
+    stock: Stock
+    seen: Survey
+    result: RebuildResult
+
+
+@dataclass(frozen=True, slots=True)
 class _Piece:
     """A leaf that stays (*tiles* has one, and it is whole), or tiles whose items go into new leaves together."""
 
@@ -91,16 +102,22 @@ def rebuild(device: Device) -> Generator[Progress, None, RebuildResult]:
     Raises NotAnImage, UnsupportedFormat, CorruptImage if the device is too short, OutOfSpace if there is no room for a new tree.
     After an exception the overlay is of no use.
     """
+    found = yield from _scaled(examine(device), 0, 850)
+    yield from _scaled(_write(found), 850, PARTS)
+    return found.result
+
+
+def examine(device: Device) -> Generator[Progress, None, Examined]:
+    """Find out what a rebuilt tree would hold. Writes nothing but nodes in which a bit was turned back. Raises as rebuild()."""
     found = yield from _scaled(find_superblock(device), 0, 100)
     image = Image(device, found.superblock, geometry_of(found.superblock))
     if device.size_bytes < found.superblock.block_count * image.block_bytes:
         raise CorruptImage(f"{device.name}: is truncated, so it cannot be rebuilt in place; copy the files out with --salvage")
-    tiles, seen = yield from _scaled(survey(image), 100, 700)
-    stock = yield from _scaled(take_stock(image, tiles), 700, 850)
+    tiles, seen = yield from _scaled(survey(image), 100, 800)
+    stock = yield from _scaled(take_stock(image, tiles), 800, PARTS)
     result = RebuildResult(found.superblock, found.offset, mended_nodes=seen.mended, scanned_nodes=seen.scanned)
     _fill_gaps(image, tiles, stock, result)
-    yield from _scaled(_write(image, tiles, stock, seen, result), 850, PARTS)
-    return result
+    return Examined(image, tiles, stock, seen, result)
 
 
 def _fill_gaps(image: Image, tiles: list[Tile], stock: Stock, result: RebuildResult) -> None:
@@ -148,11 +165,10 @@ def _pieces(tiles: list[Tile], gaps: dict[bytes, Gap]) -> list[_Piece]:
     return pieces
 
 
-def _write(
-    image: Image, tiles: list[Tile], stock: Stock, seen: Survey, result: RebuildResult
-) -> Generator[Progress, None, None]:
+def _write(found: Examined) -> Generator[Progress, None, None]:
     """Write the new tree, the space map and the superblocks the most careful way for which there is room."""
-    pieces = _pieces(tiles, stock.gaps)
+    image, stock, result = found.image, found.stock, found.result
+    pieces = _pieces(found.tiles, stock.gaps)
     counter = NodeCounter(image.geometry)
     _plant(image, pieces, stock, counter)
     waiting = waiting_blocks(image)
@@ -160,7 +176,7 @@ def _write(
     ways = [_Way(True, wished), _Way(False, wished), _Way(False, 1)]
     needed = counter.written * image.geometry.node_blocks
     for way in ways:
-        maps = _space(image, pieces, stock, waiting, seen if way.spares_old_nodes else Survey())
+        maps = _space(image, pieces, stock, waiting, found.seen if way.spares_old_nodes else Survey())
         if maps.free_blocks < needed * way.copies:
             continue
         yield Progress(1, 3)

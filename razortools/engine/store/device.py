@@ -49,6 +49,10 @@ class Device(ABC):
         data = self.read(offset, length)
         return [data[at : at + head_bytes] for at in range(0, length, stride)]
 
+    def next_data(self, offset: int) -> int:
+        """Return the first place from *offset* on that may hold anything but zeros, or the device's end. Raises nothing."""
+        return offset
+
     def discard(self, offset: int, length: int) -> None:  # noqa: B027  (a device may ignore the hint)
         """Tell the device that these bytes are not needed any more. A hint: it may do nothing."""
 
@@ -135,6 +139,13 @@ class FileDevice(Device):
             os.fdatasync(self._descriptor)
         except OSError as failed:
             raise self._failed("flush", 0, 0, failed) from failed
+
+    def next_data(self, offset: int) -> int:
+        """See Device. Block devices and some filesystems of the host do not tell."""
+        try:
+            return os.lseek(self._descriptor, offset, os.SEEK_DATA)
+        except OSError as refused:
+            return self.size_bytes if refused.errno == errno.ENXIO else offset
 
     def discard(self, offset: int, length: int) -> None:
         """Punch a hole into an image file, so that the host gets its space back."""
@@ -227,9 +238,19 @@ class PagedDevice(Device):
         except DeviceFailed:
             return None
 
+    def next_data(self, offset: int) -> int:
+        """See Device."""
+        first = offset // PAGE_BYTES
+        page = min((number for number in self._pages if number >= first), default=self.size_bytes // PAGE_BYTES + 1)
+        return max(offset, min(page * PAGE_BYTES, self._data_below(offset)))
+
     def _below(self, offset: int, length: int) -> bytes:
         """Return the bytes under the pages."""
         return bytes(length)
+
+    def _data_below(self, offset: int) -> int:
+        """Return where the next data under the pages may lie."""
+        return self.size_bytes
 
     def read(self, offset: int, length: int) -> bytes:
         """See Device."""
@@ -318,6 +339,9 @@ class OverlayDevice(PagedDevice):
         there = min(max(self.base.size_bytes - offset, 0), length)  # what resize() has added lies behind the end
         below = self.base.read(offset, there) if there else b""
         return below if there == length else below.ljust(length, b"\0")
+
+    def _data_below(self, offset: int) -> int:
+        return self.base.next_data(offset)
 
     def close(self) -> None:
         """See Device."""
