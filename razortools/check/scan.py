@@ -7,7 +7,7 @@ pieces, and only headers are kept. Nothing is written.
 """
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from razortools.check.bitflip import mend_sealed
 from razortools.check.findings import Progress
@@ -28,6 +28,7 @@ from razortools.format.superblock import (
 from razortools.units import MIB
 
 PIECE_BYTES = 4 * MIB  # a few milliseconds of reading
+PROGRESS_STEP = 64  # nodes
 _STEP_BYTES = min(BLOCK_BYTES_CHOICES)  # superblocks lie at block boundaries, whatever the size of a block is
 
 
@@ -51,6 +52,7 @@ class FoundNode:
     high: bytes
     is_at_home: bool  # it lies where it says that it lies
     mended: bool  # only with one bit turned back
+    good_copies: frozenset[int] = frozenset()  # places at home where it verifies as it is
 
 
 def find_superblock(device: Device) -> Generator[Progress, None, FoundSuperblock]:
@@ -121,15 +123,16 @@ def scan_nodes(
     *is_data* is asked for a block in which a node seems to lie.
     """
     found: dict[tuple[int, int, int], FoundNode] = {}
-    for block in (yield from _node_places(image)):
-        if is_data(block):
-            continue
-        node = node_at(image, block)
+    places = yield from _node_places(image)
+    for number, block in enumerate(places):
+        if number % PROGRESS_STEP == 0:
+            yield Progress(image.geometry.block_count, image.geometry.block_count)
+        node = None if is_data(block) else node_at(image, block)
         if node is None or not wanted(node):
             continue
-        known = found.get(_identity(node))
-        if known is None or (known.mended and not node.mended):
-            found[_identity(node)] = node
+        known = found.get(_identity(node), node)
+        better = node if known.mended and not node.mended else known
+        found[_identity(node)] = replace(better, good_copies=known.good_copies | node.good_copies)
     return list(found.values())
 
 
@@ -198,7 +201,9 @@ def node_at(image: Image, block: int) -> FoundNode | None:
     if header.tag != image.tag or header.level > LEVEL_MAX or header.low >= header.high:
         return None
     pointer = ChildPointer(header.address, header.mirror, header.generation, int.from_bytes(whole[4:8], "little"))
-    return FoundNode(block, pointer, header.level, header.low, header.high, _is_at_home(header, block), whole is not raw)
+    at_home, mended = _is_at_home(header, block), whole is not raw
+    good = frozenset((block,) if at_home and not mended else ())
+    return FoundNode(block, pointer, header.level, header.low, header.high, at_home, mended, good)
 
 
 def _is_at_home(header: NodeHeader, block: int) -> bool:

@@ -6,7 +6,6 @@ so that what lies below it stays proven. Nothing else is written.
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 
 from razortools.check.bitflip import without_flipped_bit
 from razortools.check.claims import Claims
@@ -15,7 +14,7 @@ from razortools.check.image import BLOCK_MASK, Image
 from razortools.check.record_rules import record_fault
 from razortools.check.repair.coverage import Child, Leaf, Open, Tile, offers, tile
 from razortools.check.repair.used import UsedBlocks
-from razortools.check.scan import FoundNode, node_at, read_items, scan_nodes
+from razortools.check.scan import FoundNode, read_items, scan_nodes
 from razortools.check.tree import Place, Visit, root_place, visit_node
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.items import owned_record
@@ -51,7 +50,7 @@ def survey(image: Image) -> Generator[Progress, None, tuple[list[Tile], Survey]]
     used = UsedBlocks(image)
     current = [node for node in found if not node.is_at_home or _is_used(image, used, node) is not False]
     offered = offers(current, seen.leaves, _children_of(image))
-    return tile(seen.leaves, offered, found, _leaf_of(image)), seen
+    return tile(seen.leaves, offered, found, _leaf_of), seen
 
 
 def _walk(image: Image, seen: Survey) -> Generator[Progress, None, None]:
@@ -209,14 +208,10 @@ def _children_of(image: Image) -> Callable[[FoundNode], list[Child]]:
     return read
 
 
-def _leaf_of(image: Image) -> Callable[[FoundNode], Leaf]:
-    """Return a function that makes a leaf of a found node."""
-
-    @cache
-    def make(node: FoundNode) -> Leaf:
-        return Leaf(node.low, node.high, node.pointer, node.block, is_sound=_is_sound(image, node))
-
-    return make
+def _leaf_of(node: FoundNode) -> Leaf:
+    """Return a found node as a leaf. It may stay where it is if all its copies are good."""
+    is_sound = node.good_copies.issuperset(place & BLOCK_MASK for place in _places(node.pointer))
+    return Leaf(node.low, node.high, node.pointer, node.block, is_sound=is_sound)
 
 
 def _is_used(image: Image, used: UsedBlocks, node: FoundNode) -> bool | None:
@@ -227,12 +222,4 @@ def _is_used(image: Image, used: UsedBlocks, node: FoundNode) -> bool | None:
     blocks = image.geometry.node_blocks
     answers = [used.are_used(place & BLOCK_MASK, blocks) for place in _places(node.pointer)]
     return False if False in answers else None if None in answers else True
-
-
-def _is_sound(image: Image, node: FoundNode) -> bool:
-    """Whether a leaf that was found may stay where it is, in all its copies."""
-    if node.mended or not node.is_at_home:
-        return False
-    copies = [node_at(image, block) for block in _places(node.pointer)]
-    return all(copy is not None and not copy.mended and copy.pointer == node.pointer for copy in copies)
 
