@@ -1,0 +1,215 @@
+"""What older leaves may say about a range whose current leaf is lost, one rule each."""
+
+import random
+
+from razortools.check.repair.rebuild import RebuildResult
+from razortools.check.repair.used import UsedBlocks
+from razortools.check.tree import TreeIndex, walk
+from razortools.engine import files, namespace, xattrs
+from razortools.engine.store.device import Device
+from razortools.engine.volume import Volume
+from razortools.format.data import CUT_OUT, DataRecord
+from razortools.format.inode import ROOT_INODE, Inode
+from razortools.format.keys import Kind, inline_key, inode_key, kind_range, record_key
+from razortools.units import KIB, MIB, InodeNo
+from tests.check.editing import image_of, indexed
+from tests.check.samples import Copy, KeptDevice
+from tests.check.test_rebuild import contents, destroy, items_of, nodes_by_level, rebuilt
+from tests.workload import Clock, formatted
+from tests.workload import opened as opened_with
+
+CROWD = 60
+
+
+class Story:
+    """An image with a crowd of files, so that its directory and its inodes lie in different leaves."""
+
+    def __init__(self, copies: int = 2) -> None:
+        self.device: Device = formatted(KeptDevice(8 * MIB), record_bytes=4 * KIB, metadata_copies=copies)
+        self.clock = Clock()
+        self.inodes: dict[bytes, InodeNo] = {}
+        with self.opened() as volume:
+            for number in range(CROWD):
+                self.make(volume, b"file %d" % number, random.Random(number).randbytes(9000))
+            volume.checkpoint()
+
+    def opened(self) -> Volume:
+        return opened_with(self.device, self.clock)
+
+    def make(self, volume: Volume, name: bytes, data: bytes) -> None:
+        self.inodes[name] = namespace.create(volume, ROOT_INODE, name, 0o640, 1, 2)
+        files.write(volume, self.inodes[name], 0, data)
+
+    def lose_leaf_of(self, name: bytes) -> tuple[Copy, RebuildResult]:
+        """Destroy the leaf that holds the inode *name*, and rebuild."""
+        key = inode_key(self.inodes[name])
+        image = image_of(self.device)
+        for visit in walk(image, TreeIndex(image)):
+            if visit.place.level == 0 and key in visit.keys:
+                lost = Copy(self.device)
+                destroy(lost, tuple(place for place in (visit.place.pointer.address, visit.place.pointer.mirror) if place))
+                return rebuilt(lost)
+        raise AssertionError(name)
+
+    def value(self, device: Device, key: bytes) -> bytes | None:
+        return indexed(device).get(key)
+
+    def records(self, device: Device, name: bytes) -> list[DataRecord]:
+        low, high = kind_range(self.inodes[name], Kind.DATA_RECORD)
+        return [DataRecord.decode(value) for _, value in indexed(device).range_items(low, high)]
+
+
+def test_a_file_that_was_not_changed_since_comes_back_whole() -> None:
+    story = Story()
+    with story.opened() as volume:
+        files.write(volume, story.inodes[b"file 30"], 0, b"changed")  # so that the leaf is written anew
+    before = story.records(story.device, b"file 31")
+    after, result = story.lose_leaf_of(b"file 31")
+    assert story.records(after, b"file 31") == before
+    assert story.inodes[b"file 31"] in result.older_inodes
+
+
+def test_of_a_file_that_was_changed_since_the_old_bytes_do_not_come_back() -> None:
+    story = Story()
+    with story.opened() as volume:
+        files.write(volume, story.inodes[b"file 30"], 4096, random.Random(0).randbytes(4096))
+    now = story.records(story.device, b"file 30")
+    after, _ = story.lose_leaf_of(b"file 30")
+    found = story.records(after, b"file 30")
+    assert [found[0], found[2]] == [now[0], now[2]]
+    assert found[1].flags == CUT_OUT and found[1].stored_bytes == 0
+
+
+def test_a_deleted_file_does_not_come_back() -> None:
+    story = Story()
+    with story.opened() as volume:
+        namespace.unlink(volume, ROOT_INODE, b"file 30")
+    after, result = story.lose_leaf_of(b"file 31")
+    assert story.value(after, inode_key(story.inodes[b"file 30"])) is None
+    assert story.records(after, b"file 30") == []
+    assert story.inodes[b"file 30"] not in result.older_inodes
+
+
+def test_a_file_made_since_is_lost() -> None:
+    story = Story()
+    with story.opened() as volume:
+        namespace.unlink(volume, ROOT_INODE, b"file 59")
+        story.make(volume, b"new", b"never seen")
+    after, _ = story.lose_leaf_of(b"new")
+    assert story.value(after, inode_key(story.inodes[b"new"])) is None
+
+
+def test_a_record_of_another_file_that_is_in_the_same_blocks_now_is_not_taken() -> None:
+    """The blocks of a deleted file are used again by one whose items are lost as well, or are not: neither is the old file's."""
+    story = Story()
+    with story.opened() as volume:
+        files.truncate(volume, story.inodes[b"file 30"], 0)
+        volume.checkpoint()
+        for number in range(40):
+            story.make(volume, b"more %d" % number, random.Random(1000 + number).randbytes(9000))
+    after, _ = story.lose_leaf_of(b"file 30")
+    owners: dict[int, list[bytes]] = {}
+    for key, value in items_of(after).items():
+        if key[9] == Kind.DATA_RECORD and not DataRecord.decode(value).flags & CUT_OUT:
+            owners.setdefault(DataRecord.decode(value).address, []).append(key)
+    assert [keys for keys in owners.values() if len(keys) > 1] == []
+    assert all(record.flags == CUT_OUT for record in story.records(after, b"file 30"))
+
+
+def test_the_file_at_the_edge_reads_as_an_error_where_its_records_are_lost() -> None:
+    story = Story()
+    with story.opened() as volume:
+        story.make(volume, b"long", random.Random(5).randbytes(200 * 4096))
+    number = story.inodes[b"long"]
+    image, lost = image_of(story.device), Copy(story.device)
+    destroyed = next(
+        visit
+        for visit in walk(image, TreeIndex(image))
+        if visit.place.level == 0 and visit.keys and visit.keys[0][:10] == record_key(number, 0)[:10]
+    )
+    destroy(lost, tuple(place for place in (destroyed.place.pointer.address, destroyed.place.pointer.mirror) if place))
+    after, result = rebuilt(lost)
+    held = {int.from_bytes(key[10:], "big") for key in destroyed.keys if key[:10] == record_key(number, 0)[:10]}
+    found = {
+        int.from_bytes(key[10:], "big"): DataRecord.decode(value).flags
+        for key, value in indexed(after).range_items(*kind_range(number, Kind.DATA_RECORD))
+    }
+    assert found.keys() == set(range(200))
+    assert {record for record, flags in found.items() if flags == CUT_OUT} == held
+    assert len(result.lost) == 1
+
+
+def test_a_file_that_has_all_its_blocks_has_lost_nothing_but_holes() -> None:
+    story = Story()
+    with story.opened() as volume:
+        story.make(volume, b"sparse", b"")
+        for number in range(300):
+            files.write(volume, story.inodes[b"sparse"], 8192 * number, random.Random(number).randbytes(4096))
+    number = story.inodes[b"sparse"]
+    after, _ = story.lose_leaf_of(b"file 3")
+    assert len(story.records(after, b"sparse")) == 300
+    assert story.value(after, record_key(number, 1)) is None
+
+
+def test_small_contents_come_back_only_if_the_file_was_not_changed() -> None:
+    story = Story()
+    with story.opened() as volume:
+        story.make(volume, b"same", b"small and the same")
+        story.make(volume, b"other", b"small and older")
+        volume.checkpoint()
+    with story.opened() as volume:
+        xattrs.set(volume, story.inodes[b"same"], b"user.touched", b"1")
+    after, _ = story.lose_leaf_of(b"same")
+    assert story.value(after, inline_key(story.inodes[b"same"])) == story.value(story.device, inline_key(story.inodes[b"same"]))
+
+
+def test_with_the_root_lost_too_an_older_leaf_does_not_pass_for_the_current_one() -> None:
+    story = Story()
+    with story.opened() as volume:
+        namespace.unlink(volume, ROOT_INODE, b"file 30")
+    key = inode_key(story.inodes[b"file 31"])
+    image = image_of(story.device)
+    visits = [visit for visit in walk(image, TreeIndex(image)) if visit.place.level or key in visit.keys]
+    lost = Copy(story.device)
+    for visit in visits:
+        destroy(lost, tuple(place for place in (visit.place.pointer.address, visit.place.pointer.mirror) if place))
+    after, result = rebuilt(lost)
+    assert len(result.lost) == 1
+    assert story.value(after, inode_key(story.inodes[b"file 30"])) is None
+    assert story.value(after, inode_key(story.inodes[b"file 31"])) is not None
+
+
+def test_without_a_space_map_no_old_record_is_believed() -> None:
+    story = Story()
+    with story.opened() as volume:
+        files.write(volume, story.inodes[b"file 30"], 0, b"changed")
+    image = image_of(story.device)
+    map_start = image.geometry.spacemap_starts[image.superblock.spacemap_active]
+    story.device.write(map_start * image.block_bytes, bytes(image.block_bytes))
+    assert UsedBlocks(image).are_used(0, 1) is None
+    after, _ = story.lose_leaf_of(b"file 31")
+    assert [record.flags for record in story.records(after, b"file 31")] == [CUT_OUT] * 3
+    inode = Inode.decode(story.value(after, inode_key(story.inodes[b"file 31"])) or b"")
+    assert inode.size == 9000
+
+
+def test_nodes_of_a_checkpoint_that_was_cut_short_count_for_nothing() -> None:
+    story = Story()
+    volume = story.opened()
+    volume.checkpoint()
+    expected = contents(Copy(story.device))
+    namespace.unlink(volume, ROOT_INODE, b"file 30")
+    story.make(volume, b"never was", b"x" * 5000)
+    store = volume.store
+    store.freeze(1)
+    plan = store.prepare_checkpoint(2, {})
+    cut_short = Copy(story.device)
+    for offset, data in plan.writes:
+        cut_short.write(offset, data)
+    for level, nodes in nodes_by_level(cut_short).items():
+        for places in nodes:
+            if level:
+                destroy(cut_short, places)
+    after, result = rebuilt(cut_short)
+    assert result.lost == []
+    assert contents(after) == expected
