@@ -36,7 +36,7 @@ def mend(overlay: OverlayDevice) -> None:
     assert value is not None
     store.tree.put(key, replace(Inode.decode(value), link_count=1).encode())
     assert store.pool.reserve(store.tree.dirty_count + store.tree.height() + 1)
-    store.checkpoint(store.superblock.written_at_ns, state=State.CLEAN)
+    store.checkpoint(store.superblock.written_at_ns, state=State.CLEAN, error_count=0)
 
 
 def repair_file(path: Path, undo_path: Path | None = None) -> tuple[Written, bytes]:

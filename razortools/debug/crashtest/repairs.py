@@ -49,6 +49,7 @@ class RepairDepth:
     states_per_flush: int = 96
     undo_from: int = 3  # states from which the taking back is cut off as well
     again_from: int = 3  # states from which the repair is run again, and cut off again
+    violations_max: int = 20  # after so many nothing more is tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +97,17 @@ class RepairExplorer:
         self._after = view_of(CrashedDisk(self.base, final))
         reached = self._judge_all("write-out", {}, log, None, ())
         undo_file = shelf.standing()[-1]
-        starts = [Left(final, undo_file, len(log), ()), *self._some(reached, self.depth.undo_from)]
-        for left in starts:
-            if left.undo_file is not None:
+        for left in [Left(final, undo_file, len(log), ()), *self._some(reached, self.depth.undo_from)]:
+            if not self._is_enough:
                 self._explore_undo(left)
         for left in self._some(reached, self.depth.again_from):
-            self._explore_again(left)
+            if not self._is_enough:
+                self._explore_again(left)
         return self.tally
+
+    @property
+    def _is_enough(self) -> bool:
+        return len(self.tally.violations) >= self.depth.violations_max
 
     def _write(self, start: State, standing: tuple[bytes, ...]) -> tuple[list[Event], LoggedShelf, LoggedDisk] | None:
         """Play a repair of the image in state *start*; return its log, the shelf and the disk. None: nothing to write."""
@@ -133,8 +138,10 @@ class RepairExplorer:
                 arrived = ", ".join(f"{sector}:{version}" for sector, version in left.image_choice[:20])
                 told = f"{what}, power cut after {left.position} of {len(log)} events, sectors that arrived: {arrived or 'none'}"
                 self.tally.violations.append(f"{told}: {reason}")
-            elif left.undo_file is not None:
+            elif left.undo_file is not None and left.image:
                 reached.append(left)
+            if self._is_enough:
+                break
         return reached
 
     def _some(self, reached: list[Left], count: int) -> list[Left]:
