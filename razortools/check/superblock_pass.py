@@ -11,7 +11,7 @@ from razortools.check import problems
 from razortools.check.facts import SuperblockFacts
 from razortools.check.findings import Event, Finding, Progress
 from razortools.check.image import Image
-from razortools.check.superblock_rules import field_faults, layout_fault
+from razortools.check.superblock_rules import COUNT_MAX, field_faults, layout_fault
 from razortools.engine.store.device import Device
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.geometry import BACKUP_SPACING, geometry_of
@@ -94,9 +94,11 @@ def all_copies(device: Device) -> list[Copy]:
     return usable + _search_backups(device, usable)
 
 
-def _rank(copy: Copy) -> tuple[int, int]:
+def _rank(copy: Copy) -> tuple[bool, int, int]:
+    """Return how far a copy is to be believed. One whose generation no image can have come to comes last."""
     assert copy.superblock is not None
-    return copy.superblock.generation, -copy.superblock.slot
+    generation = copy.superblock.generation
+    return generation <= COUNT_MAX, generation, -copy.superblock.slot
 
 
 def _read(device: Device, block: int, block_bytes: int) -> Copy:

@@ -8,14 +8,16 @@ from razortools.errors import RazorError
 from tests.check.editing import image_of
 from tools.fuzzing import bytesweep, fields
 from tools.fuzzing.bases import BASES
+from tools.fuzzing.blast import Terrain, terrain_of, touched_by
 from tools.fuzzing.damage import DAMAGES
 from tools.fuzzing.damaged import Damaged
 from tools.fuzzing.generator import healthy_image
 from tools.fuzzing.harmless import differences, why_not_usable
 from tools.fuzzing.histories import History, history
+from tools.fuzzing.laws import BrokenError, Undamaged, obey
 from tools.fuzzing.outcome import Outcome
 from tools.fuzzing.verdict import judge
-from tools.fuzzing.view import view
+from tools.fuzzing.view import View, view
 
 Campaign = Callable[[int], Iterable[Outcome]]
 
@@ -99,9 +101,56 @@ def run_healthy(seed: int) -> Iterator[Outcome]:
     yield Outcome("image", (word,), f"seed {seed}: {image}", wrong)
 
 
+LAW_CASES = 40  # of the field fuzz, for each seed
+FILES_EVERY = 4  # so often the laws that need files are judged too
+
+
+def run_laws(seed: int) -> Iterator[Outcome]:
+    """Repair some images of the field fuzz, and one of each class of damage."""
+    chance = random.Random(seed)
+    image = chance.choice(list(BASES))
+    for case in chance.sample(list(fields.cases(image, seed, sites_max=2)), LAW_CASES):
+        yield lawful_field(case, with_files=chance.randrange(FILES_EVERY) == 0)
+    past = history(seed)
+    for name, make in DAMAGES.items():
+        device = make(past, random.Random(f"{seed} {name}"))
+        yield lawful_damage(name, past, device, f"seed {seed}", with_files=chance.randrange(FILES_EVERY) == 0)
+
+
+def lawful_field(case: fields.FieldCase, *, with_files: bool = True) -> Outcome:
+    """Repair what one case of the field fuzz damaged."""
+    kind = f"{case.site.structure.__name__}, checksum {'right' if case.sealed else 'wrong'}"
+    contents = case.touched()
+    terrain = fields.terrain_of_image(case.image)
+    known = _known(fields.views_of(case.image)[0], terrain, contents)
+    return _lawful(kind, case.damaged(), known, str(case), with_files=with_files)
+
+
+def lawful_damage(name: str, past: History, device: Damaged, case: str, *, with_files: bool = True) -> Outcome:
+    """Repair an image with random damage."""
+    terrain = terrain_of(past.now)
+    contents = touched_by(terrain, device.changed_pages())
+    return _lawful(name, device, _known(view(past.now), terrain, contents), case, with_files=with_files)
+
+
+def _known(before: View, terrain: Terrain, contents: set[int]) -> Undamaged:
+    directories = {parent for ino in contents for parent in terrain.parents.get(ino, ())}
+    return Undamaged(before, contents, terrain.below(contents), directories)
+
+
+def _lawful(kind: str, device: Damaged, known: Undamaged, case: str, *, with_files: bool) -> Outcome:
+    if not device.differs():
+        return Outcome(kind, ("no change",))
+    try:
+        return Outcome(kind, (obey(device, known, with_files=with_files),), case)
+    except BrokenError as broken:
+        return Outcome(kind, ("failed",), case, str(broken))
+
+
 CAMPAIGNS: dict[str, Campaign] = {
     "fields": run_fields,
     "bytes": run_bytes,
     "damage": run_damage,
     "healthy": run_healthy,
+    "laws": run_laws,
 }

@@ -10,7 +10,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from razortools.engine.store.device import PAGE_BYTES
+from razortools.format.keys import Key, object_of
+from razortools.format.node import ChildPointer, NodeHeader
+from razortools.format.superblock import Superblock
 from tools.fuzzing.bases import base, before_the_last
+from tools.fuzzing.blast import Terrain, concerned, terrain_of, touched_by
 from tools.fuzzing.damaged import Damaged
 from tools.fuzzing.harmless import why_not_harmless
 from tools.fuzzing.sites import Site, find_sites
@@ -46,6 +51,39 @@ class FieldCase:
         return device
 
 
+    def touched(self) -> set[int]:
+        """Return the inodes whose contents may be hurt by it."""
+        terrain, structure = terrain_of_image(self.image), self.site.structure
+        if "journal" in self.site.owner:
+            return set(terrain.waiting)
+        if "newest" in self.site.owner or self.site.owner in ("root pointer", "top of the space map"):
+            return set(terrain.waiting)  # the older superblock may be all that is left
+        if structure is Superblock or "map" in self.site.owner:
+            return set()
+        if not self.sealed:
+            return touched_by(terrain, self.damaged().changed_pages())
+        container = self.site.containers[0]
+        if structure in (NodeHeader, ChildPointer):
+            return touched_by(terrain, range(container.offset // PAGE_BYTES, (container.offset + container.length) // PAGE_BYTES))
+        if structure is Key:
+            return self._of_key()
+        return concerned(terrain, self.site.key, self.site.read(base(self.image)))
+
+    def _of_key(self) -> set[int]:
+        """Return what a key tells before and after the change; what it is the key of is somebody's."""
+        terrain, found = terrain_of_image(self.image), set[int]()
+        raw = bytearray(self.site.key)
+        raw[self.change.offset : self.change.offset + len(self.change.data)] = self.change.data
+        for site in sites_of(self.image)["Key"]:
+            if site.key == self.site.key:
+                found |= {object_of(site.key), object_of(bytes(raw))}
+        for sites in sites_of(self.image).values():
+            for site in sites:
+                if site.key in (self.site.key, bytes(raw)) and site.structure not in (Key, NodeHeader, ChildPointer):
+                    found |= concerned(terrain, site.key, site.read(base(self.image)))
+        return found
+
+
 @functools.cache
 def sites_of(image: str) -> dict[str, list[Site]]:
     """Return the sites of an image by structure."""
@@ -53,6 +91,12 @@ def sites_of(image: str) -> dict[str, list[Site]]:
     for site in find_sites(base(image)):
         found[site.structure.__name__].append(site)
     return dict(found)
+
+
+@functools.cache
+def terrain_of_image(image: str) -> Terrain:
+    """Return the terrain of an undamaged image."""
+    return terrain_of(base(image))
 
 
 @functools.cache

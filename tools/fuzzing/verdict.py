@@ -24,20 +24,22 @@ class HangsError(BaseException):
 
 
 @contextmanager
-def watched() -> Iterator[None]:
-    """Raise HangsError in the body if it takes too long. Only for the main thread of a process."""
+def watched(patience_s: float = PATIENCE_S) -> Iterator[None]:
+    """Raise HangsError in the body if it takes too long. Only for the main thread of a process; may stand within another one."""
 
     def ring(_: int, frame: FrameType | None) -> None:
         where = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "unknown"
-        raise HangsError(f"no end after {PATIENCE_S:.0f} s, at {where}")
+        raise HangsError(f"no end after {patience_s:.0f} s, at {where}")
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+    left_s, _ = signal.setitimer(signal.ITIMER_REAL, patience_s)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if left_s:
+            signal.setitimer(signal.ITIMER_REAL, left_s)  # the one around it goes on from where it was
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,115 @@
+"""The blast radius of damage: which files may be hurt by it, worked out from the undamaged image and from what was touched.
+
+Contents may be hurt of files whose items or blocks were touched. Paths may be hurt of those, and of all that lies below them.
+Whatever is outside must be the same after a repair, bit for bit. Invariants: a node with a good copy hurts nobody, an inner node
+hurts nobody (its leaves describe themselves), nor does a superblock or the space map: all of these follow from something else.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from razortools.check.journal_pass import recovered_view
+from razortools.engine.store.device import PAGE_BYTES, Device
+from razortools.format.directory import BackLink, DirectoryEntry
+from razortools.format.items import owned_record
+from razortools.format.keys import KIND_AT, Kind, Table, object_of
+from razortools.format.node import decode_header, decode_items
+from tests.check.editing import image_of, journal_entries
+from tools.fuzzing.sites import node_containers
+
+
+@dataclass(slots=True)
+class Terrain:
+    """The undamaged image by place: which inodes depend on which page."""
+
+    leaves: list[tuple[tuple[range, ...], frozenset[int]]] = field(default_factory=list)  # pages of each copy, inodes in it
+    data: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))  # page -> inodes
+    journal: range = range(0)
+    waiting: frozenset[int] = frozenset()  # inodes that the waiting journal changes
+    parents: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    users: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))  # name id -> inodes
+
+    def below(self, directories: set[int]) -> set[int]:
+        """Return *directories* and all inodes with a path through one of them."""
+        found = set(directories)
+        while True:
+            more = {ino for ino, parents in self.parents.items() if parents & found} - found
+            if not more:
+                return found
+            found |= more
+
+
+def terrain_of(device: Device) -> Terrain:
+    """Survey the undamaged image on *device*."""
+    terrain = Terrain()
+    on_device = image_of(device)
+    image, _ = recovered_view(on_device)
+    scale = image.block_bytes // PAGE_BYTES
+    geometry = image.geometry
+    terrain.journal = range(geometry.journal_start * scale, (geometry.journal_start + geometry.journal_blocks) * scale)
+    items = [*_leaf_items(image.device, list(node_containers(image)))]
+    for _, pairs in items:
+        for key, value in pairs:
+            _note_names(terrain, key, value)
+    for _, pairs in items:
+        for key, value in pairs:
+            record = owned_record(key, value)
+            for first, count in record.runs(image.block_bytes) if record is not None else ():
+                for page in range(first * scale, (first + count) * scale):
+                    terrain.data[page].add(object_of(key))
+    # The nodes that lie on the device are those of the last checkpoint.
+    for copies, pairs in _leaf_items(device, list(node_containers(on_device))):
+        terrain.leaves.append((copies, frozenset(ino for key, value in pairs for ino in concerned(terrain, key, value))))
+    waiting: set[int] = set()
+    for entry in journal_entries(on_device):
+        for value in filter(None, (entry.undo, entry.redo)):
+            if entry.head.key[0] in set(Table):
+                waiting |= concerned(terrain, entry.head.key, value)
+    terrain.waiting = frozenset(waiting)
+    return terrain
+
+
+def _leaf_items(device: Device, nodes: list) -> Iterable[tuple[tuple[range, ...], list[tuple[bytes, bytes]]]]:  # type: ignore[type-arg]
+    for node in nodes:
+        raw = device.read(node.offset, node.length)
+        header = decode_header(raw)
+        if header.level == 0:
+            pages = tuple(range(at // PAGE_BYTES, (at + node.length) // PAGE_BYTES) for at in (node.offset, *node.mirrors))
+            yield pages, list(zip(*decode_items(raw, header), strict=True))
+
+
+def _note_names(terrain: Terrain, key: bytes, value: bytes) -> None:
+    if key[KIND_AT] == Kind.DIRECTORY_ENTRY:
+        entry = DirectoryEntry.decode(value)
+        terrain.parents[entry.inode].add(object_of(key))
+        terrain.users[entry.name_id].add(entry.inode)
+
+
+def concerned(terrain: Terrain, key: bytes, value: bytes) -> set[int]:
+    """Return the inodes that an item is about."""
+    kind = key[KIND_AT]
+    if kind == Kind.NAME:
+        return set(terrain.users.get(object_of(key), ()))
+    if kind == Kind.COUNTERS:
+        return set()
+    found = {object_of(key)}
+    if kind == Kind.DIRECTORY_ENTRY and len(value) == DirectoryEntry.FIXED_BYTES:
+        found.add(DirectoryEntry.decode(value).inode)
+    if kind == Kind.BACK_LINK and len(value) == BackLink.FIXED_BYTES:
+        found.add(BackLink.decode(value).parent)
+    return found
+
+
+def touched_by(terrain: Terrain, pages: Iterable[int]) -> set[int]:
+    """Return the inodes whose contents may be hurt when these pages of the image are not what they were."""
+    wrong = set(pages)
+    found: set[int] = set()
+    for page in wrong:
+        found |= terrain.data.get(page, set())
+        if page in terrain.journal:
+            found |= terrain.waiting
+    for copies, inodes in terrain.leaves:
+        if all(wrong.intersection(copy) for copy in copies):
+            found |= inodes
+    return found
