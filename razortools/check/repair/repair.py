@@ -157,6 +157,10 @@ def _apply(done: Repaired, bench: Bench, edits: Round) -> bool:
     except STOPS as stopped:
         done.refused = str(stopped)
         return False
+    except Exception as stopped:  # damage can take any shape, and the engine's parts trust what verifies
+        reason = " ".join(f"{type(stopped).__name__}: {stopped}".split())
+        done.refused = f"the repair met damage of a kind that it does not foresee ({reason}); copy the files out with --salvage"
+        return False
     done.rounds.append(edits)
     return True
 
