@@ -17,13 +17,25 @@ from razortools.check.tree import TreeIndex, walk
 from razortools.errors import CorruptImage
 from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.inode import Inode
-from razortools.format.keys import COUNTERS_KEY, KIND_AT, Kind, Table, inode_key, kind_range, name_key, object_of, object_range
+from razortools.format.keys import (
+    COUNTERS_KEY,
+    KIND_AT,
+    Kind,
+    Table,
+    inode_key,
+    kind_range,
+    name_key,
+    object_of,
+    object_range,
+    offset_of,
+)
 from razortools.format.name import Name
 from razortools.format.node import ChildPointer
 from razortools.format.record import Record
 from razortools.format.volume import Counters
 from razortools.units import InodeNo, NameId
 
+LINK_NO_MAX = (1 << 32) - 2  # what an entry can name, and an inode count on from
 Kept = TypeVar("Kept", bound=Record)
 
 
@@ -109,8 +121,8 @@ class Draft:
         found: dict[int, BackLink] = {}
         for key, value in self.items(*kind_range(InodeNo(number), Kind.BACK_LINK)):
             link = _decoded(BackLink, value)
-            if link is not None:
-                found[int.from_bytes(key[10:], "big")] = link
+            if link is not None and offset_of(key) <= LINK_NO_MAX:
+                found[offset_of(key)] = link
         return found
 
     def entries(self, directory: int) -> Iterator[tuple[bytes, DirectoryEntry]]:

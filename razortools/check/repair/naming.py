@@ -4,14 +4,12 @@ A name is an entry, a back link and a string; what follows from them (link count
 round. Invariants: a new entry takes a free place within reach of its hash; an entry that is made has its back link.
 """
 
-from razortools.check.repair.draft import Draft
+from razortools.check.repair.draft import LINK_NO_MAX, Draft
 from razortools.format.directory import NAME_BYTES_MAX, BackLink, DirectoryEntry
 from razortools.format.inode import Inode
 from razortools.format.keys import PROBE_WINDOW, back_link_key, entry_key, inode_key, name_key, object_of, offset_of
 from razortools.format.name import Name, hash_name
 from razortools.units import InodeNo, NameId
-
-LINK_NO_MAX = (1 << 32) - 2
 
 
 def find_name(draft: Draft, directory: int, text: bytes) -> tuple[bytes, DirectoryEntry] | None:

@@ -84,6 +84,7 @@ ORDER = {
     "E0502": 3,  # shared blocks: those who do not own them must not keep them
     "E0603": 4,
     "E0406": 4,
+    "E0414": 4,
     "E0407": 4,
     "E0403": 5,  # lost names, before names that lead nowhere are removed and files go to lost+found
     "E0404": 6,

@@ -17,6 +17,7 @@ from razortools.check.repair.edits import Edit, Round, Verb
 from razortools.check.repair.journal import dropped_inodes
 from razortools.check.repair.plan_file import Plan, judge_plan
 from razortools.check.repair.planning import plan
+from razortools.check.repair.reference import reference
 from razortools.check.repair.surveying import believed, indexed, recovered
 from razortools.check.repair.verdict import objection
 from razortools.check.report import Report
@@ -176,7 +177,7 @@ def _judged(done: Repaired, device: Device, options: Options) -> Generator[Repai
     yield from ()
     if not done.changes:
         return
-    before = take_inventory(device, options.threads)
+    before = take_inventory(reference(device, done.before, done.rounds, options.backup_block), options.threads)
     done.loss = loss(before, take_inventory(done.overlay, options.threads))
     facts = believed(device, options.backup_block)
     dropped = dropped_inodes(facts.image) if facts is not None else set()
