@@ -51,6 +51,7 @@ class Draft:
         self.edits: list[Edit] = []
         self.made: dict[int, str] = {}  # inodes that were given a name in this round, and which
         self.in_place_first = False  # what was turned back in its place must be looked at before anything else is done
+        self.is_rebuilt = False  # a part of the tree was lost, and what it held may be missing now
         self.lost_blocks = 0  # blocks of records that the volume counts and nobody finds
         self.judged: set[bytes] = set()  # records that were decided upon already
         self.lost_names: dict[str, int] = {}  # paths that a back link alone tells of, and whose

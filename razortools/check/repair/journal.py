@@ -11,13 +11,14 @@ import crc32c
 
 from razortools.check.bitflip import find_flipped_bit
 from razortools.check.image import Image
-from razortools.check.journal_rules import VALUE_BYTES_MAX, Ring, entry_faults, read_entries
-from razortools.check.journal_rules import Entry as CheckedEntry
+from razortools.check.journal_rules import VALUE_BYTES_MAX, Ring, read_entries
+from razortools.check.keynames import key_fault
 from razortools.check.repair.surveying import owned
 from razortools.engine.store.journal import JournalReader, JournalScan, LoggedEntry, LoggedTransaction, journal_seed
 from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace
 from razortools.format.data import DataRecord
+from razortools.format.items import decode_item
 from razortools.format.journal import ENTRY_HEAD_BYTES, JOURNAL_MAGIC, JournalEntry, Operation
 from razortools.format.keys import KEY_BYTES, Table, object_of
 
@@ -81,9 +82,15 @@ def replay(store: Store, image: Image, transactions: Sequence[LoggedTransaction]
 
 
 def makes_sense(entry: LoggedEntry) -> bool:
-    """Return whether replaying an entry puts into the tree what was meant; who made the change does not matter for that."""
-    as_checked = CheckedEntry(entry.head, entry.undo or b"", entry.redo or b"", entry.position)
-    return not any("key" in fault or "value" in fault for fault in entry_faults(as_checked))
+    """Return whether replaying an entry puts into the tree what was meant. Who changed it and what there was does not matter."""
+    if key_fault(entry.head.key) or (entry.head.redo_bytes and entry.redo is None):
+        return False
+    try:
+        if entry.redo is not None:
+            decode_item(entry.head.key, entry.redo)
+    except CorruptImage:
+        return False
+    return True
 
 
 def drop_leftovers(image: Image) -> None:

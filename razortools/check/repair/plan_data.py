@@ -277,7 +277,8 @@ def stored_blocks(draft: Draft, finding: Finding) -> None:
     """An inode counts its blocks wrongly; or it counts rightly, and records of it are gone, of which the volume knows, too."""
     if finding.inode is not None:
         counted = finding.values["counted"]
-        if 0 < finding.values["value"] - counted <= draft.lost_blocks:
+        missing = finding.values["value"] - counted
+        if missing > 0 and (draft.is_rebuilt or missing <= draft.lost_blocks):
             _cut_out_holes(draft, finding.inode)
         draft.set(inode_key(finding.inode), "stored_blocks", counted, f"set its count of blocks to {counted}")
 

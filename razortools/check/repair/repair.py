@@ -32,6 +32,7 @@ FINDINGS_PER_CODE = 20_000
 STOPS = (CorruptImage, DeviceFailed, NotAnImage, OutOfSpace)  # what damage may lead to while a round is applied
 
 _DAMAGED_COPIES = (problems.SUPERBLOCK_DAMAGED.code, problems.BACKUP_DAMAGED.code, problems.NO_SUPERBLOCK.code)
+_NODE_WRONG = (problems.NODE_LOST.code, problems.NODE_FIELD.code, problems.NODE_KEYS.code)
 
 Choose = Callable[[Finding], bool]
 
@@ -213,6 +214,7 @@ def _plan_round(done: Repaired, wishes: Wishes) -> Round:
         if choice:
             return choice
     draft = Draft(indexed(recovered(facts)), facts.image)
+    draft.is_rebuilt = any(edit.verb is Verb.REBUILD for edits in done.rounds for edit in edits)
     return plan(draft, done.after.findings, wishes.choose)
 
 
@@ -235,7 +237,12 @@ def _from_nothing(report: Report, wishes: Wishes) -> Iterator[Edit]:
 
 def _superblock_edits(done: Repaired, truth: Superblock, wishes: Wishes) -> Iterator[Edit]:
     """Yield the fields that other copies of the superblock tell better than the one that was believed."""
-    doubted = [one for one in done.after.findings if one.code.startswith("E01") and one.severity > Severity.NOTE]
+    at_root = (truth.root.address, truth.root.mirror)
+    doubted = [
+        one
+        for one in done.after.findings
+        if one.severity > Severity.NOTE and (one.code.startswith("E01") or (one.code in _NODE_WRONG and one.block in at_root))
+    ]
     doubts = [finding for finding in doubted if wishes.choose(finding)]
     if not doubts or wishes.check.backup_block is not None:
         return

@@ -12,13 +12,16 @@ from dataclasses import replace
 from typing import Any
 
 from razortools.check.bitflip import mend_sealed
+from razortools.check.image import Image
 from razortools.check.runner import Options, check_quietly
 from razortools.check.superblock_pass import ALL_BUT_PLACE, FIXED_FOR_EVER, all_copies
 from razortools.check.superblock_rules import layout_fault
+from razortools.check.tree import read_node
 from razortools.engine.store.device import Device, OverlayDevice
 from razortools.engine.store.superblocks import backup_images, slot_image
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.geometry import BACKUP_SPACING, geometry_of
+from razortools.format.node import decode_header
 from razortools.format.superblock import BLOCK_BYTES_CHOICES, MAGIC, SLOT_COUNT, SUPERBLOCK_BYTES, Superblock
 
 WRONG_FIELDS_MAX = 2  # of a superblock that is taken for ours all the same
@@ -34,7 +37,8 @@ def settle(device: Device, truth: Superblock) -> None:
 
 def elected(device: Device, truth: Superblock) -> Superblock:
     """Return the superblock to believe: *truth*, or what other copies say instead of it."""
-    candidates = list(dict.fromkeys([*_disguised(device, truth), *_candidates(all_copies_of(device), truth)]))
+    told = [*_disguised(device, truth), *_candidates(all_copies_of(device), truth, device.size_bytes)]
+    candidates = list(dict.fromkeys([*told, *_by_the_root(device, truth)]))
     if len(candidates) < 2:
         return candidates[0] if candidates else truth
     return min(candidates, key=lambda candidate: _badness_under(device, candidate))
@@ -85,18 +89,26 @@ def _disguised(device: Device, truth: Superblock) -> Iterator[Superblock]:
             yield replace(_with_fixed(found, truth), slot=truth.slot, address=truth.address)
 
 
+def _by_the_root(device: Device, truth: Superblock) -> Iterator[Superblock]:
+    """Yield *truth* with the level that its root itself tells, if the root verifies."""
+    read = read_node(Image(device, truth, geometry_of(truth)), truth.root)
+    header = decode_header(read.raw) if read.raw is not None else None
+    if header is not None and header.level != truth.root_level:
+        yield replace(truth, root_level=header.level)
+
+
 def _with_fixed(superblock: Superblock, other: Superblock) -> Superblock:
     """Return *superblock* with what *other* says about what never changes."""
     fixed: dict[str, Any] = {name: getattr(other, name) for name in FIXED_FOR_EVER}
     return replace(superblock, **fixed)
 
 
-def _candidates(copies: Sequence[Superblock], truth: Superblock) -> Iterator[Superblock]:
+def _candidates(copies: Sequence[Superblock], truth: Superblock, size_bytes: int) -> Iterator[Superblock]:
     """Yield what may be the truth, the most trusted first."""
     for believed in _newest_plausible(copies, truth):
         merged = _by_majority(copies, believed)
         for candidate in (merged, believed, *(_with_fixed(believed, copy) for copy in copies)):
-            if not layout_fault(candidate):
+            if not layout_fault(candidate) and candidate.block_count * candidate.block_bytes <= size_bytes:
                 yield replace(candidate, slot=truth.slot, address=truth.address)
 
 
@@ -113,7 +125,7 @@ def _is_plausible(copies: Sequence[Superblock], truth: Superblock) -> bool:
     """Return whether the generation of *truth* can have come about: slots take turns, and backups follow them."""
     slots = [copy.generation for copy in copies if copy.slot < SLOT_COUNT]
     if truth.slot >= SLOT_COUNT:
-        return len(slots) < SLOT_COUNT or truth.generation <= max(slots)
+        return len(slots) < SLOT_COUNT or truth.generation <= max(slots) + 1  # the write of its slot may have been lost
     other = [copy.generation for copy in copies if copy.slot == 1 - truth.slot]
     return not other or truth.generation - other[0] in (0, 1)
 
