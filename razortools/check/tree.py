@@ -183,6 +183,8 @@ def visit_node(image: Image, place: Place) -> Visit:
     try:
         header = decode_header(read.raw)
         keys, values = decode_items(read.raw, header)
+        if not keys and header.used_bytes:
+            raise CorruptImage(f"it holds no items, but {header.used_bytes} bytes of them")
     except (CorruptImage, ValueError) as broken:
         fault = CopyFault(read.address, str(broken))
         return Visit(place, NodeRead(None, 0, (*read.faults, fault)), None, [], [], (), ())

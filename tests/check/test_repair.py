@@ -18,12 +18,12 @@ from razortools.format.data import DataRecord
 from razortools.format.directory import BackLink
 from razortools.format.inode import ROOT_INODE, Inode
 from razortools.format.journal import EntryFlag
-from razortools.format.keys import Kind, back_link_key, inode_key, kind_range, xattr_key
+from razortools.format.keys import Kind, back_link_key, inode_key, kind_range, record_key, xattr_key
 from razortools.format.name import hash_name
 from razortools.format.superblock import Superblock
 from razortools.format.xattr import Xattr
 from razortools.units import InodeNo
-from tests.check.damages import _entry_of, _flip_map, _lose_sector
+from tests.check.damages import _entry_of, _flip_map, _lose_sector, _set_header
 from tests.check.editing import (
     all_items,
     edit_inode,
@@ -38,6 +38,7 @@ from tests.check.editing import (
     rewrite_entry,
     rewrite_node,
     rewrite_superblock,
+    write_superblocks,
 )
 from tests.check.samples import healthy, opened, unclean
 
@@ -259,6 +260,34 @@ def test_one_flipped_bit_in_every_copy_of_a_node_is_turned_back(copies: int) -> 
         flip(device, address * 4096 + 900, 3)
     volume = repaired(device)
     assert names(volume, "/crowd") == names(opened(healthy()), "/crowd")
+
+
+WRONG_COUNTS = [{"item_count": 0}, {"item_count": 1}, {"item_count": 60_000}, {"used_bytes": 0}, {"used_bytes": 99}]
+
+
+@pytest.mark.parametrize("counts", WRONG_COUNTS)
+def test_a_leaf_that_only_counts_its_items_wrongly_loses_none(counts: dict[str, int]) -> None:
+    device = healthy()
+    rewrite_node(device, lambda level, raw: level == 0, lambda raw: _set_header(raw, **counts))
+    volume = repaired(device)
+    assert names(volume, "/docs") == names(opened(healthy()), "/docs")
+    assert contents(volume, "/docs/one") == whole("/docs/one")
+
+
+def test_a_root_whose_level_is_told_wrongly_by_every_superblock_is_asked_itself() -> None:
+    device = healthy()
+    write_superblocks(device, backups=True, root_level=0)
+    assert contents(repaired(device), "/docs/many") == whole("/docs/many")
+
+
+def test_a_record_at_an_impossible_place_does_not_make_the_file_endless() -> None:
+    device = healthy()
+    one = find_inode(device, "/docs/one")
+    key, value = first_item(device, one, Kind.DATA_RECORD)
+    with editing(device) as store:
+        store.tree.delete(key)
+        store.tree.put(record_key(one, 1 << 62), value)
+    assert repaired(device).inodes.get(one).size == 5000
 
 
 def test_one_flipped_bit_in_every_superblock_is_turned_back_and_the_newest_is_believed() -> None:

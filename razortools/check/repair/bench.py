@@ -6,25 +6,29 @@ map, counters, superblocks) that is computed from the tree; the same edits on th
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from razortools.check.claims import Claims
-from razortools.check.image import Image
+from razortools.check.image import BLOCK_MASK, Image
 from razortools.check.repair.edits import IN_PLACE, Edit, Verb
 from razortools.check.repair.fields import set_field
 from razortools.check.repair.journal import drop_leftovers, pending, replay, transactions_of
+from razortools.check.repair.node_shape import shaped
+from razortools.check.repair.plan_nodes import verified_leaf
 from razortools.check.repair.rebuilding import rebuild_quietly
 from razortools.check.repair.superblock_copies import mended_at, settle
 from razortools.check.repair.surveying import Survey, believed, claim_runs, marked, merged, owned, survey
 from razortools.check.superblock_rules import layout_fault
 from razortools.engine.store.device import OverlayDevice
+from razortools.engine.store.nodes import Node
 from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, OutOfSpace
 from razortools.format.data import DataRecord, make_record
 from razortools.format.keys import COUNTERS_KEY, Kind
-from razortools.format.node import ChildPointer
+from razortools.format.node import ITEM_OVERHEAD_BYTES, ChildPointer
 from razortools.format.spacemap import SpaceMapEntry
 from razortools.format.superblock import SUPERBLOCK_BYTES, State, Superblock
 from razortools.format.xattr import Xattr
@@ -74,6 +78,7 @@ class Bench:
             self._keep(self._image())
         if any(edit.verb is Verb.REBUILD for edit in edits):
             self._rebuild()
+        self._adopt({edit.block or 0 for edit in edits if edit.verb is Verb.ADOPT})
         self._replay(edits)
         self._items([edit for edit in edits if edit.verb in _ITEM_VERBS])
         self._recount()
@@ -138,6 +143,26 @@ class Bench:
     def _rebuild(self) -> None:
         rebuild_quietly(self.overlay)
         self._backup_block = None
+
+    def _adopt(self, blocks: set[int]) -> None:
+        """Write the leaves at *blocks* anew, with the number of items that makes sense of them."""
+        if not blocks:
+            return
+        store, found = self._store(self._image())
+        for place in found.tree.lost:
+            raw = verified_leaf(found.image, place) if place.pointer.address & BLOCK_MASK in blocks else None
+            items = shaped(raw, place) if raw is not None else None
+            ref = store.tree.find(place.low, 0) if items is not None and _come_near(store, place.low) else None
+            if items is None or ref is None:
+                continue
+            store.nodes.drop(ref)  # it may have been taken in before its table of values was looked at
+            leaf = Node(0, place.low, place.high)
+            leaf.keys, leaf.values = items
+            leaf.used = sum(map(len, leaf.values)) + ITEM_OVERHEAD_BYTES * len(leaf.keys)
+            store.nodes.adopt(ref, leaf)
+            store.tree.put(leaf.keys[0], leaf.values[0])  # what is changed is written anew
+            reserve(store)
+        self._write(store)
 
     def _items(self, edits: Sequence[Edit]) -> None:
         if not edits:
@@ -224,6 +249,13 @@ class Bench:
 
 
 _ITEM_VERBS = frozenset((Verb.PUT, Verb.DELETE, Verb.SET, Verb.MOVE))
+
+
+def _come_near(store: Store, key: bytes) -> bool:
+    """Load the nodes above the leaf of *key*, which itself cannot be read; return whether that could be done."""
+    with suppress(CorruptImage):
+        store.tree.get(key)
+    return store.tree.find(key, 0) is not None
 
 
 def reserve(store: Store) -> None:

@@ -19,6 +19,7 @@ class Verb(Enum):
     SUPERBLOCK = "set superblock field"  # field, value
     REPLAY = "replay"  # value: how many transactions; the rest of the journal is dropped
     COPY = "copy node"  # block: first block of the bad copy; source: of the good one
+    ADOPT = "mend leaf"  # block: first block of a leaf that verifies, but whose header counts wrongly
     FLIP = "flip bit"  # block: first block; value: number of the bit
     REBUILD = "rebuild the tree"
     PUT = "put item"  # key, value
@@ -89,6 +90,7 @@ _NEEDS: dict[Verb, dict[str, type | tuple[type, ...]]] = {
     Verb.SUPERBLOCK: {"field": str, "value": (int, bytes, tuple)},
     Verb.REPLAY: {"value": int},
     Verb.COPY: {"block": int, "source": int},
+    Verb.ADOPT: {"block": int},
     Verb.FLIP: {"block": int, "value": int},
     Verb.REBUILD: {},
     Verb.PUT: {"key": bytes, "value": bytes},

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.surveying import owned
 from razortools.errors import CorruptImage
-from razortools.format.data import RECORD_BYTES_MAX, RECORD_BYTES_MIN, InlineData
+from razortools.format.data import FILE_BYTES_MAX, RECORD_BYTES_MAX, RECORD_BYTES_MIN, InlineData
 from razortools.format.keys import KIND_AT, Kind, kind_range, offset_of
 from razortools.units import InodeNo
 
@@ -63,5 +63,6 @@ def contents_of(draft: Draft, number: int) -> Contents:
             found.kinds.add(kind)
             raw_bytes = min(record.raw_bytes, RECORD_BYTES_MAX)
             found.largest = max(found.largest, raw_bytes)
-            found.last = offset_of(key), raw_bytes
+            if (offset_of(key) + 1) * RECORD_BYTES_MAX <= FILE_BYTES_MAX:
+                found.last = offset_of(key), raw_bytes
     return found

@@ -19,7 +19,7 @@ from razortools.check.repair.file_contents import contents_of
 from razortools.check.repair.surveying import owned
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.compression import Algorithm, unpack
-from razortools.format.data import CUT_OUT, RECORD_BYTES_MAX, RECORD_BYTES_MIN, DataRecord, InlineData
+from razortools.format.data import CUT_OUT, FILE_BYTES_MAX, RECORD_BYTES_MAX, RECORD_BYTES_MIN, DataRecord, InlineData
 from razortools.format.inode import Inode
 from razortools.format.keys import KIND_AT, Kind, inode_key, kind_range, object_of, offset_of, record_key
 from razortools.format.xattr import XATTR_VALUE_BYTES_MAX, Xattr
@@ -163,7 +163,8 @@ def beyond_end(draft: Draft, finding: Finding) -> None:
     if key is None or inode is None or draft.get(key) is None or offset_of(key) * inode.record_bytes < inode.size:
         return
     contents = contents_of(draft, number)
-    if inode.stored_blocks == contents.blocks and inode.is_regular:
+    is_possible = (offset_of(key) + 1) * inode.record_bytes <= FILE_BYTES_MAX
+    if is_possible and inode.stored_blocks == contents.blocks and inode.is_regular:
         size = contents.end(inode.record_log2)
         draft.set(
             inode_key(InodeNo(number)), "size", size, f"set its size to {size}: the inode counts the blocks of all its data"

@@ -2,9 +2,11 @@
 
 from razortools.check.bitflip import find_flipped_bit
 from razortools.check.findings import Finding
-from razortools.check.image import BLOCK_MASK
+from razortools.check.image import BLOCK_MASK, Image
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Verb
+from razortools.check.repair.node_shape import shaped
+from razortools.check.tree import Place, read_node
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.node import ChildPointer, decode_header, node_checksum
 
@@ -25,7 +27,7 @@ def copy(draft: Draft, finding: Finding) -> None:
 def lost(draft: Draft, finding: Finding) -> None:
     """No copy is good."""
     place = next((place for place in draft.tree.lost if place.pointer.address == finding.block), None)
-    if place is not None and _turn_back(draft, place.pointer):
+    if place is not None and (_turn_back(draft, place.pointer) or _adopt(draft, place)):
         return
     rebuild(draft, finding)
 
@@ -48,6 +50,22 @@ def _turn_back(draft: Draft, pointer: ChildPointer) -> bool:
             )
             return True
     return False
+
+
+def _adopt(draft: Draft, place: Place) -> bool:
+    """Plan to write a leaf anew that verifies, but whose header counts wrongly."""
+    raw = verified_leaf(draft.on_device, place)
+    if raw is None or shaped(raw, place) is None:
+        return False
+    block = place.pointer.address & BLOCK_MASK
+    draft.other(Verb.ADOPT, f"write the leaf at block {block} anew, with the right number of items", block=block)
+    return True
+
+
+def verified_leaf(image: Image, place: Place) -> bytes | None:
+    """Return the bytes of a leaf of which a copy is what the parent's checksum says, or None."""
+    read = read_node(image, place.pointer) if place.level == 0 else None
+    return read.raw if read is not None else None
 
 
 def rebuild(draft: Draft, finding: Finding) -> None:

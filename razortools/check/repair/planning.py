@@ -97,7 +97,7 @@ ORDER = {
 }
 USUAL_ORDER = 7
 _MARK = ERRORS_RECORDED.code
-_BELOW_THE_TREE = frozenset((Verb.FRAME, Verb.MEND, Verb.SUPERBLOCK, Verb.REPLAY, Verb.COPY, Verb.FLIP, Verb.REBUILD))
+_BELOW_THE_TREE = frozenset((Verb.FRAME, Verb.MEND, Verb.SUPERBLOCK, Verb.REPLAY, Verb.COPY, Verb.FLIP, Verb.ADOPT, Verb.REBUILD))
 
 
 def planner_of(finding: Finding) -> Planner | None:

@@ -21,10 +21,11 @@ from razortools.engine.store.device import Device, OverlayDevice
 from razortools.engine.store.superblocks import backup_images, slot_image
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.geometry import BACKUP_SPACING, geometry_of
-from razortools.format.node import decode_header
+from razortools.format.node import NodeHeader
 from razortools.format.superblock import BLOCK_BYTES_CHOICES, MAGIC, SLOT_COUNT, SUPERBLOCK_BYTES, Superblock
 
 WRONG_FIELDS_MAX = 2  # of a superblock that is taken for ours all the same
+NODE_STARTS_AT = NodeHeader.skipped_bytes()  # behind magic and checksum
 TRIED_PHASES = frozenset((2, 3, 4, 5))
 
 
@@ -92,9 +93,11 @@ def _disguised(device: Device, truth: Superblock) -> Iterator[Superblock]:
 def _by_the_root(device: Device, truth: Superblock) -> Iterator[Superblock]:
     """Yield *truth* with the level that its root itself tells, if the root verifies."""
     read = read_node(Image(device, truth, geometry_of(truth)), truth.root)
-    header = decode_header(read.raw) if read.raw is not None else None
-    if header is not None and header.level != truth.root_level:
-        yield replace(truth, root_level=header.level)
+    level = (
+        NodeHeader(*NodeHeader.STRUCT.unpack_from(read.raw, NODE_STARTS_AT)).level if read.raw is not None else truth.root_level
+    )
+    if level != truth.root_level:
+        yield replace(truth, root_level=level)
 
 
 def _with_fixed(superblock: Superblock, other: Superblock) -> Superblock:

@@ -198,7 +198,7 @@ def _children_of(image: Image) -> Callable[[FoundNode], list[Child]]:
 
     def read(node: FoundNode) -> list[Child]:
         keys, values = read_items(image, node.block, node.pointer)
-        ends = [*keys[1:], node.high]
+        ends = [*keys[1:], node.high][: len(keys)]
         return [
             (low, high, ChildPointer.decode(value))
             for low, high, value in zip(keys, ends, values, strict=True)

@@ -19,7 +19,7 @@ from razortools.check.tree import TreeIndex, kinds_mask, walk
 from razortools.engine.store.device import Device
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.data import DataRecord, Run
-from razortools.format.inode import Inode
+from razortools.format.inode import FileType, Inode
 from razortools.format.items import owned_record
 from razortools.format.keys import COUNTERS_KEY, Kind, Table, object_of
 from razortools.format.volume import Counters
@@ -81,7 +81,7 @@ def survey(image: Image) -> Survey:
                 highest_inode = max(highest_inode, _counted(object_of(key)))
                 if len(value) == Inode.FIXED_BYTES:
                     inodes += 1
-                    directories += Inode.decode(value).is_directory
+                    directories += int.from_bytes(value[:4], "little") >> 12 == FileType.DIRECTORY  # the mode stands first
             elif kind == Kind.NAME and key[0] == Table.NAMES:
                 highest_name = max(highest_name, _counted(object_of(key)))
                 names += 1
