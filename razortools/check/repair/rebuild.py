@@ -38,6 +38,7 @@ from razortools.units import BlockNo, format_size
 
 PROGRESS_STEP = 64  # leaves
 PARTS = 1000  # of the whole, for the progress
+GENERATION_MAX = 1 << 62  # a checkpoint each microsecond would take a hundred thousand years to get there
 
 Result = TypeVar("Result")
 
@@ -196,7 +197,7 @@ def _carry_out(
     image: Image, pieces: list[_Piece], stock: Stock, maps: SpaceMaps, way: _Way, result: RebuildResult
 ) -> None:
     pool = NodePool(maps, image.geometry, way.copies)
-    generation = image.superblock.generation + 1
+    generation = _next_generation(image, pieces)
     writer = TreeWriter(image.device, image.geometry, pool, image.tag, generation)
     root, level = _plant(image, pieces, stock, writer)
     writes, top, free_blocks = maps.encode_checkpoint(pool.runs())
@@ -222,6 +223,15 @@ def _carry_out(
         image.device.write(offset, data.ljust(image.block_bytes, b"\0"))
     result.superblock = superblock
     result.kept_leaves, result.written_nodes, result.copies = writer.kept, writer.written, way.copies
+
+
+def _next_generation(image: Image, pieces: list[_Piece]) -> int:
+    """Return a generation behind all others. One that is close to the end of numbers is damage, and the leaves tell better."""
+    told = image.superblock.generation
+    if told >= GENERATION_MAX:
+        leaves = [tile.leaf.pointer.generation for piece in pieces for tile in piece.tiles if tile.leaf is not None]
+        told = max((generation for generation in leaves if generation < GENERATION_MAX), default=0)
+    return told + 1
 
 
 def _plant(image: Image, pieces: list[_Piece], stock: Stock, writer: NodeCounter) -> tuple[ChildPointer, int]:
