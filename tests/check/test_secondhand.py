@@ -3,6 +3,7 @@
 import random
 
 from razortools.check.repair.rebuild import RebuildResult
+from razortools.check.repair.repair import Repaired, repair
 from razortools.check.repair.used import UsedBlocks
 from razortools.check.tree import TreeIndex, walk
 from razortools.engine import files, namespace, xattrs
@@ -213,3 +214,33 @@ def test_nodes_of_a_checkpoint_that_was_cut_short_count_for_nothing() -> None:
     after, result = rebuilt(cut_short)
     assert result.lost == []
     assert contents(after) == expected
+
+
+def test_what_the_waiting_journal_deletes_is_no_harm_done_by_a_repair() -> None:
+    """With a node lost the journal cannot be replayed at first; the files that it deletes seem to be there."""
+    story = Story()
+    volume = story.opened()
+    volume.checkpoint()
+    namespace.unlink(volume, ROOT_INODE, b"file 5")
+    story.make(volume, b"late", b"in the journal only")
+    volume.commit()
+    crashed, key = Copy(story.device), inode_key(story.inodes[b"late"])
+    image = image_of(crashed)
+    for visit in walk(image, TreeIndex(image)):
+        place = visit.place
+        if place.level == 0 and place.low <= key < place.high:
+            destroy(crashed, tuple(block for block in (place.pointer.address, place.pointer.mirror) if block))
+    done = repaired(crashed)
+    assert done.refused == "" and done.after.clean
+    after = contents(done.overlay)
+    assert b"/file 5" not in after and after[b"/late"].data == b"in the journal only"
+
+
+def repaired(device: Device) -> Repaired:
+    steps = repair(device)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            result: Repaired = done.value
+            return result

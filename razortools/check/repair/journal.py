@@ -54,6 +54,12 @@ def pending(image: Image) -> list[LoggedTransaction]:
     return believed
 
 
+def changed_inodes(image: Image) -> set[int]:
+    """Return the inodes that the waiting transactions change."""
+    entries = (entry for transaction in transactions_of(image) for entry in transaction.entries)
+    return {object_of(entry.head.key) for entry in entries if entry.head.key[0] == Table.FILES}
+
+
 def dropped_inodes(image: Image) -> set[int]:
     """Return the inodes that the complete transactions are about which are not replayed."""
     dropped = transactions_of(image)[len(pending(image)) :]

@@ -14,7 +14,7 @@ from razortools.check.repair import superblock_copies
 from razortools.check.repair.bench import Bench
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Edit, Round, Verb
-from razortools.check.repair.journal import dropped_inodes
+from razortools.check.repair.journal import changed_inodes, dropped_inodes
 from razortools.check.repair.plan_file import Plan, judge_plan
 from razortools.check.repair.planning import plan
 from razortools.check.repair.reference import reference
@@ -182,6 +182,8 @@ def _judged(done: Repaired, device: Device, options: Options) -> Generator[Repai
     done.loss = loss(before, take_inventory(done.overlay, options.threads))
     facts = believed(device, options.backup_block)
     dropped = dropped_inodes(facts.image) if facts is not None else set()
+    if facts is not None and any(finding.code == problems.REPLAY_FAILED.code for finding in done.before.findings):
+        dropped |= changed_inodes(facts.image)  # the inventory of before knows nothing of what the journal does to them
     done.refused = objection(done.before, done.after, before, done.loss, dropped)
 
 
