@@ -135,6 +135,7 @@ class Screen:
             self.say("")
             self.say(f"Repaired: {', '.join(f'{count:,} x {code}' for code, count in counts.most_common())}")
             self.show_loss(done.loss, "Lost by damage and repair")
+            self.show_older(done)
             self.say(f"razorfsck --undo {report.image} takes it back, as long as {undo_file} is kept")
         self.end(report)
 
@@ -145,6 +146,7 @@ class Screen:
         elif done.changes:
             self.say("")
             self.show_loss(done.loss, "The repair would cost")
+            self.show_older(done)
             left = "nothing" if done.after.clean else plural(done.after.problem_count, "problem")
             self.say(f"{left} would be left; razorfsck --apply {path} {report.image} does it")
         self.end(report)
@@ -168,6 +170,16 @@ class Screen:
             self.say(line)
         if len(lines) > limit:
             self.say(f"      and {len(lines) - limit:,} more; -v shows all")
+
+    def show_older(self, done: Repaired) -> None:
+        """Name the files that may miss their last changes."""
+        if done.older:
+            self.say(f"Found in an older state, the last changes may be missing: {plural(len(done.older), 'file')}")
+        limit = len(done.older) if self._verbose else SHOWN_EDITS
+        for path in done.older[:limit]:
+            self.say(f"      older: {printable(path)}")
+        if len(done.older) > limit:
+            self.say(f"      and {len(done.older) - limit:,} more; -v shows all")
 
     def end_salvage(self, report: SalvageReport, directory: str) -> None:
         """Show what was copied out, and what was not."""

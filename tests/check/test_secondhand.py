@@ -245,3 +245,31 @@ def repaired(device: Device) -> Repaired:
         except StopIteration as done:
             result: Repaired = done.value
             return result
+
+
+def test_files_that_were_found_in_an_older_state_are_named() -> None:
+    story = Story()
+    with story.opened() as volume:
+        files.write(volume, story.inodes[b"file 30"], 0, b"changed")
+    key, image, lost = inode_key(story.inodes[b"file 30"]), image_of(story.device), Copy(story.device)
+    for visit in walk(image, TreeIndex(image)):
+        if key in visit.keys and not visit.place.level:
+            destroy(lost, tuple(block for block in (visit.place.pointer.address, visit.place.pointer.mirror) if block))
+    done = repaired(lost)
+    assert "/file 30" in done.older
+    assert done.report(written=True).as_json()["repair"]["older"] == done.older
+
+
+def test_a_rebuild_overwrites_no_block_that_the_space_map_calls_used() -> None:
+    story = Story()
+    image, lost = image_of(story.device), Copy(story.device)
+    used = UsedBlocks(image)
+    before = {block: lost.read(block * 4096, 4096) for block in range(image.geometry.block_count) if used.are_used(block, 1)}
+    nodes = nodes_by_level(lost)
+    for places in nodes[0][3:5] + nodes[max(nodes)]:
+        destroy(lost, places)
+        before.update({place: lost.read(place * 4096, 4096) for place in places})
+    after, _ = rebuilt(lost)
+    fixed = {block for first, count in image.geometry.fixed_extents() for block in range(first, first + count)}
+    changed = [block for block, data in before.items() if block not in fixed and after.read(block * 4096, 4096) != data]
+    assert changed == []

@@ -43,6 +43,7 @@ class Bench:
         """Lay out the work over *overlay*, which shows the image as it is. *backup_block*: believe this superblock."""
         self.overlay = overlay
         self._backup_block = backup_block  # until the superblocks say all the same
+        self.older_inodes: set[int] = set()  # found by a rebuild in an older state
         self._kept: dict[int, bytes] = {}  # blocks that the old views name: group -> bitmap
         self._base: Superblock | None = None  # of the view that the first full round starts from
         facts = believed(overlay, backup_block)
@@ -141,7 +142,7 @@ class Bench:
         drop_leftovers(self._image())
 
     def _rebuild(self) -> None:
-        rebuild_quietly(self.overlay)
+        self.older_inodes |= set(rebuild_quietly(self.overlay).older_inodes)
         self._backup_block = None
 
     def _adopt(self, blocks: set[int]) -> None:

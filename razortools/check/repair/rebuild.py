@@ -3,9 +3,10 @@
 The survey says which leaf holds which keys. Leaves that are whole stay where they lie; the rest is packed into new ones, and
 new levels are put above them. Space maps are computed from what the leaves name, and both superblock slots are written.
 
-Invariants: nothing that can be read is overwritten, unless the image has no other room, and then only inner nodes of the old
-tree; what is lost of a file is cut out, so that reading it is an error and not zeros; the journal is left as it is, and what
-its transactions name stays free for its replay. The device is an overlay: what was rebuilt counts when somebody writes it out.
+Invariants: nothing that can be read is overwritten, nor what the space map calls used, unless the image has no other room, and
+then only inner nodes of the old tree; what is lost of a file is cut out, so that reading it is an error and not zeros; the
+journal is left as it is, and what its transactions name stays free for its replay. The device is an overlay: what was rebuilt
+counts when somebody writes it out.
 """
 
 from collections.abc import Generator, Iterator
@@ -16,7 +17,7 @@ from razortools.check.claims import Claims, bit_runs
 from razortools.check.findings import Progress
 from razortools.check.image import BLOCK_MASK, Image
 from razortools.check.keynames import range_words
-from razortools.check.map_rules import fixed_claims
+from razortools.check.map_rules import fixed_claims, map_pages
 from razortools.check.repair.bulk import Item, NodeCounter, TreeWriter
 from razortools.check.repair.coverage import Tile
 from razortools.check.repair.gaps import Gap, cut_outs
@@ -95,6 +96,14 @@ class _Way:
 
     spares_old_nodes: bool
     copies: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Spared:
+    """What is not the new tree's, but is not to be overwritten either."""
+
+    nodes: list[tuple[int, int]]  # of the old tree
+    marked: dict[int, int]  # blocks that the old space map calls used, as bitmaps by group
 
 
 def rebuild(device: Device) -> Generator[Progress, None, RebuildResult]:
@@ -177,7 +186,8 @@ def _write(found: Examined) -> Generator[Progress, None, None]:
     ways = [_Way(True, wished), _Way(False, wished), _Way(False, 1)]
     needed = counter.written * image.geometry.node_blocks
     for way in ways:
-        maps = _space(image, pieces, stock, waiting, found.seen if way.spares_old_nodes else Survey())
+        spared = _Spared(found.seen.inner, _marked_pages(image)) if way.spares_old_nodes else _Spared([], {})
+        maps = _space(image, pieces, stock, waiting, spared)
         if maps.free_blocks < needed * way.copies:
             continue
         yield Progress(1, 3)
@@ -254,7 +264,18 @@ def _items(image: Image, piece: _Piece, stock: Stock) -> Iterator[Item]:
             yield from items_of(image, tile, tile.leaf)
 
 
-def _space(image: Image, pieces: list[_Piece], stock: Stock, waiting: Waiting, spared: Survey) -> SpaceMaps:
+def _marked_pages(image: Image) -> dict[int, int]:
+    """Return the bitmaps of what the old space map calls used, as far as it can be read.
+
+    Data of files whose items are lost are among it. Nothing names them any more, but as long as there is room they need not be
+    overwritten: another tool, or a hand, may find them.
+    """
+    superblock = image.superblock
+    pages = map_pages(image, superblock.spacemap_active & 1, superblock.spacemap_top)
+    return {page.index: int.from_bytes(page.raw, "little") for page in pages if page.level == 0 and page.raw is not None}
+
+
+def _space(image: Image, pieces: list[_Piece], stock: Stock, waiting: Waiting, spared: _Spared) -> SpaceMaps:
     """Return the space map of the new tree, and keep new nodes away from what is to be spared but is not the tree's any more."""
     blocks = image.geometry.node_blocks
     used, kept_away = Claims(image.geometry.spacemap), Claims(image.geometry.spacemap)
@@ -264,20 +285,21 @@ def _space(image: Image, pieces: list[_Piece], stock: Stock, waiting: Waiting, s
                 for place in {tile.leaf.block, tile.leaf.pointer.address & BLOCK_MASK, tile.leaf.pointer.mirror & BLOCK_MASK}:
                     if place and image.holds(place, blocks):
                         (used if piece.stays else kept_away).claim(place, blocks)
-    for claims, runs in ((used, waiting.freed), (kept_away, waiting.placed), (kept_away, spared.inner)):
+    for claims, runs in ((used, waiting.freed), (kept_away, waiting.placed), (kept_away, spared.nodes)):
         for first, count in runs:
             if image.holds(first, count):
                 claims.claim(first, count)
     maps = SpaceMaps(image.device, image.geometry)
     maps.active = image.superblock.spacemap_active & 1
     fixed = fixed_claims(image)
-    for group in used.groups.keys() | stock.data.groups.keys() | kept_away.groups.keys():
+    for group in used.groups.keys() | stock.data.groups.keys() | kept_away.groups.keys() | spared.marked.keys():
         base = group * image.geometry.spacemap.group_blocks
         never, data, nodes, spare = (
             int.from_bytes(claims.page(group), "little") for claims in (fixed, stock.data, used, kept_away)
         )
         for first, last in bit_runs((data | nodes) & ~never):
             maps.mark_used(BlockNo(base + first), last - first + 1)
+        spare |= spared.marked.get(group, 0)
         for first, last in bit_runs(spare & ~(data | nodes | never)):
             maps.mark_used(BlockNo(base + first), last - first + 1)
             maps.unclaimed[BlockNo(base + first)] = last - first + 1

@@ -64,6 +64,7 @@ class Repaired:
     rounds: list[Round] = field(default_factory=list)
     refused: str = ""  # why nothing is kept; empty: it is worth keeping
     loss: Loss | None = None
+    older: list[str] = field(default_factory=list)  # paths of files found in an older state: their last changes may be missing
 
     @property
     def changes(self) -> bool:
@@ -76,6 +77,7 @@ class Repaired:
             "kept": written,
             "refused": self.refused or None,
             "edits": [edit.as_json() for one in self.rounds for edit in one],
+            "older": list(self.older),
         }
         costs = self.loss.as_json() if self.loss is not None and self.changes else None
         if not written:
@@ -114,7 +116,7 @@ def repair(device: Device, wishes: Wishes | None = None) -> RepairSteps:
             done.after = yield from _check_again(done.overlay, wishes.check)
             if done.after.clean:
                 break
-    yield from _judged(done, device, wishes.check)
+    yield from _judged(done, device, wishes.check, bench.older_inodes)
     if done.changes and not done.after.clean:
         _apply(done, bench, (_mark_of_errors(),))
     return done
@@ -135,7 +137,7 @@ def follow(device: Device, made: Plan, options: Options | None = None) -> Repair
             break
     if done.rounds and not done.refused:
         done.after = yield from _check_again(done.overlay, options)
-    yield from _judged(done, device, options)
+    yield from _judged(done, device, options, bench.older_inodes)
     for edits in last:
         if done.changes:
             _apply(done, bench, edits)
@@ -173,13 +175,15 @@ def _check_again(overlay: OverlayDevice, options: Options) -> Steps:
     return report
 
 
-def _judged(done: Repaired, device: Device, options: Options) -> Generator[RepairStep, None, None]:
+def _judged(done: Repaired, device: Device, options: Options, older: set[int]) -> Generator[RepairStep, None, None]:
     """Find out what the repair costs, and whether it is worth it."""
     yield from ()
     if not done.changes:
         return
     before = take_inventory(reference(device, done.before, done.rounds, options.backup_block), options.threads)
-    done.loss = loss(before, take_inventory(done.overlay, options.threads))
+    after = take_inventory(done.overlay, options.threads)
+    done.loss = loss(before, after)
+    done.older = [after.path(number) for number in sorted(older) if after.find(number) >= 0]
     facts = believed(device, options.backup_block)
     dropped = dropped_inodes(facts.image) if facts is not None else set()
     if facts is not None and any(finding.code == problems.REPLAY_FAILED.code for finding in done.before.findings):
