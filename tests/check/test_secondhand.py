@@ -1,6 +1,9 @@
 """What older leaves may say about a range whose current leaf is lost, one rule each."""
 
 import random
+from dataclasses import replace
+
+import crc32c
 
 from razortools.check.repair.rebuild import RebuildResult
 from razortools.check.repair.repair import Repaired, repair
@@ -11,9 +14,10 @@ from razortools.engine.store.device import Device
 from razortools.engine.volume import Volume
 from razortools.format.data import CUT_OUT, DataRecord
 from razortools.format.inode import ROOT_INODE, Inode
-from razortools.format.keys import Kind, inline_key, inode_key, kind_range, record_key
+from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY, Kind, inline_key, inode_key, kind_range, record_key
+from razortools.format.node import NodeHeader, encode_node
 from razortools.units import KIB, MIB, InodeNo
-from tests.check.editing import image_of, indexed
+from tests.check.editing import edit_item, image_of, indexed
 from tests.check.samples import Copy, KeptDevice
 from tests.check.test_rebuild import contents, destroy, items_of, nodes_by_level, rebuilt
 from tests.workload import Clock, formatted
@@ -273,3 +277,25 @@ def test_a_rebuild_overwrites_no_block_that_the_space_map_calls_used() -> None:
     fixed = {block for first, count in image.geometry.fixed_extents() for block in range(first, first + count)}
     changed = [block for block, data in before.items() if block not in fixed and after.read(block * 4096, 4096) != data]
     assert changed == []
+
+
+def test_a_node_that_somebody_wrote_into_a_file_is_no_node() -> None:
+    """The forger knows the tag and the place; the file is stored as it is. Without the root, the node looks like the newest."""
+    story = Story(copies=1)
+    with story.opened() as volume:
+        story.make(volume, b"forged", random.Random(7).randbytes(4096))
+    device, image = story.device, image_of(story.device)
+    (key, value), *_ = [(key, value) for key, value in items_of(device).items() if key == record_key(story.inodes[b"forged"], 0)]
+    block = DataRecord.decode(value).address
+    target = inode_key(story.inodes[b"file 30"])
+    evil = replace(Inode.decode(items_of(device)[target]), mode=0o104777, uid=0)
+    header = NodeHeader(image.tag, block, 0, image.superblock.generation, 1, 0, 0, Inode.FIXED_BYTES, LOWEST_KEY, HIGHEST_KEY)
+    raw, _ = encode_node(header, [target], [evil.encode()], image.geometry.node_bytes)
+    device.write(block * 4096, raw)
+    edit_item(device, key, crc32c=crc32c.crc32c(raw))
+    nodes = nodes_by_level(device)
+    destroy(device, nodes[max(nodes)][0])
+    after, result = rebuilt(device)
+    assert result.lost == []
+    assert Inode.decode(items_of(after)[target]).mode == 0o100640
+    assert contents(after)[b"/forged"].data == raw

@@ -13,14 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-import crc32c
-
 from razortools.check.contents import sound_record
 from razortools.check.image import Image
 from razortools.check.repair.bulk import Item
 from razortools.check.repair.coverage import Open, Tile
 from razortools.check.repair.gaps import Gap, Owner, cut_out
 from razortools.check.repair.stock import Stock, items_of
+from razortools.check.repair.survey import item_verifies
 from razortools.check.repair.used import UsedBlocks
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.data import DataRecord, InlineData
@@ -239,7 +238,7 @@ class _Judge:
                 return False
             if any(data.holds(block) for first, count in runs for block in range(first, first + count)):
                 return False
-            if not _verifies(self.image, record):
+            if not item_verifies(self.image, key, self.old[key]):
                 return False
         except (CorruptImage, DeviceFailed):
             return False
@@ -287,7 +286,3 @@ def _decoded(kind: type[Kept], value: bytes | None) -> Kept | None:
     except CorruptImage:
         return None
 
-
-def _verifies(image: Image, record: DataRecord) -> bool:
-    raw = b"".join(image.read_blocks(first, count) for first, count in record.runs(image.block_bytes))
-    return bool(crc32c.crc32c(raw) == record.crc32c)

@@ -7,12 +7,15 @@ so that what lies below it stays proven. Nothing else is written.
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
+import crc32c
+
 from razortools.check.bitflip import without_flipped_bit
 from razortools.check.claims import Claims
 from razortools.check.findings import Progress
 from razortools.check.image import BLOCK_MASK, Image
 from razortools.check.record_rules import record_fault
 from razortools.check.repair.coverage import Child, Leaf, Open, Tile, offers, tile
+from razortools.check.repair.forged import without_forged
 from razortools.check.repair.used import UsedBlocks
 from razortools.check.scan import FoundNode, read_items, scan_nodes
 from razortools.check.tree import Place, Visit, root_place, visit_node
@@ -49,6 +52,7 @@ def survey(image: Image) -> Generator[Progress, None, tuple[list[Tile], Survey]]
         seen.scanned = len(found)
     used = UsedBlocks(image)
     current = [node for node in found if not node.is_at_home or _is_used(image, used, node) is not False]
+    current = without_forged(image, current, item_runs, item_verifies)
     offered = offers(current, seen.leaves, _children_of(image))
     return tile(seen.leaves, offered, found, _leaf_of), seen
 
@@ -191,6 +195,17 @@ def item_runs(image: Image, key: bytes, value: bytes) -> list[tuple[int, int]]:
     if record is None or record_fault(image, record, None, is_data=key[KIND_AT] == Kind.DATA_RECORD):
         return []
     return [(first, count) for first, count in record.runs(image.block_bytes) if count]
+
+
+def item_verifies(image: Image, key: bytes, value: bytes) -> bool:
+    """Return whether the blocks that an item owns hold what it says."""
+    try:
+        record = owned_record(key, value)
+        runs = item_runs(image, key, value)
+        raw = b"".join(image.read_blocks(first, count) for first, count in runs)
+    except (CorruptImage, DeviceFailed, IndexError):
+        return False
+    return record is not None and bool(runs) and crc32c.crc32c(raw) == record.crc32c
 
 
 def _children_of(image: Image) -> Callable[[FoundNode], list[Child]]:
