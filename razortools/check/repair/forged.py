@@ -5,22 +5,29 @@ a node would bring inodes of its maker's choice to life. It lies in blocks that 
 then it is data. The witness must be above suspicion itself, for a forged node may claim blocks, too.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from razortools.check.claims import Claims
+from razortools.check.findings import Progress
 from razortools.check.image import Image
 from razortools.check.scan import FoundNode, read_items
 from razortools.errors import CorruptImage, DeviceFailed
+
+PROGRESS_STEP = 64  # nodes
 
 Run = tuple[int, int]
 RunsOf = Callable[[Image, bytes, bytes], list[Run]]  # of an item
 Verifies = Callable[[Image, bytes, bytes], bool]
 
 
-def without_forged(image: Image, found: Sequence[FoundNode], runs_of: RunsOf, verifies: Verifies) -> list[FoundNode]:
+def without_forged(
+    image: Image, found: Sequence[FoundNode], runs_of: RunsOf, verifies: Verifies
+) -> Generator[Progress, None, list[FoundNode]]:
     """Return the *found* nodes that are not part of a file."""
     claims = Claims(image.geometry.spacemap)
-    for node in found:
+    for number, node in enumerate(found):
+        if number % PROGRESS_STEP == 0:
+            yield Progress(number, len(found))
         for _, _, runs in _owned(image, node, runs_of):
             for first, count in runs:
                 claims.claim(first, count)

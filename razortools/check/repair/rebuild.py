@@ -11,7 +11,6 @@ counts when somebody writes it out.
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from razortools.check.claims import Claims, bit_runs
 from razortools.check.findings import Progress
@@ -23,7 +22,7 @@ from razortools.check.repair.coverage import Tile
 from razortools.check.repair.gaps import Gap, cut_outs
 from razortools.check.repair.secondhand import SecondHand, believe
 from razortools.check.repair.stock import Stock, items_of, take_stock
-from razortools.check.repair.survey import Survey, survey
+from razortools.check.repair.survey import PARTS, Survey, scaled, survey
 from razortools.check.repair.waiting import Waiting, waiting_blocks
 from razortools.check.scan import find_superblock
 from razortools.engine.store.device import Device
@@ -38,10 +37,8 @@ from razortools.format.superblock import SLOT_COUNT, Superblock
 from razortools.units import BlockNo, format_size
 
 PROGRESS_STEP = 64  # leaves
-PARTS = 1000  # of the whole, for the progress
+TILES_AT_ONCE = 64  # packed together: what fills nodes well, and is done in a moment
 GENERATION_MAX = 1 << 62  # a checkpoint each microsecond would take a hundred thousand years to get there
-
-Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
@@ -112,19 +109,19 @@ def rebuild(device: Device) -> Generator[Progress, None, RebuildResult]:
     Raises NotAnImage, UnsupportedFormat, CorruptImage if the device is too short, OutOfSpace if there is no room for a new tree.
     After an exception the overlay is of no use.
     """
-    found = yield from _scaled(examine(device), 0, 850)
-    yield from _scaled(_write(found), 850, PARTS)
+    found = yield from scaled(examine(device), 0, 850)
+    yield from scaled(_write(found), 850, PARTS)
     return found.result
 
 
 def examine(device: Device) -> Generator[Progress, None, Examined]:
     """Find out what a rebuilt tree would hold. Writes nothing but nodes in which a bit was turned back. Raises as rebuild()."""
-    found = yield from _scaled(find_superblock(device), 0, 100)
+    found = yield from scaled(find_superblock(device), 0, 100)
     image = Image(device, found.superblock, geometry_of(found.superblock))
     if device.size_bytes < found.superblock.block_count * image.block_bytes:
         raise CorruptImage(f"{device.name}: is truncated, so it cannot be rebuilt in place; copy the files out with --salvage")
-    tiles, seen = yield from _scaled(survey(image), 100, 800)
-    stock = yield from _scaled(take_stock(image, tiles), 800, PARTS)
+    tiles, seen = yield from scaled(survey(image), 100, 800)
+    stock = yield from scaled(take_stock(image, tiles), 800, PARTS)
     result = RebuildResult(found.superblock, found.offset, mended_nodes=seen.mended, scanned_nodes=seen.scanned)
     _fill_gaps(image, tiles, stock, result)
     return Examined(image, tiles, stock, seen, result)
@@ -142,18 +139,6 @@ def _fill_gaps(image: Image, tiles: list[Tile], stock: Stock, result: RebuildRes
         result.lost.append(gap)
 
 
-def _scaled(steps: Generator[Progress, None, Result], first: int, last: int) -> Generator[Progress, None, Result]:
-    """Run *steps* and tell their progress as that of a part of the whole."""
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as done:
-            result: Result = done.value
-            return result
-        share = min(step.done / step.total, 1.0) if step.total else 0.0
-        yield Progress(first + int(share * (last - first)), PARTS)
-
-
 def _pieces(tiles: list[Tile], gaps: dict[bytes, Gap]) -> list[_Piece]:
     """Return the pieces of the new tree. A gap in which nothing is to stand goes to the leaf before it, or behind it."""
     stays = [tile.is_whole for tile in tiles]
@@ -163,13 +148,13 @@ def _pieces(tiles: list[Tile], gaps: dict[bytes, Gap]) -> list[_Piece]:
     pieces: list[_Piece] = []
     packed: list[Tile] = []
     for tile, stay in zip(tiles, stays, strict=True):
-        if not stay:
-            packed.append(tile)
-            continue
-        if packed:
+        if packed and (stay or len(packed) == TILES_AT_ONCE):
             pieces.append(_Piece(tuple(packed), stays=False))
             packed = []
-        pieces.append(_Piece((tile,), stays=True))
+        if stay:
+            pieces.append(_Piece((tile,), stays=True))
+        else:
+            packed.append(tile)
     if packed:
         pieces.append(_Piece(tuple(packed), stays=False))
     return pieces
@@ -180,7 +165,7 @@ def _write(found: Examined) -> Generator[Progress, None, None]:
     image, stock, result = found.image, found.stock, found.result
     pieces = _pieces(found.tiles, stock.gaps)
     counter = NodeCounter(image.geometry)
-    _plant(image, pieces, stock, counter)
+    yield from scaled(_plant(image, pieces, stock, counter), 0, 400)
     waiting = waiting_blocks(image)
     wished = image.superblock.metadata_copies if image.superblock.metadata_copies in (1, 2) else 1
     ways = [_Way(True, wished), _Way(False, wished), _Way(False, 1)]
@@ -190,9 +175,8 @@ def _write(found: Examined) -> Generator[Progress, None, None]:
         maps = _space(image, pieces, stock, waiting, spared)
         if maps.free_blocks < needed * way.copies:
             continue
-        yield Progress(1, 3)
         try:
-            _carry_out(image, pieces, stock, maps, way, result)
+            yield from scaled(_carry_out(image, pieces, stock, maps, way, result), 400, PARTS)
         except OutOfSpace:  # enough blocks, but not enough of them side by side
             continue
         result.reused_old_nodes = not way.spares_old_nodes
@@ -205,11 +189,11 @@ def _write(found: Examined) -> Generator[Progress, None, None]:
 
 def _carry_out(
     image: Image, pieces: list[_Piece], stock: Stock, maps: SpaceMaps, way: _Way, result: RebuildResult
-) -> None:
+) -> Generator[Progress, None, None]:
     pool = NodePool(maps, image.geometry, way.copies)
     generation = _next_generation(image, pieces)
     writer = TreeWriter(image.device, image.geometry, pool, image.tag, generation)
-    root, level = _plant(image, pieces, stock, writer)
+    root, level = yield from _plant(image, pieces, stock, writer)
     writes, top, free_blocks = maps.encode_checkpoint(pool.runs())
     for offset, data in writes:
         image.device.write(offset, data)
@@ -244,9 +228,13 @@ def _next_generation(image: Image, pieces: list[_Piece]) -> int:
     return told + 1
 
 
-def _plant(image: Image, pieces: list[_Piece], stock: Stock, writer: NodeCounter) -> tuple[ChildPointer, int]:
+def _plant(
+    image: Image, pieces: list[_Piece], stock: Stock, writer: NodeCounter
+) -> Generator[Progress, None, tuple[ChildPointer, int]]:
     """Hand the pieces to *writer* in order; return the root and its level."""
-    for piece in pieces:
+    for number, piece in enumerate(pieces):
+        if number % PROGRESS_STEP == 0 or not piece.stays:
+            yield Progress(number, len(pieces))
         first, last = piece.tiles[0], piece.tiles[-1]
         if piece.stays:
             assert first.leaf is not None

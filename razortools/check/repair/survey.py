@@ -6,6 +6,7 @@ so that what lies below it stays proven. Nothing else is written.
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import crc32c
 
@@ -25,6 +26,9 @@ from razortools.format.keys import KIND_AT, Kind
 from razortools.format.node import LEVEL_MAX, NODE_MAGIC, ChildPointer, NodeHeader, node_checksum
 
 PROGRESS_STEP = 64  # nodes
+PARTS = 1000  # of the whole, for the progress
+
+Result = TypeVar("Result")
 
 
 @dataclass(slots=True)
@@ -41,20 +45,34 @@ class Survey:
 def survey(image: Image) -> Generator[Progress, None, tuple[list[Tile], Survey]]:
     """Return the tiles of the keys, and what was found on the way."""
     seen = Survey()
-    yield from _walk(image, seen)
+    yield from scaled(_walk(image, seen), 0, 200)
     open_ranges = Open()
     for leaf in seen.leaves:
         if leaf.block:
             open_ranges.take(leaf.low, leaf.high)
     found: list[FoundNode] = []
     if not open_ranges.is_empty:
-        found = yield from _scan(image, seen, open_ranges)
+        found = yield from scaled(_scan(image, seen, open_ranges), 200, 800)
         seen.scanned = len(found)
     used = UsedBlocks(image)
     current = [node for node in found if not node.is_at_home or _is_used(image, used, node) is not False]
-    current = without_forged(image, current, item_runs, item_verifies)
+    current = yield from scaled(without_forged(image, current, item_runs, item_verifies), 800, PARTS)
     offered = offers(current, seen.leaves, _children_of(image))
     return tile(seen.leaves, offered, found, _leaf_of), seen
+
+
+def scaled(steps: Generator[Progress, None, Result], first: int, last: int) -> Generator[Progress, None, Result]:
+    """Run *steps* and tell their progress as that of a part of the whole, from *first* to *last* of PARTS."""
+    reached = first
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as done:
+            result: Result = done.value
+            return result
+        share = min(step.done / step.total, 1.0) if step.total else 0.0
+        reached = max(reached, first + int(share * (last - first)))
+        yield Progress(reached, PARTS)
 
 
 def _walk(image: Image, seen: Survey) -> Generator[Progress, None, None]:
