@@ -27,6 +27,7 @@ from razortools.format.node import LEVEL_MAX, NODE_MAGIC, ChildPointer, NodeHead
 
 PROGRESS_STEP = 64  # nodes
 PARTS = 1000  # of the whole, for the progress
+GIVEN_UP_MAX = 100_000  # old nodes that are remembered, about 50 MB: a large image may be full of them
 
 Result = TypeVar("Result")
 
@@ -51,10 +52,10 @@ def survey(image: Image) -> Generator[Progress, None, tuple[list[Tile], Survey]]
         if leaf.block:
             open_ranges.take(leaf.low, leaf.high)
     found: list[FoundNode] = []
-    if not open_ranges.is_empty:
-        found = yield from scaled(_scan(image, seen, open_ranges), 200, 800)
-        seen.scanned = len(found)
     used = UsedBlocks(image)
+    if not open_ranges.is_empty:
+        found = yield from scaled(_scan(image, seen, used, open_ranges), 200, 800)
+        seen.scanned = len(found)
     current = [node for node in found if not node.is_at_home or _is_used(image, used, node) is not False]
     current = yield from scaled(without_forged(image, current, item_runs, item_verifies), 800, PARTS)
     offered = offers(current, seen.leaves, _children_of(image))
@@ -168,32 +169,43 @@ def _children(visit: Visit, is_exact: bool) -> Iterator[tuple[Place, bool]]:
         yield Place(ChildPointer.decode(value), place.level - 1, low, high), is_exact
 
 
-def _scan(image: Image, seen: Survey, open_ranges: Open) -> Generator[Progress, None, list[FoundNode]]:
+def _scan(
+    image: Image, seen: Survey, used: UsedBlocks, open_ranges: Open
+) -> Generator[Progress, None, list[FoundNode]]:
     """Return the nodes on the device that cover any of the open ranges and are not younger than the superblock."""
     looked_for = {leaf.pointer.crc32c for leaf in seen.leaves if not leaf.block} | {
         place.pointer.crc32c for place in seen.lost
     }
     newest = image.superblock.generation
-    data = _claimed_data(image, seen)
+    data = yield from scaled(_claimed_data(image, seen), 0, 200)
+    given_up = 0
 
     def wanted(node: FoundNode) -> bool:
+        nonlocal given_up
         if node.pointer.generation > newest:  # of a checkpoint that never came to its end: the journal knows better
             return False
-        return (node.is_at_home or node.pointer.crc32c in looked_for) and open_ranges.touches(node.low, node.high)
+        if not (node.is_at_home or node.pointer.crc32c in looked_for) or not open_ranges.touches(node.low, node.high):
+            return False
+        if not node.is_at_home or _is_used(image, used, node) is not False:
+            return True
+        given_up += 1
+        return given_up <= GIVEN_UP_MAX
 
-    return (yield from scan_nodes(image, wanted, data.holds))
+    return (yield from scaled(scan_nodes(image, wanted, data.holds), 200, PARTS))
 
 
-def _claimed_data(image: Image, seen: Survey) -> Claims:
+def _claimed_data(image: Image, seen: Survey) -> Generator[Progress, None, Claims]:
     """Return the blocks that hold the files' data according to the proven leaves: what looks like a node in them is none."""
     claims = Claims(image.geometry.spacemap)
-    for leaf in seen.leaves:
+    for number, leaf in enumerate(seen.leaves):
+        if number % PROGRESS_STEP == 0:
+            yield Progress(number, len(seen.leaves))
         if leaf.block:
-            claim_data(image, leaf, claims)
+            _claim_data(image, leaf, claims)
     return claims
 
 
-def claim_data(image: Image, leaf: Leaf, claims: Claims) -> None:
+def _claim_data(image: Image, leaf: Leaf, claims: Claims) -> None:
     """Note the blocks of files' data that a leaf names. Items that make no sense name none."""
     try:
         keys, values = read_items(image, leaf.block, leaf.pointer)
