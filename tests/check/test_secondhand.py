@@ -296,3 +296,16 @@ def test_a_node_that_somebody_wrote_into_a_file_is_no_node() -> None:
     assert result.lost == []
     assert Inode.decode(items_of(after)[target]).mode == 0o100640
     assert contents(after)[b"/forged"].data == raw
+
+
+def test_blocks_that_hold_something_else_now_are_not_taken() -> None:
+    """They are in use, and everybody who could say by whom is lost."""
+    story = Story()
+    with story.opened() as volume:
+        files.write(volume, story.inodes[b"file 30"], 0, b"changed")
+    was = story.records(story.device, b"file 31")
+    story.device.write(was[0].address * 4096, random.Random(0).randbytes(4096))
+    after, _ = story.lose_leaf_of(b"file 31")
+    found = story.records(after, b"file 31")
+    assert found[1:] == was[1:]
+    assert found[0].flags == CUT_OUT
