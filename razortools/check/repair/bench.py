@@ -46,6 +46,7 @@ class Bench:
         self.older_inodes: set[int] = set()  # found by a rebuild in an older state
         self._kept: dict[int, bytes] = {}  # blocks that the old views name: group -> bitmap
         self._base: Superblock | None = None  # of the view that the first full round starts from
+        self._generation = 0  # of everything that this repair writes into the tree
         facts = believed(overlay, backup_block)
         if facts is not None:
             self._keep(facts.image)
@@ -76,9 +77,11 @@ class Bench:
             return  # the frame waits until the check has seen what there is now
         if self._base is None:
             self._base = truth
+            self._generation = truth.generation + 1
             self._keep(self._image())
         if any(edit.verb is Verb.REBUILD for edit in edits):
             self._rebuild()
+            self._generation = max(self._generation, self._image().superblock.generation)
         self._adopt({edit.block or 0 for edit in edits if edit.verb is Verb.ADOPT})
         self._replay(edits)
         self._items([edit for edit in edits if edit.verb in _ITEM_VERBS])
@@ -216,7 +219,14 @@ class Bench:
             self._write(store)
 
     def _write(self, store: Store) -> None:
+        """Write the tree. However often that is done, the repair is one generation and the frame one more.
+
+        So no copy of the superblock is ever further behind than a power cut between two checkpoints would leave it: while the
+        result is written out, the slots hold the old view, that view marked one generation later, and the new one after that.
+        """
+        store.superblock = replace(store.superblock, generation=self._generation - 1)
         store.checkpoint(store.superblock.written_at_ns)
+        settle(self.overlay, store.superblock)
 
     def _seal(self, base: Superblock) -> None:
         """Write the frame: the map into the copy that the old view does not use, both slots, the backups."""
@@ -233,10 +243,9 @@ class Bench:
         writes, top, free_blocks = maps.encode_checkpoint(())
         for offset, data in writes:
             self.overlay.write(offset, data)
-        first = max(truth.generation, base.generation + 1)
         sealed = replace(
             truth,
-            generation=first + 1,
+            generation=self._generation + 1,
             state=State.CLEAN,
             error_count=0,
             spacemap_active=1 - maps.active,

@@ -8,6 +8,7 @@ is the old or the new filesystem at every moment.
 
 from dataclasses import replace
 
+from razortools.check.repair.superblock_copies import mendable
 from razortools.check.superblock_rules import layout_fault
 from razortools.engine.store import superblocks
 from razortools.engine.store.device import PAGE_BYTES, Device
@@ -17,6 +18,8 @@ from razortools.format.geometry import Geometry, geometry_of
 from razortools.format.superblock import SLOT_COUNT, SUPERBLOCK_BYTES, State, Superblock
 from razortools.format.undo import Stage
 from razortools.units import BlockNo
+
+REPAIR_GENERATIONS = 2  # from the view that is repaired to the repaired one
 
 assert SUPERBLOCK_BYTES == PAGE_BYTES
 
@@ -56,16 +59,30 @@ def marked(image: Device, new: Superblock) -> tuple[int, bytes] | None:
     """Return (offset, bytes) of a superblock that says what the old one does, and that there were errors; or None.
 
     It goes into the slot whose turn it is, as when a mount marks an image as in use. Without it a repair that was cut off might
-    leave an image in which nothing asks for a check, and `razorfsck -p` would not look at it.
+    leave an image in which nothing asks for a check, and `razorfsck -p` would not look at it. It also keeps the generations of
+    the slots in step, for a repair is two generations later than what it repairs.
+    """
+    old = _repaired_from(image, new)
+    if old is None or new.generation <= old.generation or layout_fault(old):
+        return None
+    # The state stays what it is: to mount what is not clean, the space map must be whole, and the repair may be about that.
+    return superblocks.slot_image(replace(old, generation=old.generation + 1, error_count=old.error_count + 1))
+
+
+def _repaired_from(image: Device, new: Superblock) -> Superblock | None:
+    """Return the superblock of the view that was repaired.
+
+    That is what a mount finds, unless the newest one has a flipped bit: then it becomes the truth before anything is written that
+    the older one, which a mount has gone by so far, may need.
     """
     try:
-        old = superblocks.newest(image)
+        found = superblocks.newest(image)
     except RazorError:
-        return None
-    if old.state != State.CLEAN or new.generation <= old.generation or layout_fault(old):
-        return None
-    # The state stays clean: to mount what is not, the space map must be whole, and the repair may be about that.
-    return superblocks.slot_image(replace(old, generation=old.generation + 1, error_count=old.error_count + 1))
+        found = None
+    wanted = new.generation - REPAIR_GENERATIONS
+    if found is None or found.generation != wanted:
+        return next((mended for _, mended in mendable(image) if mended.generation == wanted), found)
+    return found
 
 
 def _fixed_parts(truth: Superblock, geometry: Geometry) -> tuple[list[range], list[range]]:

@@ -1,7 +1,7 @@
 """Hurt images for the explorer of repairs: a random history, how it ended, and random damage, all by one seed.
 
-The damage is of the kinds that disks do: bits flip, sectors are lost or hold rubbish, a write went to another place, never arrived, or
-an old state comes back.
+The damage is of the kinds that disks do: bits flip, sectors are lost or hold rubbish, a write went to another place or never
+arrived, an old state comes back.
 """
 
 import random

@@ -1,6 +1,6 @@
 """A campaign of repairs: hurt images by seed, a real repair of each, and every power cut inside of it.
 
-Image number n of a campaign follows from the seed plus n alone, so one that shows a violation is repeated as the first of its own.
+Image number n of a campaign follows from the seed plus n alone, so one with a violation is repeated as the first of another.
 """
 
 import time

@@ -4,8 +4,7 @@ A repair is played once on a recorded disk. Each state is then judged like this,
 taking back may leave:
 
 1. without the undo file: no file is worse off than before the repair, the check finds no kind of problem that was not there
-   before or is there after it (but for the mark that a check is due, and a spare superblock that lags behind), and the image can
-   be mounted if it could be before
+   before or is there after it (but for the mark that a check is due), and the image can be mounted if it could be before
 2. with the undo file: taking the repair back gives the image as it was, bit for bit
 3. (on a sample) the same repair runs again on what is left, ends as well as the first one did, and both can be taken back
 
@@ -18,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from razortools.check import problems, runner
-from razortools.check.findings import Finding, Severity
+from razortools.check.findings import Severity
 from razortools.check.inventory import Inventory, take_inventory
 from razortools.check.loss import loss
 from razortools.check.repair.undo import take_back
@@ -208,13 +207,8 @@ class RepairExplorer:
 def view_of(disk: Device) -> View:
     """Return what a user finds on *disk*. What a mount writes stays on it: look at a disk that is thrown away."""
     report = runner.check_quietly(disk, _CHECK)
-    found = [finding for finding in report.findings if finding.severity is not Severity.NOTE and not _is_lagging(finding)]
+    found = [finding for finding in report.findings if finding.severity is not Severity.NOTE]
     return View(take_inventory(disk, 1), frozenset(finding.code for finding in found), report.problem_count, _mounts(disk))
-
-
-def _is_lagging(finding: Finding) -> bool:
-    """Return whether a finding says that the spare slot is too old: a repair makes several generations at once."""
-    return finding.code == problems.SUPERBLOCK_FIELD.code and "generation is" in finding.message
 
 
 def _mounts(disk: Device) -> bool:
@@ -234,8 +228,8 @@ def worse(found: View, before: View, after: View) -> str:
         wrong.append(f"{len(harmed)} files are worse off: {', '.join(harmed[:5])}")
     strange = found.problems - before.problems - after.problems - {problems.ERRORS_RECORDED.code}
     strange -= {code for code, worse_ones in _BETTER.items() if before.problems & worse_ones}
-    if before.inventory.facts is None:
-        strange = frozenset()  # nothing was to be seen at all
+    if before.inventory.facts is None or before.inventory.facts.tree.lost:
+        strange = frozenset()  # much that was wrong could not be seen
     if strange:
         wrong.append(f"the check finds what was not there before and is not after: {sorted(strange)}")
     if before.mounts and not found.mounts:
