@@ -33,6 +33,8 @@ STOPS = (CorruptImage, DeviceFailed, NotAnImage, OutOfSpace)  # what damage may 
 
 _DAMAGED_COPIES = (problems.SUPERBLOCK_DAMAGED.code, problems.BACKUP_DAMAGED.code, problems.NO_SUPERBLOCK.code)
 _NODE_WRONG = (problems.NODE_LOST.code, problems.NODE_FIELD.code, problems.NODE_KEYS.code)
+_MAP_DAMAGE = {problems.MAP_PAGE_DAMAGED.code, problems.MAP_COUNT.code}
+_TREE_DAMAGE = {problem.code for problem in (problems.NODE_LOST, problems.NODE_FIELD, problems.NODE_KEYS, problems.NODE_SHARED)}
 
 Choose = Callable[[Finding], bool]
 
@@ -221,7 +223,19 @@ def _plan_round(done: Repaired, wishes: Wishes) -> Round:
             return choice
     draft = Draft(indexed(recovered(facts)), facts.image)
     draft.is_rebuilt = any(edit.verb is Verb.REBUILD for edits in done.rounds for edit in edits)
-    return plan(draft, done.after.findings, wishes.choose)
+    return plan(draft, _before_the_rest(done.after.findings, wishes), wishes.choose)
+
+
+def _before_the_rest(findings: tuple[Finding, ...], wishes: Wishes) -> tuple[Finding, ...]:
+    """Return what must be mended before anything else can be judged: all, unless the journal could not be replayed.
+
+    Then the check has seen an older state. What it found in the files there may be changed or deleted by what waits in the
+    journal: an edit of theirs would bring back a part of a file that is gone. Where the tree is damaged all goes together.
+    """
+    codes = {finding.code for finding in findings if wishes.choose(finding)}
+    if problems.REPLAY_FAILED.code not in codes or codes & _TREE_DAMAGE:
+        return findings
+    return tuple(finding for finding in findings if finding.code < "E03" or finding.code in _MAP_DAMAGE)
 
 
 def _mends(done: Repaired, generation: int, wishes: Wishes) -> Iterator[Edit]:
