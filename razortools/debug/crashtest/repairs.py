@@ -14,7 +14,7 @@ Everything follows from the seed and the image.
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from razortools.check import problems, runner
 from razortools.check.findings import Severity
@@ -59,6 +59,7 @@ class View:
     problems: frozenset[str]
     problem_count: int
     mounts: bool
+    harmed: frozenset[str] = frozenset()  # files that were better in the view before
 
 
 @dataclass(slots=True)
@@ -93,7 +94,8 @@ class RepairExplorer:
             return self.tally
         log, shelf, image = written
         final = self._state_of(image)
-        self._after = view_of(CrashedDisk(self.base, final))
+        after = view_of(CrashedDisk(self.base, final))
+        self._after = replace(after, harmed=frozenset(loss(self._before.inventory, after.inventory).harmed))
         reached = self._judge_all("write-out", {}, log, None, ())
         undo_file = shelf.standing()[-1]
         for left in [Left(final, undo_file, len(log), ()), *self._some(reached, self.depth.undo_from)]:
@@ -223,7 +225,8 @@ def _mounts(disk: Device) -> bool:
 def worse(found: View, before: View, after: View) -> str:
     """Return in what a view is worse than the one before the repair, or an empty string."""
     wrong: list[str] = []
-    harmed = loss(before.inventory, found.inventory).harmed
+    # What the whole repair has cost was weighed before it was written.
+    harmed = sorted(set(loss(before.inventory, found.inventory).harmed) - after.harmed)
     if harmed:
         wrong.append(f"{len(harmed)} files are worse off: {', '.join(harmed[:5])}")
     strange = found.problems - before.problems - after.problems - {problems.ERRORS_RECORDED.code}
