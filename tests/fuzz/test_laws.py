@@ -1,0 +1,34 @@
+"""The laws of repair over random damage and the field fuzz: clean afterwards, nothing else hurt, taken back, planned and applied.
+
+The long version: `python -m tools.fuzz laws --seeds 0-999`.
+"""
+
+import random
+
+import pytest
+
+from tools.fuzzing import fields
+from tools.fuzzing.bases import BASES
+from tools.fuzzing.campaigns import lawful_damage, lawful_field
+from tools.fuzzing.damage import DAMAGES
+from tools.fuzzing.histories import history
+
+SEED = 100
+CASES = 16
+DAMAGE_SEEDS = range(100, 104)
+
+
+@pytest.mark.parametrize("image", BASES)
+def test_the_laws_hold_for_changed_fields(image: str) -> None:
+    cases = list(fields.cases(image, SEED, sites_max=1))
+    for number, case in enumerate(random.Random(SEED).sample(cases, CASES)):
+        assert lawful_field(case, with_files=number % 4 == 0).failure == "", f"seed {SEED}: {case}"
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_the_laws_hold_for_random_damage(name: str) -> None:
+    for seed in DAMAGE_SEEDS:
+        past = history(seed)
+        device = DAMAGES[name](past, random.Random(f"{seed} {name}"))
+        outcome = lawful_damage(name, past, device, f"seed {seed}", with_files=seed % 2 == 0)
+        assert outcome.failure == "", outcome.case

@@ -1,0 +1,109 @@
+"""Write the matrix of damage into docs/FSCK.md: what is found, what is harmless, what is repaired and what is lost.
+
+    python -m tools.fsck_matrix            run the cases (some minutes) and write the tables between the marks
+    python -m tools.fsck_matrix --check    only say whether the tables have a row for every class of damage there is
+
+The cases are those of tools/fuzz.py with fixed seeds, so a second run writes the same figures.
+"""
+
+import random
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from razortools.format.record import CATALOGUE
+from tools.fuzzing import fields
+from tools.fuzzing.bases import BASES
+from tools.fuzzing.campaigns import damage_outcome, field_outcome, lawful_damage, lawful_field
+from tools.fuzzing.damage import DAMAGES
+from tools.fuzzing.harmless import FREE, ROLES
+from tools.fuzzing.histories import history
+from tools.fuzzing.outcome import Outcome, Tally
+
+PLACE = Path(__file__).resolve().parent.parent / "docs" / "FSCK.md"
+BEGIN, END = "<!-- begin matrix: written by tools/fsck_matrix.py -->\n", "<!-- end matrix -->\n"
+SEED = 5
+LAW_EVERY = 16  # so many cases of the field fuzz are judged for each one that is repaired too
+DAMAGE_SEEDS = range(2000, 2040)
+UNDO_MODULE = "razortools.format.undo"  # the undo file's structures are in no image
+FOUND = ("cases", "detected", "harmless", "as torn", "as before", "failed")
+MENDED = ("cases", "repaired", "with loss", "refused", "failed")
+
+
+def main(arguments: list[str]) -> int:
+    """Return 0, or 1 if --check found a class of damage without a row."""
+    page = PLACE.read_text(encoding="utf-8") if PLACE.exists() else f"# Damage and repair\n\n{BEGIN}{END}"
+    head, begin, rest = page.partition(BEGIN)
+    table, end, tail = rest.partition(END)
+    assert begin and end, f"{PLACE} has no marks for the matrix"
+    if arguments == ["--check"]:
+        missing = [kind for kind in kinds() if f"| {kind} |" not in table]
+        if missing:
+            print(f"docs/FSCK.md has no row for {', '.join(missing)}; run: python -m tools.fsck_matrix", file=sys.stderr)
+        return 1 if missing else 0
+    PLACE.write_text(head + begin + text() + end + tail, encoding="utf-8")
+    return 0
+
+
+def kinds() -> list[str]:
+    """Return the classes of damage, in the order of the tables."""
+    structures = sorted(record.__name__ for record in CATALOGUE if record.__module__ != UNDO_MODULE)
+    return [*DAMAGES, *(f"{name}, checksum {seal}" for name in structures for seal in ("wrong", "right"))]
+
+
+def text() -> str:
+    """Return the tables, in Markdown."""
+    found, mended = Tally(), Tally()
+    for judged, lawful in (*_damage(), *_fields()):
+        for tally, outcome in ((found, judged), (mended, lawful)):
+            for failure in tally.add([outcome] if outcome is not None else []):
+                print(f"FAILED {failure.kind}: {failure.case}: {failure.failure}", file=sys.stderr, flush=True)
+    parts = [
+        "### What razorfsck finds\n",
+        "Harmless: proven to change nothing that is seen, and the engine goes on with the image. As torn: all traces of the",
+        "last transactions are gone from the journal, as a crash before them leaves it. As before: every superblock was put back",
+        "to an older one. Where the damage changed nothing, nothing is counted.\n",
+        _table(FOUND, found),
+        "### What repair does\n",
+        "Repaired: every file is bit for bit what it was before the damage. With loss: something within the reach of the damage",
+        "is not; everything else is. Refused: the image was left as it was, with a sentence.\n",
+        _table(MENDED, mended),
+        "### What need not be found\n",
+        "These changes are passed when their checksum is right, because any sound value means something:\n",
+        *(f"- `{name}`: {freedom.reason}" for name, freedom in sorted(FREE.items())),
+        *(f"- any field of the {role}: {freedom.reason}" for role, freedom in sorted(ROLES.items())),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _damage() -> Iterator[tuple[Outcome, Outcome | None]]:
+    for name, make in DAMAGES.items():
+        for seed in DAMAGE_SEEDS:
+            past, case = history(seed // 4), f"seed {seed}"
+            device = make(past, random.Random(f"{seed} {name}"))
+            if device.differs():
+                judged = damage_outcome(name, past, device, case)
+                is_found = "detected" in judged.results
+                yield judged, lawful_damage(name, past, device, case, with_files=seed % 8 == 0) if is_found else None
+
+
+def _fields() -> Iterator[tuple[Outcome, Outcome | None]]:
+    for image in BASES:
+        for number, case in enumerate(fields.cases(image, SEED, sites_max=1)):
+            judged = field_outcome(case)
+            is_tried = number % LAW_EVERY == 0 and "detected" in judged.results
+            yield judged, lawful_field(case, with_files=number % (8 * LAW_EVERY) == 0) if is_tried else None
+
+
+def _table(words: Iterable[str], tally: Tally) -> str:
+    columns = [word for word in words if any(counter[word] for counter in tally.counts.values())]
+    lines = ["| damage | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
+    for kind in kinds():
+        counter = tally.counts.get(kind)
+        if counter is not None:
+            lines.append(f"| {kind} | " + " | ".join(f"{counter[word]:,}" for word in columns) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
