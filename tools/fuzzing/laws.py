@@ -1,8 +1,8 @@
 """The laws of repair, for one damaged image, whatever the damage.
 
-After a repair a second check is clean and a second repair changes nothing; every file outside the blast radius is bit for bit what
-it was before the damage; what could be read before the repair can be read after it; the engine goes on with the image; taking the
-repair back gives the damaged image again; and following the plan is the repair. A repair may refuse, with a sentence.
+After a repair a second check is clean and a second repair changes nothing; every file outside the blast radius is bit for bit
+what it was before the damage; what could be read before the repair can be read after it; the engine goes on with the image;
+taking the repair back gives the damaged image again; and following the plan is the repair. A repair may refuse, with a sentence.
 """
 
 import tempfile
