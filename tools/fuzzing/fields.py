@@ -30,6 +30,7 @@ SITES_PER_STRUCTURE = 4  # of each structure in an image, chosen by the seed
 class FieldCase:
     """One field of one structure in one image, changed."""
 
+    seed: int
     image: str
     site: Site
     change: Change
@@ -42,7 +43,7 @@ class FieldCase:
 
     def __str__(self) -> str:
         seal = "right" if self.sealed else "wrong"
-        return f"{self.image}: {self.field} {self.change.verb}, checksum {seal}, {self.site.owner}"
+        return f"seed {self.seed}, {self.image}: {self.field} {self.change.verb}, checksum {seal}, {self.site.owner}"
 
     def damaged(self) -> Damaged:
         """Return the image with the change."""
@@ -117,7 +118,7 @@ def cases(
         for site in chance.sample(sites, min(sites_max, len(sites))):
             for change in changes(site.structure, site.read(device), chance):
                 for sealed in (False, True):
-                    yield FieldCase(image, site, change, sealed)
+                    yield FieldCase(seed, image, site, change, sealed)
 
 
 @dataclass(frozen=True, slots=True)

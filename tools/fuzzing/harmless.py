@@ -14,7 +14,7 @@ from razortools.check.runner import Options, check_quietly
 from razortools.engine import files, namespace, xattrs
 from razortools.engine.store.device import Device
 from razortools.engine.volume import Volume, open_volume
-from razortools.errors import OutOfSpace, PosixError, RazorError
+from razortools.errors import CorruptImage, OutOfSpace, PosixError, RazorError
 from razortools.format.inode import ROOT_INODE
 from tests.check.samples import Clock, Copy
 from tools.fuzzing.view import View, view
@@ -132,6 +132,10 @@ def why_not_harmless(field: str, role: str, allowed: Sequence[View], device: Dev
     return why_not_usable(device)
 
 
+# What an engine in order may answer: no, it is full, or that a repair has cut out what is asked for.
+ANSWERS = (PosixError, OutOfSpace, CorruptImage)
+
+
 def why_not_usable(device: Device) -> str:
     """Return why the engine cannot go on with a copy of the image and end cleanly, or an empty string."""
     copy = Copy(device)
@@ -146,23 +150,23 @@ def why_not_usable(device: Device) -> str:
 
 
 def _work(volume: Volume) -> None:
-    """Change every kind of thing. That the image is full, or that a name is there already, is an answer like another."""
-    with suppress(PosixError, OutOfSpace):
+    """Change every kind of thing, as far as the image lets us."""
+    with suppress(*ANSWERS):
         directory = namespace.mkdir(volume, ROOT_INODE, b"probe", 0o755, 0, 0)
         ino = namespace.create(volume, directory, b"probe file", 0o644, 0, 0)
         files.write(volume, ino, 0, b"probe " * 3000)
         namespace.link(volume, ino, ROOT_INODE, b"probe link")
         xattrs.set(volume, ino, b"user.probe", b"value")
     for name in (b"small", b"docs", b"link", b"docs/one", b"docs/many", b"docs/deep/disk"):
-        with suppress(PosixError, OutOfSpace):
+        with suppress(*ANSWERS):
             ino = namespace.resolve(volume, b"/" + name)
             namespace.link(volume, ino, ROOT_INODE, b"probe of " + name.replace(b"/", b" "))
-        with suppress(PosixError, OutOfSpace):
+        with suppress(*ANSWERS):
             ino = namespace.resolve(volume, b"/" + name)
             files.write(volume, ino, volume.inodes.get(ino).size, b"more")
             xattrs.set(volume, ino, b"user.probe", b"value")
     volume.commit()
     for name in (b"small", b"docs/one"):
-        with suppress(PosixError, OutOfSpace):
+        with suppress(*ANSWERS):
             parent, _, last = (b"/" + name).rpartition(b"/")
             namespace.unlink(volume, namespace.resolve(volume, parent or b"/"), last)

@@ -19,7 +19,6 @@ from razortools.check.repair.write_out import write_out
 from razortools.check.runner import Options
 from razortools.engine.store.device import Device, OverlayDevice, open_image
 from razortools.errors import RazorError
-from razortools.format.inode import ROOT_INODE
 from tools.fuzzing.harmless import why_not_usable
 from tools.fuzzing.verdict import HangsError, judge, watched
 from tools.fuzzing.view import View, view
@@ -120,7 +119,10 @@ def _paths(seen: View) -> dict[int, set[bytes]]:
 
 
 def _judge_readable(damaged: Device, known: Undamaged, after: View) -> None:
-    """What could be read of the damaged image, as it was before the damage, can be read after the repair."""
+    """What could be read of the damaged image, as it was before the damage, can be read after the repair.
+
+    Within the blast radius it may read otherwise: data that came to a file by the damage, nothing tells from its own.
+    """
     try:
         with watched(READING_S):
             hurt = view(damaged)
@@ -132,7 +134,7 @@ def _judge_readable(damaged: Device, known: Undamaged, after: View) -> None:
         was = then.get(entry.ino)
         if was is None or not entry.is_readable or entry.parts.get("data") != was.parts.get("data"):
             continue
-        if entry.ino != ROOT_INODE and (entry.ino not in now or now[entry.ino].parts.get("data") != was.parts.get("data")):
+        if entry.ino not in now or isinstance(now[entry.ino].parts.get("data"), str):
             raise BrokenError(f"inode {entry.ino} could be read before the repair, and cannot be after it")
 
 
