@@ -12,6 +12,7 @@ is measured. Memory is the most that the process had resident.
 """
 
 import argparse
+import os
 import random
 import shutil
 import statistics
@@ -102,7 +103,7 @@ def main() -> int:
             table = measure_checkers(Path(folder), chosen.data * MIB, chosen.rounds)
     sys.stdout.write(f"{table}\n")
     if chosen.publish:
-        page.publish("check" if not chosen.inodes else "check inodes", f"```\n{table}\n```\n")
+        page.publish("check" if not chosen.inodes else "check inodes", f"\n```\n{table}\n```\n\n")
     return 0
 
 
@@ -129,7 +130,7 @@ def measure_checkers(folder: Path, data_bytes: int, rounds: int) -> str:
                 taken[name].append(ran)
         say(f"round {number} of {rounds}")
     lines = [
-        f"{data_bytes / MIB:,.0f} MiB in {count:,} files; {rounds} rounds, the least of each; {page.machine(folder)}",
+        f"{data_bytes / MIB:,.0f} MiB in {count:,} files; {rounds} rounds, the least of each; {page.machine(folder)}; {busy()}",
         f"{'':32}{'wall s':>9}{'processor s':>13}{'memory MiB':>12}   verifies",
     ]
     for checker in found:
@@ -148,7 +149,7 @@ def measure_inodes(folder: Path, count: int) -> str:
     make_small_files(image, count)
     ran = min((run(f"{PYTHON} -m razortools.fsck -n {image}") for _ in range(2)), key=lambda ran: ran.wall_s)
     return (
-        f"{count:,} small files, razorfsck -n; {page.machine(folder)}\n"
+        f"{count:,} small files, razorfsck -n; {page.machine(folder)}; {busy()}\n"
         f"wall {ran.wall_s:.1f} s, processor {ran.processor_s:.1f} s, memory {ran.memory_bytes / MIB:.0f} MiB"
     )
 
@@ -204,6 +205,11 @@ def run(command: str) -> Ran:
         raise SystemExit(f"{command} exits {done.returncode}: {done.stderr.strip()[-300:]}")
     wall_s, processor_s, memory_kib = map(float, done.stdout.split())
     return Ran(wall_s, processor_s, int(memory_kib * KIB))
+
+
+def busy() -> str:
+    """Return how busy the machine is: where others compute too, only processor times can be compared."""
+    return f"load average {os.getloadavg()[0]:.0f}"
 
 
 def say(words: str) -> None:
