@@ -2,7 +2,7 @@
 
 from razortools.check.findings import Finding
 from razortools.check.inode_rules import xattr_fault
-from razortools.check.repair import plan_data, plan_inodes
+from razortools.check.repair import plan_contents, plan_data, plan_inodes
 from razortools.check.repair.draft import Draft
 from razortools.errors import CorruptImage
 from razortools.format.inode import InodeFlag, OrphanReason
@@ -26,7 +26,7 @@ def malformed(draft: Draft, finding: Finding) -> None:
     if key[9] == Kind.DATA_RECORD:
         plan_data.cut(draft, key, keeps_blocks=False)
     elif key[9] == Kind.INLINE_DATA:
-        plan_data.cut_inline(draft, key)
+        plan_contents.cut_inline(draft, key)
     elif key[9] == Kind.INODE and key[0] == Table.FILES:
         plan_inodes.make_anew(draft, object_of(key))
     else:

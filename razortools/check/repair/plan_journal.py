@@ -3,7 +3,8 @@
 from razortools.check.findings import Finding
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Verb
-from razortools.check.repair.journal import flipped_bit, pending
+from razortools.check.repair.journal import pending
+from razortools.check.repair.journal_bits import flipped_bit
 
 
 def replay(draft: Draft, finding: Finding) -> None:

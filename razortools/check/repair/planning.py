@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from razortools.check.findings import Finding, Repair, Severity
 from razortools.check.problems import ERRORS_RECORDED, PROBLEMS
 from razortools.check.repair import (
+    plan_contents,
     plan_counts,
     plan_data,
     plan_frame,
@@ -66,12 +67,12 @@ BY_CODE: dict[str, Planner] = {
     "E0414": plan_counts.link_number,
     "E0502": plan_data.shared,
     "E0504": plan_data.wrong_field,
-    "E0505": plan_data.beyond_end,
-    "E0506": plan_data.stored_blocks,
-    "E0507": plan_data.wrong_content,
+    "E0505": plan_contents.beyond_end,
+    "E0506": plan_contents.stored_blocks,
+    "E0507": plan_contents.wrong_content,
     "E0601": plan_names.reference_count,
     "E0603": plan_names.impossible,
-    "E0703": plan_data.inline_broken,
+    "E0703": plan_contents.inline_broken,
     "E0704": plan_superblock.unannounced,
     "E0803": plan_nodes.copy,
     "E0804": plan_nodes.copy,

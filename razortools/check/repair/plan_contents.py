@@ -1,0 +1,151 @@
+"""The contents of a file as a whole: data behind its end, data that are there twice or not at all, data that lie in the tree."""
+
+from dataclasses import replace
+
+from razortools.check.findings import Finding
+from razortools.check.repair.draft import Draft
+from razortools.check.repair.file_contents import contents_of
+from razortools.check.repair.plan_data import ALGORITHMS, CUT_OUT_WORDS, blocks_at, told_size
+from razortools.errors import CorruptImage
+from razortools.format.compression import Algorithm, unpack
+from razortools.format.data import (
+    CUT_OUT,
+    FILE_BYTES_MAX,
+    RECORD_BYTES_MAX,
+    RECORD_BYTES_MIN,
+    DataRecord,
+    InlineData,
+)
+from razortools.format.inode import Inode
+from razortools.format.keys import Kind, inode_key, kind_range, object_of, offset_of, record_key
+from razortools.units import InodeNo, divide_up
+
+HOLES_MAX = 1 << 16  # of a file, in which lost records may have been: beyond that it is a sparse file with a wrong count
+
+
+def beyond_end(draft: Draft, finding: Finding) -> None:
+    """Data behind the end of a file: either they are old, or the size is wrong. The number of blocks tells which."""
+    key = finding.key
+    number = int(finding.inode or 0)
+    inode = draft.inode(number)
+    if key is None or inode is None or draft.get(key) is None or offset_of(key) * inode.record_bytes < inode.size:
+        return
+    contents = contents_of(draft, number)
+    is_possible = (offset_of(key) + 1) * inode.record_bytes <= FILE_BYTES_MAX
+    if is_possible and inode.stored_blocks == contents.blocks and inode.is_regular:
+        size = contents.end(inode.record_log2)
+        draft.set(
+            inode_key(InodeNo(number)), "size", size, f"set its size to {size}: the inode counts the blocks of all its data"
+        )
+    else:
+        draft.delete(key, "remove data behind the end of the file")
+
+
+def wrong_content(draft: Draft, finding: Finding) -> None:
+    """Contents that a file of its type cannot have, or that are there twice, or not at all."""
+    number = int(finding.inode or 0)
+    inode = draft.inode(number)
+    if inode is None:
+        return
+    if finding.key is not None:
+        _inline_size(draft, finding.key, inode)
+        return
+    contents = contents_of(draft, number)
+    items = [key for kind in (Kind.INLINE_DATA, Kind.DATA_RECORD) for key, _ in draft.items(*kind_range(InodeNo(number), kind))]
+    if not (inode.is_regular or inode.is_symlink):
+        for key in items:
+            draft.delete(key, "remove file data from what can have none")
+    elif Kind.INLINE_DATA in contents.kinds and draft.get(record_key(InodeNo(number), 0)) is not None:
+        counted_without = contents.blocks - blocks_at(draft, record_key(InodeNo(number), 0))
+        if inode.stored_blocks == counted_without and inode.size == contents.inline_bytes:
+            draft.delete(record_key(InodeNo(number), 0), "remove the copy in blocks: the inode does not count it")
+        else:
+            draft.delete(items[0], "remove the copy in the tree: the inode counts the one in blocks")
+    elif inode.is_symlink and not contents.kinds:
+        draft.delete(inode_key(InodeNo(number)), "remove the symbolic link: where it led is lost")
+    elif inode.is_symlink:
+        draft.set(inode_key(InodeNo(number)), "size", contents.end(inode.record_log2), "set its size to the length of its target")
+
+
+def _inline_size(draft: Draft, key: bytes, inode: Inode) -> None:
+    """Let inline data say how long they are, if they can be read at all."""
+    value = draft.get(key)
+    try:
+        inline = InlineData.decode(value or b"")
+    except CorruptImage:
+        return
+    sizes = [len(inline.stored)] if inline.algorithm == Algorithm.NONE else [told_size(inline.stored), inode.size]
+    for size in sizes:
+        if 0 < size <= RECORD_BYTES_MAX and _unpacks(replace(inline, raw_bytes=size)):
+            draft.set(key, "raw_bytes", size, f"let it say that it holds {size} bytes")
+            return
+    cut_inline(draft, key)
+
+
+def inline_broken(draft: Draft, finding: Finding) -> None:
+    """Inline data do not decompress as they say; perhaps they do another way."""
+    key = finding.key
+    try:
+        inline = InlineData.decode(draft.get(key) or b"") if key is not None else None
+    except CorruptImage:
+        inline = None
+    if key is None or inline is None:
+        return
+    for algorithm in sorted(ALGORITHMS):
+        if (algorithm != Algorithm.NONE or len(inline.stored) == inline.raw_bytes) and _unpacks(
+            replace(inline, algorithm=algorithm)
+        ):
+            draft.set(key, "algorithm", algorithm, "let it say how it is compressed")
+            return
+    cut_inline(draft, key)
+
+
+def _unpacks(inline: InlineData) -> bool:
+    try:
+        unpack(inline.stored, inline.algorithm, inline.raw_bytes)
+    except CorruptImage:
+        return False
+    return True
+
+
+def cut_inline(draft: Draft, key: bytes) -> None:
+    """Plan to let a record that is cut out take the place of inline data."""
+    number = InodeNo(object_of(key))
+    inode = draft.inode(number)
+    size = inode.size if inode is not None else 1
+    record_bytes = inode.record_bytes if inode is not None and inode.record_log2 < 32 else draft.image.superblock.record_bytes
+    draft.delete(key, CUT_OUT_WORDS)
+    for start in range(0, max(size, 1), record_bytes):
+        raw_bytes = max(min(record_bytes, size - start), 1)
+        record = DataRecord(0, 0, raw_bytes, 0, 0, CUT_OUT, 0)
+        if draft.get(record_key(number, start // record_bytes)) is None:
+            draft.put(record_key(number, start // record_bytes), record.encode(), CUT_OUT_WORDS)
+        if start >= RECORD_BYTES_MAX:
+            break  # inline data are shorter than this: the rest of the size never was in them
+
+
+def stored_blocks(draft: Draft, finding: Finding) -> None:
+    """An inode counts its blocks wrongly; or it counts rightly, and records of it are gone, of which the volume knows, too."""
+    if finding.inode is not None:
+        counted = finding.values["counted"]
+        missing = finding.values["value"] - counted
+        if missing > 0 and (draft.is_rebuilt or missing <= draft.lost_blocks):
+            _cut_out_holes(draft, finding.inode)
+        draft.set(inode_key(finding.inode), "stored_blocks", counted, f"set its count of blocks to {counted}")
+
+
+def _cut_out_holes(draft: Draft, number: InodeNo) -> None:
+    """Plan that what may have been in lost records does not read as zeros."""
+    inode = draft.inode(number)
+    if inode is None or not inode.is_regular or not RECORD_BYTES_MIN <= inode.record_bytes <= RECORD_BYTES_MAX:
+        return
+    there = {offset_of(key) for key, _ in draft.items(*kind_range(number, Kind.DATA_RECORD))}
+    inline = next(draft.items(*kind_range(number, Kind.INLINE_DATA)), None)
+    count = divide_up(inode.size, inode.record_bytes)
+    if inline is not None or count - len(there) > HOLES_MAX:
+        return
+    for record_no in range(count):
+        if record_no not in there:
+            raw_bytes = min(inode.record_bytes, inode.size - record_no * inode.record_bytes)
+            record = DataRecord(0, 0, raw_bytes, 0, 0, CUT_OUT, 0)
+            draft.put(record_key(number, record_no), record.encode(), "cut out where a lost record may have been")
