@@ -387,6 +387,14 @@ def test_the_old_view_stays_whole_until_the_superblock_is_written() -> None:
     assert contents(opened(device), "/docs/many") == whole("/docs/many")
 
 
+def test_what_is_mended_in_its_place_gets_newer_superblocks_too() -> None:
+    device = healthy()
+    flip(device, indexed(device).mirrors[3] * 4096 + 500)
+    done: Repaired = finished(repair(device))
+    assert [[edit.verb.value for edit in edits] for edits in done.rounds] == [["copy node"], ["write the frame anew"]]
+    assert image_of(done.overlay).superblock.generation > image_of(device).superblock.generation + 1
+
+
 def test_a_repair_that_hurts_others_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     device = healthy()
     edit_inode(device, find_inode(device, "/docs/one"), link_count=7)

@@ -11,6 +11,7 @@ import pytest
 from razortools.check.findings import Severity
 from razortools.check.inventory import Inventory, take_inventory
 from razortools.check.loss import loss
+from razortools.check.problems import PROBLEMS
 from razortools.check.repair.plan_file import plan_for, read_plan, write_plan
 from razortools.check.repair.repair import Repaired, Wishes, follow, repair
 from razortools.check.repair.surveying import finished
@@ -76,6 +77,15 @@ def hurt_paths(report: Report, files: Inventory) -> Iterator[str]:
 
 def is_below_one_of(path: str, tops: set[str]) -> bool:
     return path in tops or any(top != "/" and path.startswith(f"{top}/") for top in tops)
+
+
+@pytest.mark.parametrize(("code", "damage"), DAMAGES, ids=IDS)
+def test_preening_does_safe_edits_only_and_all_of_them(code: str, damage: Damage) -> None:
+    done = repaired(damage(), Wishes(choose=lambda finding: PROBLEMS[finding.code].repair.safe))
+    assert all(PROBLEMS[edit.code].repair.safe for edits in done.rounds for edit in edits)
+    problems = [finding for finding in done.before.findings if finding.severity > Severity.NOTE]
+    if code not in REFUSED and all(PROBLEMS[finding.code].repair.safe for finding in problems):
+        assert done.after.clean and not done.refused
 
 
 @pytest.mark.parametrize(("code", "damage"), DAMAGES, ids=IDS)

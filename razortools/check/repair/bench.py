@@ -70,10 +70,12 @@ class Bench:
             self._rebuild()
             return
         truth = self._superblock(edits)
-        settle(self.overlay, truth)
+        in_place = all(edit.verb in IN_PLACE for edit in edits)
+        # The older of the two slots that are written must not be older than the root that it names.
+        settle(self.overlay, replace(truth, generation=truth.generation + 1) if in_place else truth)
         self._backup_block = None
         self._raw(truth, edits)
-        if all(edit.verb in IN_PLACE for edit in edits):
+        if in_place:
             return  # the frame waits until the check has seen what there is now
         if self._base is None:
             self._base = truth

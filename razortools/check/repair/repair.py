@@ -13,7 +13,7 @@ from razortools.check.loss import Loss, loss
 from razortools.check.repair import superblock_copies
 from razortools.check.repair.bench import Bench
 from razortools.check.repair.draft import Draft
-from razortools.check.repair.edits import Edit, Round, Verb
+from razortools.check.repair.edits import IN_PLACE, Edit, Round, Verb
 from razortools.check.repair.journal import changed_inodes, dropped_inodes
 from razortools.check.repair.plan_file import Plan, judge_plan
 from razortools.check.repair.planning import plan
@@ -109,15 +109,13 @@ def repair(device: Device, wishes: Wishes | None = None) -> RepairSteps:
     bench = Bench(done.overlay, wishes.check.backup_block)
     seen: set[Round] = set()
     while len(done.rounds) < ROUNDS_MAX and not done.refused:
-        edits = _plan_round(done, wishes)
+        edits = _next_round(done, wishes)
         if not edits or edits in seen:
             break
         seen.add(edits)
         yield RoundPlanned(len(done.rounds) + 1, edits)
         if _apply(done, bench, edits):
             done.after = yield from _check_again(done.overlay, wishes.check)
-            if done.after.clean:
-                break
     yield from _judged(done, device, wishes.check, bench.older_inodes)
     if done.changes and not done.after.clean:
         _apply(done, bench, (_mark_of_errors(),))
@@ -202,6 +200,15 @@ def _mark_of_errors() -> Edit:
 def _identity(finding: Finding) -> tuple[object, ...]:
     """Return what tells a problem from another one of the same image."""
     return finding.code, finding.where, finding.path, finding.key, finding.inode, finding.block
+
+
+def _next_round(done: Repaired, wishes: Wishes) -> Round:
+    """Return the edits of the next round; none: the repair is at its end. What was mended in its place gets a frame at last."""
+    edits = () if done.rounds and done.after.clean else _plan_round(done, wishes)
+    if not edits and done.rounds and all(edit.verb in IN_PLACE for one in done.rounds for edit in one):
+        why = "write the frame anew around what was mended in its place"
+        return (Edit(verb=Verb.FRAME, code=done.rounds[0][0].code, why=why),)
+    return edits
 
 
 def _plan_round(done: Repaired, wishes: Wishes) -> Round:
