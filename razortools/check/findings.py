@@ -39,6 +39,8 @@ class Repair(Enum):
     DROP_ITEM = "remove the item that makes no sense", False
     DROP_ENTRY = "remove the entry; what it named is in lost+found if anything of it is left", False
     RENAME_ENTRY = "give one of the two another name", False
+    MAKE_INODE = "make an inode for what is left, closed to others; without a name it goes to lost+found", False
+    NAME_BY_NUMBER = "give it the name #NUMBER in its directory, unless its back link tells the right one", False
     LOST_AND_FOUND = "put it into lost+found under its last known name", False
     COPY_SHARED = "give each owner a copy of its own; the checksum tells which owner's data it is", False
     CUT_OUT = "keep the rest of the file; reading these bytes gives an I/O error", False

@@ -207,7 +207,7 @@ ITEM_SHAPE = _row(
 )  # fmt: skip
 INODE_MISSING = _row(
     "E0308", ERROR, "missing inode", "inode {inode} is missing, but {what} of it are there",
-    "The inode stood in a node that is lost, or a defect.", "The file cannot be opened.", Repair.LOST_AND_FOUND,
+    "The inode stood in a node that is lost, or a defect.", "The file cannot be opened.", Repair.MAKE_INODE,
 )  # fmt: skip
 INODE_FIELD = _row(
     "E0309", ERROR, "wrong inode field", "inode {inode}: {field} is {value}, expected {expected}",
@@ -280,7 +280,7 @@ ENTRY_TYPE = _row(
 )  # fmt: skip
 ENTRY_NAME_MISSING = _row(
     "E0406", ERROR, "nameless entry", "an entry of this directory has the name id {name_id}, which is not in the string table",
-    "The name stood in a node that is lost, or a defect.", "Inode {inode} cannot be found here.", Repair.LOST_AND_FOUND,
+    "The name stood in a node that is lost, or a defect.", "Inode {inode} cannot be found here.", Repair.NAME_BY_NUMBER,
 )  # fmt: skip
 ENTRY_HASH = _row(
     "E0407", ERROR, "misplaced entry", "this name is filed under {value:#x}, but its hash is {expected:#x}",
