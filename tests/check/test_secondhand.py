@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from itertools import pairwise
 
 import crc32c
 
@@ -9,12 +10,12 @@ from razortools.check.repair.rebuild import RebuildResult
 from razortools.check.repair.repair import Repaired, repair
 from razortools.check.repair.used import UsedBlocks
 from razortools.check.tree import TreeIndex, walk
-from razortools.engine import directories, files, namespace, xattrs
+from razortools.engine import directories, files, namespace
 from razortools.engine.store.device import Device
 from razortools.engine.volume import Volume
 from razortools.format.data import CUT_OUT, DataRecord
 from razortools.format.inode import ROOT_INODE, Inode
-from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY, Kind, inline_key, inode_key, kind_range, record_key
+from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY, Kind, inline_key, inode_key, kind_range, object_of, record_key
 from razortools.format.node import NodeHeader, encode_node
 from razortools.units import KIB, MIB, InodeNo
 from tests.check.editing import edit_item, editing, image_of, indexed
@@ -154,15 +155,41 @@ def test_a_file_that_has_all_its_blocks_has_lost_nothing_but_holes() -> None:
 
 
 def test_small_contents_come_back_only_if_the_file_was_not_changed() -> None:
-    story = Story()
-    with story.opened() as volume:
-        story.make(volume, b"same", b"small and the same")
-        story.make(volume, b"other", b"small and older")
-        volume.checkpoint()
-    with story.opened() as volume:
-        xattrs.set(volume, story.inodes[b"same"], b"user.touched", b"1")
-    after, _ = story.lose_leaf_of(b"same")
-    assert story.value(after, inline_key(story.inodes[b"same"])) == story.value(story.device, inline_key(story.inodes[b"same"]))
+    """The inode of the file is in a leaf that is still there, and tells when the contents were changed last."""
+    for changed in (False, True):
+        story = Story()
+        with story.opened() as volume:
+            for number in range(200):
+                story.make(volume, b"small %d" % number, b"small contents %d" % number)
+        number, other = _file_with_its_contents_in_the_next_leaf(story.device)
+        with story.opened() as volume:
+            files.write(volume, number if changed else other, 0, b"new contents!")
+        key = inline_key(number)
+        was = items_of(story.device)[key]
+        lost, image = Copy(story.device), image_of(story.device)
+        for visit in walk(image, TreeIndex(image)):
+            if key in visit.keys and not visit.place.level:
+                destroy(lost, tuple(block for block in (visit.place.pointer.address, visit.place.pointer.mirror) if block))
+        after, result = rebuilt(lost)
+        assert number not in result.older_inodes and other in result.older_inodes
+        if changed:
+            assert story.value(after, key) is None
+            assert DataRecord.decode(story.value(after, record_key(number, 0)) or b"").flags == CUT_OUT
+        else:
+            assert story.value(after, key) == was
+            assert story.value(after, record_key(number, 0)) is None
+
+
+def _file_with_its_contents_in_the_next_leaf(device: Device) -> tuple[InodeNo, InodeNo]:
+    """Return a file whose inode ends one leaf, while its contents begin the next, and another file in that."""
+    image = image_of(device)
+    leaves = [visit.keys for visit in walk(image, TreeIndex(image)) if not visit.place.level]
+    for before, keys in pairwise(leaves):
+        number = InodeNo(object_of(keys[0]))
+        if inode_key(number) in before and inline_key(number) in keys:
+            others = {object_of(key) for key in keys if key[9] == Kind.INLINE_DATA} - {number}
+            return number, InodeNo(max(others & {object_of(key) for key in keys if key[9] == Kind.INODE}))
+    raise AssertionError("no leaf ends within a file")
 
 
 def test_with_the_root_lost_too_an_older_leaf_does_not_pass_for_the_current_one() -> None:

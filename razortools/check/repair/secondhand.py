@@ -43,6 +43,7 @@ from razortools.format.xattr import Xattr, XattrFlag
 from razortools.units import InodeNo, NameId
 
 CACHED_LEAVES = 64
+NEVER = 1 << 64  # a generation that comes after all others
 
 Kept = TypeVar("Kept", bound=Record)
 
@@ -60,6 +61,11 @@ class Current:
     def is_lost(self, key: bytes) -> bool:
         """Whether nobody knows what stands there now."""
         return self._tiles[bisect_right(self._lows, key) - 1].leaf is None
+
+    def generation(self, key: bytes) -> int:
+        """Return when the current leaf at *key* was written; what it holds has not changed since."""
+        leaf = self._tiles[bisect_right(self._lows, key) - 1].leaf
+        return leaf.pointer.generation if leaf is not None else NEVER
 
     def get(self, key: bytes) -> bytes | None:
         """Return the current value, None if there is none or it is lost."""
@@ -98,11 +104,13 @@ class _Judge:
         self.found = SecondHand()
         self.used = UsedBlocks(image)
         self.old: dict[bytes, bytes] = {}
-        self.old_inodes: dict[bytes, bytes] = {}  # of current inodes, as the older leaves knew them
+        self.written: dict[bytes, int] = {}  # generations of old contents
         self.owners: dict[int, Owner] = {}
         for gap in stock.gaps.values():
-            self.old.update(_newest_old(image, gap))
-            self.old_inodes.update(_old_inode(image, gap))
+            for key, value, generation in _newest_old(image, gap):
+                self.old[key] = value
+                if key[KIND_AT] == Kind.INLINE_DATA:
+                    self.written[key] = generation
             self.owners.update({owner.number: owner for owner in (gap.before, gap.after) if owner is not None})
 
     def judge(self) -> SecondHand:
@@ -207,12 +215,11 @@ class _Judge:
         return not attribute.flags & XattrFlag.OUT_OF_LINE or self._is_current(key)
 
     def _is_good_inline(self, key: bytes) -> bool:
-        """Old contents go with the old inode; with a current one only if the file was not changed since."""
+        """Old contents go with an old inode; with a current one only if that was not changed after they were written."""
         place = inode_key(InodeNo(object_of(key)))
-        inode, old = _decoded(Inode, self._value(place)), _decoded(Inode, self.old_inodes.get(place) or self.old.get(place))
-        if inode is None or old is None or _decoded(InlineData, self.old[key]) is None:
+        if self._value(place) is None or _decoded(InlineData, self.old[key]) is None:
             return False
-        return (inode.mtime_ns, inode.size) == (old.mtime_ns, old.size)
+        return place in self.found.items or self.current.generation(place) <= self.written[key]
 
     def _record(self, key: bytes) -> None:
         number = object_of(key)
@@ -259,24 +266,15 @@ class _Judge:
             self.found.items[key] = replace(inode, size=max(inode.size, end)).encode()
 
 
-def _newest_old(image: Image, gap: Gap) -> Iterator[Item]:
-    """Yield what the newest of the older leaves say about each key of *gap*."""
+def _newest_old(image: Image, gap: Gap) -> Iterator[tuple[bytes, bytes, int]]:
+    """Yield (key, value, generation) of what the newest of the older leaves say about each key of *gap*."""
     undecided = Open([gap.low], [gap.high])
     for leaf in gap.tile.older:
         for low, high in undecided.take(leaf.low, leaf.high):
-            yield from items_of(image, replace(gap.tile, low=low, high=high), leaf)
+            for key, value in items_of(image, replace(gap.tile, low=low, high=high), leaf):
+                yield key, value, leaf.pointer.generation
         if undecided.is_empty:
             return
-
-
-def _old_inode(image: Image, gap: Gap) -> Iterator[Item]:
-    """Yield what the newest of the older leaves knew of the inode that stands just before *gap*."""
-    if gap.before is None or not gap.tile.older:
-        return
-    wanted, leaf = inode_key(InodeNo(gap.before.number)), gap.tile.older[0]
-    for key, value in items_of(image, replace(gap.tile, low=leaf.low, high=leaf.high), leaf):
-        if key == wanted:
-            yield key, value
 
 
 def _decoded(kind: type[Kept], value: bytes | None) -> Kept | None:
