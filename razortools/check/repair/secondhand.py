@@ -15,7 +15,6 @@ from typing import TypeVar
 
 from razortools.check.contents import sound_record
 from razortools.check.image import Image
-from razortools.check.repair.bulk import Item
 from razortools.check.repair.coverage import Open, Tile
 from razortools.check.repair.gaps import Gap, Owner, cut_out
 from razortools.check.repair.stock import Stock, items_of
