@@ -336,3 +336,23 @@ def test_blocks_that_hold_something_else_now_are_not_taken() -> None:
     found = story.records(after, b"file 31")
     assert found[1:] == was[1:]
     assert found[0].flags == CUT_OUT
+
+
+def test_of_a_file_that_the_journal_deletes_nothing_is_left() -> None:
+    """Its records at the edge of the gap would be cut out, holes among them, of which the journal knows nothing."""
+    story = Story()
+    with story.opened() as volume:
+        story.make(volume, b"holes", b"")
+        for number in range(0, 400, 2):
+            files.write(volume, story.inodes[b"holes"], 4096 * number, random.Random(number).randbytes(4096))
+    volume = story.opened()
+    namespace.unlink(volume, ROOT_INODE, b"holes")
+    volume.commit()
+    lost, image, number = Copy(story.device), image_of(story.device), story.inodes[b"holes"]
+    places = [visit.place for visit in walk(image, TreeIndex(image)) if visit.keys and not visit.place.level]
+    middle = [place for place in places if place.low[:10] == record_key(number, 0)[:10] == place.high[:10]]
+    destroy(lost, tuple(block for block in (middle[1].pointer.address, middle[1].pointer.mirror) if block))
+    done = repaired(lost)
+    assert done.refused == "" and done.after.clean
+    assert [key for key in items_of(done.overlay) if key[:9] == inode_key(number)[:9]] == []
+    assert b"/lost+found" not in contents(done.overlay)

@@ -31,7 +31,7 @@ from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.superblocks import backup_images, slot_image
 from razortools.errors import CorruptImage, OutOfSpace
 from razortools.format.geometry import geometry_of
-from razortools.format.keys import KIND_AT, Kind, object_of
+from razortools.format.keys import KIND_AT, Kind, Table, object_of
 from razortools.format.node import ChildPointer
 from razortools.format.superblock import SLOT_COUNT, Superblock
 from razortools.units import BlockNo, format_size
@@ -76,6 +76,7 @@ class Examined:
     tiles: list[Tile]
     stock: Stock
     seen: Survey
+    waiting: Waiting
     result: RebuildResult
 
 
@@ -123,19 +124,24 @@ def examine(device: Device) -> Generator[Progress, None, Examined]:
     tiles, seen = yield from scaled(survey(image), 100, 800)
     stock = yield from scaled(take_stock(image, tiles), 800, PARTS)
     result = RebuildResult(found.superblock, found.offset, mended_nodes=seen.mended, scanned_nodes=seen.scanned)
-    _fill_gaps(image, tiles, stock, result)
-    return Examined(image, tiles, stock, seen, result)
+    waiting = waiting_blocks(image)
+    _fill_gaps(image, tiles, stock, waiting, result)
+    return Examined(image, tiles, stock, seen, waiting, result)
 
 
-def _fill_gaps(image: Image, tiles: list[Tile], stock: Stock, result: RebuildResult) -> None:
-    """Put into the gaps what older leaves are believed about, and cut out what is lost of the files at their edges."""
+def _fill_gaps(image: Image, tiles: list[Tile], stock: Stock, waiting: Waiting, result: RebuildResult) -> None:
+    """Put into the gaps what older leaves are believed about, and cut out what is lost of the files at their edges.
+
+    Not for files that the journal deletes: it deletes what it knows, and would leave what was put beside that.
+    """
     second = believe(image, tiles, stock) if stock.gaps else SecondHand()
-    result.older_inodes = sorted(second.older_inodes)
+    result.older_inodes = sorted(second.older_inodes - waiting.deleted)
     inline = {object_of(key) for key in second.items if key[KIND_AT] == Kind.INLINE_DATA}
     for gap in stock.gaps.values():
         items = dict(cut_outs(gap, image.superblock.generation, inline))
         items.update((key, value) for key, value in second.items.items() if gap.low <= key < gap.high)
-        gap.items = sorted(items.items())
+        deleted = {key for key in items if key[0] == Table.FILES and object_of(key) in waiting.deleted}
+        gap.items = sorted((key, items[key]) for key in items.keys() - deleted)
         result.lost.append(gap)
 
 
@@ -166,13 +172,12 @@ def _write(found: Examined) -> Generator[Progress, None, None]:
     pieces = _pieces(found.tiles, stock.gaps)
     counter = NodeCounter(image.geometry)
     yield from scaled(_plant(image, pieces, stock, counter), 0, 400)
-    waiting = waiting_blocks(image)
     wished = image.superblock.metadata_copies if image.superblock.metadata_copies in (1, 2) else 1
     ways = [_Way(True, wished), _Way(False, wished), _Way(False, 1)]
     needed = counter.written * image.geometry.node_blocks
     for way in ways:
         spared = _Spared(found.seen.inner, _marked_pages(image)) if way.spares_old_nodes else _Spared([], {})
-        maps = _space(image, pieces, stock, waiting, spared)
+        maps = _space(image, pieces, stock, found.waiting, spared)
         if maps.free_blocks < needed * way.copies:
             continue
         try:

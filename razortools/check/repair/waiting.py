@@ -7,23 +7,26 @@ keep its contents, and what they let go must be in use, even if the items that o
 from dataclasses import dataclass, field
 
 from razortools.check.image import Image
+from razortools.check.repair.journal import pending
 from razortools.check.repair.survey import item_runs
 from razortools.engine.store.journal import JournalReader, journal_seed
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.data import Run
+from razortools.format.keys import KIND_AT, Kind, object_of
 from razortools.units import BlockNo
 
 
 @dataclass(slots=True)
 class Waiting:
-    """Blocks of the transactions that verify. *freed*: of the last checkpoint's tree only."""
+    """What the transactions that verify do. *freed*: blocks of the last checkpoint's tree only."""
 
     placed: list[Run] = field(default_factory=list)
     freed: list[Run] = field(default_factory=list)
+    deleted: set[int] = field(default_factory=set)  # inodes that are gone once they are replayed
 
 
 def waiting_blocks(image: Image) -> Waiting:
-    """Return the blocks that the waiting transactions name. Changes nothing."""
+    """Return what the waiting transactions name. Changes nothing."""
     found = Waiting()
     superblock = image.superblock
     reader = JournalReader(image.device, image.geometry, journal_seed(superblock.uuid))
@@ -39,5 +42,9 @@ def waiting_blocks(image: Image) -> Waiting:
             if old != new:
                 found.freed += [(BlockNo(first), count) for first, count in old if (first, count) not in placed]
                 placed.update(new)
+    for transaction in pending(image):  # those that will be replayed
+        for entry in transaction.entries:
+            if entry.head.key[KIND_AT] == Kind.INODE:
+                (found.deleted.discard if entry.redo is not None else found.deleted.add)(object_of(entry.head.key))
     found.placed = [(BlockNo(first), count) for first, count in placed]
     return found
