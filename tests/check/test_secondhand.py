@@ -9,7 +9,7 @@ import crc32c
 from razortools.check.repair.rebuild import RebuildResult
 from razortools.check.repair.repair import Repaired, repair
 from razortools.check.repair.used import UsedBlocks
-from razortools.check.tree import TreeIndex, walk
+from razortools.check.tree import Place, TreeIndex, walk
 from razortools.engine import directories, files, namespace
 from razortools.engine.store.device import Device
 from razortools.engine.volume import Volume
@@ -143,15 +143,31 @@ def test_the_file_at_the_edge_reads_as_an_error_where_its_records_are_lost() -> 
 
 
 def test_a_file_that_has_all_its_blocks_has_lost_nothing_but_holes() -> None:
+    """Its key range reaches into the lost leaf, but its inode counts no more blocks than are there."""
     story = Story()
     with story.opened() as volume:
-        story.make(volume, b"sparse", b"")
-        for number in range(300):
-            files.write(volume, story.inodes[b"sparse"], 8192 * number, random.Random(number).randbytes(4096))
-    number = story.inodes[b"sparse"]
-    after, _ = story.lose_leaf_of(b"file 3")
-    assert len(story.records(after, b"sparse")) == 300
-    assert story.value(after, record_key(number, 1)) is None
+        story.make(volume, b"long", random.Random(5).randbytes(200 * 4096))
+        for number in range(20):
+            story.make(volume, b"behind %d" % number, b"x" * 300)
+    number = story.inodes[b"long"]
+    ends = _places_of_leaves(story.device)
+    last = max(place.low for place in ends if place.low[:10] == record_key(number, 0)[:10])
+    first_hole = int.from_bytes(last[10:], "big")
+    with story.opened() as volume:
+        files.truncate(volume, number, first_hole * 4096)
+        files.truncate(volume, number, 200 * 4096)
+    lost = Copy(story.device)
+    (place,) = [place for place in _places_of_leaves(lost) if place.low == last]
+    destroy(lost, tuple(block for block in (place.pointer.address, place.pointer.mirror) if block))
+    after, result = rebuilt(lost)
+    assert len(result.lost) == 1
+    assert len(story.records(after, b"long")) == first_hole
+    assert not [record for record in story.records(after, b"long") if record.flags]
+
+
+def _places_of_leaves(device: Device) -> list[Place]:
+    image = image_of(device)
+    return [visit.place for visit in walk(image, TreeIndex(image)) if not visit.place.level]
 
 
 def test_small_contents_come_back_only_if_the_file_was_not_changed() -> None:
