@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import crc32c
+import pytest
 
 from razortools.check.repair.rebuild import RebuildResult
 from razortools.check.repair.repair import Repaired, repair
@@ -238,7 +239,8 @@ def test_without_a_space_map_no_old_record_is_believed() -> None:
     assert inode.size == 9000
 
 
-def test_nodes_of_a_checkpoint_that_was_cut_short_count_for_nothing() -> None:
+@pytest.mark.parametrize("map_is_lost", [False, True])
+def test_nodes_of_a_checkpoint_that_was_cut_short_count_for_nothing(map_is_lost: bool) -> None:
     story = Story()
     volume = story.opened()
     volume.checkpoint()
@@ -255,6 +257,10 @@ def test_nodes_of_a_checkpoint_that_was_cut_short_count_for_nothing() -> None:
         for places in nodes:
             if level:
                 destroy(cut_short, places)
+    if map_is_lost:
+        image = image_of(cut_short)
+        map_start = image.geometry.spacemap_starts[image.superblock.spacemap_active]
+        cut_short.write(map_start * image.block_bytes, bytes(image.block_bytes))
     after, result = rebuilt(cut_short)
     assert result.lost == []
     assert contents(after) == expected
