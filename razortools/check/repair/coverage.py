@@ -84,7 +84,7 @@ class Open:
 
     def touches(self, low: bytes, high: bytes) -> bool:
         """Return whether any key of the range is open."""
-        return bisect_right(self.highs, low) < bisect_left(self.lows, high)
+        return low < high and bisect_right(self.highs, low) < bisect_left(self.lows, high)
 
     def ranges(self) -> list[Range]:
         """Return what is still open."""
