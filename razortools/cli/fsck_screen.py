@@ -172,7 +172,9 @@ class Screen:
             self.say(f"      and {len(lines) - limit:,} more; -v shows all")
 
     def show_older(self, done: Repaired) -> None:
-        """Name the files that may miss their last changes."""
+        """Tell what a rebuild found, and name the files that may miss their last changes."""
+        for remark in done.remarks:
+            self.say(f"      {remark}")
         if done.older:
             self.say(f"Found in an older state, the last changes may be missing: {plural(len(done.older), 'file')}")
         limit = len(done.older) if self._verbose else SHOWN_EDITS

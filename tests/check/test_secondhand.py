@@ -378,3 +378,15 @@ def test_of_a_file_that_the_journal_deletes_nothing_is_left() -> None:
     assert done.refused == "" and done.after.clean
     assert [key for key in items_of(done.overlay) if key[:9] == inode_key(number)[:9]] == []
     assert b"/lost+found" not in contents(done.overlay)
+
+
+def test_how_much_of_a_lost_tree_was_found_is_told() -> None:
+    """What a node held that is lost altogether, no inventory of before can know; the superblock counts."""
+    story = Story()
+    with story.opened() as volume:
+        story.make(volume, b"new", b"never seen")
+    after, result = story.lose_leaf_of(b"new")
+    assert result.inodes_told == CROWD + 2 and result.inodes_found < result.inodes_told
+    told = f"of {CROWD + 2} files and directories that the superblock counts, {result.inodes_found} were found"
+    assert told in result.sentences
+    assert len([key for key in items_of(after) if key[9] == Kind.INODE]) == result.inodes_found == result.superblock.inode_count

@@ -44,6 +44,7 @@ class Bench:
         self.overlay = overlay
         self._backup_block = backup_block  # until the superblocks say all the same
         self.older_inodes: set[int] = set()  # found by a rebuild in an older state
+        self.remarks: list[str] = []  # what else there is to tell of a rebuild
         self._kept: dict[int, bytes] = {}  # blocks that the old views name: group -> bitmap
         self._base: Superblock | None = None  # of the view that the first full round starts from
         self._generation = 0  # of everything that this repair writes into the tree
@@ -147,7 +148,9 @@ class Bench:
         drop_leftovers(self._image())
 
     def _rebuild(self) -> None:
-        self.older_inodes |= set(rebuild_quietly(self.overlay).older_inodes)
+        result = rebuild_quietly(self.overlay)
+        self.older_inodes |= set(result.older_inodes)
+        self.remarks += result.sentences
         self._backup_block = None
 
     def _adopt(self, blocks: set[int]) -> None:

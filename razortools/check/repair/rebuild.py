@@ -53,6 +53,8 @@ class RebuildResult:
     scanned_nodes: int = 0
     lost: list[Gap] = field(default_factory=list)
     older_inodes: list[int] = field(default_factory=list)  # taken from older leaves: their attributes may be out of date
+    inodes_told: int = 0  # by the superblock
+    inodes_found: int = 0
     reused_old_nodes: bool = False  # for want of room, inner nodes of the old tree were overwritten
     copies: int = 2  # of the nodes that were written
 
@@ -62,6 +64,8 @@ class RebuildResult:
         told = [f"the tree was rebuilt: {self.kept_leaves} leaves stayed in place, {self.written_nodes} nodes were written"]
         if self.mended_nodes:
             told.append(f"nodes in which one flipped bit was turned back: {self.mended_nodes}")
+        if self.inodes_found < self.inodes_told:
+            told.append(f"of {self.inodes_told} files and directories that the superblock counts, {self.inodes_found} were found")
         if self.older_inodes:
             told.append(f"files that were found in an older state, and may miss the last changes: {len(self.older_inodes)}")
         told += [f"a lost node held {range_words(gap.low, gap.high)}" for gap in self.lost]
@@ -124,6 +128,7 @@ def examine(device: Device) -> Generator[Progress, None, Examined]:
     tiles, seen = yield from scaled(survey(image), 100, 800)
     stock = yield from scaled(take_stock(image, tiles), 800, PARTS)
     result = RebuildResult(found.superblock, found.offset, mended_nodes=seen.mended, scanned_nodes=seen.scanned)
+    result.inodes_told = image.superblock.inode_count
     waiting = waiting_blocks(image)
     _fill_gaps(image, tiles, stock, waiting, result)
     return Examined(image, tiles, stock, seen, waiting, result)
@@ -142,7 +147,11 @@ def _fill_gaps(image: Image, tiles: list[Tile], stock: Stock, waiting: Waiting, 
         items.update((key, value) for key, value in second.items.items() if gap.low <= key < gap.high)
         deleted = {key for key in items if key[0] == Table.FILES and object_of(key) in waiting.deleted}
         gap.items = sorted((key, items[key]) for key in items.keys() - deleted)
+        for key, value in gap.items:
+            if key[KIND_AT] == Kind.INODE:
+                stock.count_inode(value)
         result.lost.append(gap)
+    result.inodes_found = stock.inode_count
 
 
 def _pieces(tiles: list[Tile], gaps: dict[bytes, Gap]) -> list[_Piece]:

@@ -66,6 +66,7 @@ class Repaired:
     rounds: list[Round] = field(default_factory=list)
     refused: str = ""  # why nothing is kept; empty: it is worth keeping
     loss: Loss | None = None
+    remarks: list[str] = field(default_factory=list)  # of a rebuild, for people
     older: list[str] = field(default_factory=list)  # paths of files found in an older state: their last changes may be missing
 
     @property
@@ -80,6 +81,7 @@ class Repaired:
             "refused": self.refused or None,
             "edits": [edit.as_json() for one in self.rounds for edit in one],
             "older": list(self.older),
+            "remarks": list(self.remarks),
         }
         costs = self.loss.as_json() if self.loss is not None and self.changes else None
         if not written:
@@ -116,6 +118,7 @@ def repair(device: Device, wishes: Wishes | None = None) -> RepairSteps:
         yield RoundPlanned(len(done.rounds) + 1, edits)
         if _apply(done, bench, edits):
             done.after = yield from _check_again(done.overlay, wishes.check)
+    done.remarks = bench.remarks
     yield from _judged(done, device, wishes.check, bench.older_inodes)
     if done.changes and not done.after.clean:
         _apply(done, bench, (_mark_of_errors(),))
@@ -137,6 +140,7 @@ def follow(device: Device, made: Plan, options: Options | None = None) -> Repair
             break
     if done.rounds and not done.refused:
         done.after = yield from _check_again(done.overlay, options)
+    done.remarks = bench.remarks
     yield from _judged(done, device, options, bench.older_inodes)
     for edits in last:
         if done.changes:

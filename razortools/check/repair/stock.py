@@ -37,6 +37,11 @@ class Stock:
     wanted: set[int] = field(default_factory=set)  # inodes that entries lead to and that would stand in gaps
     named: set[int] = field(default_factory=set)  # names that are used and would stand in gaps
 
+    def count_inode(self, value: bytes) -> None:
+        """Count an inode, and whether it is a directory."""
+        self.inode_count += 1
+        self.directory_count += int.from_bytes(value[:4], "little") & 0o170000 == 0o040000
+
 
 def take_stock(image: Image, tiles: list[Tile]) -> Generator[Progress, None, Stock]:
     """Read all leaves once."""
@@ -100,9 +105,7 @@ def _note(image: Image, stock: Stock, current: Owner, key: bytes, value: bytes) 
                 current.last_raw_bytes = int.from_bytes(value[_RAW_AT : _RAW_AT + 4], "little")
     elif kind == _INODE and key[0] == _FILES:
         current.value = value
-        stock.inode_count += 1
-        if int.from_bytes(value[:4], "little") & 0o170000 == 0o040000:
-            stock.directory_count += 1
+        stock.count_inode(value)
 
 
 def items_of(image: Image, tile: Tile, leaf: Leaf) -> Iterator[Item]:
