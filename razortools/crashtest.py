@@ -19,6 +19,8 @@ from razortools.debug.crashtest.campaign import Plan, Result, run
 from razortools.debug.crashtest.explorer import Depth, Explorer
 from razortools.debug.crashtest.operations import parse, text_of
 from razortools.debug.crashtest.playing import GROUNDS, ground
+from razortools.debug.crashtest.repair_campaign import RepairResult, run_repairs
+from razortools.debug.crashtest.repairs import RepairDepth
 from razortools.debug.crashtest.workloads import numbered
 from razortools.errors import UsageError
 
@@ -70,6 +72,13 @@ def crashtest(
         str | None,
         typer.Option("--crash", metavar="TEXT", help="With --workload: only these power cuts, as a violation shows them."),
     ] = None,
+    repairs: Annotated[
+        int | None,
+        typer.Option(
+            "--repairs", metavar="N", show_default=False,
+            help="Instead: damage N images at random, repair each as razorfsck does, and let the power fail inside of that.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
     version: VersionFlag = False,
@@ -82,6 +91,13 @@ def crashtest(
     if names[0] not in GROUNDS:
         raise UsageError(f"--ground {ground_name}: choose one of {', '.join(GROUNDS)}")
     depth_of_search = Depth(states_per_flush=_at_least(depth, 1, "--depth"), second_crashes=_at_least(second, 0, "--compound"))
+    if repairs is not None:
+        repair_depth = RepairDepth(states_per_flush=depth_of_search.states_per_flush, undo_from=second, again_from=second)
+        count = _at_least(repairs, 1, "--repairs")
+        with render.progress("repairing", count, quiet=quiet or as_json) as advance:
+            found = run_repairs(count, seed, repair_depth, seconds, lambda result: advance(1))
+        _show_repairs(found, seed, as_json=as_json, quiet=quiet)
+        return 4 if found.violations else 0
     if crash is not None and workload is None:
         raise UsageError("--crash tells where a workload was cut off; name it with --workload")
     if workload is not None:
@@ -191,8 +207,42 @@ def _show(result: Result, depth: Depth, *, as_json: bool, quiet: bool) -> None:
         render.styled("no violation", "green")
 
 
+def _show_repairs(result: RepairResult, seed: int, *, as_json: bool, quiet: bool) -> None:
+    """Show what was found in repairs."""
+    told: list[str] = []
+    for violation in result.violations:
+        told += [*violation.story, "found:", *(f"  {reason}" for reason in violation.reasons)]
+        told.append(f"repeat: {NAME} --repairs 1 --seed {violation.seed}")
+    figures = {
+        "verdict": "violation" if result.violations else "no violation",
+        "seed": seed,
+        "images": result.image_count,
+        "repairs": result.repaired_count,
+        "states": result.state_count,
+        "tried_in_repairs": result.tried_count,
+        "judged_in_full": result.judged_count,
+        "seconds": round(result.seconds, 1),
+        "states_per_second": round(result.state_count / result.seconds) if result.seconds else 0,
+    }
+    if as_json:
+        render.document({**figures, "violations": len(result.violations), "story": told})
+        return
+    if not quiet:
+        render.pairs(_in_words(figures))
+    if told:
+        render.out("VIOLATION:")
+        for line in told:
+            render.out(line)
+    elif not quiet:
+        render.styled("no violation", "green")
+
+
 def _in_words(figures: Mapping[str, object]) -> list[tuple[str, str]]:
     labels = {
+        "images": "images, damaged at random",
+        "repairs": "of them repaired",
+        "tried_in_repairs": "states tried, in all repairs",
+        "judged_in_full": "looked at in full, the others read the same",
         "seed": "seed",
         "workloads": "workloads",
         "states": "distinct states",
@@ -202,7 +252,7 @@ def _in_words(figures: Mapping[str, object]) -> list[tuple[str, str]]:
         "seconds": "seconds",
         "states_per_second": "distinct states a second",
     }
-    return [(label, f"{figures[key]:,}") for key, label in labels.items()]
+    return [(labels[key], f"{value:,}") for key, value in figures.items() if key in labels]
 
 
 def main(arguments: list[str]) -> NoReturn:

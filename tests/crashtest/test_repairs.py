@@ -4,16 +4,20 @@ The repairs are real ones, of one image for each problem in the table. The explo
 out that breaks a promise on purpose is caught.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from razortools import crashtest
 from razortools.check.repair import undo as undo_module
 from razortools.check.repair.repair import Wishes, repair
 from razortools.check.repair.undo_file import UndoWriter
 from razortools.check.repair.write_order import WriteOrder
 from razortools.check.runner import Options
+from razortools.cli import app as cli
+from razortools.debug.crashtest.hurting import hurt
 from razortools.debug.crashtest.repair_log import LoggedDisk, LoggedShelf
 from razortools.debug.crashtest.repairs import Mend, RepairDepth, RepairExplorer, RepairTally
 from razortools.engine.store.device import Device, OverlayDevice
@@ -184,3 +188,45 @@ def test_a_repair_that_overwrites_what_the_old_filesystem_names_is_caught() -> N
 
     found = explored(damaged(), RepairDepth(states_per_flush=64), careless)
     assert any("worse off" in violation for violation in found.violations)
+
+
+# The command
+
+
+def crash_test(*words: str) -> int:
+    """Return the exit code of razorfs-debug crashtest with *words*."""
+    return cli.invoke(crashtest.app, crashtest.NAME, cli.CRASHTEST_CODES, words)
+
+
+QUICK = ("--depth", "12", "--compound", "1")
+
+
+def test_the_command_repairs_images_that_it_has_damaged_and_tells_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert crash_test("--repairs", "4", "--seed", "3", *QUICK, "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["verdict"], figures["images"], figures["violations"], figures["story"]) == ("no violation", 4, 0, [])
+    assert 0 < figures["repairs"] <= 4
+    assert figures["states"] > 50
+    assert crash_test("--repairs", "1", "--seed", "3", *QUICK) == 0
+    assert "images, damaged at random" in capsys.readouterr().out
+
+
+def test_a_violation_is_told_as_a_story_and_repeated_by_its_seed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with everything_at_once(monkeypatch):
+        assert crash_test("--repairs", "20", "--seed", "1", *QUICK) == 4
+        lines = capsys.readouterr().out.splitlines()
+        assert any(line.startswith("image: ") for line in lines)
+        assert any("power cut after" in line for line in lines)
+        command = next(line for line in lines if line.startswith("repeat: ")).removeprefix("repeat: razorfs-debug crashtest ")
+        assert crash_test(*command.split(), *QUICK) == 4
+        assert [line for line in capsys.readouterr().out.splitlines() if "power cut" in line] == [
+            line for line in lines if "power cut" in line
+        ]
+
+
+def test_the_same_seed_damages_the_same_image() -> None:
+    assert hurt(5) == hurt(5)
+    assert hurt(5).image != hurt(6).image
+    assert len({hurt(seed).story for seed in range(30)}) == 30
