@@ -7,6 +7,8 @@ import pytest
 
 from tools.fuzzing import bytesweep
 
+pytestmark = pytest.mark.slow
+
 STEP = 331  # a prime, so that the blocks together see most offsets
 
 

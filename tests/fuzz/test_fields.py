@@ -8,6 +8,8 @@ import pytest
 from tools.fuzzing.bases import BASES
 from tools.fuzzing.fields import cases, examine, sites_of
 
+pytestmark = pytest.mark.slow
+
 SEED = 20
 # What an image has that "at rest" has not; the rest would be the same again.
 SPECIAL = {

@@ -13,6 +13,8 @@ from tools.fuzzing.campaigns import lawful_damage, lawful_field
 from tools.fuzzing.damage import DAMAGES
 from tools.fuzzing.histories import history
 
+pytestmark = pytest.mark.slow
+
 SEED = 100
 CASES = 16
 DAMAGE_SEEDS = range(100, 104)
