@@ -14,11 +14,10 @@ from razortools.check.repair.stock import items_of
 from razortools.check.scan import find_superblock
 from razortools.check.tree import ALL_KINDS, Items, TreeIndex, walk
 from razortools.engine.store.device import Device, OverlayDevice
-from razortools.errors import DeviceFailed, OutOfSpace, RazorError
+from razortools.errors import DeviceFailed, OutOfSpace
 from razortools.format.geometry import geometry_of
 
 PROGRESS_STEP = 64  # nodes
-_ANY_TROUBLE = (RazorError, AssertionError, ArithmeticError, LookupError, TypeError, ValueError)
 
 
 class StretchedDevice(OverlayDevice):
@@ -64,7 +63,7 @@ def readable_view(device: Device) -> Generator[Progress, None, View]:
         view.image, dropped = recovered_view(view.image)
         if dropped:
             view.remarks.append(f"transactions of the journal whose data never arrived: {dropped}")
-    except _ANY_TROUBLE as failed:
+    except Exception as failed:  # as in the runner: damage can take any shape, and what can be read without the journal is there
         view.remarks.append(f"the journal could not be replayed, its changes are missing: {failed or type(failed).__name__}")
     view.tree, _ = yield from _walked(view.image)
     return view

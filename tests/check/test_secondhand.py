@@ -7,9 +7,11 @@ from itertools import pairwise
 import crc32c
 import pytest
 
-from razortools.check.repair.rebuild import RebuildResult
+from razortools.check.repair import rebuild as module
+from razortools.check.repair.rebuild import RebuildResult, examine
 from razortools.check.repair.repair import Repaired, repair
 from razortools.check.repair.used import UsedBlocks
+from razortools.check.repair.waiting import waiting_blocks
 from razortools.check.tree import Place, TreeIndex, walk
 from razortools.engine import directories, files, namespace
 from razortools.engine.store.device import Device
@@ -18,10 +20,11 @@ from razortools.format.data import CUT_OUT, DataRecord
 from razortools.format.inode import ROOT_INODE, Inode
 from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY, Kind, inline_key, inode_key, kind_range, object_of, record_key
 from razortools.format.node import NodeHeader, encode_node
-from razortools.units import KIB, MIB, InodeNo
+from razortools.units import KIB, MIB, BlockNo, InodeNo
 from tests.check.editing import edit_item, editing, image_of, indexed
 from tests.check.samples import Copy, KeptDevice
 from tests.check.test_rebuild import contents, destroy, items_of, nodes_by_level, rebuilt
+from tests.check.test_scan import ended
 from tests.workload import Clock, formatted
 from tests.workload import opened as opened_with
 
@@ -390,3 +393,47 @@ def test_how_much_of_a_lost_tree_was_found_is_told() -> None:
     told = f"of {CROWD + 2} files and directories that the superblock counts, {result.inodes_found} were found"
     assert told in result.sentences
     assert len([key for key in items_of(after) if key[9] == Kind.INODE]) == result.inodes_found == result.superblock.inode_count
+
+
+def test_what_the_journal_took_and_let_go_is_known() -> None:
+    story = Story()
+    before = story.records(story.device, b"file 7")
+    volume = story.opened()
+    files.write(volume, story.inodes[b"file 7"], 0, random.Random(1).randbytes(4096))
+    volume.commit()
+    files.write(volume, story.inodes[b"file 7"], 0, random.Random(2).randbytes(4096))
+    volume.commit()
+    waiting = waiting_blocks(image_of(story.device))
+    placed = {record.address for record in story.records(recovered_device(story.device), b"file 7")} - {r.address for r in before}
+    assert len(placed) == 1 and placed < {first for first, _ in waiting.placed}
+    assert waiting.freed == [(before[0].address, 1)]
+    assert waiting.deleted == set()
+
+
+def recovered_device(device: Device) -> Device:
+    copy = Copy(device)
+    opened_with(copy).close()
+    return copy
+
+
+@pytest.mark.parametrize("map_is_lost", [False, True])
+def test_new_nodes_keep_away_from_all_that_may_be_needed(map_is_lost: bool) -> None:
+    """From what the map calls used; without a map from the readable nodes of the old tree; always from what the journal took."""
+    story = Story()
+    volume = story.opened()
+    files.write(volume, story.inodes[b"file 7"], 0, random.Random(1).randbytes(4096))
+    volume.commit()
+    lost, nodes = Copy(story.device), nodes_by_level(story.device)
+    destroy(lost, nodes[0][3])
+    image = image_of(lost)
+    used = {block for block in range(image.geometry.block_count) if UsedBlocks(image).are_used(block, 1)}
+    if map_is_lost:
+        map_start = image.geometry.spacemap_starts[image.superblock.spacemap_active]
+        lost.write(map_start * image.block_bytes, bytes(image.block_bytes))
+        used = {place for places in nodes[max(nodes)] for place in places}
+    found = ended(examine(lost))
+    spared = module._Spared(found.seen.inner, module._marked_pages(found.image))
+    maps = module._space(found.image, module._pieces(found.tiles, found.stock.gaps), found.stock, found.waiting, spared)
+    taken = {block for first, count in found.waiting.placed for block in range(first, first + count)}
+    assert taken and used
+    assert [block for block in used | taken if not maps.is_used(BlockNo(block))] == []

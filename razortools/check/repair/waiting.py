@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from razortools.check.image import Image
 from razortools.check.repair.journal import pending
-from razortools.check.repair.survey import item_runs
 from razortools.engine.store.journal import JournalReader, journal_seed
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.data import Run
+from razortools.format.items import owned_record
 from razortools.format.keys import KIND_AT, Kind, object_of
 from razortools.units import BlockNo
 
@@ -37,8 +37,8 @@ def waiting_blocks(image: Image) -> Waiting:
     placed: set[tuple[int, int]] = set()
     for transaction in scan.transactions:
         for entry in transaction.entries:
-            old = item_runs(image, entry.head.key, entry.undo) if entry.undo is not None else []
-            new = item_runs(image, entry.head.key, entry.redo) if entry.redo is not None else []
+            old = _runs(image, entry.head.key, entry.undo) if entry.undo is not None else []
+            new = _runs(image, entry.head.key, entry.redo) if entry.redo is not None else []
             if old != new:
                 found.freed += [(BlockNo(first), count) for first, count in old if (first, count) not in placed]
                 placed.update(new)
@@ -48,3 +48,13 @@ def waiting_blocks(image: Image) -> Waiting:
                 (found.deleted.discard if entry.redo is not None else found.deleted.add)(object_of(entry.head.key))
     found.placed = [(BlockNo(first), count) for first, count in placed]
     return found
+
+
+def _runs(image: Image, key: bytes, value: bytes) -> list[tuple[int, int]]:
+    """Return the blocks that an item owns. Unlike those of the tree, it may have been born after the last checkpoint."""
+    try:
+        record = owned_record(key, value)
+        runs = record.runs(image.block_bytes) if record is not None else []
+    except (CorruptImage, IndexError):
+        return []
+    return [(first, count) for first, count in runs if count and image.holds(first, count)]
