@@ -5,6 +5,7 @@ counted.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import crc32c
@@ -15,9 +16,9 @@ from razortools.check.record_rules import record_fault
 from razortools.check.tree import TreeIndex
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.compression import unpack
-from razortools.format.data import CUT_OUT, DataRecord, InlineData
+from razortools.format.data import CUT_OUT, DataRecord, InlineData, Patch, laid_over
 from razortools.format.inode import Inode
-from razortools.format.keys import Kind, inline_key, kind_range, offset_of
+from razortools.format.keys import Kind, Table, inline_key, kind_range, object_range, offset_of
 from razortools.format.xattr import Xattr
 from razortools.units import InodeNo
 
@@ -36,7 +37,32 @@ class Part:
 
 
 def parts_of(tree: TreeIndex, number: InodeNo, inode: Inode) -> Iterator[Part]:
-    """Yield the parts of a file or symlink, in order, cut at its size."""
+    """Yield the parts of a file or symlink, in order, cut at its size. Patches over what cannot be read come behind it."""
+    patches = list(_patches_of(tree, number, inode.size))
+    for part in _stored_parts(tree, number, inode):
+        behind = part.first + inode.record_bytes
+        over = [(first, data) for first, data in patches if part.first <= first < behind]
+        if part.data is None:
+            yield part
+            yield from (Part(first, first + len(data), data) for first, data in over)
+        elif over:
+            data = laid_over(part.data, ((first - part.first, piece) for first, piece in over))
+            yield Part(part.first, part.first + len(data), data, mended=part.mended)
+        else:
+            yield part
+
+
+def _patches_of(tree: TreeIndex, number: InodeNo, size: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (place in the file, bytes) of the patches of a file, cut at its size."""
+    for key, value in tree.range_items(*object_range(Table.PATCHES, number)):
+        first = offset_of(key)
+        with suppress(CorruptImage):
+            if first < size:
+                yield first, Patch.decode(value).data[: size - first]
+
+
+def _stored_parts(tree: TreeIndex, number: InodeNo, inode: Inode) -> Iterator[Part]:
+    """Yield what the records of a file say, or its inline data."""
     value = tree.get(inline_key(number))
     if value is not None:
         yield _inline(value, inode)

@@ -5,8 +5,11 @@ from collections.abc import Callable
 
 from razortools.engine import files, namespace
 from razortools.engine.store.device import Device
+from razortools.format.data import Patch
 from razortools.format.inode import ROOT_INODE
+from razortools.format.keys import patch_key
 from razortools.units import MIB
+from tests.check.editing import editing, find_inode
 from tests.check.samples import Copy, fill, healthy, new_device, opened, unclean
 
 LARGE_BYTES = 160 * MIB  # more blocks than one page of the space map has bits for; sparse in memory
@@ -34,12 +37,22 @@ def large() -> Device:
     return device
 
 
+@functools.cache
+def patched() -> Device:
+    """Return an image in which a patch lies over the middle of a file, as a commit too large for the journal leaves it."""
+    device = healthy(1)
+    with editing(device) as store:
+        store.tree.put(patch_key(find_inode(device, "/docs/many"), 8192), Patch(0, b"changed").encode())
+    return device
+
+
 BASES: dict[str, Callable[[], Device]] = {
     "at rest": lambda: healthy(1),
     "at rest, nodes twice": lambda: healthy(2),
     "blocks of 16 KiB": lambda: healthy(2, 16384),
     "journal pending": lambda: unclean(3, 1),
     "orphan pending": lambda: Copy(orphaned()),
+    "patch pending": lambda: Copy(patched()),
     "two levels of space map": lambda: Copy(large()),
 }
 

@@ -56,6 +56,7 @@ FREE: dict[str, Freedom] = {
     "Inode.compression": _free(_POLICY, "compression"),
     "Inode.compression_level": _free(_POLICY, "compression_level"),
     "InlineData.stored": _free(_CONTENTS, "data"),
+    "Patch.data": _free(_CONTENTS, "data"),
     "Xattr.body": _free(_CONTENTS, "xattrs"),
     "DataRecord.birth": _free(_PAST),
     "DataRecord.stored_bytes": _free("zeros that fill the last block may count as stored: the checksum covers them"),

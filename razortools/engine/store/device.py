@@ -10,8 +10,8 @@ import fcntl
 import os
 import stat
 from abc import ABC, abstractmethod
-from contextlib import suppress
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
