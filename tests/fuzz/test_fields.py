@@ -18,6 +18,7 @@ SPECIAL = {
     "blocks of 16 KiB": frozenset({"NodeHeader"}),
     "journal pending": frozenset({"JournalEntry", "JournalCommit", "Counters"}),
     "orphan pending": frozenset({"Orphan"}),
+    "patch pending": frozenset({"Patch"}),
     "two levels of space map": frozenset({"SpaceMapEntry"}),
 }
 PAIRS = [(image, structure) for image in BASES for structure in sorted(SPECIAL[image])]
