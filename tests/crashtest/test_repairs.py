@@ -19,7 +19,7 @@ from razortools.check.runner import Options
 from razortools.cli import app as cli
 from razortools.debug.crashtest.hurting import hurt
 from razortools.debug.crashtest.repair_log import LoggedDisk, LoggedShelf
-from razortools.debug.crashtest.repairs import Mend, RepairDepth, RepairExplorer, RepairTally
+from razortools.debug.crashtest.repairs import Mend, NothingToMend, RepairDepth, RepairExplorer, RepairTally
 from razortools.engine.store.device import Device, OverlayDevice
 from razortools.engine.store.recovery import open_store
 from razortools.errors import DeviceFailed
@@ -31,11 +31,9 @@ from tests.check.samples import unclean
 
 SEED = 1
 SHALLOW = RepairDepth(states_per_flush=12, undo_from=1, again_from=1)
+# Nothing is wrong with these, or nothing can be done.
+NOT_WRITTEN = {"E0109", "E0110", "E0111", "E0112", "E0113", "E0115", "E0201", "E0202", "E0315", "E0513"}
 DEEP = RepairDepth(states_per_flush=256, undo_from=6, again_from=3)
-
-
-class NothingToWrite(Exception):
-    """The image cannot be repaired, or is as it should be: nothing is written."""
 
 
 def really(overlay: OverlayDevice) -> None:
@@ -48,7 +46,7 @@ def really(overlay: OverlayDevice) -> None:
             done = ended.value
             break
     if not done.changes:
-        raise NothingToWrite(done.refused)
+        raise NothingToMend(done.refused)
     overlay.resize(done.overlay.size_bytes)
     for offset, page in done.overlay.written_pages():
         overlay.write(offset, page)
@@ -67,10 +65,12 @@ def test_a_power_cut_in_a_real_repair_makes_nothing_worse_and_can_be_taken_back(
     print(f"seed {SEED}")
     try:
         found = explored(damage(), SHALLOW, really)
-    except (NothingToWrite, DeviceFailed):  # bad sectors: what the explorer starts from must be readable
+    except DeviceFailed:  # bad sectors: what the explorer starts from must be readable
+        assert code in ("E0302", "E0802")
         return
     assert found.violations == []
-    assert len(found.states) > 20
+    assert found.is_written == (code not in NOT_WRITTEN)
+    assert not found.is_written or len(found.states) >= 8  # where a repair writes a few sectors, these are all
 
 
 @pytest.mark.parametrize("start", [damaged, lambda: unclean(2)], ids=["clean", "unclean"])

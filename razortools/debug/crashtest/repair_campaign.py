@@ -10,15 +10,11 @@ from dataclasses import dataclass, field
 from razortools.check.repair.repair import Repaired, Wishes, repair
 from razortools.check.runner import Options
 from razortools.debug.crashtest.hurting import Hurt, hurt
-from razortools.debug.crashtest.repairs import RepairDepth, RepairExplorer
+from razortools.debug.crashtest.repairs import NothingToMend, RepairDepth, RepairExplorer
 from razortools.engine.store.device import OverlayDevice
 from razortools.errors import RazorError
 
 Progress = Callable[["RepairResult"], None]
-
-
-class NothingWritten(Exception):
-    """The repair came to nothing: no power cut can strike it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +32,6 @@ class RepairResult:
 
     image_count: int = 0
     repaired_count: int = 0
-    refused_count: int = 0  # a repair was planned, and not kept
     state_count: int = 0  # distinct ones of each image
     tried_count: int = 0
     judged_count: int = 0
@@ -45,10 +40,10 @@ class RepairResult:
 
 
 def mend(overlay: OverlayDevice) -> None:
-    """Repair what *overlay* shows as razorfsck does. Raises NothingWritten if nothing is to be kept."""
+    """Repair what *overlay* shows as razorfsck does. Raises NothingToMend if nothing is to be kept."""
     done = _repaired(overlay)
     if not done.changes:
-        raise NothingWritten(done.refused)
+        raise NothingToMend(done.refused)
     overlay.resize(done.overlay.size_bytes)
     for offset, page in done.overlay.written_pages():
         overlay.write(offset, page)
@@ -84,10 +79,7 @@ def _explore(image: Hurt, seed: int, depth: RepairDepth, result: RepairResult) -
     reasons: list[str] = []
     result.image_count += 1
     try:
-        explorer.explore()
-        result.repaired_count += 1
-    except NothingWritten as nothing:
-        result.refused_count += bool(str(nothing))
+        result.repaired_count += explorer.explore().is_written
     except RazorError as failed:  # whatever stops a repair is reported
         reasons.append(f"{type(failed).__name__}: {failed}")
     tally = explorer.tally

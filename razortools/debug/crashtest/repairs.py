@@ -17,10 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from razortools.check import problems, runner
-from razortools.check.findings import Severity
+from razortools.check.findings import Finding, Severity
 from razortools.check.inventory import Inventory, take_inventory
 from razortools.check.loss import loss
 from razortools.check.repair.undo import take_back
+from razortools.check.repair.write_order import REPAIR_GENERATIONS
 from razortools.check.repair.write_out import write_out_keeping
 from razortools.debug.crashtest.disks import Base, CrashedDisk, State
 from razortools.debug.crashtest.memory import Memory
@@ -29,10 +30,16 @@ from razortools.debug.crashtest.repair_log import Event, Left, LoggedDisk, Logge
 from razortools.engine.store.device import Device, OverlayDevice
 from razortools.errors import RazorError
 
-Mend = Callable[[OverlayDevice], None]  # makes of the damaged view in the overlay the repaired one
+Mend = Callable[[OverlayDevice], None]  # makes of the damaged view in the overlay the repaired one; or raises NothingToMend
+
+
+class NothingToMend(Exception):
+    """The image is as well as it can be made: nothing is written."""
+
 
 NOW_NS = 1_800_000_000_000_000_000
 _CHECK = runner.Options(threads=1)
+_LATE = "late superblock"
 # Half mended: what may be found instead of something worse that was there before.
 _BETTER = {
     problems.SPARE_MAP_DAMAGED.code: {problems.MAP_PAGE_DAMAGED.code, problems.MAP_COUNT.code},
@@ -61,6 +68,12 @@ class View:
     mounts: bool
     harmed: frozenset[str] = frozenset()  # files that were better in the view before
 
+    @property
+    def generation(self) -> int:
+        """Generation of its superblock, 0 if there is none."""
+        facts = self.inventory.facts
+        return facts.tree.image.superblock.generation if facts is not None else 0
+
 
 @dataclass(slots=True)
 class RepairTally:
@@ -70,6 +83,7 @@ class RepairTally:
     judged_count: int = 0  # looked at in full; the others read the same
     violations: list[str] = field(default_factory=list)
     stages: Counter[str] = field(default_factory=Counter)
+    is_written: bool = False  # there was something to write
 
 
 class RepairExplorer:
@@ -92,6 +106,7 @@ class RepairExplorer:
         written = self._write({}, ())
         if written is None:
             return self.tally
+        self.tally.is_written = True
         log, shelf, image = written
         final = self._state_of(image)
         after = view_of(CrashedDisk(self.base, final))
@@ -116,7 +131,10 @@ class RepairExplorer:
         image = LoggedDisk(self.base.bytes_of(start), "image", Side.IMAGE, log)
         shelf = LoggedShelf(log, standing)
         overlay = OverlayDevice(image)
-        self._mend(overlay)
+        try:
+            self._mend(overlay)
+        except NothingToMend:
+            return None
         written = write_out_keeping(overlay, image, shelf, lambda: NOW_NS)
         return (log, shelf, image) if written.page_count else None
 
@@ -210,7 +228,13 @@ def view_of(disk: Device) -> View:
     """Return what a user finds on *disk*. What a mount writes stays on it: look at a disk that is thrown away."""
     report = runner.check_quietly(disk, _CHECK)
     found = [finding for finding in report.findings if finding.severity is not Severity.NOTE]
-    return View(take_inventory(disk, 1), frozenset(finding.code for finding in found), report.problem_count, _mounts(disk))
+    return View(take_inventory(disk, 1), frozenset(map(_kind, found)), report.problem_count, _mounts(disk))
+
+
+def _kind(finding: Finding) -> str:
+    """Return the code of a finding; a spare superblock that is older than it should be is a kind of its own."""
+    is_late = finding.code == problems.SUPERBLOCK_FIELD.code and ": generation is" in finding.message
+    return _LATE if is_late else finding.code
 
 
 def _mounts(disk: Device) -> bool:
@@ -231,6 +255,9 @@ def worse(found: View, before: View, after: View) -> str:
         wrong.append(f"{len(harmed)} files are worse off: {', '.join(harmed[:5])}")
     strange = found.problems - before.problems - after.problems - {problems.ERRORS_RECORDED.code}
     strange -= {code for code, worse_ones in _BETTER.items() if before.problems & worse_ones}
+    if after.generation > before.generation + REPAIR_GENERATIONS or problems.GEOMETRY_WRONG.code in before.problems:
+        # A tree that was built anew, or a superblock of which no mark can be made: the slots are in step when both are written.
+        strange -= {_LATE}
     if before.inventory.facts is None or before.inventory.facts.tree.lost:
         strange = frozenset()  # much that was wrong could not be seen
     if strange:
