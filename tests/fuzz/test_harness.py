@@ -7,6 +7,7 @@ import pytest
 from razortools.check import inode_pass, journal_pass
 from razortools.format.record import CATALOGUE
 from tools.fsck_matrix import UNDO_MODULE
+from tools.fuzzing import verdict
 from tools.fuzzing.bases import BASES, base
 from tools.fuzzing.campaigns import damage_outcome
 from tools.fuzzing.damage import DAMAGES
@@ -72,3 +73,13 @@ def test_a_tally_counts_all_and_shows_the_first_failures_of_each_sort() -> None:
     assert [outcome.case for outcome in shown] == ["case 0", "case 1", "case 2"]
     assert (tally.cases, tally.failed) == (9, 9)
     assert tally.table().split() == ["cases", "failed", "kind", "9", "9"]
+
+
+def test_what_does_not_end_is_told_as_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(*_: object) -> None:
+        while True:
+            pass
+
+    monkeypatch.setattr(verdict, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(verdict, "check_quietly", hang)
+    assert "no end after" in judge(base("at rest")).stumbled

@@ -15,7 +15,7 @@ from razortools.check.report import Report
 from razortools.check.runner import Options, check_quietly
 from razortools.engine.store.device import Device
 
-PATIENCE_S = 60.0  # a check of these images takes milliseconds
+PATIENCE_S = 60.0  # of processor time, so that a busy machine does not count; a check of these images takes milliseconds
 STUMBLED = frozenset(problem.code for problem in PASS_FAILED.values())
 
 
@@ -24,22 +24,23 @@ class HangsError(BaseException):
 
 
 @contextmanager
-def watched(patience_s: float = PATIENCE_S) -> Iterator[None]:
+def watched(patience_s: float | None = None) -> Iterator[None]:
     """Raise HangsError in the body if it takes too long. Only for the main thread of a process; may stand within another one."""
+    limit_s = PATIENCE_S if patience_s is None else patience_s
 
     def ring(_: int, frame: FrameType | None) -> None:
         where = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else "unknown"
-        raise HangsError(f"no end after {patience_s:.0f} s, at {where}")
+        raise HangsError(f"no end after {limit_s:g} s of processor time, at {where}")
 
-    before = signal.signal(signal.SIGALRM, ring)
-    left_s, _ = signal.setitimer(signal.ITIMER_REAL, patience_s)
+    before = signal.signal(signal.SIGPROF, ring)
+    left_s, _ = signal.setitimer(signal.ITIMER_PROF, limit_s)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
         if left_s:
-            signal.setitimer(signal.ITIMER_REAL, left_s)  # the one around it goes on from where it was
+            signal.setitimer(signal.ITIMER_PROF, left_s)  # the one around it goes on from where it was
 
 
 @dataclass(frozen=True, slots=True)
