@@ -46,6 +46,11 @@ class Wishes:
     check: Options = field(default_factory=Options)
     choose: Choose = lambda finding: True
     rebuild: bool = False  # rebuild the tree from a scan, whatever the check says
+    careful: bool = False  # only edits that destroy nothing, and nothing at all if one did; what -p asks for
+
+    def takes(self, finding: Finding) -> bool:
+        """Return whether *finding* is to be answered."""
+        return self.choose(finding) and (problems.PROBLEMS[finding.code].repair.safe or not self.careful)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,7 @@ def repair(device: Device, wishes: Wishes | None = None) -> RepairSteps:
         yield RoundPlanned(len(done.rounds) + 1, edits)
         if _apply(done, bench, edits):
             done.after = yield from _check_again(done.overlay, wishes.check)
-    done.remarks = bench.remarks
+    done.remarks += bench.remarks
     yield from _judged(done, device, wishes.check, bench.older_inodes)
     if done.changes and not done.after.clean:
         _apply(done, bench, (_mark_of_errors(),))
@@ -140,7 +145,7 @@ def follow(device: Device, made: Plan, options: Options | None = None) -> Repair
             break
     if done.rounds and not done.refused:
         done.after = yield from _check_again(done.overlay, options)
-    done.remarks = bench.remarks
+    done.remarks += bench.remarks
     yield from _judged(done, device, options, bench.older_inodes)
     for edits in last:
         if done.changes:
@@ -234,7 +239,7 @@ def _plan_round(done: Repaired, wishes: Wishes) -> Round:
             return choice
     draft = Draft(indexed(recovered(facts)), facts.image)
     draft.is_rebuilt = any(edit.verb is Verb.REBUILD for edits in done.rounds for edit in edits)
-    return plan(draft, _before_the_rest(done.after.findings, wishes), wishes.choose)
+    return plan(draft, _before_the_rest(done.after.findings, wishes), wishes.takes)
 
 
 def _before_the_rest(findings: tuple[Finding, ...], wishes: Wishes) -> tuple[Finding, ...]:
@@ -243,7 +248,7 @@ def _before_the_rest(findings: tuple[Finding, ...], wishes: Wishes) -> tuple[Fin
     Then the check has seen an older state. What it found in the files there may be changed or deleted by what waits in the
     journal: an edit of theirs would bring back a part of a file that is gone. Where the tree is damaged all goes together.
     """
-    codes = {finding.code for finding in findings if wishes.choose(finding)}
+    codes = {finding.code for finding in findings if wishes.takes(finding)}
     if problems.REPLAY_FAILED.code not in codes or codes & _TREE_DAMAGE:
         return findings
     return tuple(finding for finding in findings if finding.code < "E03" or finding.code in _MAP_DAMAGE)
@@ -251,7 +256,7 @@ def _before_the_rest(findings: tuple[Finding, ...], wishes: Wishes) -> tuple[Fin
 
 def _mends(done: Repaired, generation: int, wishes: Wishes) -> Iterator[Edit]:
     """Yield the superblocks in which a single bit is wrong, if one of them is newer than what is believed without."""
-    doubts = [one for one in done.after.findings if one.code in _DAMAGED_COPIES and wishes.choose(one)]
+    doubts = [one for one in done.after.findings if one.code in _DAMAGED_COPIES and wishes.takes(one)]
     found = list(superblock_copies.mendable(done.overlay)) if doubts and wishes.check.backup_block is None else []
     if any(superblock.generation > generation for _, superblock in found):
         for place, superblock in found:
@@ -262,7 +267,7 @@ def _mends(done: Repaired, generation: int, wishes: Wishes) -> Iterator[Edit]:
 def _from_nothing(report: Report, wishes: Wishes) -> Iterator[Edit]:
     """Yield what can be done where no superblock is left, if anything can."""
     for finding in report.findings:
-        if finding.code == problems.NO_SUPERBLOCK.code and wishes.choose(finding):
+        if finding.code == problems.NO_SUPERBLOCK.code and wishes.takes(finding):
             yield Edit(verb=Verb.REBUILD, code=finding.code, why="rebuild the filesystem from everything that a scan finds")
 
 
@@ -274,10 +279,17 @@ def _superblock_edits(done: Repaired, truth: Superblock, wishes: Wishes) -> Iter
         for one in done.after.findings
         if one.severity > Severity.NOTE and (one.code.startswith("E01") or (one.code in _NODE_WRONG and one.block in at_root))
     ]
-    doubts = [finding for finding in doubted if wishes.choose(finding)]
+    doubts = [finding for finding in doubted if wishes.takes(finding)]
     if not doubts or wishes.check.backup_block is not None:
         return
     better = superblock_copies.elected(done.overlay, truth)
+    if better.root != truth.root and superblock_copies.rolls_back(done.overlay, truth, better.generation):
+        if wishes.careful:
+            return
+        done.remarks.append(
+            f"the root of generation {truth.generation} cannot be read; generation {better.generation} is believed instead: "
+            "changes since then are lost"
+        )
     for name in superblock_copies.differences(truth, better):
         value = getattr(better, name)
         if isinstance(value, Record):

@@ -2,8 +2,11 @@
 
 What never changes must be the same in all copies; a backup is written right after its slot, so of one generation all copies say
 the same. Where they do not, the majority is asked, and each answer is tried out: the one under which a check finds the most files
-and the fewest problems is believed. A state that is older than the newest plausible one is never believed: that would forget what
-was safe.
+and the fewest problems is believed.
+
+Invariant: a number of files or problems never decides between states of different age, for that would forget what was safe. The
+newest state whose root can be read is the truth. Only a generation that cannot have come about (the copy tells of fewer
+transactions than copies that call themselves older and confirm one another) makes a copy old.
 """
 
 from collections import Counter
@@ -38,11 +41,42 @@ def settle(device: Device, truth: Superblock) -> None:
 
 def elected(device: Device, truth: Superblock) -> Superblock:
     """Return the superblock to believe: *truth*, or what other copies say instead of it."""
-    told = [*_disguised(device, truth), *_candidates(all_copies_of(device), truth, device.size_bytes)]
-    candidates = list(dict.fromkeys([*told, *_by_the_root(device, truth)]))
+    copies = all_copies_of(device)
+    told = [*_disguised(device, truth), *_candidates(copies, truth, device.size_bytes)]
+    candidates = _of_the_newest_state(device, copies, list(dict.fromkeys([*told, *_by_the_root(device, truth)])))
     if len(candidates) < 2:
         return candidates[0] if candidates else truth
     return min(candidates, key=lambda candidate: _badness_under(device, candidate))
+
+
+def rolls_back(device: Device, truth: Superblock, generation: int) -> bool:
+    """Return whether to believe another root, of *generation*, instead of *truth* forgets something."""
+    return generation < truth.generation and not _tells_a_lie(all_copies_of(device), truth)
+
+
+def _of_the_newest_state(device: Device, copies: Sequence[Superblock], candidates: list[Superblock]) -> list[Superblock]:
+    """Return those of the *candidates* that tell of the newest state that can be read; all if none can."""
+    readable = [candidate for candidate in candidates if _root_is_readable(device, candidate)]
+    if not readable:
+        return candidates
+    newest = max(readable, key=lambda candidate: (not _tells_a_lie(copies, candidate), candidate.generation))
+    return [one for one in candidates if one.generation == newest.generation or one.root == newest.root]
+
+
+def _root_is_readable(device: Device, candidate: Superblock) -> bool:
+    return read_node(Image(device, candidate, geometry_of(candidate)), candidate.root).raw is not None
+
+
+def _tells_a_lie(copies: Sequence[Superblock], superblock: Superblock) -> bool:
+    """Return whether the generation of *superblock* cannot be: at least two others, alike and older, tell of more transactions."""
+    if sum(copy.generation == superblock.generation for copy in copies) > 1:
+        return False  # another copy confirms it
+    later = Counter(
+        (copy.generation, copy.root)
+        for copy in copies
+        if copy.generation < superblock.generation and copy.transaction > superblock.transaction
+    )
+    return any(count > 1 for count in later.values())
 
 
 def mendable(device: Device) -> Iterator[tuple[int, Superblock]]:
@@ -126,6 +160,8 @@ def _newest_plausible(copies: Sequence[Superblock], truth: Superblock) -> Iterat
 
 def _is_plausible(copies: Sequence[Superblock], truth: Superblock) -> bool:
     """Return whether the generation of *truth* can have come about: slots take turns, and backups follow them."""
+    if sum(copy.generation == truth.generation for copy in copies) > 1:
+        return True  # what is another one's too came about, however old the other slot is
     slots = [copy.generation for copy in copies if copy.slot < SLOT_COUNT]
     if truth.slot >= SLOT_COUNT:
         return len(slots) < SLOT_COUNT or truth.generation <= max(slots) + 1  # the write of its slot may have been lost
