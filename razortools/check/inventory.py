@@ -1,7 +1,7 @@
 """The inventory: what a user finds in an image, file by file, so that two views of it can be compared (loss.py does).
 
 It is taken of the image as the next mount would see it, and as far as it can be read: every stored byte is verified. A file is an
-inode here, told apart by its number, which is never given twice. What costs memory for each file are numbers in arrays, about 50
+inode here, told apart by its number, which is never given twice. What costs memory for each file are numbers in arrays, about 60
 bytes; paths are made on demand from the device, which must show the same then.
 
 Invariants: nothing is written, and no damage raises; two files with the same contents sum and no hurt part hold the same bytes
@@ -40,6 +40,9 @@ _ENTRY = int(Kind.DIRECTORY_ENTRY)
 _FILES = int(Table.FILES)
 _IDENTITY = slice(8, 21)  # of a data record's bytes: what is stored, without the place and the time
 
+_OWNER = slice(0, 12)  # of an inode's bytes: mode, owner, group
+_TIMES = slice(32, 72)  # and its times, and the device number
+
 Result = TypeVar("Result")
 
 
@@ -53,6 +56,7 @@ class Inventory:
     names: "array[int]" = field(default_factory=lambda: array("Q"))  # sum over the entries that lead to the inode
     parents: "array[int]" = field(default_factory=lambda: array("Q"))  # directory of its first entry, 0: none
     cookies: "array[int]" = field(default_factory=lambda: array("Q"))  # that entry's offset in the directory
+    attributes: "array[int]" = field(default_factory=lambda: array("Q"))  # sum of owner, mode and times
     hurt: bytearray = field(default_factory=bytearray)  # 1: a part of it cannot be read
     headless: "array[int]" = field(default_factory=lambda: array("Q"))  # numbers that have contents, but no inode
     headless_contents: "array[int]" = field(default_factory=lambda: array("Q"))
@@ -164,7 +168,7 @@ class _Taking:
         self.facts = facts
         self.broken = broken
         self.inventory = Inventory(
-            facts, broken, array("Q", empty), array("Q", empty), array("Q", empty), array("Q", empty), bytearray(count)
+            facts, broken, *(array("Q", empty) for _ in range(5)), bytearray(count)
         )
         self._object = b""  # whose items are going by
         self._place = -1
@@ -179,7 +183,9 @@ class _Taking:
                     self._object = key[1:9]
                     self._place = self.facts.find(object_of(key))
                 kind = key[KIND_AT]
-                if kind == _ENTRY:
+                if kind == _INODE and self._place >= 0:
+                    self.inventory.attributes[self._place] = hash((value[_OWNER], value[_TIMES])) & _SUM
+                elif kind == _ENTRY:
                     self._entry(key, value)
                 elif kind in (_RECORD, _INLINE, _XATTR):
                     self._contents(key, value)

@@ -2,8 +2,10 @@
 
 A file is *unchanged* if its names and everything that can be read of it are the same; *renamed* if another path leads to it now;
 *truncated* if bytes or attributes of it are unreadable or gone; *lost* if no path leads to it any more. A file may be renamed and
-truncated at once. What already could not be read before counts as well: the statement tells what damage and repair have cost
-together. What the repair alone has cost stands in *harmed*: files that could be read better before. No repair that harms is kept.
+truncated at once; *changed* if its owner, mode or times are others. What already could not be read before counts as well: the
+statement tells what damage and repair have cost together. What the repair alone has cost stands in *harmed*: files that could be
+read better before. No repair that harms is kept. What no comparison can show (dropped transactions, mended records) is added by
+whoever knows of it.
 """
 
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from dataclasses import dataclass, field
 
 from razortools.check.inventory import Inventory, identity_of
 from razortools.check.paths import printable
-from razortools.check.pieces import differences, is_partly_readable
+from razortools.check.pieces import differences, inode_of, is_partly_readable
 from razortools.check.tree import kinds_mask
 from razortools.format.directory import DirectoryEntry
 from razortools.format.inode import ROOT_INODE
@@ -20,6 +22,10 @@ from razortools.format.xattr import Xattr
 from razortools.units import InodeNo
 
 LISTED_MAX = 100_000  # of a kind; more are counted only
+_ATTRIBUTES = {
+    "mode": "mode", "uid": "owner", "gid": "group", "mtime_ns": "time of change", "atime_ns": "time of access",
+    "ctime_ns": "time of status", "btime_ns": "time of birth", "rdev": "device number",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,14 @@ class Truncated:
     attributes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A file that is there as a whole, but with another owner, mode or time: the names of these fields."""
+
+    path: str
+    fields: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class Loss:
     """What became of the files. Paths keep bytes that are no UTF-8 as lone surrogates."""
@@ -48,12 +62,27 @@ class Loss:
     truncated: list[Truncated] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     harmed: list[str] = field(default_factory=list)  # what the repair, not the damage, has made worse
-    unlisted: int = 0  # renamed, truncated or lost as well, but too many to list
+    unlisted: int = 0  # renamed, truncated, changed or lost as well, but too many to list
+    harmed_ranges: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)  # of those that lost nothing but bytes
+    changed: list[Changed] = field(default_factory=list)
+    dropped_transactions: int = 0  # that were safe in the journal and cannot be replayed
+    dropped: list[str] = field(default_factory=list)  # what they were about
+    mended: list[str] = field(default_factory=list)  # records in which one bit was turned: it fits the checksum
 
     @property
     def is_none(self) -> bool:
         """Whether every file is what it was."""
-        return not (self.renamed or self.truncated or self.lost)
+        lists = self.renamed, self.truncated, self.lost, self.changed, self.mended
+        return not any(lists) and not self.dropped_transactions
+
+    @property
+    def sentences(self) -> list[str]:
+        """What there is to tell beyond what was renamed, truncated and lost."""
+        told = [f"changed: {printable(one.path)}: {', '.join(one.fields)}" for one in self.changed]
+        if self.dropped_transactions:
+            told.append(f"dropped: transactions that were safe in the journal: {self.dropped_transactions}")
+        told += [f"dropped: a change of {printable(path)}" for path in self.dropped]
+        return told + [f"mended: {what}: one bit was turned, which makes its checksum right" for what in self.mended]
 
     def as_json(self) -> dict[str, object]:
         """Return the part "loss" of the document that --json prints."""
@@ -66,11 +95,25 @@ class Loss:
             ],
             "lost": list(self.lost),
         }
+        if self.changed:
+            document["changed"] = [{"path": one.path, "fields": list(one.fields)} for one in self.changed]
+        if self.dropped_transactions:
+            document["dropped"] = {"transactions": self.dropped_transactions, "paths": list(self.dropped)}
+        if self.mended:
+            document["mended"] = list(self.mended)
         if self.unlisted:
             document["unlisted"] = self.unlisted
         return document
 
-    def add(self, where: "list[Renamed] | list[Truncated] | list[str]", what: object) -> None:
+    def harm(self, path: str, ranges: list[tuple[int, int]] | None = None) -> None:
+        """Note that the repair would make a file worse: in these bytes, or in other ways."""
+        if ranges is not None and path not in self.harmed:
+            self.harmed_ranges[path] = tuple(ranges)
+        elif ranges is None:
+            self.harmed_ranges.pop(path, None)
+        self.add(self.harmed, path)
+
+    def add(self, where: "list[Renamed] | list[Truncated] | list[Changed] | list[str]", what: object) -> None:
         """Add to one of the lists, as long as it is not too long."""
         if len(where) < LISTED_MAX:
             where.append(what)  # type: ignore[arg-type]
@@ -101,7 +144,7 @@ def _lose_everything(before: Inventory, found: Loss) -> None:
         if not before.is_deleted(place):
             path = before.path(number)
             found.add(found.lost, path)
-            found.add(found.harmed, path)
+            found.harm(path)
 
 
 class _Comparing:
@@ -113,6 +156,7 @@ class _Comparing:
         self.found = found
         self._other_names: set[int] = set()  # inodes whose names differ
         self._cut: set[int] = set()  # those of them that are truncated as well
+        self._altered: set[int] = set()  # inodes with other attributes
 
     def judge(self, place: int, number: int) -> None:
         """Say what became of one inode, unless only its names differ."""
@@ -122,9 +166,13 @@ class _Comparing:
             path = before.path(number)
             found.add(found.lost, path)
             if is_partly_readable(before, number):
-                found.add(found.harmed, path)
+                found.harm(path)
             return
         is_same = self._is_same(place, other) or not self._judge_contents(place, number)
+        if before.attributes[place] != after.attributes[other] and (fields := _changed_fields(before, after, number)):
+            found.add(found.changed, Changed(before.path(number), fields))
+            is_same &= before.is_directory(place)
+            self._altered.add(number)
         if number != ROOT_INODE and (before.names[place] != after.names[other] or not before.names[place]):
             self._other_names.add(number)
             if not is_same:
@@ -148,10 +196,11 @@ class _Comparing:
         """Compare a file byte for byte and attribute for attribute; return whether something is missing."""
         before, after = self.before, self.after
         ranges: list[tuple[int, int]] = []
-        harmed = False
+        harmed: list[tuple[int, int]] = []
         if not before.is_directory(place) and not after.is_directory(after.find(number)):
             for difference in differences(before, after, number, number):
-                harmed |= difference.was_readable
+                if difference.was_readable:
+                    harmed.append((difference.first, difference.behind))
                 if ranges and ranges[-1][1] == difference.first:
                     ranges[-1] = ranges[-1][0], difference.behind
                 else:
@@ -161,8 +210,10 @@ class _Comparing:
             return False
         path = before.path(number)
         self.found.add(self.found.truncated, Truncated(path, tuple(ranges), tuple(attributes)))
-        if harmed or worse:
-            self.found.add(self.found.harmed, path)
+        if worse:
+            self.found.harm(path)
+        elif harmed:
+            self.found.harm(path, harmed)
         return True
 
     def judge_names(self) -> None:
@@ -175,7 +226,7 @@ class _Comparing:
                 path = self.before.path(number)
                 self.found.add(self.found.lost, path)
                 if old:
-                    self.found.add(self.found.harmed, path)
+                    self.found.harm(path)
             elif not old and self.before.path(number) != self._new_path(new[0]):
                 self.found.add(self.found.renamed, Renamed(self.before.path(number), self._new_path(new[0])))
             elif gone:
@@ -183,7 +234,7 @@ class _Comparing:
                 for name, target in zip(gone, targets, strict=False):
                     old_path = join_name(self.before, name)
                     self.found.add(self.found.renamed, Renamed(old_path, self._new_path(target)))
-            elif number not in self._cut and not self.before.is_directory(self.before.find(number)):
+            elif number not in self._cut | self._altered and not self.before.is_directory(self.before.find(number)):
                 self.found.unchanged += 1
 
     def _new_path(self, name: tuple[int, str]) -> str:
@@ -242,6 +293,14 @@ def join_name(inventory: Inventory, name: tuple[int, str]) -> str:
     """Return the path of a (directory, name)."""
     directory, text = name
     return inventory.path(directory).rstrip("/") + "/" + text
+
+
+def _changed_fields(before: Inventory, after: Inventory, number: int) -> tuple[str, ...]:
+    """Return what of owner, mode and times differs."""
+    old, new = inode_of(before, number), inode_of(after, number)
+    if old is None or new is None:
+        return ()
+    return tuple(words for name, words in _ATTRIBUTES.items() if getattr(old, name) != getattr(new, name))
 
 
 def _attributes_lost(before: Inventory, after: Inventory, number: int) -> tuple[list[str], bool]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from razortools.check.inventory import take_inventory
-from razortools.check.loss import Loss, Renamed, Truncated, loss
+from razortools.check.loss import Changed, Loss, Renamed, Truncated, loss
 from razortools.check.pieces import is_partly_readable
 from razortools.engine import files, namespace, xattrs
 from razortools.engine.store.device import Device
@@ -15,7 +15,7 @@ from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import Kind, inline_key, inode_key, kind_range, record_key
 from razortools.units import RecordNo
 from tests.check.damages import DAMAGES, Damage
-from tests.check.editing import edit_item, editing, find_inode, first_item, flip
+from tests.check.editing import edit_inode, edit_item, editing, find_inode, first_item, flip
 from tests.check.samples import Copy, healthy, opened
 
 FILES = 52  # in the sample, directories not counted
@@ -143,7 +143,8 @@ def test_the_same_bytes_stored_in_another_way_are_the_same() -> None:
         xattrs.set(volume, namespace.resolve(volume, b"/docs/deep/by none"), b"user.razorfs.compression", b"zstd:19")
 
     found = after(mounted(rewrite), before=mounted(wish))
-    assert found.is_none
+    assert not (found.truncated or found.lost or found.renamed or found.harmed)
+    assert found.changed == [Changed("/docs/deep/by none", ("time of change", "time of status"))]
 
 
 def test_an_attribute_that_is_gone_is_told_by_its_name() -> None:
@@ -258,3 +259,18 @@ def test_whatever_is_damaged_an_image_compared_with_itself_has_harmed_nothing(co
     found = loss(take_inventory(device), take_inventory(device))
     assert found.harmed == []
     assert found.renamed == []
+
+
+@pytest.mark.parametrize(("change", "words"), [({"mode": 0o100777}, "mode"), ({"uid": 7}, "owner"), ({"mtime_ns": 5}, "time of change")])
+def test_another_owner_mode_or_time_is_told_and_the_file_is_not_unchanged(change: dict[str, int], words: str) -> None:
+    found = after(lambda device: edit_inode(device, find_inode(device, "/docs/one"), **change))
+    assert found.changed == [Changed("/docs/one", (words,))]
+    assert found.unchanged == FILES - 1
+    assert not found.is_none and found.harmed == []
+    assert found.as_json()["changed"] == [{"path": "/docs/one", "fields": [words]}]
+    assert found.sentences == [f"changed: /docs/one: {words}"]
+
+
+def test_the_bytes_that_a_repair_alone_has_cost_are_known() -> None:
+    assert after(cut_out).harmed_ranges == {"/docs/many": ((0, 8192),)}
+    assert after(lambda device: None).harmed_ranges == {}
