@@ -130,7 +130,7 @@ class _Run:
 
     def repair(self, *, rebuilds: bool) -> int:
         """Check and repair."""
-        wishes = Wishes(self._options, self._chooser(), rebuild=rebuilds)
+        wishes = Wishes(self._options, self._chooser(), rebuild=rebuilds, careful=self._policy == "-p")
         with open_image(self._image, writable=True) as device:
             return self._carry_out(device, repair(device, wishes))
 
@@ -142,7 +142,7 @@ class _Run:
 
     def plan(self, path: str, *, rebuilds: bool) -> int:
         """Write down what a repair would do."""
-        wishes = Wishes(self._options, self._chooser(), rebuild=rebuilds)
+        wishes = Wishes(self._options, self._chooser(), rebuild=rebuilds, careful=self._policy == "-p")
         with open_image(self._image, writable=False) as device:
             done = self._screen.follow(repair(device, wishes))
             if done.changes:

@@ -12,6 +12,7 @@ from razortools.check.findings import Severity
 from razortools.check.inventory import Inventory, take_inventory
 from razortools.check.loss import loss
 from razortools.check.problems import PROBLEMS
+from razortools.check.repair.edits import Verb
 from razortools.check.repair.plan_file import plan_for, read_plan, write_plan
 from razortools.check.repair.repair import Repaired, Wishes, follow, repair
 from razortools.check.repair.surveying import finished
@@ -21,6 +22,7 @@ from razortools.check.report import Report
 from razortools.check.runner import check_quietly
 from razortools.engine.store.device import Device, OverlayDevice, open_image
 from razortools.engine.volume import open_volume
+from razortools.format.keys import KIND_AT, Kind
 from tests.check.damages import DAMAGES, Damage
 
 REFUSED = {"E0110", "E0111", "E0112", "E0113", "E0115"}  # nothing can help, or nothing is allowed
@@ -81,11 +83,17 @@ def is_below_one_of(path: str, tops: set[str]) -> bool:
 
 @pytest.mark.parametrize(("code", "damage"), DAMAGES, ids=IDS)
 def test_preening_does_safe_edits_only_and_all_of_them(code: str, damage: Damage) -> None:
-    done = repaired(damage(), Wishes(choose=lambda finding: PROBLEMS[finding.code].repair.safe))
+    done = repaired(damage(), Wishes(careful=True))
     assert all(PROBLEMS[edit.code].repair.safe for edits in done.rounds for edit in edits)
+    assert done.loss is None or not done.loss.harmed
     problems = [finding for finding in done.before.findings if finding.severity > Severity.NOTE]
-    if code not in REFUSED and all(PROBLEMS[finding.code].repair.safe for finding in problems):
+    if code not in REFUSED and all(PROBLEMS[finding.code].repair.safe for finding in problems) and not removes(repaired(damage())):
         assert done.after.clean and not done.refused
+
+
+def removes(done: Repaired) -> bool:
+    """Return whether a repair removes anything but unused names: then it is not safe, whatever the problem."""
+    return any(edit.verb is Verb.DELETE and edit.key[KIND_AT] != Kind.NAME for edits in done.rounds for edit in edits)
 
 
 @pytest.mark.parametrize(("code", "damage"), DAMAGES, ids=IDS)

@@ -12,6 +12,7 @@ from razortools.check.image import BLOCK_MASK, Image
 from razortools.check.paths import Paths
 from razortools.check.repair.edits import Edit, Value, Verb
 from razortools.check.repair.fields import set_field
+from razortools.check.repair.safety import Change, are_harmless
 from razortools.check.superblock_rules import COUNT_MAX
 from razortools.check.tree import TreeIndex, walk
 from razortools.errors import CorruptImage
@@ -36,6 +37,8 @@ from razortools.format.volume import Counters
 from razortools.units import InodeNo, NameId
 
 LINK_NO_MAX = (1 << 32) - 2  # what an entry can name, and an inode count on from
+_UNSAFE = frozenset((Verb.REBUILD, Verb.ADOPT, Verb.MOVE))
+_ABSENT = b"\0absent"
 Kept = TypeVar("Kept", bound=Record)
 
 
@@ -51,21 +54,43 @@ class Draft:
         self.edits: list[Edit] = []
         self.made: dict[int, str] = {}  # inodes that were given a name in this round, and which
         self.in_place_first = False  # what was turned back in its place must be looked at before anything else is done
+        self.is_careful = False  # answers that destroy anything are taken back
         self.is_rebuilt = False  # a part of the tree was lost, and what it held may be missing now
-        self.lost_blocks = 0  # blocks of records that the volume counts and nobody finds
+        self.lost_blocks = 0  # blocks of records that are proven to be there, and nobody's
         self.judged: set[bytes] = set()  # records that were decided upon already
         self.lost_names: dict[str, int] = {}  # paths that a back link alone tells of, and whose
         self.named: set[int] = set()  # name ids that entries were given in this round
         self._pointers: dict[int, ChildPointer] | None = None
         self._changed: dict[bytes, bytes | None] = {}
+        self._answers: list[Change] = []  # what was changed for the finding that is being answered
         self._order: list[bytes] = []  # the keys of _changed, sorted
         self._finding: Finding | None = None
         self._next_inode = 0
         self._next_name = 0
+        self._edits_before = 0  # the finding that is being answered
 
     def answer(self, finding: Finding) -> None:
         """The edits that follow answer *finding*."""
         self._finding = finding
+        self._answers = []
+        self._edits_before = len(self.edits)
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether the answer to the finding destroys nothing."""
+        verbs = {edit.verb for edit in self.edits[self._edits_before :]}
+        return not verbs & _UNSAFE and are_harmless(self._answers)
+
+    def take_back(self) -> None:
+        """Forget the answer to the finding."""
+        for key, before, _ in reversed(self._answers):
+            if before == self.tree.get(key):
+                if self._changed.pop(key, _ABSENT) is not _ABSENT:
+                    del self._order[bisect_left(self._order, key)]
+            else:
+                self._changed[key] = before
+        del self.edits[self._edits_before :]
+        self._answers = []
 
     @property
     def pointers(self) -> dict[int, ChildPointer]:
@@ -193,6 +218,7 @@ class Draft:
         entry = _decoded(DirectoryEntry, value) if key[KIND_AT] == Kind.DIRECTORY_ENTRY else None
         if entry is not None:
             self.named.add(entry.name_id)
+        self._answers.append((key, self.get(key), value))
         if key not in self._changed:
             insort(self._order, key)
         self._changed[key] = value

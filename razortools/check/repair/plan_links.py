@@ -34,8 +34,8 @@ def entry_unconfirmed(draft: Draft, finding: Finding) -> None:
     if key is None or entry is None or inode is None or _follow_back_link(draft, key, entry):
         return
     number, directory = entry.inode, object_of(key)
-    if draft.lost_names.get(finding.path or "", number) != number:
-        return  # another inode says that this is its name
+    if draft.lost_names.get(finding.path or "", number) != number and _has_its_names(draft, number):
+        return  # another inode says that this is its name, and this one does not need it
     links = draft.back_links(number)
     wanted = BackLink(directory, entry.name_id)
     if links.get(entry.link_no) == wanted:
@@ -105,12 +105,26 @@ def back_link_unconfirmed(draft: Draft, finding: Finding) -> None:
             draft.made[number] = text.decode("utf-8", "surrogateescape")
         return
     other_key, other = found
-    if other.inode == number or not _is_named_so(draft, other, link.parent):
+    if other.inode == number or _may_lose(draft, other, link.parent):
         changed = DirectoryEntry(number, link.name_id, link_no, inode.file_type)
         draft.put(other_key, changed.encode(), f"let the name lead to inode {number}, whose back link names it")
         draft.made[number] = text.decode("utf-8", "surrogateescape")
     else:
-        draft.delete(key, f"remove back link {link_no}: the name leads to inode {other.inode}, which confirms it")
+        draft.delete(key, f"remove back link {link_no}: the name leads to inode {other.inode}, which has no other one")
+
+
+def _may_lose(draft: Draft, entry: DirectoryEntry, directory: int) -> bool:
+    """Return whether a name may be given to another inode: the one that it leads to is gone, or does not need it."""
+    if draft.inode(entry.inode) is None:
+        return True
+    return not _is_named_so(draft, entry, directory) and _has_its_names(draft, entry.inode)
+
+
+def _has_its_names(draft: Draft, number: int) -> bool:
+    """Return whether entries and back links that confirm one another name an inode as often as it counts."""
+    inode = draft.inode(number)
+    wanted = 1 if inode is None or inode.is_directory else max(inode.link_count, 1)
+    return number == ROOT_INODE or len(confirmed_links(draft, number)) >= wanted
 
 
 def _is_named_so(draft: Draft, entry: DirectoryEntry, directory: int) -> bool:

@@ -22,6 +22,7 @@ from razortools.check.repair import (
 )
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import IN_PLACE, Round, Verb
+from razortools.check.repair.evidence import unfound_blocks
 
 Planner = Callable[[Draft, Finding], None]
 
@@ -107,21 +108,19 @@ def planner_of(finding: Finding) -> Planner | None:
 
 
 def plan(draft: Draft, findings: Iterable[Finding], choose: Callable[[Finding], bool]) -> Round:
-    """Return the edits for those *findings* that *choose* takes."""
+    """Return the edits for those *findings* that *choose* takes; for a careful draft, of answers that destroy nothing only."""
     findings = list(findings)
     if any(PROBLEMS[one.code].repair is Repair.CUT_JOURNAL and not choose(one) for one in findings):
         return ()  # whatever is written, the journal is replayed before: with what is wrong in it, that is not wanted
-    draft.lost_blocks = sum(
-        max(one.values["value"] - one.values["counted"], 0)
-        for one in findings
-        if one.code == "E0510" and one.values["field"] == "data_blocks"
-    )
+    draft.lost_blocks = unfound_blocks(findings)
     draft.lost_names |= {one.path: int(one.inode or 0) for one in findings if one.code == "E0404" and one.path is not None}
     for finding in sorted(findings, key=lambda one: ORDER.get(one.code, USUAL_ORDER)):
         planner = planner_of(finding)
         if finding.severity > Severity.NOTE and planner is not None and choose(finding):
             draft.answer(finding)
             planner(draft, finding)
+            if draft.is_careful and not draft.is_harmless:
+                draft.take_back()
     edits = [edit for edit in draft.edits if edit.verb in IN_PLACE] if draft.in_place_first else draft.edits
     if {edit.code for edit in edits} == {_MARK} and any(one.severity > Severity.NOTE and one.code != _MARK for one in findings):
         return ()  # the mark that a check is due goes when nothing else is left

@@ -124,7 +124,7 @@ def repair(device: Device, wishes: Wishes | None = None) -> RepairSteps:
         if _apply(done, bench, edits):
             done.after = yield from _check_again(done.overlay, wishes.check)
     done.remarks += bench.remarks
-    yield from _judged(done, device, wishes.check, bench.older_inodes)
+    yield from _judged(done, device, wishes.check, bench.older_inodes, careful=wishes.careful)
     if done.changes and not done.after.clean:
         _apply(done, bench, (_mark_of_errors(),))
     return done
@@ -184,7 +184,9 @@ def _check_again(overlay: OverlayDevice, options: Options) -> Steps:
     return report
 
 
-def _judged(done: Repaired, device: Device, options: Options, older: set[int]) -> Generator[RepairStep, None, None]:
+def _judged(
+    done: Repaired, device: Device, options: Options, older: set[int], *, careful: bool = False
+) -> Generator[RepairStep, None, None]:
     """Find out what the repair costs, and whether it is worth it."""
     yield from ()
     if not done.changes:
@@ -197,7 +199,7 @@ def _judged(done: Repaired, device: Device, options: Options, older: set[int]) -
     dropped = dropped_inodes(facts.image) if facts is not None else set()
     if facts is not None and any(finding.code == problems.REPLAY_FAILED.code for finding in done.before.findings):
         dropped |= changed_inodes(facts.image)  # the inventory of before knows nothing of what the journal does to them
-    done.refused = objection(done.before, done.after, before, done.loss, dropped)
+    done.refused = objection(done.before, done.after, before, done.loss, dropped, careful=careful)
 
 
 def _mark_of_errors() -> Edit:
@@ -238,6 +240,7 @@ def _plan_round(done: Repaired, wishes: Wishes) -> Round:
         if choice:
             return choice
     draft = Draft(indexed(recovered(facts)), facts.image)
+    draft.is_careful = wishes.careful
     draft.is_rebuilt = any(edit.verb is Verb.REBUILD for edits in done.rounds for edit in edits)
     return plan(draft, _before_the_rest(done.after.findings, wishes), wishes.takes)
 

@@ -1,6 +1,7 @@
 """The type of a file, as far as its contents, its entries and its names tell it."""
 
 from razortools.check.repair.draft import Draft
+from razortools.check.repair.naming import confirmed_links
 from razortools.format.inode import FileType, Inode
 from razortools.format.keys import Kind, kind_range
 from razortools.units import InodeNo
@@ -29,8 +30,10 @@ def true_type(draft: Draft, number: int, inode: Inode | None, told: int) -> int:
     """Return the type of inode *number*; *told*: what an entry says, 0 if none does."""
     possible = fitting_types(draft, number)
     current = inode.file_type if inode is not None and inode.file_type in _TYPES else 0
-    if inode is not None and told == FileType.DIRECTORY in possible and current != told and inode.link_count >= 2:
-        return told  # an empty directory: nothing else has a link count of two and one name
+    if inode is not None and told == FileType.DIRECTORY in possible and current != told and inode.link_count == 2:
+        links = draft.back_links(number)
+        if len(links) == 1 and len(confirmed_links(draft, number)) == 1:
+            return told  # an empty directory: nothing else has a link count of two and one name
     for candidate in (current, told):
         if candidate in possible:
             return candidate

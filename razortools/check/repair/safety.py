@@ -1,0 +1,66 @@
+"""Safety: whether changes of items can destroy anything. What -p does is decided here, edit by edit, not by the kind of a problem.
+
+Invariant: an item may be added, moved or have a number corrected. Whatever drops an item, puts another one in its place, cuts
+bytes out of a file or turns a file into something else is not safe, however good the reason.
+"""
+
+from collections.abc import Sequence
+
+from razortools.errors import CorruptImage
+from razortools.format.data import CUT_OUT, DataRecord
+from razortools.format.inode import Inode
+from razortools.format.items import decode_item
+from razortools.format.keys import KIND_AT, Kind, Table
+
+Change = tuple[bytes, bytes | None, bytes | None]  # key, value before, value after; None: not there
+
+_NUMBERS: dict[int, frozenset[str]] = {  # fields that may be corrected, by the kind of item
+    Kind.INODE: frozenset(("link_count", "stored_blocks", "flags", "next_link_no", "reserved")),
+    Kind.DIRECTORY_ENTRY: frozenset(("link_no", "file_type")),
+    Kind.NAME: frozenset(("reference_count",)),
+}
+
+
+def are_harmless(changes: Sequence[Change]) -> bool:
+    """Return whether *changes*, made together, destroy nothing."""
+    first: dict[bytes, bytes | None] = {}
+    last: dict[bytes, bytes | None] = {}
+    for key, before, after in changes:
+        first.setdefault(key, before)
+        last[key] = after
+    added = {(key[:KIND_AT], key[KIND_AT], last[key]) for key in last if first[key] is None}
+    return all(_is_harmless(key, first[key], last[key], added) for key in last)
+
+
+def _is_harmless(key: bytes, before: bytes | None, after: bytes | None, added: set[tuple[bytes, int, bytes | None]]) -> bool:
+    if before == after:
+        return True
+    if before is None:
+        return not (key[KIND_AT] == Kind.DATA_RECORD and _is_cut_out(after or b""))
+    if after is None:  # it may be filed elsewhere; a name is only removed if nothing uses it
+        return (key[KIND_AT] == Kind.NAME and key[0] == Table.NAMES) or (key[:KIND_AT], key[KIND_AT], before) in added
+    return _differs_in_numbers(key, before, after)
+
+
+def _is_cut_out(value: bytes) -> bool:
+    try:
+        return bool(DataRecord.decode(value).flags & CUT_OUT)
+    except CorruptImage:
+        return True
+
+
+def _differs_in_numbers(key: bytes, before: bytes, after: bytes) -> bool:
+    try:
+        old, new = decode_item(key, before), decode_item(key, after)
+    except (CorruptImage, IndexError):
+        return False
+    if type(old) is not type(new):
+        return False
+    changed = {field.name for field in type(old).FIELDS if getattr(old, field.name) != getattr(new, field.name)}
+    allowed = _NUMBERS.get(key[KIND_AT], frozenset())
+    if isinstance(old, Inode) and isinstance(new, Inode):
+        if old.is_directory:
+            allowed |= {"size"}  # its number of entries
+        if not new.link_count:
+            return False  # the next mount would delete it
+    return changed <= allowed
