@@ -167,9 +167,8 @@ class _Taking:
         empty = bytes(8 * count)
         self.facts = facts
         self.broken = broken
-        self.inventory = Inventory(
-            facts, broken, *(array("Q", empty) for _ in range(5)), bytearray(count)
-        )
+        contents, names, parents, cookies, attributes = (array("Q", empty) for _ in range(5))
+        self.inventory = Inventory(facts, broken, contents, names, parents, cookies, attributes, bytearray(count))
         self._object = b""  # whose items are going by
         self._place = -1
 

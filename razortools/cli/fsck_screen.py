@@ -165,6 +165,7 @@ class Screen:
             ranges = [f"bytes {first} to {behind - 1}" for first, behind in one.ranges]
             lines.append(f"      truncated: {printable(one.path)}: {', '.join([*ranges, *one.attributes])}")
         lines += [f"      lost: {printable(path)}" for path in loss.lost]
+        lines += [f"      {sentence}" for sentence in loss.sentences]
         limit = len(lines) if self._verbose else SHOWN_EDITS
         for line in lines[:limit]:
             self.say(line)

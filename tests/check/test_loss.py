@@ -261,7 +261,10 @@ def test_whatever_is_damaged_an_image_compared_with_itself_has_harmed_nothing(co
     assert found.renamed == []
 
 
-@pytest.mark.parametrize(("change", "words"), [({"mode": 0o100777}, "mode"), ({"uid": 7}, "owner"), ({"mtime_ns": 5}, "time of change")])
+CHANGES = [({"mode": 0o100777}, "mode"), ({"uid": 7}, "owner"), ({"mtime_ns": 5}, "time of change")]
+
+
+@pytest.mark.parametrize(("change", "words"), CHANGES)
 def test_another_owner_mode_or_time_is_told_and_the_file_is_not_unchanged(change: dict[str, int], words: str) -> None:
     found = after(lambda device: edit_inode(device, find_inode(device, "/docs/one"), **change))
     assert found.changed == [Changed("/docs/one", (words,))]

@@ -175,9 +175,9 @@ def test_a_record_that_does_not_verify_is_cut_out_and_the_rest_can_be_read() -> 
 
 def test_one_flipped_bit_in_a_record_is_turned_back() -> None:
     device = healthy()
-    record = DataRecord.decode(first_item(device, find_inode(device, "/docs/many"), Kind.DATA_RECORD)[1])
-    flip(device, record.address * 4096 + 4000, 5)
-    assert contents(repaired(device), "/docs/many") == whole("/docs/many")
+    record = DataRecord.decode(first_item(device, find_inode(device, "/docs/deep/by zstd:3"), Kind.DATA_RECORD)[1])
+    flip(device, record.address * 4096 + record.stored_bytes // 2, 5)
+    assert contents(repaired(device), "/docs/deep/by zstd:3") == whole("/docs/deep/by zstd:3")
 
 
 def test_lost_records_do_not_read_as_zeros() -> None:

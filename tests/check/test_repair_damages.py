@@ -24,6 +24,7 @@ from razortools.engine.store.device import Device, OverlayDevice, open_image
 from razortools.engine.volume import open_volume
 from razortools.format.keys import KIND_AT, Kind
 from tests.check.damages import DAMAGES, Damage
+from tests.check.editing import indexed
 
 REFUSED = {"E0110", "E0111", "E0112", "E0113", "E0115"}  # nothing can help, or nothing is allowed
 IDS = [f"{code}-{number}" for number, (code, _) in enumerate(DAMAGES)]
@@ -83,17 +84,24 @@ def is_below_one_of(path: str, tops: set[str]) -> bool:
 
 @pytest.mark.parametrize(("code", "damage"), DAMAGES, ids=IDS)
 def test_preening_does_safe_edits_only_and_all_of_them(code: str, damage: Damage) -> None:
-    done = repaired(damage(), Wishes(careful=True))
+    device = damage()
+    done = repaired(device, Wishes(careful=True))
     assert all(PROBLEMS[edit.code].repair.safe for edits in done.rounds for edit in edits)
     assert done.loss is None or not done.loss.harmed
     problems = [finding for finding in done.before.findings if finding.severity > Severity.NOTE]
-    if code not in REFUSED and all(PROBLEMS[finding.code].repair.safe for finding in problems) and not removes(repaired(damage())):
+    kinds_are_safe = all(PROBLEMS[finding.code].repair.safe for finding in problems)
+    if code not in REFUSED and kinds_are_safe and not destroys(device, repaired(device)):
         assert done.after.clean and not done.refused
 
 
-def removes(done: Repaired) -> bool:
-    """Return whether a repair removes anything but unused names: then it is not safe, whatever the problem."""
-    return any(edit.verb is Verb.DELETE and edit.key[KIND_AT] != Kind.NAME for edits in done.rounds for edit in edits)
+def destroys(device: Device, done: Repaired) -> bool:
+    """Return whether a repair drops or replaces items other than names: then it is not safe, whatever the problem is called."""
+    edits = [edit for edits in done.rounds for edit in edits if edit.key and edit.key[KIND_AT] != Kind.NAME]
+    there = indexed(device) if edits else None
+    return any(
+        edit.verb is Verb.DELETE or (edit.verb is Verb.PUT and there is not None and there.get(edit.key) is not None)
+        for edit in edits
+    )
 
 
 @pytest.mark.parametrize(("code", "damage"), DAMAGES, ids=IDS)

@@ -16,8 +16,11 @@ from razortools.check.inventory import Inventory
 from razortools.check.keylist import KeyList
 from razortools.check.loss import Loss
 from razortools.check.repair import planning
+from razortools.check.repair import repair as repair_module
 from razortools.check.repair.draft import Draft
-from razortools.check.repair.repair import Repaired, Wishes, repair
+from razortools.check.repair.edits import Edit, Verb
+from razortools.check.repair.plan_file import Plan, plan_for
+from razortools.check.repair.repair import Repaired, Wishes, follow, repair
 from razortools.check.repair.surveying import believed, finished
 from razortools.check.repair.verdict import objection
 from razortools.check.report import Report, Summary
@@ -25,13 +28,16 @@ from razortools.check.runner import Options, check_quietly
 from razortools.engine import directories, files, namespace
 from razortools.engine.store.device import Device
 from razortools.engine.volume import Volume
+from razortools.format.data import DataRecord
 from razortools.format.inode import ROOT_INODE, FileType, Inode
+from razortools.format.journal import EntryFlag
 from razortools.format.keys import COUNTERS_KEY, Kind, Table, inode_key, kind_range, object_range, record_key
-from razortools.format.superblock import SUPERBLOCK_BYTES, Superblock
+from razortools.format.superblock import SUPERBLOCK_BYTES, State, Superblock
 from razortools.format.volume import Counters
 from razortools.units import InodeNo, RecordNo
-from tests.check.damages import _entry_of
+from tests.check.damages import _entry_of, _flip_map, _lose_root, _lose_sector
 from tests.check.editing import (
+    all_items,
     edit_inode,
     edit_item,
     editing,
@@ -40,9 +46,12 @@ from tests.check.editing import (
     flip,
     image_of,
     indexed,
+    journal_entries,
+    rewrite_entry,
     rewrite_superblock,
+    write_superblocks,
 )
-from tests.check.samples import healthy, opened
+from tests.check.samples import healthy, opened, unclean
 
 
 def done_to(device: Device, **wishes: object) -> Repaired:
@@ -167,7 +176,7 @@ def test_holes_do_not_become_unreadable_because_two_counts_are_wrong(careful: bo
 
 
 def with_a_name_that_two_inodes_claim() -> tuple[Device, InodeNo]:
-    """Return a directory in which f2 leads to a file that lost its back link; another inode without an entry says that it is f2."""
+    """Return a directory in which f2 leads to a file that lost its back link; another inode, without one, claims the name."""
     device = healthy()
     with opened(device) as volume:
         for name in (b"f1", b"f2"):
@@ -310,3 +319,139 @@ def test_a_result_whose_check_stops_is_not_better() -> None:
     stopped = problems.PASS_FAILED[5].found(reason="of a kind")
     files = Inventory(None, KeyList())
     assert "could not be checked to the end" in objection(left(*errors), left(stopped), files, Loss(), set())
+
+
+# What is lost or guessed is told
+
+
+@pytest.mark.parametrize("algorithm", ["none", "zstd:3", "lz4", "zlib:6"])
+def test_a_bit_is_only_turned_where_more_than_the_checksum_proves_it_and_that_is_told(algorithm: str) -> None:
+    path = f"/docs/deep/by {algorithm}"
+    device = healthy()
+    record = DataRecord.decode(first_item(device, find_inode(device, path), Kind.DATA_RECORD)[1])
+    flip(device, record.address * 4096 + record.stored_bytes // 2, 5)
+    done = done_to(device)
+    assert done.changes and done.loss is not None
+    if algorithm == "none":  # arbitrary damage looks like this once in some thousand times
+        assert done.loss.mended == [] and [one.path for one in done.loss.truncated] == [path]
+        return
+    assert done.loss.mended == [path] and not done.loss.is_none
+    assert done.loss.as_json()["mended"] == [path]
+    assert contents(opened(done.overlay), path) == contents(opened(healthy()), path)
+
+
+def with_damage_in_the_journal(transactions: int = 3) -> Device:
+    device = unclean(transactions)
+    second = next(n for n, entry in enumerate(journal_entries(image_of(device))) if entry.head.operation == 0) + 2
+    _lose_sector(device, second)
+    return device
+
+
+def test_transactions_that_were_safe_and_are_dropped_are_counted_and_named() -> None:
+    done = done_to(with_damage_in_the_journal())
+    assert done.changes and done.loss is not None and not done.loss.is_none
+    assert done.loss.dropped_transactions == 2
+    assert "/late2" in done.loss.dropped and "/late0" not in done.loss.dropped
+    told = done.report(written=True).as_json()["loss"]
+    assert isinstance(told, dict) and told["dropped"] == {"transactions": 2, "paths": done.loss.dropped}
+
+
+def test_a_senseless_transaction_that_is_dropped_is_told_with_its_file() -> None:
+    device = unclean(1)
+    number = next(n for n, entry in enumerate(journal_entries(image_of(device))) if entry.head.key[9] == Kind.DATA_RECORD)
+    rewrite_entry(device, number, flags=int(EntryFlag.HAS_UNDO))
+    done = done_to(device)
+    assert done.changes and done.loss is not None
+    assert (done.loss.dropped_transactions, done.loss.dropped) in ((1, ["/late0"]), (0, []))
+
+
+def test_a_torn_tail_is_no_loss() -> None:
+    device = unclean(3)
+    edit = next(n for n, entry in enumerate(journal_entries(image_of(device))) if entry.head.operation == 0)
+    assert edit
+    last = journal_entries(image_of(device))[-1]
+    image = image_of(device)
+    device.write(image.geometry.journal_start * 4096 + last.position % image.geometry.journal_bytes, bytes(512))
+    _flip_map(device, 0)
+    done = done_to(device)
+    assert done.changes and done.loss is not None and done.loss.dropped_transactions == 0
+
+
+def test_durable_transactions_are_never_dropped_without_a_word() -> None:
+    finding = damaged(0, 8192)
+    files = Inventory(None, KeyList())
+    said = objection(left(finding), left(), files, Loss(dropped_transactions=2), set(), told=False)
+    assert "without a word" in said
+    assert objection(left(finding), left(), files, Loss(dropped_transactions=2), set(), told=True) == ""
+
+
+def planned(device: Device, keep: Callable[[Edit], bool]) -> Plan:
+    """Return the plan for an image, thinned out by an operator."""
+    done = done_to(device)
+    assert done.changes
+    thinned = [tuple(filter(keep, edits)) for edits in done.rounds]
+    return plan_for(device, [edits for edits in thinned if edits], None)
+
+
+def test_a_plan_without_the_line_about_the_journal_is_refused_if_something_in_it_would_be_lost() -> None:
+    device = with_damage_in_the_journal()
+    edit_link = find_inode(device, "/docs/one")
+    made = planned(device, lambda edit: edit.verb is not Verb.REPLAY)
+    made = replace(made, rounds=(*made.rounds, (_wrong_count(edit_link),)))
+    done: Repaired = finished(follow(device, made, Options(threads=1)))
+    assert not done.changes and "would be lost" in done.refused
+
+
+def _wrong_count(number: InodeNo) -> Edit:
+    return Edit(verb=Verb.SET, code="E0401", why="as asked for", key=inode_key(number), field="link_count", value=1)
+
+
+def with_two_damaged_records() -> Device:
+    device = healthy()
+    for _, value in all_items(device, find_inode(device, "/docs/many"), Kind.DATA_RECORD)[:2]:
+        device.write(DataRecord.decode(value).address * 4096, b"damage" * 50)
+    return device
+
+
+def test_a_plan_that_leaves_problems_marks_the_image_as_hurt() -> None:
+    device = with_two_damaged_records()
+    keys = [key for key, _ in all_items(device, find_inode(device, "/docs/many"), Kind.DATA_RECORD)]
+    made = planned(device, lambda edit: edit.key != keys[1])
+    done: Repaired = finished(follow(device, made, Options(threads=1)))
+    assert done.changes and not done.after.clean
+    assert image_of(done.overlay).superblock.state == State.ERRORS
+
+
+def test_a_mark_in_a_plan_that_mends_everything_is_not_believed() -> None:
+    device = with_two_damaged_records()
+    made = planned(device, lambda edit: True)
+    mark = Edit(verb=Verb.SUPERBLOCK, code="E0108", why="mark the image as hurt: problems are left", field="state", value=3)
+    done: Repaired = finished(follow(device, replace(made, rounds=(*made.rounds, (mark,))), Options(threads=1)))
+    assert done.changes and done.after.clean
+    assert image_of(done.overlay).superblock.state == State.CLEAN
+
+
+def with_a_root_below_which_little_is_found() -> Device:
+    """Return an image whose superblocks count a thousand times as many files as there are, and whose root is lost."""
+    device = healthy()
+    write_superblocks(device, backups=True, inode_count=100_000)
+    _lose_root(device)
+    root = image_of(device).superblock.root
+    for block in (root.address, root.mirror):
+        flip(device, block * 4096 + 2100)  # more than one bit: a rebuild is all that helps
+    return device
+
+
+def test_a_rebuild_that_finds_far_too_little_is_only_kept_if_it_was_asked_for() -> None:
+    done = done_to(with_a_root_below_which_little_is_found())
+    assert not done.changes and "--rebuild" in done.refused and "100000" in done.refused
+    assert done_to(with_a_root_below_which_little_is_found(), rebuild=True).changes
+
+
+def test_problems_that_are_too_many_for_one_run_are_said_to_need_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repair_module, "ROUNDS_MAX", 1)
+    device = healthy()
+    with editing(device) as store:
+        store.tree.delete(inode_key(find_inode(device, "/docs/deep")))
+    done = done_to(device)
+    assert not done.after.clean and any("run razorfsck again" in remark for remark in done.remarks)

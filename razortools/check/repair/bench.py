@@ -12,6 +12,7 @@ from typing import Any
 
 from razortools.check.claims import Claims
 from razortools.check.image import BLOCK_MASK, Image
+from razortools.check.repair.dropped import Dropped, dropped_after
 from razortools.check.repair.edits import IN_PLACE, Edit, Verb
 from razortools.check.repair.fields import set_field
 from razortools.check.repair.journal import drop_leftovers, pending, replay, transactions_of
@@ -45,6 +46,10 @@ class Bench:
         self._backup_block = backup_block  # until the superblocks say all the same
         self.older_inodes: set[int] = set()  # found by a rebuild in an older state
         self.remarks: list[str] = []  # what else there is to tell of a rebuild
+        self.inodes_told = 0  # by the superblock from which a rebuild started
+        self.inodes_found = 0
+        self.dropped = Dropped()  # of the journal
+        self.may_drop = True  # transactions that were safe, without an edit that says so
         self._kept: dict[int, bytes] = {}  # blocks that the old views name: group -> bitmap
         self._base: Superblock | None = None  # of the view that the first full round starts from
         self._generation = 0  # of everything that this repair writes into the tree
@@ -142,6 +147,14 @@ class Bench:
             return
         believe = pending(image)
         chosen = believe if not isinstance(wanted, int) else believe[:wanted]
+        dropped = dropped_after(image, len(chosen))
+        if dropped.transactions and wanted is None and not self.may_drop:
+            raise CorruptImage(
+                f"the plan has no line that replays the journal, and what waits in it would be lost: transactions that cannot "
+                f"be replayed: {dropped.transactions}; keep the line"
+            )
+        if dropped.transactions:
+            self.dropped = dropped
         store, _ = self._store(image)
         replay(store, image, chosen)
         self._write(store)
@@ -151,6 +164,7 @@ class Bench:
         result = rebuild_quietly(self.overlay)
         self.older_inodes |= set(result.older_inodes)
         self.remarks += result.sentences
+        self.inodes_told, self.inodes_found = result.inodes_told, result.inodes_found
         self._backup_block = None
 
     def _adopt(self, blocks: set[int]) -> None:

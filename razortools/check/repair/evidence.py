@@ -1,8 +1,8 @@
 """Evidence: what several findings together prove, and none of them alone.
 
-A count of blocks that is too high may be a wrong number, or the trace of a record that is gone. That something is gone is believed
-only if three things that do not depend on one another agree: the inode's count, the volume's count, and blocks that the space map
-calls used while nothing points at them.
+A count of blocks that is too high may be a wrong number, or the trace of a record that is gone. That something is gone is
+believed only if three things that do not depend on one another agree: the inode's count, the volume's count, and blocks that the
+space map calls used while nothing points at them.
 """
 
 from collections.abc import Iterable

@@ -24,6 +24,7 @@ from razortools.format.keys import KIND_AT, Kind, object_of, offset_of
 from razortools.format.xattr import XATTR_VALUE_BYTES_MAX, Xattr
 
 CUT_OUT_WORDS = "cut it out: reading these bytes gives an I/O error, the rest of the file stays"
+WRONG_MEND_CHANCE_MAX = 1e-6  # where the checksum is the only proof
 ALGORITHMS = frozenset(Algorithm) - {Algorithm.AUTO}
 
 
@@ -121,8 +122,12 @@ def broken(draft: Draft, finding: Finding) -> None:
 def _flipped_bit(image: Image, record: DataRecord) -> tuple[int, int] | None:
     """Return (block, bit in it) of the one bit that is wrong in a record's blocks, or None."""
     raw = blocks_of(image, record)
-    bit = find_flipped_bit(raw, record.crc32c) if raw is not None and record.algorithm in ALGORITHMS else None
-    if bit is None or raw is None:
+    if raw is None or record.algorithm not in ALGORITHMS:
+        return None
+    if record.algorithm == Algorithm.NONE and 8 * len(raw) / 2**32 >= WRONG_MEND_CHANCE_MAX:
+        return None  # arbitrary damage looks like one flipped bit that often, and nothing else would prove what it was
+    bit = find_flipped_bit(raw, record.crc32c)
+    if bit is None:
         return None
     turned = bytearray(raw)
     turned[bit >> 3] ^= 1 << (bit & 7)

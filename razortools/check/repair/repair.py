@@ -29,6 +29,7 @@ from razortools.format.superblock import State, Superblock
 
 ROUNDS_MAX = 24
 FINDINGS_PER_CODE = 20_000
+FOUND_PART_MIN = 2  # a rebuild that finds less than the half (one in 2) of all inodes is only kept if it was asked for
 STOPS = (CorruptImage, DeviceFailed, NotAnImage, OutOfSpace)  # what damage may lead to while a round is applied
 
 _DAMAGED_COPIES = (problems.SUPERBLOCK_DAMAGED.code, problems.BACKUP_DAMAGED.code, problems.NO_SUPERBLOCK.code)
@@ -124,7 +125,11 @@ def repair(device: Device, wishes: Wishes | None = None) -> RepairSteps:
         if _apply(done, bench, edits):
             done.after = yield from _check_again(done.overlay, wishes.check)
     done.remarks += bench.remarks
-    yield from _judged(done, device, wishes.check, bench.older_inodes, careful=wishes.careful)
+    if not done.after.clean and _was_capped(done):
+        done.remarks.append("there were too many problems for one run: run razorfsck again for those that are left")
+    yield from _judged(done, device, wishes.check, bench, careful=wishes.careful)
+    if done.changes and not wishes.rebuild:
+        done.refused = _too_little(bench)
     if done.changes and not done.after.clean:
         _apply(done, bench, (_mark_of_errors(),))
     return done
@@ -138,18 +143,19 @@ def follow(device: Device, made: Plan, options: Options | None = None) -> Repair
     if done.refused:
         return done
     bench = Bench(done.overlay, made.backup_block)
-    last = made.rounds[-1:] if made.rounds and made.rounds[-1] == (_mark_of_errors(),) else ()
-    for number, edits in enumerate(made.rounds[: len(made.rounds) - len(last)], 1):
+    bench.may_drop = any(edit.verb is Verb.REPLAY for edits in made.rounds for edit in edits)
+    # Whether the image is to be marked as hurt is decided by the result, not by the plan: lines of it may have been deleted.
+    rounds = [edits for edits in made.rounds if edits != (_mark_of_errors(),)]
+    for number, edits in enumerate(rounds, 1):
         yield RoundPlanned(number, edits)
         if not _apply(done, bench, edits):
             break
     if done.rounds and not done.refused:
         done.after = yield from _check_again(done.overlay, options)
     done.remarks += bench.remarks
-    yield from _judged(done, device, options, bench.older_inodes)
-    for edits in last:
-        if done.changes:
-            _apply(done, bench, edits)
+    yield from _judged(done, device, options, bench)
+    if done.changes and not done.after.clean:
+        _apply(done, bench, (_mark_of_errors(),))
     return done
 
 
@@ -185,7 +191,7 @@ def _check_again(overlay: OverlayDevice, options: Options) -> Steps:
 
 
 def _judged(
-    done: Repaired, device: Device, options: Options, older: set[int], *, careful: bool = False
+    done: Repaired, device: Device, options: Options, bench: Bench, *, careful: bool = False
 ) -> Generator[RepairStep, None, None]:
     """Find out what the repair costs, and whether it is worth it."""
     yield from ()
@@ -194,12 +200,34 @@ def _judged(
     before = take_inventory(reference(device, done.before, done.rounds, options.backup_block), options.threads)
     after = take_inventory(done.overlay, options.threads)
     done.loss = loss(before, after)
-    done.older = [after.path(number) for number in sorted(older) if after.find(number) >= 0]
+    edits = [edit for one in done.rounds for edit in one]
+    done.loss.mended = sorted({edit.path or "?" for edit in edits if edit.verb is Verb.FLIP and edit.code >= "E05"})
+    done.loss.dropped_transactions = bench.dropped.transactions
+    done.loss.dropped = bench.dropped.paths(after)
+    done.older = [after.path(number) for number in sorted(bench.older_inodes) if after.find(number) >= 0]
+    told = any(edit.verb is Verb.REPLAY for edit in edits)
     facts = believed(device, options.backup_block)
     dropped = dropped_inodes(facts.image) if facts is not None else set()
     if facts is not None and any(finding.code == problems.REPLAY_FAILED.code for finding in done.before.findings):
         dropped |= changed_inodes(facts.image)  # the inventory of before knows nothing of what the journal does to them
-    done.refused = objection(done.before, done.after, before, done.loss, dropped, careful=careful)
+    done.refused = objection(done.before, done.after, before, done.loss, dropped, careful=careful, told=told)
+
+
+def _was_capped(done: Repaired) -> bool:
+    """Return whether there was more to do than one run does."""
+    many = {problem.code for problem in problems.TOO_MANY.values()}
+    findings = (*done.before.findings, *done.after.findings)
+    return len(done.rounds) >= ROUNDS_MAX or any(finding.code in many for finding in findings)
+
+
+def _too_little(bench: Bench) -> str:
+    """Return why a rebuild that nobody asked for is not kept, if far fewer files were found than there must have been."""
+    if bench.inodes_found * FOUND_PART_MIN >= bench.inodes_told:
+        return ""
+    return (
+        f"of {bench.inodes_told} files and directories that the superblock counts, a rebuild finds {bench.inodes_found} only; "
+        "--rebuild does it all the same, --salvage copies out what can be read"
+    )
 
 
 def _mark_of_errors() -> Edit:

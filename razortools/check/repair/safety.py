@@ -1,4 +1,4 @@
-"""Safety: whether changes of items can destroy anything. What -p does is decided here, edit by edit, not by the kind of a problem.
+"""Safety: whether changes of items can destroy anything. What -p does is decided here, edit by edit, not by the kind of problem.
 
 Invariant: an item may be added, moved or have a number corrected. Whatever drops an item, puts another one in its place, cuts
 bytes out of a file or turns a file into something else is not safe, however good the reason.

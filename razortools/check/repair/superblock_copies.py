@@ -68,7 +68,7 @@ def _root_is_readable(device: Device, candidate: Superblock) -> bool:
 
 
 def _tells_a_lie(copies: Sequence[Superblock], superblock: Superblock) -> bool:
-    """Return whether the generation of *superblock* cannot be: at least two others, alike and older, tell of more transactions."""
+    """Return whether the generation of *superblock* cannot be: two or more others, alike and older, tell of more transactions."""
     if sum(copy.generation == superblock.generation for copy in copies) > 1:
         return False  # another copy confirms it
     later = Counter(

@@ -1,7 +1,7 @@
 """The verdict: whether what a repair made is worth keeping.
 
-It is kept if the worst problems have become fewer, no phase stopped that went through before, and no file has become worse. Only a
-finding that says that the contents of a file are hurt, or that it is not there as a file at all, explains that something of it
+It is kept if the worst problems have become fewer, no phase stopped that went through before, and no file has become worse. Only
+a finding that says that the contents of a file are hurt, or that it is not there as a file at all, explains that something of it
 had to be given up: in the bytes that the finding names, where it names any. A number that is wrong explains nothing.
 """
 
@@ -26,12 +26,12 @@ Range = tuple[int, int]
 
 
 def objection(
-    before: Report, after: Report, files: Inventory, loss: Loss, dropped: set[int], *, careful: bool = False
+    before: Report, after: Report, files: Inventory, loss: Loss, dropped: set[int], *, careful: bool = False, told: bool = True
 ) -> str:
     """Return why the result is not to be kept, or an empty string.
 
-    *files*: what there was before; *dropped*: inodes of which transactions tell that make no sense and are not replayed; *careful*:
-    no harm is allowed at all.
+    *files*: what there was before; *dropped*: inodes of which transactions tell that make no sense and are not replayed;
+    *careful*: no harm is allowed at all; *told*: an edit says that the rest of the journal is dropped.
     """
     if careful and loss.dropped_transactions:
         return f"transactions that were safe in the journal would have been dropped: {loss.dropped_transactions}"
@@ -40,6 +40,8 @@ def objection(
     stopped = {one.code for one in after.findings} & _STOPPED - {one.code for one in before.findings}
     if stopped:
         return f"the result could not be checked to the end ({', '.join(sorted(stopped))})"
+    if loss.dropped_transactions and not told:
+        return f"transactions that were safe in the journal would have been dropped without a word: {loss.dropped_transactions}"
     excuses = _Excuses(() if careful else before.findings, files)
     excuses.paths |= {files.path(number) for number in dropped if files.find(number) >= 0 and not careful}
     harmed = [path for path in loss.harmed if not excuses.explain(path, loss.harmed_ranges.get(path))]
@@ -51,7 +53,7 @@ def objection(
 
 def badness(report: Report) -> tuple[int, int, int]:
     """Return how many problems of each severity are left, the worst first. However many blocks one concerns, it is one."""
-    counts = {severity: 0 for severity in Severity}
+    counts = dict.fromkeys(Severity, 0)
     for finding in report.left:
         counts[finding.severity] += finding.count if finding.code in _COUNTED else 1
     return counts[Severity.FATAL], counts[Severity.ERROR], counts[Severity.WARNING]
@@ -85,9 +87,9 @@ class _Excuses:
 def _is_about_contents(finding: Finding, unfound: int) -> bool:
     """Return whether a finding says that a part of a file is hurt or missing, or the file as a whole."""
     if finding.code == "E0309":
-        return finding.values.get("field") in _DECIDE_THE_CONTENTS
+        return str(finding.values.get("field")) in _DECIDE_THE_CONTENTS
     if finding.code == "E0506":  # a number; but where lost blocks are there, it tells whose they were
-        return 0 < finding.values["value"] - finding.values["counted"] <= unfound
+        return bool(0 < finding.values["value"] - finding.values["counted"] <= unfound)
     return finding.code in _CONTENTS or finding.code in _EXISTENCE
 
 
