@@ -77,7 +77,11 @@ Steps = Generator[Step, None, Report]
 
 
 def check(device: Device, options: Options = Options()) -> Steps:
-    """Check the image on *device*; yield how it goes, return the report. Raises UsageError if options.path does not exist."""
+    """Check the image on *device*; yield how it goes, return the report.
+
+    Raises UsageError if options.path does not exist, or if options.backup_block holds no superblock.
+    """
+    superblock_pass.judge_backup(device, options.backup_block)
     run = _Run(device.name, options)
     yield from _phases(run, device)
     run.skip_the_rest()

@@ -13,7 +13,7 @@ from razortools.check.findings import Event, Finding, Progress
 from razortools.check.image import Image
 from razortools.check.superblock_rules import COUNT_MAX, field_faults, layout_fault
 from razortools.engine.store.device import Device
-from razortools.errors import CorruptImage, DeviceFailed
+from razortools.errors import CorruptImage, DeviceFailed, UsageError
 from razortools.format.geometry import BACKUP_SPACING, geometry_of
 from razortools.format.superblock import (
     BLOCK_BYTES_CHOICES,
@@ -58,7 +58,11 @@ class Copy:
 
 
 def check(device: Device, backup_block: int | None = None) -> Generator[Event, None, SuperblockFacts | None]:
-    """Judge the superblocks; *backup_block* names the backup to believe instead of searching."""
+    """Judge the superblocks; *backup_block* names the backup to believe instead of searching.
+
+    Raises UsageError if there is no superblock: that says nothing about the image.
+    """
+    judge_backup(device, backup_block)
     yield Progress(0, 1)
     if device.size_bytes < SLOT_COUNT * SUPERBLOCK_BYTES:
         yield problems.NOT_AN_IMAGE.found()
@@ -86,6 +90,16 @@ def check(device: Device, backup_block: int | None = None) -> Generator[Event, N
     yield Progress(1, 1)
     other = next((copy.superblock for copy in slots if copy.superblock and copy.superblock.slot != truth.slot), None)
     return SuperblockFacts(Image(device, truth, geometry_of(truth)), other)
+
+
+def judge_backup(device: Device, block: int | None) -> None:
+    """Raise UsageError if *block* is not None and holds no superblock to believe; say which blocks do."""
+    if block is None or any(_backups_at(device, [block])):
+        return
+    usable = [copy for copy in _slots(device) if copy.superblock and not layout_fault(copy.superblock)]
+    blocks = sorted({copy.block for copy in _search_backups(device, usable)})
+    hint = f"backups lie in the blocks {', '.join(map(str, blocks))}" if blocks else "no block was found that holds one"
+    raise UsageError(f"-b: block {block} of {device.name} holds no superblock; {hint}")
 
 
 def all_copies(device: Device) -> list[Copy]:

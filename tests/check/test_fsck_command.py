@@ -136,7 +136,7 @@ def test_path_hides_what_lies_elsewhere(run, tmp_path: Path) -> None:  # type: i
 def test_a_backup_superblock_can_be_named(run, image: Path) -> None:  # type: ignore[no-untyped-def]
     backup = image_of(healthy()).geometry.backups[0]
     assert run("-b", backup, image).code == 0
-    assert run("-b", backup + 1, image).code & 8
+    assert run("-b", backup + 1, image).code == 16
 
 
 def test_programs_may_follow_the_progress(run, image: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
