@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from razortools.check.image import BLOCK_MASK
+from razortools.check.problems import PROBLEMS
 from razortools.errors import UsageError
+from razortools.format.items import ITEMS
+from razortools.format.keys import KEY_BYTES, KIND_AT
+from razortools.format.superblock import Superblock
+
+NUMBER_MAX = (1 << 64) - 1
+NUMBER_MIN = -(1 << 63)
 
 
 class Verb(Enum):
@@ -62,14 +70,13 @@ class Edit:
     def from_json(cls, told: Any) -> "Edit":
         """Return the edit that *told* holds. Raises UsageError."""
         try:
-            value = told.get("value")
             edit = cls(
-                verb=Verb(told["do"]), code=str(told["code"]), why=str(told["why"]), path=told.get("path"),
-                key=bytes.fromhex(told.get("key", "")), field=str(told.get("field", "")),
-                value=_value_from_json(value),
-                block=told.get("block"), source=told.get("source"),
+                verb=Verb(told["do"]), code=_text(told["code"]), why=_text(told["why"]), path=_text_or_none(told.get("path")),
+                key=bytes.fromhex(told.get("key", "")), field=_text(told.get("field", "")),
+                value=_value_from_json(told.get("value")),
+                block=_place_or_none(told.get("block")), source=_place_or_none(told.get("source")),
             )  # fmt: skip
-        except (AttributeError, KeyError, TypeError, ValueError) as wrong:
+        except (AttributeError, ArithmeticError, KeyError, TypeError, ValueError) as wrong:
             raise UsageError(f"this is no edit of a plan: {str(told)[:80]} ({wrong})") from None
         edit.check()
         return edit
@@ -80,8 +87,21 @@ class Edit:
         for name, kinds in wanted.items():
             if not isinstance(getattr(self, name), kinds) or getattr(self, name) in ("", b""):
                 raise UsageError(f"an edit that is to {self.verb.value} needs '{name}'")
-        if "key" in wanted and len(self.key) != 18:
-            raise UsageError(f"an edit has a key of {len(self.key)} bytes; keys have 18")
+        if "key" in wanted and len(self.key) != KEY_BYTES:
+            raise UsageError(f"an edit has a key of {len(self.key)} bytes; keys have {KEY_BYTES}")
+        if self.verb in (Verb.REPLAY, Verb.FLIP) and isinstance(self.value, int) and self.value < 0:
+            raise UsageError(f"an edit that is to {self.verb.value} has the number {self.value}")
+        if self.code not in PROBLEMS:
+            raise UsageError(f"an edit answers '{self.code}', which is the code of no problem")
+        if self.field and self.field not in self._fields():
+            raise UsageError(f"an edit is to set '{self.field}'; there is no such field")
+
+    def _fields(self) -> set[str]:
+        """Return the names of the fields that the edit may set."""
+        if self.verb is Verb.SUPERBLOCK:
+            return {one.name for one in Superblock.FIELDS}
+        structure: Any = ITEMS.get(self.key[KIND_AT]) if len(self.key) == KEY_BYTES else None
+        return {one.name for one in structure.FIELDS} if structure is not None else set()
 
 
 _NEEDS: dict[Verb, dict[str, type | tuple[type, ...]]] = {
@@ -99,12 +119,35 @@ _NEEDS: dict[Verb, dict[str, type | tuple[type, ...]]] = {
     Verb.MOVE: {"key": bytes},
 }
 
+
 def _value_from_json(told: Any) -> Value:
     if isinstance(told, dict):
         return bytes.fromhex(told["hex"])
     if isinstance(told, list):
-        return tuple(int(number) for number in told)
-    return None if told is None else int(told)
+        return tuple(whole_number(number, lowest=NUMBER_MIN) for number in told)
+    return None if told is None else whole_number(told, lowest=NUMBER_MIN)
+
+
+def whole_number(told: Any, highest: int = NUMBER_MAX, lowest: int = 0) -> int:
+    """Return *told* as a number that a field can hold. Raises ValueError."""
+    if isinstance(told, bool) or not isinstance(told, int) or not lowest <= told <= highest:
+        raise ValueError(f"no number from {lowest} to {highest}")
+    return told
+
+
+def _place_or_none(told: Any) -> int | None:
+    return None if told is None else whole_number(told, BLOCK_MASK)
+
+
+def _text(told: Any) -> str:
+    """Return *told*. Raises TypeError if it is no text."""
+    if not isinstance(told, str):
+        raise TypeError("no text where one belongs")
+    return told
+
+
+def _text_or_none(told: Any) -> str | None:
+    return None if told is None else _text(told)
 
 
 Round = tuple[Edit, ...]

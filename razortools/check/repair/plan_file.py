@@ -7,16 +7,19 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from razortools.check.repair.edits import Edit, Round
+from razortools.check.repair.edits import Edit, Round, whole_number
+from razortools.check.repair.plan_place import judge_place, place
 from razortools.check.repair.surveying import believed
 from razortools.engine.store.device import Device
-from razortools.errors import DeviceFailed, UsageError
+from razortools.errors import UsageError
 from razortools.units import KIB
 
 FORMAT = "razorfsck plan 1"
+HEAD = f'{{\n "format": "{FORMAT}",\n'  # how every file begins that write_plan() makes
+PLAN_CHARACTERS_MAX = 1 << 30  # a file that never ends is none
+PLAN_ROUNDS_MAX = 32  # more than a repair makes
 IDENTITY_BYTES = 256 * KIB  # both slots of the superblock lie here, whatever the block size is
 
 
@@ -46,7 +49,7 @@ def plan_for(device: Device, rounds: list[Round], backup_block: int | None) -> P
 
 
 def write_plan(plan: Plan, image: str, path: str) -> None:
-    """Write *plan* for people and programs. Raises DeviceFailed."""
+    """Write *plan* for people and programs. Raises DeviceFailed, and UsageError if something else stands at *path*."""
     head: dict[str, Any] = {
         "format": FORMAT, "image": image, "uuid": plan.uuid, "generation": plan.generation, "identity": plan.identity,
         "backup_block": plan.backup_block,
@@ -55,34 +58,44 @@ def write_plan(plan: Plan, image: str, path: str) -> None:
     lines = [f" {json.dumps(name)}: {json.dumps(value)}," for name, value in head.items()]
     edits = [json.dumps({"round": number} | edit.as_json()) for number, one in enumerate(plan.rounds, 1) for edit in one]
     text = "\n".join(["{", *lines, ' "edits": [', ",\n".join(f"  {edit}" for edit in edits), " ]", "}", ""])
-    try:
-        Path(path).write_text(text, encoding="ascii")
-    except OSError as failed:
-        raise DeviceFailed(f"{path}: the plan cannot be written: {failed.strerror}") from None
+    judge_place(path, image, HEAD)
+    place(path, text)
 
 
 def read_plan(path: str) -> Plan:
     """Return the plan in the file at *path*. Raises UsageError."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as failed:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(PLAN_CHARACTERS_MAX + 1)
+    except (OSError, ValueError) as failed:
         raise UsageError(f"{path}: cannot be read as a plan: {getattr(failed, 'strerror', None) or failed}") from None
-    text = re.sub(r",\s*\]\s*\}\s*$", "]}", text)  # the last line may have been deleted
+    if len(text) > PLAN_CHARACTERS_MAX:
+        raise UsageError(f"{path}: is no plan of a repair: it is too long")
+    text = re.sub(r",\s*\]\s*\}\s*\Z", "]}", text)  # the last line may have been deleted
     try:
-        told = json.loads(text)
-        if not isinstance(told, dict) or told.get("format") != FORMAT:
-            raise UsageError(f"{path}: is no plan of a repair ({FORMAT})")
-        numbered = [(int(edit["round"]), Edit.from_json(edit)) for edit in told["edits"]]
-        backup = told.get("backup_block")
-        rounds = tuple(
-            tuple(edit for round_no, edit in numbered if round_no == number)
-            for number in sorted({number for number, _ in numbered})
-        )
-        return Plan(
-            str(told["identity"]), str(told["uuid"]), int(told["generation"]), None if backup is None else int(backup), rounds
-        )
-    except (KeyError, TypeError, ValueError) as wrong:
+        return _plan_from_json(json.loads(text))
+    except UsageError as wrong:
+        raise UsageError(f"{path}: {wrong}") from None
+    except RecursionError:
+        raise UsageError(f"{path}: is no plan of a repair: it is nested too deeply") from None
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as wrong:
         raise UsageError(f"{path}: is no plan of a repair: {wrong}") from None
+
+
+def _plan_from_json(told: Any) -> Plan:
+    """Return the plan that *told* holds. Raises UsageError, or whatever values of the wrong type lead to."""
+    if not isinstance(told, dict) or told.get("format") != FORMAT:
+        raise UsageError(f"is no plan of a repair ({FORMAT})")
+    rounds: dict[int, list[Edit]] = {}
+    for edit in told["edits"]:
+        rounds.setdefault(whole_number(edit["round"]), []).append(Edit.from_json(edit))
+    if len(rounds) > PLAN_ROUNDS_MAX:
+        raise UsageError(f"is no plan of a repair: it has {len(rounds)} rounds, and no repair takes more than {PLAN_ROUNDS_MAX}")
+    backup = told.get("backup_block")
+    return Plan(
+        str(told["identity"]), str(told["uuid"]), whole_number(told["generation"]),
+        None if backup is None else whole_number(backup), tuple(tuple(rounds[number]) for number in sorted(rounds)),
+    )  # fmt: skip
 
 
 def judge_plan(plan: Plan, device: Device) -> None:
