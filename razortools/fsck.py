@@ -1,34 +1,53 @@
 """razorfsck, fsck.razorfs: check and repair a RAZORFS image. Contract: man/razorfsck.8. Exit codes add up as in fsck(8)."""
 
 import os
-import re
+import stat
+from dataclasses import replace
 from typing import Annotated, NoReturn
 
 import typer
 
 from razortools.check.explain import explain
 from razortools.check.problems import PROBLEMS
-from razortools.check.repair.plan_file import plan_for, read_plan, write_plan
+from razortools.check.repair.plan_file import HEAD, plan_for, read_plan, write_plan
+from razortools.check.repair.plan_place import judge_place
 from razortools.check.repair.repair import Choose, Repaired, RepairSteps, Wishes, follow, repair
 from razortools.check.repair.surveying import believed
 from razortools.check.repair.undo import undo as take_back
+from razortools.check.repair.undo_shelf import UNDO_DIRECTORY, HostShelf
 from razortools.check.repair.write_out import write_out
 from razortools.check.report import Report, Summary
-from razortools.check.runner import PHASES, Options, check
+from razortools.check.runner import Options, check
 from razortools.check.salvage import salvage as copy_out
 from razortools.cli import app as cli
 from razortools.cli import render
 from razortools.cli.app import DebugFlag, JsonFlag, QuietFlag, VerboseFlag, VersionFlag
 from razortools.cli.fsck_ask import Asking
 from razortools.cli.fsck_screen import Screen
+from razortools.cli.fsck_signals import Signals
+from razortools.cli.fsck_words import (
+    APPLY,
+    EXPLAIN,
+    LOOK,
+    PLAN,
+    POLICIES,
+    SALVAGE,
+    UNDO,
+    deed_of,
+    judge,
+    judge_descriptor,
+    not_below,
+    parse_path,
+    parse_phases,
+    thread_count,
+)
 from razortools.engine.store.device import Device, open_image
 from razortools.errors import UsageError
 from razortools.format.superblock import State
 
-THREADS_MAX = 64
-UNDO = ".undo"  # behind the image's name: where a repair keeps the means to take it back
+UNDO_SUFFIX = ".undo"  # behind the image's name: where a repair keeps the means to take it back
+UNDO_FILE_HELP = f"Undo file instead of IMAGE.undo; for a block device, of {UNDO_DIRECTORY}/dev-NAME.undo."
 EXIT_LEFT = 4
-_LOOKING = ("", "-n")
 
 app = cli.new_app()
 
@@ -50,7 +69,7 @@ def fsck(
     plan: Annotated[str | None, typer.Option("--plan", metavar="FILE", help="Write the repair to FILE, change nothing.")] = None,
     apply: Annotated[str | None, typer.Option("--apply", metavar="FILE", help="Do what --plan has written to FILE.")] = None,
     undo: Annotated[bool, typer.Option("--undo", help="Take the last repair back, bit for bit.")] = False,
-    undo_file: Annotated[str | None, typer.Option("--undo-file", metavar="FILE", help="Undo file instead of IMAGE.undo.")] = None,
+    undo_file: Annotated[str | None, typer.Option("--undo-file", metavar="FILE", help=UNDO_FILE_HELP)] = None,
     salvage: Annotated[
         str | None, typer.Option("--salvage", metavar="DIR", help="Copy what is readable to DIR, no more.")
     ] = None,
@@ -67,44 +86,64 @@ def fsck(
     debug: DebugFlag = False,
 ) -> int:
     """Do what is asked for, and show it."""
-    if image == "explain" and code is not None:
+    given = {
+        "-n": look_only, "-p": preen, "-y": everything, "-i": ask, "--rebuild": rebuild, "--plan": plan is not None,
+        "--apply": apply is not None, "--undo": undo, "--salvage": salvage is not None, "--undo-file": undo_file is not None,
+        "-f": force, "-b": backup is not None, "--only": only is not None, "--path": path is not None,
+        "--threads": threads is not None, "-C": progress_fd is not None, "--json": as_json, "-q": quiet, "-v": verbose,
+    }  # fmt: skip
+    words = [word for word, is_given in given.items() if is_given]
+    if image == EXPLAIN and code is not None:
+        judge(EXPLAIN, words)
         render.pairs(explain(code))
         return 0
-    if code is not None:
-        raise UsageError(f"one image at a time; what is '{code}'?")
-    options = Options(
-        only=_parse_phases(only), path=_parse_path(path), backup_block=_not_below(backup, 0, "-b"), threads=_thread_count(threads)
-    )
-    policy = _only_one({"-n": look_only, "-p": preen, "-y": everything, "-i": ask})
-    deed = _only_one({"--plan": plan, "--apply": apply, "--undo": undo, "--salvage": salvage})
-    _judge(policy, deed, options, rebuilds=rebuild, has_undo_file=undo_file is not None)
-    screen = Screen(image, quiet=quiet or as_json, verbose=verbose, progress_fd=progress_fd)
-    run = _Run(image, options, screen, policy, undo_file or image + UNDO, as_json=as_json)
-    if undo:
-        return run.undo()
-    if salvage is not None:
-        return run.salvage(salvage)
-    if plan is not None:
-        return run.plan(plan, rebuilds=rebuild)
-    if apply is not None:
-        return run.apply(apply)
-    if policy in _LOOKING and not rebuild:
-        return run.look()
-    if policy == "-p" and not force and run.is_clean():
-        return run.say_clean()
-    return run.repair(rebuilds=rebuild)
+
+    def work() -> int:
+        if code is not None:
+            raise UsageError(f"one image at a time; what is '{code}'?")
+        deed = deed_of(words)
+        options = Options(
+            only=parse_phases(only), path=parse_path(path), backup_block=not_below(backup, 0, "-b"), threads=thread_count(threads)
+        )
+        judge_descriptor(progress_fd, image)
+        screen = Screen(image, quiet=quiet or as_json, verbose=verbose, progress_fd=progress_fd)
+        policy = next((word for word in words if word in POLICIES), "")
+        with Signals() as signals:
+            run = _Run(image, options, screen, policy, undo_file or default_undo_file(image), signals, as_json=as_json)
+            return run.do(deed, plan or apply or salvage or "", rebuilds=rebuild, force=force or backup is not None)
+
+    return cli.guard(work, "razorfsck", cli.FSCK_CODES, debug=debug, as_json=as_json, image=image)
 
 
 class _Run:
     """One run of the command."""
 
-    def __init__(self, image: str, options: Options, screen: Screen, policy: str, undo_path: str, *, as_json: bool) -> None:
+    def __init__(
+        self, image: str, options: Options, screen: Screen, policy: str, undo_path: str, signals: Signals, *, as_json: bool
+    ) -> None:
         self._image = image
         self._options = options
         self._screen = screen
         self._policy = policy
         self._undo_path = undo_path
+        self._signals = signals
         self._as_json = as_json
+
+    def do(self, deed: str, name: str, *, rebuilds: bool, force: bool) -> int:
+        """Do one of the deeds; *name* is the file or directory that it is about. Return the exit code."""
+        if deed == UNDO:
+            return self.undo()
+        if deed == SALVAGE:
+            return self.salvage(name)
+        if deed == PLAN:
+            return self.plan(name, rebuilds=rebuilds)
+        if deed == APPLY:
+            return self.apply(name)
+        if deed == LOOK:
+            return self.look()
+        if self._policy == "-p" and not force and self.is_clean():
+            return self.say_clean()
+        return self.repair(rebuilds=rebuilds)
 
     def look(self) -> int:
         """Check, and show the report."""
@@ -126,28 +165,31 @@ class _Run:
     def say_clean(self) -> int:
         """Say that nothing was checked, for nothing had to be."""
         self._screen.say(f"{self._image}: clean, not checked; -f checks it")
-        return self._told(Report(self._image, (), (), Summary()))
+        return self._told(Report(self._image, (), (), Summary()), loss=None, summary=None)
 
     def repair(self, *, rebuilds: bool) -> int:
         """Check and repair."""
         wishes = Wishes(self._options, self._chooser(), rebuild=rebuilds, careful=self._policy == "-p")
+        self._judge_undo_place()
         with open_image(self._image, writable=True) as device:
             return self._carry_out(device, repair(device, wishes))
 
     def apply(self, path: str) -> int:
         """Do what stands in a plan."""
         made = read_plan(path)
+        self._judge_undo_place()
         with open_image(self._image, writable=True) as device:
             return self._carry_out(device, follow(device, made, self._options))
 
     def plan(self, path: str, *, rebuilds: bool) -> int:
         """Write down what a repair would do."""
+        judge_place(path, self._image, HEAD)
         wishes = Wishes(self._options, self._chooser(), rebuild=rebuilds, careful=self._policy == "-p")
         with open_image(self._image, writable=False) as device:
             done = self._screen.follow(repair(device, wishes))
             if done.changes:
                 write_plan(plan_for(device, done.rounds, self._options.backup_block), self._image, path)
-        report = done.report(written=False)
+        report = replace(done.report(written=False), is_refused=bool(done.refused))
         if not self._as_json:
             self._screen.end_plan(done, report, path)
         return self._told(report)
@@ -155,9 +197,11 @@ class _Run:
     def undo(self) -> int:
         """Take the last repair back."""
         with open_image(self._image, writable=True) as device:
-            result = take_back(device, self._undo_path)
+            result = take_back(device, self._undo_path, before_writing=self._signals.hold)
+        self._tell_of_signals("the repair was taken back")
         if self._as_json:
-            render.document({"image": self._image, "undone": True, "undo_file": result.undo_path, "pages": result.page_count})
+            pages = {"undone": True, "undo_file": result.undo_path, "pages": result.page_count}
+            self._print(_unjudged(self._image, 0) | pages | {"older_undo_files": list(result.older_paths)})
         self._screen.say(f"{self._image}: is what it was before the repair; {result.page_count} pages were put back")
         for older in result.older_paths:
             self._screen.say(f"an earlier repair can be taken back with --undo --undo-file {older}")
@@ -167,18 +211,22 @@ class _Run:
         """Copy out what can be read."""
         with open_image(self._image, writable=False) as device:
             report = self._screen.follow_progress("Copying out", copy_out(device, directory))
+        exit_code = 0 if report.is_whole else EXIT_LEFT
         if self._as_json:
-            render.document({"image": self._image, "salvaged_to": directory} | report.as_json())
+            self._print(_unjudged(self._image, exit_code) | {"salvaged_to": directory} | report.as_json())
         else:
             self._screen.end_salvage(report, directory)
-        return 0 if report.is_whole else EXIT_LEFT
+        return exit_code
 
     def _carry_out(self, device: Device, steps: RepairSteps) -> int:
         """Follow a repair, write its result if it is worth it and wanted, and show what came of it."""
         done = self._screen.follow(steps)
         written = done.changes and self._is_wanted(done)
-        undo_path = write_out(done.overlay, device, self._undo_path).undo_path if written else ""
-        report = done.report(written=written)
+        undo_path = ""
+        if written:
+            undo_path = write_out(done.overlay, device, self._undo_path, before_writing=self._signals.hold).undo_path
+            self._tell_of_signals("the repair was written")
+        report = replace(done.report(written=written), is_modified=bool(undo_path), is_refused=bool(done.refused))
         if not self._as_json:
             self._screen.end_repair(done, report, undo_path)
         return self._told(report)
@@ -187,8 +235,18 @@ class _Run:
         """Return whether the result is to be written; with -i the operator has the last word."""
         if self._policy != "-i":
             return True
-        self._screen.show_loss(done.loss, "This repair costs")
+        self._screen.show_before_asking(done)
         return Asking.confirm("Write the repaired image?")
+
+    def _judge_undo_place(self) -> None:
+        """Raise a RazorError if the undo file cannot lie where it is to. -p may find that none is needed, so it looks first."""
+        if self._policy != "-p":
+            HostShelf(self._undo_path, self._image).judge()
+
+    def _tell_of_signals(self, done: str) -> None:
+        """Say that a signal had to wait."""
+        if self._signals.came:
+            render.message(f"razorfsck: {self._signals.came} had to wait until {done}, and all of it was")
 
     def _chooser(self) -> Choose:
         """Return what decides whether a finding is repaired."""
@@ -196,71 +254,34 @@ class _Run:
             return lambda finding: PROBLEMS[finding.code].repair.safe
         return Asking() if self._policy == "-i" else lambda finding: True
 
-    def _told(self, report: Report) -> int:
-        """Print the document if that is wanted; return the exit code."""
+    def _told(self, report: Report, **instead: object) -> int:
+        """Print the document if that is wanted, with some keys told *instead*; return the exit code."""
         if self._as_json:
-            render.document(report.as_json())
+            self._print(report.as_json() | instead)
         return report.exit_code
 
-
-def _only_one(wishes: dict[str, object]) -> str:
-    """Return the option among *wishes* that was given, or an empty string. Raises UsageError for two of them."""
-    given = [option for option, value in wishes.items() if value]
-    if len(given) > 1:
-        raise UsageError(f"{given[0]} and {given[1]} do not go together")
-    return given[0] if given else ""
+    def _print(self, document: dict[str, object]) -> None:
+        """Print the one document; nothing that comes while it is printed makes a second one."""
+        self._signals.hold()
+        render.document(document)
 
 
-def _judge(policy: str, deed: str, options: Options, *, rebuilds: bool, has_undo_file: bool) -> None:
-    """Raise UsageError for options that contradict one another."""
-    if deed in ("--apply", "--undo", "--salvage") and (policy or rebuilds):
-        raise UsageError(f"{deed} and {policy or '--rebuild'} do not go together")
-    if policy == "-n" and (deed == "--plan" or rebuilds):
-        raise UsageError(f"-n only looks; it does not go together with {'--rebuild' if rebuilds else deed}")
-    if policy == "-p" and rebuilds:
-        raise UsageError("-p only does what is safe; a rebuild is not")
-    changes = policy not in _LOOKING or deed in ("--plan", "--apply") or rebuilds
-    if changes and (options.path is not None or options.only != frozenset(PHASES)):
-        raise UsageError("--only and --path are for looking; a repair concerns the whole image")
-    if has_undo_file and not (changes or deed == "--undo"):
-        raise UsageError("--undo-file makes sense with a repair or with --undo only")
+def _unjudged(image: str, exit_code: int) -> dict[str, object]:
+    """Return the keys of every document, for a deed that does not judge the image."""
+    return {"image": image, "clean": None, "exit_code": exit_code, "phases": [], "findings": [], "loss": None, "summary": None}
 
 
-def _parse_phases(text: str | None) -> frozenset[int]:
-    """Return the phases that ``1,5`` or ``3-6`` name. Raises UsageError."""
-    if text is None:
-        return frozenset(PHASES)
-    chosen: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d)(?:-(\d))?\s*", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-        if not 1 <= first <= last <= len(PHASES):
-            raise UsageError(f"--only: '{part}' is no phase; they have the numbers 1 to {len(PHASES)}, as in --only 1,5")
-        chosen |= set(range(first, last + 1))
-    return frozenset(chosen)
-
-
-def _parse_path(text: str | None) -> str | None:
-    """Return the path within the image. Raises UsageError."""
-    if text is not None and not text.startswith("/"):
-        raise UsageError(f"--path: '{text}' does not start with '/'; it is a path within the image")
-    return text
-
-
-def _not_below(number: int | None, lowest: int, option: str) -> int | None:
-    if number is not None and number < lowest:
-        raise UsageError(f"{option}: {number} is below {lowest}")
-    return number
-
-
-def _thread_count(wanted: int | None) -> int:
-    if wanted is not None and not 1 <= wanted <= THREADS_MAX:
-        raise UsageError(f"--threads: {wanted} is not possible; choose 1 to {THREADS_MAX}")
-    return wanted or min(os.cpu_count() or 1, THREADS_MAX)
+def default_undo_file(image: str) -> str:
+    """Return where a repair of *image* keeps the means to take it back: beside a file, but not in /dev, which lies in memory."""
+    real = os.path.realpath(image)
+    if not os.path.exists(real) or not stat.S_ISBLK(os.stat(real).st_mode):
+        return image + UNDO_SUFFIX
+    return os.path.join(UNDO_DIRECTORY, real.strip("/").replace("/", "-") + UNDO_SUFFIX)
 
 
 def main() -> NoReturn:
     """Run the command."""
+    Signals.for_good = True
     cli.run(app, "razorfsck", cli.FSCK_CODES)
 
 

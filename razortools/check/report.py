@@ -47,6 +47,8 @@ class Report:
     summary: Summary
     loss: dict[str, object] | None = None  # what a repair cost; None: nothing was repaired
     repair: dict[str, object] | None = None  # what a repair did; None: nothing was to be repaired
+    is_modified: bool = False  # the image was changed, whether or not that has answered a finding
+    is_refused: bool = False  # what was asked for was not done
 
     @property
     def left(self) -> list[Finding]:
@@ -71,8 +73,8 @@ class Report:
     @property
     def exit_code(self) -> int:
         """The sum that fsck(8) asks for: 0 clean, 1 repaired, 4 problems left, 8 not checked."""
-        repaired = any(finding.repaired for finding in self.findings)
-        left = any(Severity.NOTE < finding.severity < Severity.FATAL for finding in self.left)
+        repaired = self.is_modified or any(finding.repaired for finding in self.findings)
+        left = self.is_refused or any(Severity.NOTE < finding.severity < Severity.FATAL for finding in self.left)
         failed = self.worst is Severity.FATAL
         return (EXIT_REPAIRED if repaired else 0) | (EXIT_LEFT if left else 0) | (EXIT_FAILED if failed else 0)
 
@@ -94,7 +96,7 @@ class Report:
                 for phase in self.phases
             ],
             "findings": [_finding_json(finding) for finding in self.findings],
-            "loss": self.loss or {"unchanged": summary.files, "renamed": [], "truncated": [], "lost": []},
+            "loss": self.loss or self._no_loss(),
             "summary": {
                 "files": summary.files,
                 "directories": summary.directories,
@@ -104,6 +106,10 @@ class Report:
             },
         }
         return document if self.repair is None else document | {"repair": self.repair}
+
+    def _no_loss(self) -> dict[str, object]:
+        """Return a loss statement where no repair was made. How many files damage alone has hurt, nobody has counted then."""
+        return {"unchanged": self.summary.files if self.clean else None, "renamed": [], "truncated": [], "lost": []}
 
 
 def _finding_json(finding: Finding) -> dict[str, object]:

@@ -47,10 +47,11 @@ class ExitCodes:
     corrupt: int  # the image is damaged
     interrupted: int  # Ctrl-C
     bug: int  # an exception that should not exist
+    with_documents: bool = False  # with --json an error is a document too
 
 
 MKFS_CODES = ExitCodes(usage=2, failed=1, corrupt=1, interrupted=1, bug=1)
-FSCK_CODES = ExitCodes(usage=16, failed=8, corrupt=4, interrupted=32, bug=8)  # fsck(8)
+FSCK_CODES = ExitCodes(usage=16, failed=8, corrupt=4, interrupted=32, bug=8, with_documents=True)  # fsck(8)
 MOUNT_CODES = ExitCodes(usage=1, failed=32, corrupt=32, interrupted=8, bug=4)  # mount(8)
 DEBUG_CODES = ExitCodes(usage=2, failed=1, corrupt=1, interrupted=1, bug=1)
 CRASHTEST_CODES = ExitCodes(usage=2, failed=1, corrupt=4, interrupted=1, bug=1)
@@ -115,29 +116,49 @@ def run(app: typer.Typer, name: str, codes: ExitCodes, arguments: Sequence[str] 
 def invoke(app: typer.Typer, name: str, codes: ExitCodes, arguments: Sequence[str] | None = None) -> int:
     """Return the exit code of *app* run as *name* with *arguments* (default: the process's). Errors go to stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    return guard(lambda: _call(app, name, codes, words), name, codes, debug="--debug" in words)
+    as_json = codes.with_documents and "--json" in words
+    return guard(lambda: _call(app, name, codes, words), name, codes, debug="--debug" in words, as_json=as_json)
 
 
-def guard(action: Callable[[], int | None], name: str, codes: ExitCodes, *, debug: bool = False) -> int:
+def guard(
+    action: Callable[[], int | None],
+    name: str,
+    codes: ExitCodes,
+    *,
+    debug: bool = False,
+    as_json: bool = False,
+    image: str | None = None,
+) -> int:
     """Return the exit code of *action*; what it raises becomes one sentence on stderr and the code that *codes* names.
 
-    For what runs outside typer's parsing, such as a daemon's first half.
+    For what runs outside typer's parsing, such as a daemon's first half. *as_json*: an error becomes a document on stdout too,
+    about *image* if it is known by then.
     """
     try:
         code = action() or 0
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        render.error(f"{name}: interrupted")
-        return codes.interrupted
+        told, code = "interrupted", codes.interrupted
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains again when it flushes at exit
-        return codes.failed
+        return _nobody_listens(codes)
     except Exception as failure:
         if debug:
             traceback.print_exc()
-        render.error(f"{name}: {sentence(failure)}")
-        return exit_code_of(failure, codes)
+        told, code = sentence(failure), exit_code_of(failure, codes)
+    render.error(f"{name}: {told}")
+    if as_json:
+        try:
+            render.document({"image": image, "clean": None, "exit_code": code, "error": told})
+        except BrokenPipeError:
+            return _nobody_listens(codes)
+    return code
+
+
+def _nobody_listens(codes: ExitCodes) -> int:
+    """Return the exit code when the reader of stdout has gone away."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains again when it flushes at exit
+    return codes.failed
 
 
 def _call(app: typer.Typer, name: str, codes: ExitCodes, words: list[str]) -> int:

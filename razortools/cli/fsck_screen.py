@@ -5,7 +5,7 @@ Phases and findings are results: stdout. The progress bar is not: stderr.
 
 import os
 from collections import Counter
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack
 from typing import TypeVar
 
@@ -40,6 +40,7 @@ class Screen:
         self._verbose = verbose
         self._fd = progress_fd
         self._has_title = False
+        self._say_to: Callable[[str], None] | None = None  # instead of stdout
         self._is_repairing = False  # the phases of the checks in between are only shown as progress
 
     def follow(self, steps: Generator[RepairStep, None, Result]) -> Result:
@@ -131,9 +132,8 @@ class Screen:
         if done.refused:
             render.error(f"razorfsck: {report.image}: nothing was changed: {done.refused}")
         elif undo_file:
-            counts = Counter(finding.code for finding in report.findings if finding.repaired)
             self.say("")
-            self.say(f"Repaired: {', '.join(f'{count:,} x {code}' for code, count in counts.most_common())}")
+            self.say(_repaired_line(report))
             self.show_loss(done.loss, "Lost by damage and repair")
             self.show_older(done)
             self.say(f"razorfsck --undo {report.image} takes it back, as long as {undo_file} is kept")
@@ -150,6 +150,15 @@ class Screen:
             left = "nothing" if done.after.clean else plural(done.after.problem_count, "problem")
             self.say(f"{left} would be left; razorfsck --apply {path} {report.image} does it")
         self.end(report)
+
+    def show_before_asking(self, done: Repaired) -> None:
+        """Show what a repair costs on stderr, where the question will stand, also if nothing else is to be printed."""
+        self._say_to = render.message
+        try:
+            self.show_loss(done.loss, "This repair costs")
+            self.show_older(done)
+        finally:
+            self._say_to = None
 
     def show_loss(self, loss: Loss | None, heading: str) -> None:
         """Show the loss statement."""
@@ -217,8 +226,18 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Print a line, unless that is not wanted."""
-        if not self._quiet:
+        if self._say_to is not None:
+            self._say_to(text)
+        elif not self._quiet:
             render.out(text)
+
+
+def _repaired_line(report: Report) -> str:
+    """Return the line that says what a repair has done."""
+    counts = Counter(finding.code for finding in report.findings if finding.repaired)
+    if not counts:
+        return "Repaired: nothing was wrong; the image was written anew, as asked for"
+    return f"Repaired: {', '.join(f'{count:,} x {code}' for code, count in counts.most_common())}"
 
 
 def edit_lines(edits: Iterable[Edit]) -> list[str]:

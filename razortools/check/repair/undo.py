@@ -26,22 +26,24 @@ class UndoResult:
     older_paths: tuple[str, ...] = ()  # of repairs before this one that were not taken back, the latest first
 
 
-def undo(image: Device, undo_path: str) -> UndoResult:
-    """Take the repair back whose undo file is at *undo_path*.
+def undo(image: Device, undo_path: str, before_writing: Callable[[], None] = lambda: None) -> UndoResult:
+    """Take the repair back whose undo file is at *undo_path*; *before_writing* is called when nothing speaks against it.
 
     Raises CannotUndo if the file is missing, damaged or of another image, or if the image was changed since; ReadOnly,
     DeviceFailed. Unless it is a DeviceFailed in the middle, nothing was written; then running it again completes it.
     """
     shelf = HostShelf(undo_path, image.name)
-    count = take_back(image, shelf)
+    count = take_back(image, shelf, before_writing=before_writing)
     return UndoResult(count, undo_path, tuple(shelf.older()))
 
 
-def take_back(image: Device, shelf: Shelf, clock: Callable[[], int] = time.time_ns) -> int:
+def take_back(
+    image: Device, shelf: Shelf, clock: Callable[[], int] = time.time_ns, before_writing: Callable[[], None] = lambda: None
+) -> int:
     """Take back the repair whose undo file is on *shelf*; return how many pages that changed."""
     with shelf.open(writable=True) as file:
         reader = UndoReader(file)
-        count = _Undo(image, reader).run()
+        count = _Undo(image, reader).run(before_writing)
         reader.note(Fate.TAKEN_BACK, clock())
         return count
 
@@ -54,12 +56,13 @@ class _Undo:
         self._reader = reader
         self._mark: UndoPage | None = None  # the one page that may be written in two stages, as the first of them knows it
 
-    def run(self) -> int:
+    def run(self, before_writing: Callable[[], None]) -> int:
         """Judge everything, then write; return how many pages were not as they had been. Raises CannotUndo before it writes."""
         image, header = self._image, self._reader.header
         count = self._judge()
         if not count and image.size_bytes == header.bytes_before:
             return 0
+        before_writing()
         if image.size_bytes < header.bytes_before:
             image.resize(header.bytes_before)
         for stage in reversed(Stage):

@@ -16,6 +16,7 @@ from razortools.errors import CannotUndo, DeviceFailed, UsageError
 from razortools.format.undo import UNDO_MAGIC, Fate
 from razortools.units import format_size
 
+UNDO_DIRECTORY = "/var/lib/razorfs"  # for the undo files of block devices: beside the device they would lie in memory
 NEW = ".new"  # behind the name of a file that is being written
 _HEAD_BYTES = len(UNDO_MAGIC)
 NOTHING_WAS_CHANGED = "The repair did not start, nothing was changed"
@@ -51,7 +52,10 @@ class HostShelf:
     def create(self, size_bytes: int) -> Device:
         """See Shelf. All its room on the host is taken now, so that a full disk stops the repair before it starts."""
         try:
-            self._judge()
+            self.judge()
+            self.drop()  # what is left of an attempt that never came to change the image
+            if self._may_be_made(directory := os.path.dirname(os.path.abspath(self.name))):
+                os.makedirs(directory, 0o700, exist_ok=True)
             descriptor = os.open(self._new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 os.posix_fallocate(descriptor, 0, size_bytes)
@@ -107,19 +111,34 @@ class HostShelf:
             found.append(path)
         raise AssertionError
 
-    def _judge(self) -> None:
-        """Raise UsageError if something stands in the way that is no undo file, or if the place would not keep it."""
+    def judge(self) -> None:
+        """Find out, changing nothing, whether an undo file can stand there: before all the work that it is for.
+
+        Raises UsageError if something stands in the way that is no undo file, or if the place would not keep it; DeviceFailed
+        if the host does not let us write there.
+        """
         for path in (self.name, self._new):
             if Path(path).exists() and not _is_undo_file(path, unfinished=path == self._new):
                 raise UsageError(
                     f"{path}: exists, and is no undo file; name another place with --undo-file. {NOTHING_WAS_CHANGED}"
                 )
-        self._expect_to_last()
-        self.drop()  # what is left of an attempt that never came to change the image
-
-    def _expect_to_last(self) -> None:
-        """Raise UsageError if the directory lies in memory while the image does not: the first power cut would take it."""
         directory = os.path.dirname(os.path.abspath(self.name))
+        ancestor = directory
+        while not os.path.lexists(ancestor) and self._may_be_made(directory):
+            ancestor = os.path.dirname(ancestor)
+        if not os.path.isdir(ancestor) or not os.access(ancestor, os.W_OK | os.X_OK):
+            raise DeviceFailed(
+                f"{self.name}: no undo file can be made in {directory}; name another place for it with --undo-file. "
+                f"{NOTHING_WAS_CHANGED}"
+            )
+        self._expect_to_last(ancestor)
+
+    def _may_be_made(self, directory: str) -> bool:
+        """Return whether a missing *directory* is one of ours, rather than a slip of the operator's."""
+        return directory == UNDO_DIRECTORY
+
+    def _expect_to_last(self, directory: str) -> None:
+        """Raise UsageError if the directory lies in memory while the image does not: the first power cut would take it."""
         try:
             image = os.stat(self._image_path)
         except OSError:

@@ -48,22 +48,29 @@ class _Change:
         return self.before.contents != self.after or self.before.unreadable != 0
 
 
-def write_out(overlay: OverlayDevice, image: Device, undo_path: str) -> Written:
+def write_out(
+    overlay: OverlayDevice, image: Device, undo_path: str, before_writing: Callable[[], None] = lambda: None
+) -> Written:
     """Make *image* hold what *overlay*, which lies over it, shows. Raises a RazorError; the image is as it was then.
 
-    Only if the device refuses even to be put back, the image is left half written; the sentence then says so, and undo() helps.
+    *before_writing* is called when the undo file is complete, before it gets its name and the image is changed. Only if the
+    device refuses even to be put back, the image is left half written; the sentence then says so, and undo() helps.
     """
-    return write_out_keeping(overlay, image, HostShelf(undo_path, image.name))
+    return write_out_keeping(overlay, image, HostShelf(undo_path, image.name), before_writing=before_writing)
 
 
 def write_out_keeping(
-    overlay: OverlayDevice, image: Device, shelf: Shelf, clock: Callable[[], int] = time.time_ns
+    overlay: OverlayDevice,
+    image: Device,
+    shelf: Shelf,
+    clock: Callable[[], int] = time.time_ns,
+    before_writing: Callable[[], None] = lambda: None,
 ) -> Written:
     """As write_out(), with the undo file on *shelf*."""
     writing = _WriteOut(overlay, image)
     if not writing.changes_anything:
         return Written(0, "")
-    _keep(writing, shelf, clock)
+    _keep(writing, shelf, clock, before_writing)
     try:
         writing.write()
     except BaseException as stopped:
@@ -161,7 +168,7 @@ def _gathered(changes: Iterator[_Change]) -> Iterator[tuple[int, bytes]]:
         yield start, bytes(data)
 
 
-def _keep(writing: _WriteOut, shelf: Shelf, clock: Callable[[], int]) -> None:
+def _keep(writing: _WriteOut, shelf: Shelf, clock: Callable[[], int], before_writing: Callable[[], None]) -> None:
     """Put the undo file on the shelf. Raises a RazorError; then nothing was changed."""
     header = writing.header(clock())
     file = shelf.create(header.file_bytes)
@@ -171,13 +178,16 @@ def _keep(writing: _WriteOut, shelf: Shelf, clock: Callable[[], int]) -> None:
             for change in writing.changes():
                 undo_file.add(change.offset, change.before, change.after, change.stage)
             undo_file.finish(clock())
+        before_writing()
+        shelf.publish()
     except DeviceFailed as failed:
         shelf.drop()
+        if NOTHING_WAS_CHANGED in str(failed):
+            raise
         raise DeviceFailed(f"the undo file cannot be written: {failed}. {NOTHING_WAS_CHANGED}") from failed
     except BaseException:
         shelf.drop()
         raise
-    shelf.publish()
 
 
 def _put_back(image: Device, shelf: Shelf, clock: Callable[[], int], stopped: BaseException) -> None:
