@@ -47,7 +47,7 @@ def judge(deed: str, given: Iterable[str]) -> None:
     for word in given:
         if word not in GOES_WITH[deed]:
             uses = [name for name, words in GOES_WITH.items() if word in words and name != word]
-            hint = f"; it is for {' and '.join(uses)}" if uses else ""
+            hint = f"; it goes with {' or '.join(uses)}" if uses else ""
             raise UsageError(f"{word} means nothing to {deed}{hint}")
 
 

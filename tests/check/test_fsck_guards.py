@@ -277,7 +277,10 @@ def test_a_signal_before_an_undo_writes_changes_nothing(run: Razorfsck, hurt: Pa
     assert hurt.read_bytes() == repaired
 
 
-def test_a_signal_while_the_result_is_told_does_not_deny_it(run: Razorfsck, hurt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("options", "exit_code"), [(["-y"], 1), (["-n"], 4), (["-p"], 0)])
+def test_a_signal_while_the_result_is_told_neither_denies_it_nor_tells_another(
+    run: Razorfsck, hurt: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], exit_code: int
+) -> None:
     plain = fsck.render.document
 
     def document(told: object) -> None:
@@ -285,8 +288,21 @@ def test_a_signal_while_the_result_is_told_does_not_deny_it(run: Razorfsck, hurt
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(fsck.render, "document", document)
-    code, out, _ = run("--json", "-y", hurt)
-    assert code == 1 and json.loads(out)["exit_code"] == 1
+    code, out, _ = run("--json", *options, hurt)
+    assert code == json.loads(out)["exit_code"] == exit_code
+
+
+def test_a_signal_behind_the_last_word_of_a_process_does_not_change_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [signal.getsignal(one) for one in SIGNALS]
+    monkeypatch.setattr(Signals, "for_good", True)
+    try:
+        with Signals() as signals:
+            signals.hold()
+        signal.raise_signal(signal.SIGINT)
+        assert signals.came == "SIGINT"
+    finally:
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
 
 
 def test_what_nohup_ignores_stays_ignored() -> None:

@@ -76,7 +76,7 @@ class Edit:
                 value=_value_from_json(told.get("value")),
                 block=_place_or_none(told.get("block")), source=_place_or_none(told.get("source")),
             )  # fmt: skip
-        except (AttributeError, ArithmeticError, KeyError, TypeError, ValueError) as wrong:
+        except (AttributeError, KeyError, TypeError, ValueError) as wrong:
             raise UsageError(f"this is no edit of a plan: {str(told)[:80]} ({wrong})") from None
         edit.check()
         return edit
