@@ -2,10 +2,10 @@
 
 A file is *unchanged* if its names and everything that can be read of it are the same; *renamed* if another path leads to it now;
 *truncated* if bytes or attributes of it are unreadable or gone; *lost* if no path leads to it any more. A file may be renamed and
-truncated at once; *changed* if its owner, mode or times are others. What already could not be read before counts as well: the
-statement tells what damage and repair have cost together. What the repair alone has cost stands in *harmed*: files that could be
-read better before. No repair that harms is kept. What no comparison can show (dropped transactions, mended records) is added by
-whoever knows of it.
+truncated at once; *changed* if its owner, mode or times are others, or it has grown. What already could not be read before counts as
+well: the statement tells what damage and repair have cost together. What the repair alone has cost stands in *harmed*: files that
+could be read better before. No repair that harms is kept. What no comparison can show (dropped transactions, mended records) is
+added by whoever knows of it.
 """
 
 from collections.abc import Iterator
@@ -64,6 +64,7 @@ class Loss:
     harmed: list[str] = field(default_factory=list)  # what the repair, not the damage, has made worse
     unlisted: int = 0  # renamed, truncated, changed or lost as well, but too many to list
     harmed_ranges: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)  # of those that lost nothing but bytes
+    _harmed_otherwise: set[str] = field(default_factory=set, repr=False)
     changed: list[Changed] = field(default_factory=list)
     dropped_transactions: int = 0  # that were safe in the journal and cannot be replayed
     dropped: list[str] = field(default_factory=list)  # what they were about
@@ -107,10 +108,11 @@ class Loss:
 
     def harm(self, path: str, ranges: list[tuple[int, int]] | None = None) -> None:
         """Note that the repair would make a file worse: in these bytes, or in other ways."""
-        if ranges is not None and path not in self.harmed:
-            self.harmed_ranges[path] = tuple(ranges)
-        elif ranges is None:
+        if ranges is None:
             self.harmed_ranges.pop(path, None)
+            self._harmed_otherwise.add(path)
+        elif path not in self._harmed_otherwise and len(self.harmed) < LISTED_MAX:
+            self.harmed_ranges[path] = tuple(ranges)
         self.add(self.harmed, path)
 
     def add(self, where: "list[Renamed] | list[Truncated] | list[Changed] | list[str]", what: object) -> None:
@@ -169,7 +171,7 @@ class _Comparing:
                 found.harm(path)
             return
         is_same = self._is_same(place, other) or not self._judge_contents(place, number)
-        if before.attributes[place] != after.attributes[other] and (fields := _changed_fields(before, after, number)):
+        if self._may_differ(place, other) and (fields := _changed_fields(before, after, number)):
             found.add(found.changed, Changed(before.path(number), fields))
             is_same &= before.is_directory(place)
             self._altered.add(number)
@@ -179,6 +181,13 @@ class _Comparing:
                 self._cut.add(number)
         elif is_same and not before.is_directory(place):
             found.unchanged += 1
+
+    def _may_differ(self, place: int, other: int) -> bool:
+        """Return whether owner, mode or times differ, or a file has grown."""
+        before, after = self.before, self.after
+        assert before.facts is not None and after.facts is not None
+        grew = after.facts.sizes[other] > before.facts.sizes[place] and not before.is_directory(place)
+        return grew or before.attributes[place] != after.attributes[other]
 
     def _is_same(self, place: int, other: int) -> bool:
         """Return whether the sums say that contents and attributes are the same."""
@@ -296,11 +305,12 @@ def join_name(inventory: Inventory, name: tuple[int, str]) -> str:
 
 
 def _changed_fields(before: Inventory, after: Inventory, number: int) -> tuple[str, ...]:
-    """Return what of owner, mode and times differs."""
+    """Return what of owner, mode and times differs, and "size" if the file has grown."""
     old, new = inode_of(before, number), inode_of(after, number)
     if old is None or new is None:
         return ()
-    return tuple(words for name, words in _ATTRIBUTES.items() if getattr(old, name) != getattr(new, name))
+    changed = tuple(words for name, words in _ATTRIBUTES.items() if getattr(old, name) != getattr(new, name))
+    return (*changed, "size") if not old.is_directory and new.size > old.size else changed
 
 
 def _attributes_lost(before: Inventory, after: Inventory, number: int) -> tuple[list[str], bool]:

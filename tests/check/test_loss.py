@@ -274,6 +274,12 @@ def test_another_owner_mode_or_time_is_told_and_the_file_is_not_unchanged(change
     assert found.sentences == [f"changed: /docs/one: {words}"]
 
 
+def test_a_file_that_has_grown_is_not_unchanged() -> None:
+    found = after(lambda device: edit_inode(device, find_inode(device, "/docs/many"), size=60_001))
+    assert found.changed == [Changed("/docs/many", ("size",))]
+    assert found.unchanged == FILES - 1
+
+
 def test_the_bytes_that_a_repair_alone_has_cost_are_known() -> None:
     assert after(cut_out).harmed_ranges == {"/docs/many": ((0, 8192),)}
     assert after(lambda device: None).harmed_ranges == {}

@@ -52,10 +52,10 @@ def objection(
 
 
 def badness(report: Report) -> tuple[int, int, int]:
-    """Return how many problems of each severity are left, the worst first. However many blocks one concerns, it is one."""
+    """Return how many problems of each severity are left, the worst first. An error is one, however many blocks it concerns."""
     counts = dict.fromkeys(Severity, 0)
     for finding in report.left:
-        counts[finding.severity] += finding.count if finding.code in _COUNTED else 1
+        counts[finding.severity] += finding.count if finding.code in _COUNTED or finding.severity < Severity.ERROR else 1
     return counts[Severity.FATAL], counts[Severity.ERROR], counts[Severity.WARNING]
 
 
