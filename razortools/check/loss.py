@@ -2,10 +2,10 @@
 
 A file is *unchanged* if its names and everything that can be read of it are the same; *renamed* if another path leads to it now;
 *truncated* if bytes or attributes of it are unreadable or gone; *lost* if no path leads to it any more. A file may be renamed and
-truncated at once; *changed* if its owner, mode or times are others, or it has grown. What already could not be read before counts as
-well: the statement tells what damage and repair have cost together. What the repair alone has cost stands in *harmed*: files that
-could be read better before. No repair that harms is kept. What no comparison can show (dropped transactions, mended records) is
-added by whoever knows of it.
+truncated at once; *changed* if its owner, mode or times are others, or it has grown. What already could not be read before counts
+as well: the statement tells what damage and repair have cost together. What the repair alone has cost stands in *harmed*: files
+that could be read better before. No repair that harms is kept. What no comparison can show (dropped transactions, mended records)
+is added by whoever knows of it.
 """
 
 from collections.abc import Iterator
