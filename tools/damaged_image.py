@@ -3,7 +3,7 @@
     python -m tools.damaged_image
 
 The same bytes each time. What is wrong with it: the second superblock was overwritten; a node of the tree is lost, both copies; a
-photograph has lost a sector; in another one a single bit has flipped; and the link count of a letter is too high.
+photograph has lost a sector; in a diary a single bit has flipped; and the link count of a letter is too high.
 """
 
 import hashlib
@@ -41,6 +41,8 @@ def fill(volume: Volume) -> None:
     for number in range(LETTERS):
         text = b"Dear friend,\nthis is letter number %d of a long correspondence.\n" % number
         _file(volume, letters, b"letter %03d.txt" % number, text + noise(f"letter {number}", 40).hex().encode())
+    days = (b"Day %d: " % number + noise(f"day {number}", 20).hex().encode() + b", and so on and on.\n" for number in range(900))
+    _file(volume, home, b"diary.txt", b"".join(days))
     photos = namespace.mkdir(volume, home, b"photos", 0o755, 1000, 1000)
     for name in ("beach", "birthday", "mountains"):
         _file(volume, photos, name.encode() + b".jpg", noise(name, 48 * KIB))
@@ -68,7 +70,7 @@ def damage(device: Device) -> None:
     for address in _copies(tree, tree.leaf_count // 2):
         device.write(address * block_bytes + 900, noise("a bad sector", 512))
     device.write(_data(device, "/home/photos/beach.jpg") + 1024, noise("another one", 512))
-    flip(device, _data(device, "/home/photos/mountains.jpg") + 5000)
+    flip(device, _data(device, "/home/diary.txt") + 5000)
     device.write(block_bytes, bytes(512))
 
 

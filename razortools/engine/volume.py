@@ -290,8 +290,8 @@ class Volume:
             self.store.mark(now_ns, state=State.DIRTY, mounted_at_ns=now_ns, mount_count=mount_count)
         else:
             state = State.ERRORS if superblock.state == State.ERRORS else State.DIRTY
-            # Before anything else is written: data in free blocks could make a transaction whole that recovery has dropped. What a
-            # crash has left in patches stays there until the next checkpoint.
+            # Before anything else is written: data in free blocks could make a transaction whole that recovery has dropped. What
+            # a crash has left in patches stays there until the next checkpoint.
             self.store.checkpoint(now_ns, **self._figures(), state=state, mounted_at_ns=now_ns, mount_count=mount_count)
         orphans.finish_orphans(self)
 

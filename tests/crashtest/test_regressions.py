@@ -15,8 +15,8 @@ def test_a_commit_entry_whose_last_bytes_are_what_the_ring_held_before_is_no_dam
 
 
 def test_what_a_recovery_stores_does_not_make_a_transaction_whole_that_it_has_dropped() -> None:
-    # Recovery drops the last transaction, whose data were lost, and finds a patch of the one before. A mount that stored that record
-    # first wrote the very bytes into the very blocks: after a power cut the next recovery found the dropped transaction whole.
+    # Recovery drops the last transaction, whose data were lost, and finds a patch of the one before. A mount that stored that
+    # record first wrote the very bytes into the very blocks: after a power cut the next recovery found the transaction whole.
     explorer = Explorer(ground("plain"), 1, Depth(states_per_flush=200, second_crashes=12))
     explorer.explore(numbered("write /a 3000 3000; begin; rename /a /n"))
     assert explorer.tally.states

@@ -52,6 +52,7 @@ class Bench:
         self.may_drop = True  # transactions that were safe, without an edit that says so
         self._kept: dict[int, bytes] = {}  # blocks that the old views name: group -> bitmap
         self._base: Superblock | None = None  # of the view that the first full round starts from
+        self._mended_from: int | None = None  # the generation at which something was mended in its place first
         self._generation = 0  # of everything that this repair writes into the tree
         facts = believed(overlay, backup_block)
         if facts is not None:
@@ -78,14 +79,17 @@ class Bench:
         truth = self._superblock(edits)
         in_place = all(edit.verb in IN_PLACE for edit in edits)
         # The older of the two slots that are written must not be older than the root that it names.
-        settle(self.overlay, replace(truth, generation=truth.generation + 1) if in_place else truth)
+        if in_place and self._mended_from is None:
+            self._mended_from = truth.generation
+        settle(self.overlay, replace(truth, generation=(self._mended_from or 0) + 1) if in_place else truth)
         self._backup_block = None
         self._raw(truth, edits)
         if in_place:
             return  # the frame waits until the check has seen what there is now
         if self._base is None:
-            self._base = truth
-            self._generation = truth.generation + 1
+            # Rounds that mend in place are no generations of their own: the frame is two behind what was there at first.
+            self._base = truth if self._mended_from is None else replace(truth, generation=self._mended_from)
+            self._generation = self._base.generation + 1
             self._keep(self._image())
         if any(edit.verb is Verb.REBUILD for edit in edits):
             self._rebuild()
