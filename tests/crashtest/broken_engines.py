@@ -393,10 +393,10 @@ def sync_overtakes_the_commit_before_it(patch: pytest.MonkeyPatch) -> None:
         if not beginning:
             honest_settle(store)
 
-    def begin_commit(volume: Volume) -> Flight | None:
+    def begin_commit(volume: Volume, *, storing: bool = False) -> Flight | None:
         beginning.append(volume)
         try:
-            return honest_begin(volume)
+            return honest_begin(volume, storing=storing)
         finally:
             beginning.pop()
 
