@@ -358,7 +358,7 @@ def test_a_rebuild_of_a_clean_image_says_what_it_did_and_exits_with_1(run: Razor
 
 def test_a_repair_that_is_refused_exits_with_4(run: Razorfsck, clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = clean.read_bytes()
-    monkeypatch.setattr(repair_module, "objection", lambda *_: "it is worse")
+    monkeypatch.setattr(repair_module, "objection", lambda *_, **__: "it is worse")
     code, _, err = run("--rebuild", clean)
     assert code == 4 and "nothing was changed: it is worse" in err
     assert json.loads(run("--json", "--rebuild", clean).out)["exit_code"] == 4
