@@ -117,9 +117,7 @@ class Committer:
                 return False
             flight = self._volume.begin_commit()
             if flight is not None:
-                flight.run()
-                self._flight_s = flight.took_s
-                self.inline_s += self._flight_s
+                self._run_here(flight)
             self._volume.settle()
         except Exception as failed:
             raise self._failed(failed) from failed
@@ -225,9 +223,8 @@ class Committer:
             if self._volume.store.tree.dirty_count:
                 await self._flush_aside(storing=True)
                 await self._write_out(self._volume.begin_commit(storing=True))
-                await self._flush_aside(
-                    storing=True
-                )  # what was written while the commit flew: the checkpoint would compress it in the loop
+                # What was written while the commit flew: the checkpoint would compress it in the loop.
+                await self._flush_aside(storing=True)
                 await self._write_out(self._volume.begin_checkpoint())
         except Exception as failure:
             self._complain(failure)
@@ -239,16 +236,20 @@ class Committer:
         thread is begun is waited for here.
         """
         if flight is not None:
-            is_inline = self._flight_s < INLINE_S
-            if is_inline:
-                flight.run()
+            if self._flight_s < INLINE_S:
+                self._run_here(flight)
             else:
                 await placement.run_sync(flight.run)
-            self._flight_s = flight.took_s
-            self.inline_s += self._flight_s if is_inline else 0.0
+                self._flight_s = flight.took_s
         self._volume.settle()
         if flight is not None:
             flight.settle()  # an operation that had to commit by itself may have settled it meanwhile, and met its failure
+
+    def _run_here(self, flight: Flight) -> None:
+        """Write and flush in the loop."""
+        flight.run()
+        self._flight_s = flight.took_s
+        self.inline_s += flight.took_s
 
     def _failed(self, failure: Exception) -> Exception:
         """Log why changes cannot be made durable; return what those are told who asked for it."""

@@ -5,8 +5,8 @@ until the handler returns), who asks; and the reply without its head. Invariants
 to its last change without anything in between, so it is atomic; if it lacks something that is not in memory (NotResident), or
 room (OutOfSpace), it has changed nothing and is run again, so what it does outside of the engine's operations comes last; an
 inode is held in the engine exactly as often as the kernel has looked it up and not forgotten it, so that files that are unlinked
-but open live on. A handler that has to wait returns a coroutine instead, which ends in the reply; or it
-says what it waits for (Soon).
+but open live on. A handler that has to wait returns a coroutine instead, which ends in the reply; or it says what it waits for
+(Soon).
 """
 
 import errno
@@ -117,9 +117,10 @@ class Handlers:
         """Make everything done so far durable at once if that is quick; whether it was. Raises what kept it from being so."""
         return self.committer.commit_here()
 
-    async def durable(self) -> None:
-        """Return when everything done so far is durable. Raises what kept it from being so."""
+    async def durable(self) -> bytes:
+        """Return when everything done so far is durable, which is an empty reply. Raises what kept it from being so."""
         await self.committer.durable()
+        return b""
 
     async def may_have_room_soon(self) -> bool:
         """When the image is full: wait for unlinked files to go that the kernel is about to forget; whether there are any.

@@ -52,8 +52,8 @@ class Served(Protocol):
     def commit_here(self) -> bool:
         """Make everything durable at once if that is quick; whether it was. Raises what kept it from being durable."""
 
-    async def durable(self) -> None:
-        """Return when everything is durable."""
+    async def durable(self) -> bytes:
+        """Return when everything is durable: the reply to who asked for that."""
 
     async def may_have_room_soon(self) -> bool:
         """Whether a request that found no room is worth another try."""
@@ -155,10 +155,8 @@ class Pump:
         """Answer a request when its handler's coroutine has ended."""
         try:
             if answer is Soon.DURABLE:
-                await self._served.durable()
-                reply = b""
-            else:
-                reply = answer if isinstance(answer, bytes) else await answer
+                answer = self._served.durable()
+            reply = answer if isinstance(answer, bytes) else await answer
         except Exception as failure:
             self._refuse(opcode, unique, node, failure)
             return

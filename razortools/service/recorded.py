@@ -49,10 +49,6 @@ class RecordedOperations(Operations):
         if isinstance(device, RecordingDevice):  # a read-only volume may lie on an overlay, and has nothing to promise
             device.note_synced()
 
-    async def _wait(self) -> bytes:
-        await self.durable()
-        return b""
-
     def _then_commit(self, opcode: Opcode, handler: Handler) -> Handler:
         def answered(ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
             syncs = opcode == Opcode.WRITE and bool(WRITE.unpack_from(body)[3] & os.O_DSYNC)
@@ -69,7 +65,7 @@ class RecordedOperations(Operations):
         def answered(ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
             answer = handler(ino, body, caller)
             assert answer is Soon.DURABLE, "syncing waits for a commit"
-            return self._end(self._wait(), syncs=True, commits=False)
+            return self._end(self.durable(), syncs=True, commits=False)
 
         return answered
 

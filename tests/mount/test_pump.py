@@ -90,9 +90,10 @@ class Served:
             self.commits.append(self.echoes)
         return self.is_quick
 
-    async def durable(self) -> None:
+    async def durable(self) -> bytes:
         await self.released.wait()
         self.commits.append(self.echoes)
+        return b""
 
     def fail(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
         if body:
