@@ -5,6 +5,7 @@ same on every side. Files stay open in slots; a slot is a small number that is t
 """
 
 import ctypes
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -69,11 +70,16 @@ class KernelSide:
         return (mode_of_status(answer), answer.st_nlink) if isinstance(answer, os.stat_result) else answer
 
     def entries(self, slot: int, room_bytes: int) -> list[tuple[str, int]] | str:
-        """Return as many of the next (name, cookie) of a directory as fit in so many bytes; none at the end."""
+        """Return as many of the next (name, cookie) of a directory as fit in so many bytes; none at the end.
+
+        In a directory that was removed Linux says ENOENT, whatever the filesystem, and readdir(3) takes that for the end.
+        """
         buffer = ctypes.create_string_buffer(room_bytes)
         got = _libc.getdents64(self.slots[slot], buffer, room_bytes)
         if got < 0:
-            return os.strerror(ctypes.get_errno())
+            number = ctypes.get_errno()
+            is_removed = number == errno.ENOENT and not os.fstat(self.slots[slot]).st_nlink
+            return [] if is_removed else os.strerror(number)
         found, at = [], 0
         while at < got:
             record = buffer.raw[at : at + int.from_bytes(buffer.raw[at + LENGTH.start : at + LENGTH.stop], "little")]
