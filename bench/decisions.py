@@ -19,7 +19,7 @@ import trio
 
 from razortools.engine import files, namespace
 from razortools.engine.create import create, plan_create
-from razortools.engine.store.device import MemoryDevice
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.format.compression import Algorithm, pack, unpack
 from razortools.format.inode import ROOT_INODE, Inode

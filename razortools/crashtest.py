@@ -194,17 +194,8 @@ def _show(result: Result, depth: Depth, *, as_json: bool, quiet: bool) -> None:
         "seconds": round(result.seconds, 1),
         "states_per_second": round(result.states_per_second),
     }
-    if as_json:
-        render.document({**figures, "violations": len(result.violations), "story": told})
-        return
-    if not quiet:
-        render.pairs(_in_words(figures))
-    if told:
-        render.out(f"VIOLATION, the smallest of {len(result.violations)}:")
-        for line in told:
-            render.out(line)
-    elif not quiet:
-        render.styled("no violation", "green")
+    heading = f"VIOLATION, the smallest of {len(result.violations)}:"
+    _show_verdict(figures, len(result.violations), heading, told, as_json=as_json, quiet=quiet)
 
 
 def _show_repairs(result: RepairResult, seed: int, *, as_json: bool, quiet: bool) -> None:
@@ -224,13 +215,20 @@ def _show_repairs(result: RepairResult, seed: int, *, as_json: bool, quiet: bool
         "seconds": round(result.seconds, 1),
         "states_per_second": round(result.state_count / result.seconds) if result.seconds else 0,
     }
+    _show_verdict(figures, len(result.violations), "VIOLATION:", told, as_json=as_json, quiet=quiet)
+
+
+def _show_verdict(
+    figures: Mapping[str, object], violation_count: int, heading: str, told: list[str], *, as_json: bool, quiet: bool
+) -> None:
+    """Show the figures and the story of what was found, if anything was."""
     if as_json:
-        render.document({**figures, "violations": len(result.violations), "story": told})
+        render.document({**figures, "violations": violation_count, "story": told})
         return
     if not quiet:
         render.pairs(_in_words(figures))
     if told:
-        render.out("VIOLATION:")
+        render.out(heading)
         for line in told:
             render.out(line)
     elif not quiet:

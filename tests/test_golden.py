@@ -7,7 +7,7 @@ import pytest
 import zstandard
 
 from razortools.engine import files, namespace
-from razortools.engine.store.device import MemoryDevice
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.volume import open_volume
 from razortools.format.inode import ROOT_INODE
 from tools.golden_image import describe

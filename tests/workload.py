@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from razortools.engine import directories, files, namespace, xattrs
 from razortools.engine.create import create, plan_create
-from razortools.engine.store.device import Device, MemoryDevice
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.simulated import Faults, SimulatedDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import OutOfSpace, PosixError

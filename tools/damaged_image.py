@@ -14,7 +14,8 @@ import zstandard
 from razortools.check.tree import TreeIndex
 from razortools.engine import files, namespace
 from razortools.engine.create import create, plan_create
-from razortools.engine.store.device import Device, MemoryDevice
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.format.data import DataRecord
 from razortools.format.inode import ROOT_INODE

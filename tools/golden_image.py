@@ -15,7 +15,7 @@ import zstandard
 
 from razortools.engine import directories, files, namespace, xattrs
 from razortools.engine.create import create, plan_create
-from razortools.engine.store.device import MemoryDevice
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.format.inode import ROOT_INODE
 from razortools.format.superblock import VERSION_MAJOR, VERSION_MINOR

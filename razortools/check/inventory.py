@@ -10,7 +10,6 @@ and attributes (but for one chance in 2^64).
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,6 +20,7 @@ from razortools.check.facts import InodeFacts, JournalFacts
 from razortools.check.inode_rules import xattr_fault
 from razortools.check.keylist import KeyList
 from razortools.check.paths import DEPTH_MAX, Paths, join
+from razortools.check.steps import finished
 from razortools.check.tree import Place, kinds_mask
 from razortools.engine.store.device import Device
 from razortools.errors import CorruptImage, RazorError
@@ -137,26 +137,16 @@ def take_inventory(device: Device, threads: int = 2) -> Inventory:
 def _facts_of(device: Device) -> InodeFacts | None:
     """Return the inodes of the view that the next mount will have, or None if there is nothing to go by."""
     try:
-        superblocks = _ended(superblock_pass.check(device))
+        superblocks = finished(superblock_pass.check(device))
         if superblocks is None:
             return None
         try:
-            journal = _ended(journal_pass.check(superblocks))
+            journal = finished(journal_pass.check(superblocks))
         except Exception:  # the journal's damage must not hide the files
             journal = JournalFacts(superblocks.image, superblocks.image, 0, 0)
-        return _ended(inode_pass.check(journal))
+        return finished(inode_pass.check(journal))
     except Exception:  # as in the runner: what stops a pass is damage
         return None
-
-
-def _ended(passing: Generator[object, None, Result]) -> Result:
-    """Run a pass to its end; return its facts."""
-    while True:
-        try:
-            next(passing)
-        except StopIteration as done:
-            result: Result = done.value
-            return result
 
 
 class _Taking:

@@ -11,7 +11,7 @@ from razortools.check.facts import JournalFacts, SuperblockFacts
 from razortools.check.findings import Event, Finding, Progress
 from razortools.check.image import Image
 from razortools.check.journal_rules import RING_END, Chain, Entry, Ring, commit_faults, entry_faults, read_entries
-from razortools.engine.store.device import OverlayDevice
+from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.powercut import SECTOR_BYTES
 from razortools.engine.store.recovery import open_store
 from razortools.format.geometry import geometry_of

@@ -25,6 +25,7 @@ from razortools.check.facts import DataFacts, DirectoryFacts, InodeFacts, Superb
 from razortools.check.findings import Event, Finding, Progress, Severity
 from razortools.check.report import PhaseResult, Report, Summary
 from razortools.check.selection import find_path, is_below
+from razortools.check.steps import finished
 from razortools.engine.store.device import Device
 from razortools.errors import UsageError
 from razortools.format.inode import FileType
@@ -90,13 +91,7 @@ def check(device: Device, options: Options = Options()) -> Steps:
 
 def check_quietly(device: Device, options: Options = Options()) -> Report:
     """Return the report of a check, without telling how it goes."""
-    steps = check(device, options)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            report: Report = done.value
-            return report
+    return finished(check(device, options))
 
 
 def _phases(run: "_Run", device: Device) -> Generator[Step, None, None]:

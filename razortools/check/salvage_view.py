@@ -13,7 +13,8 @@ from razortools.check.repair.rebuild import Examined, RebuildResult, examine, re
 from razortools.check.repair.stock import items_of
 from razortools.check.scan import find_superblock
 from razortools.check.tree import ALL_KINDS, Items, TreeIndex, walk
-from razortools.engine.store.device import Device, OverlayDevice
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import OverlayDevice
 from razortools.errors import DeviceFailed, OutOfSpace
 from razortools.format.geometry import geometry_of
 

@@ -12,7 +12,8 @@ from typing import NoReturn
 
 from razortools.debug.answers import Answer
 from razortools.engine import namespace
-from razortools.engine.store.device import Device, OverlayDevice
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.volume import Volume
 from razortools.errors import PosixError, ReadOnly, UsageError
 from razortools.format.inode import Inode

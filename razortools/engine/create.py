@@ -117,7 +117,7 @@ def create(device: Device, plan: CreatePlan) -> Superblock:
     What the device held before must be zeros, or of no meaning to RAZORFS: an old journal in the same place could be replayed.
     """
     store = Store.format(device, plan_superblock(plan))
-    assert store.has_room(0, 0, 0, deleting=False), "the smallest image has room for a root"
+    assert store.room.has(0, 0, 0, deleting=False), "the smallest image has room for a root"
     store.start(Operation.MKDIR, ROOT_INODE)
     store.put(inode_key(ROOT_INODE), _root(plan).encode())
     store.put(COUNTERS_KEY, _counters().encode())

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from razortools.engine import patches
 from razortools.engine.adaptive import Packing
 from razortools.engine.flush_plan import FlushPlan, Packed, PlannedRecord, inode_or_none, is_current, is_placed, pack, plan_flush
-from razortools.engine.store.store import PROMISED_PLACES
+from razortools.engine.store.room import PROMISED_PLACES
 from razortools.errors import OutOfSpace
 from razortools.format.data import DataRecord, InlineData, Run, make_record
 from razortools.format.inode import Inode

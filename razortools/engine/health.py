@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from razortools.engine.limits import Limits
+from razortools.engine.statistics import Statistics
 from razortools.engine.store import superblocks
-from razortools.engine.store.device import Device, OverlayDevice
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.superblocks import Copy
-from razortools.engine.volume import Statistics, Volume, open_volume
+from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage
 from razortools.format.superblock import SLOT_COUNT, State, Superblock
 from razortools.units import MIB, NANOSECONDS, format_size

@@ -107,7 +107,7 @@ class Records:
         length = item.raw_bytes if item is not None else 0
         if item is not None and (ino, record_no) in self.unreadable:
             start = record_no << self._volume.inodes.peek(ino).record_log2
-            length = max(length, *(place - start + len(piece) for place, piece in self._patches(ino, record_no)))
+            length = max([length, *(place - start + len(piece) for place, piece in self._patches(ino, record_no))])
         return length
 
     def find_item(self, ino: InodeNo, record_no: RecordNo) -> DataRecord | InlineData | None:

@@ -8,17 +8,18 @@ storage.
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
-from razortools.engine import flush, orphans, patches
+from razortools.engine import flush, orphans, patches, statistics
 from razortools.engine.inodes import InodeTable
 from razortools.engine.limits import Limits
 from razortools.engine.lookedup import LookedUp
 from razortools.engine.names import NameTable
 from razortools.engine.records import Records
-from razortools.engine.store.device import Device, OverlayDevice
+from razortools.engine.statistics import Statistics
+from razortools.engine.store.device import Device
 from razortools.engine.store.flight import Flight
 from razortools.engine.store.journal import JournalScan
+from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.recovery import Recovered, open_store
 from razortools.engine.store.store import Store
 from razortools.engine.store.superblocks import newest
@@ -37,37 +38,6 @@ _FLUSH_DATA, _COUNTERS = Operation.FLUSH_DATA, Operation.COUNTERS  # a member of
 _flatten = Counters._FLATTEN
 MOUNT_COUNT_MAX = (1 << 32) - 1  # what the superblock holds: counting ends here, mounting does not
 FLUSH_ITEM_BYTES = 2 * (ENTRY_HEAD_BYTES + 128)  # journal bytes of a flushed record: its item and its inode
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statistics:
-    """Figures of an open volume, taken at one moment. Bytes are bytes, blocks are blocks of the image."""
-
-    generation: int
-    transaction: int
-    journal_used_bytes: int
-    journal_bytes: int
-    block_bytes: int
-    block_count: int
-    free_blocks: int
-    inode_count: int
-    directory_count: int
-    name_count: int
-    raw_bytes: int
-    data_blocks: int
-    dirty_bytes: int
-    dirty_records: int
-    record_cache_bytes: int
-    metadata_cache_bytes: int
-    node_count: int
-    dirty_nodes: int
-    healed_nodes: int
-    waits_for_flights: int  # commits and checkpoints under way that the volume's thread had to wait for
-    waits_for_flights_s: float
-    waits_in_place: int  # requests that waited for the device in the volume's thread, though they were not to
-    waits_in_place_s: float
-    read_only: bool
-    failure: str
 
 
 class Volume:
@@ -106,7 +76,7 @@ class Volume:
         if self._read_only or store.read_only:
             raise ReadOnly(store.failure or f"{store.device.name}: is open for reading only")
         if operation is _FLUSH_DATA or operation is _COUNTERS:
-            store.hold_promise(self.records.reserved_blocks)
+            store.room.hold_promise(self.records.reserved_blocks)
         elif not self._has_room(blocks, deleting=deleting):
             self._make_room(blocks, deleting=deleting)
         context = self._context
@@ -130,7 +100,7 @@ class Volume:
             journal_bytes = dirty * FLUSH_ITEM_BYTES + 2 * (dirty_bytes if dirty_bytes < inline_bytes else inline_bytes)
             # A dirty record's item may need a leaf of its own, and in a high tree a node above it.
             nodes += dirty if store.tree.root_level < 2 else 2 * dirty
-        return store.has_room(blocks + records.reserved_blocks, nodes, journal_bytes, deleting=deleting)
+        return store.room.has(blocks + records.reserved_blocks, nodes, journal_bytes, deleting=deleting)
 
     @property
     def dirty_records_max(self) -> int:
@@ -142,7 +112,7 @@ class Volume:
         with self.store.residence.in_place():
             self.checkpoint()
         if not self._has_room(blocks, deleting=deleting):
-            free = self.store.free_blocks_for_data() * self.block_bytes
+            free = self.store.room.free_blocks_for_data() * self.block_bytes
             raise OutOfSpace(
                 f"{self.store.device.name}: no space left ({format_size(free)} free); delete something or use a larger image"
             )
@@ -188,9 +158,12 @@ class Volume:
 
     def checkpoint(self) -> None:
         """Commit, and write the tree to its place, so that a recovery has nothing to replay."""
+        self._commit_and_checkpoint()
+
+    def _commit_and_checkpoint(self, **changes: object) -> None:
         self.begin_commit(storing=True)
         self.settle()
-        self._write_checkpoint()
+        self._write_checkpoint(**changes)
 
     def _write_checkpoint(self, **changes: object) -> None:
         if self.read_only:
@@ -229,10 +202,8 @@ class Volume:
 
     def _finish(self) -> None:
         """Leave nothing to recover, and say so in the image."""
-        self.begin_commit(storing=True)
-        self.settle()
         state = self.store.superblock.state
-        self._write_checkpoint(state=State.CLEAN if state == State.DIRTY else state)
+        self._commit_and_checkpoint(state=State.CLEAN if state == State.DIRTY else state)
 
     def set_read_only(self) -> None:
         """Finish as close() does, but stay open: changes are refused until resume_writing(). Nothing happens if they are already.
@@ -297,34 +268,7 @@ class Volume:
 
     def statistics(self) -> Statistics:
         """Return the figures of this moment."""
-        store, counters = self.store, self.counters
-        return Statistics(
-            generation=store.superblock.generation,
-            transaction=store.transaction.number - 1,
-            journal_used_bytes=store.journal.used_bytes,
-            journal_bytes=store.journal.ring_bytes,
-            block_bytes=store.block_bytes,
-            block_count=store.geometry.block_count,
-            free_blocks=max(store.free_blocks_for_data() - self.records.reserved_blocks, 0),
-            inode_count=counters.inode_count,
-            directory_count=counters.directory_count,
-            name_count=counters.name_count,
-            raw_bytes=counters.raw_bytes,
-            data_blocks=counters.data_blocks,
-            dirty_bytes=self.records.dirty_bytes,
-            dirty_records=self.records.dirty_count,
-            record_cache_bytes=self.records.cached_bytes,
-            metadata_cache_bytes=store.nodes.cached_bytes,
-            node_count=store.tree.node_count,
-            dirty_nodes=store.tree.dirty_count,
-            healed_nodes=store.nodes.healed,
-            waits_for_flights=store.settle_count,
-            waits_for_flights_s=store.settle_s,
-            waits_in_place=store.residence.late_count,
-            waits_in_place_s=store.residence.late_s,
-            read_only=self.read_only,
-            failure=store.failure,
-        )
+        return statistics.take(self)
 
     def _gather(self, *, storing: bool) -> None:
         """Enter all that memory holds in the tree, once nothing is under way: what is written next is a whole state."""

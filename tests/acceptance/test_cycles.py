@@ -9,7 +9,7 @@ import pytest
 
 from razortools.check.runner import check_quietly
 from razortools.engine import files, namespace, xattrs
-from razortools.engine.store.device import MemoryDevice
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.volume import Volume
 from razortools.format.inode import ROOT_INODE
 from razortools.units import KIB, MIB, InodeNo

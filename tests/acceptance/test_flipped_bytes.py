@@ -13,7 +13,8 @@ import pytest
 from razortools.check.report import Report
 from razortools.check.runner import check_quietly
 from razortools.engine import directories, files, namespace, xattrs
-from razortools.engine.store.device import Device, MemoryDevice, OverlayDevice, open_image
+from razortools.engine.store.device import Device, open_image
+from razortools.engine.store.pages import MemoryDevice, OverlayDevice
 from razortools.engine.volume import Volume
 from razortools.errors import CorruptImage, NotAnImage, RazorError
 from razortools.format.inode import ROOT_INODE

@@ -4,7 +4,7 @@ import pytest
 
 from razortools.engine import files, namespace
 from razortools.engine.limits import Limits
-from razortools.engine.store.device import MemoryDevice
+from razortools.engine.store.pages import MemoryDevice
 from razortools.format.inode import ROOT_INODE
 from razortools.units import GIB, KIB, MIB
 from tests.workload import formatted, opened

@@ -8,7 +8,8 @@ import pytest
 
 from razortools.check.runner import check_quietly
 from razortools.engine import directories, files, namespace
-from razortools.engine.store.device import MemoryDevice, open_image
+from razortools.engine.store.device import open_image
+from razortools.engine.store.pages import MemoryDevice
 from razortools.errors import PosixError
 from razortools.format.inode import ROOT_INODE
 from razortools.units import GIB, KIB, MIB

@@ -13,6 +13,7 @@ from razortools.check.facts import InodeFacts, SuperblockFacts
 from razortools.check.image import Image
 from razortools.check.journal_rules import Entry, Ring, read_entries
 from razortools.check.selection import find_path
+from razortools.check.steps import finished
 from razortools.check.superblock_pass import check as check_superblock
 from razortools.check.tree import TreeIndex, walk
 from razortools.engine.store.device import Device
@@ -31,14 +32,9 @@ Edit = Callable[[bytearray], None]
 
 def facts_of(device: Device) -> SuperblockFacts:
     """Return what the superblock phase finds."""
-    passing = check_superblock(device)
-    while True:
-        try:
-            next(passing)
-        except StopIteration as done:
-            assert done.value is not None
-            found: SuperblockFacts = done.value
-            return found
+    found = finished(check_superblock(device))
+    assert found is not None
+    return found
 
 
 def image_of(device: Device) -> Image:

@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from razortools.check.repair.write_out import Written, write_out
-from razortools.engine.store.device import Device, OverlayDevice, open_image
+from razortools.engine.store.device import Device, open_image
+from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.recovery import open_store
 from razortools.format.inode import Inode
 from razortools.format.keys import inode_key
@@ -35,7 +36,7 @@ def mend(overlay: OverlayDevice) -> None:
     value = store.tree.get(key)
     assert value is not None
     store.tree.put(key, replace(Inode.decode(value), link_count=1).encode())
-    assert store.pool.reserve(store.tree.dirty_count + store.tree.height() + 1)
+    assert store.room.holds_tree()
     store.checkpoint(store.superblock.written_at_ns, state=State.CLEAN, error_count=0)
 
 

@@ -7,7 +7,8 @@ import stat
 
 from razortools.engine import files, namespace, xattrs
 from razortools.engine.create import create, plan_create
-from razortools.engine.store.device import Device, MemoryDevice, OverlayDevice
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import MemoryDevice, OverlayDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.format.inode import ROOT_INODE
 from razortools.units import KIB, MIB, InodeNo
@@ -56,7 +57,12 @@ def opened(device: Device) -> Volume:
 @functools.cache
 def _healthy(copies: int, block_bytes: int) -> Device:
     size = max(SIZE_BYTES, 512 * block_bytes)
-    device = new_device(size, metadata_copies=copies, block_bytes=block_bytes, record_bytes=max(8 * KIB, block_bytes))
+    return filled(size, metadata_copies=copies, block_bytes=block_bytes, record_bytes=max(8 * KIB, block_bytes))
+
+
+def filled(size_bytes: int, **wishes: object) -> Device:
+    """Return a device with a filesystem in which there is one of everything, closed cleanly."""
+    device = new_device(size_bytes, **wishes)
     with opened(device) as volume:
         fill(volume)
     return device

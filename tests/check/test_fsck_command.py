@@ -5,55 +5,22 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from razortools import fsck
-from razortools.cli import app as cli
 from razortools.engine.store.device import Device
 from razortools.format.superblock import KNOWN_INCOMPAT
 from razortools.units import MIB
 from tests.check.damages import DAMAGES
-from tests.check.editing import edit_inode, find_inode, flip, image_of, write_superblocks
+from tests.check.editing import flip, image_of, write_superblocks
+from tests.check.running import stored
 from tests.check.samples import Copy, KeptDevice, healthy, unclean
-
-
-class Run(NamedTuple):
-    """What a run of the command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Return a function that runs razorfsck with arguments."""
-
-    def call(*arguments: object) -> Run:
-        capfd.readouterr()
-        code = cli.invoke(fsck.app, "razorfsck", cli.FSCK_CODES, [str(argument) for argument in arguments])
-        return Run(code, *capfd.readouterr())
-
-    return call
-
-
-def stored(device: Device, path: Path) -> Path:
-    """Write what *device* holds into a file."""
-    path.write_bytes(device.read(0, device.size_bytes))
-    return path
 
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     return stored(healthy(), tmp_path / "image")
-
-
-def hurt(tmp_path: Path) -> Path:
-    device = healthy()
-    edit_inode(device, find_inode(device, "/docs/one"), link_count=7)
-    return stored(device, tmp_path / "hurt")
 
 
 def test_a_clean_image_shows_eight_phases_and_a_summary(run, image: Path) -> None:  # type: ignore[no-untyped-def]
@@ -68,8 +35,8 @@ def test_a_clean_image_shows_eight_phases_and_a_summary(run, image: Path) -> Non
     assert lines[11] == f"{image}: clean"
 
 
-def test_damage_is_listed_with_code_and_path(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    code, out, err = run(hurt(tmp_path))
+def test_damage_is_listed_with_code_and_path(run, hurt: Path) -> None:  # type: ignore[no-untyped-def]
+    code, out, err = run(hurt)
     assert code == 4 and err == ""
     assert re.search(r"\[4/8\] Checking directory structure\.\.\.   ERROR: 1 wrong link count$", out, re.MULTILINE)
     assert "E0401 error: /docs/one: inode" in out
@@ -77,8 +44,8 @@ def test_damage_is_listed_with_code_and_path(run, tmp_path: Path) -> None:  # ty
     assert "razorfsck explain E0401" in out
 
 
-def test_json_is_one_document_with_the_keys_of_the_contract(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    code, out, err = run("--json", hurt(tmp_path))
+def test_json_is_one_document_with_the_keys_of_the_contract(run, hurt: Path) -> None:  # type: ignore[no-untyped-def]
+    code, out, err = run("--json", hurt)
     document = json.loads(out)
     assert (code, err) == (4, "")
     assert set(document) == {"image", "clean", "exit_code", "phases", "findings", "loss", "summary"}
@@ -91,15 +58,15 @@ def test_json_is_one_document_with_the_keys_of_the_contract(run, tmp_path: Path)
     assert set(document["summary"]) == {"files", "directories", "total_bytes", "stored_bytes", "ratio"}
 
 
-def test_quiet_says_nothing_about_a_clean_image_and_one_line_a_problem(run, image: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_quiet_says_nothing_about_a_clean_image_and_one_line_a_problem(run, image: Path, hurt: Path) -> None:  # type: ignore[no-untyped-def]
     assert run("-q", image) == (0, "", "")
-    code, out, _ = run("-q", hurt(tmp_path))
+    code, out, _ = run("-q", hurt)
     assert code == 4
     assert [line[:5] for line in out.splitlines()] == ["E0401"]
 
 
-def test_verbose_tells_what_a_repair_would_do(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    assert "a repair will set the number to what was counted" in run("-v", hurt(tmp_path)).out
+def test_verbose_tells_what_a_repair_would_do(run, hurt: Path) -> None:  # type: ignore[no-untyped-def]
+    assert "a repair will set the number to what was counted" in run("-v", hurt).out
 
 
 def test_explain_tells_cause_risk_and_repair(run) -> None:  # type: ignore[no-untyped-def]
@@ -126,8 +93,8 @@ def test_only_some_phases(run, image: Path) -> None:  # type: ignore[no-untyped-
     assert [phase["number"] for phase in document["phases"]] == [1, 4, 5]
 
 
-def test_path_hides_what_lies_elsewhere(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    path = hurt(tmp_path)
+def test_path_hides_what_lies_elsewhere(run, hurt: Path) -> None:  # type: ignore[no-untyped-def]
+    path = hurt
     assert run("--path", "/docs/deep", path).code == 0
     assert run("--path", "/docs", path).code == 4
     assert run("--path", "/docs/one", path).code == 4

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,39 +17,30 @@ import pytest
 from razortools import fsck
 from razortools.check.repair import plan_file, undo_shelf
 from razortools.check.repair import repair as repair_module
-from razortools.cli import app as cli
 from razortools.cli import fsck_words
-from razortools.cli.fsck_signals import Signals
+from razortools.cli.fsck_signals import HELD, Signals
 from razortools.engine.store.device import FileDevice
-from tests.check.editing import edit_inode, find_inode, image_of
+from tests.check.editing import image_of
+from tests.check.running import Run, stored
 from tests.check.samples import healthy
-from tests.check.test_fsck_command import Run, stored
 
 Razorfsck = Callable[..., Run]
 
 
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Razorfsck:
-    """Return a function that runs razorfsck with arguments."""
-
-    def call(*arguments: object) -> Run:
-        capfd.readouterr()
-        code = cli.invoke(fsck.app, "razorfsck", cli.FSCK_CODES, [str(argument) for argument in arguments])
-        return Run(code, *capfd.readouterr())
-
-    return call
+@pytest.fixture(autouse=True)
+def signals_as_at_a_terminal() -> Iterator[None]:
+    """A run of the tests in the background ignores SIGINT, with nohup SIGHUP as well, and so would all that it starts."""
+    before = {number: signal.getsignal(number) for number in HELD}
+    for number in HELD:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
 def clean(tmp_path: Path) -> Path:
     return stored(healthy(), tmp_path / "clean")
-
-
-@pytest.fixture
-def hurt(tmp_path: Path) -> Path:
-    device = healthy()
-    edit_inode(device, find_inode(device, "/docs/one"), link_count=7)
-    return stored(device, tmp_path / "hurt")
 
 
 def refused(result: Run, *words: str) -> bool:

@@ -8,7 +8,8 @@ from razortools.check.inventory import Inventory, take_inventory
 from razortools.check.keylist import KeyList
 from razortools.check.pieces import is_partly_readable, pieces
 from razortools.engine import files, namespace
-from razortools.engine.store.device import Device, OverlayDevice
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import OverlayDevice
 from razortools.format.data import DataRecord
 from razortools.format.directory import DirectoryEntry
 from razortools.format.inode import ROOT_INODE

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from razortools.check.repair.repair import Repaired, Wishes, repair
-from razortools.check.repair.surveying import finished
 from razortools.check.runner import Options, check_quietly
+from razortools.check.steps import finished
 from razortools.engine import directories, files, namespace, xattrs
 from razortools.engine.store.device import Device
 from razortools.engine.volume import Volume

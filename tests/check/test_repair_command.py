@@ -7,34 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from razortools import fsck
 from razortools.check.repair import repair as repair_module
-from razortools.cli import app as cli
 from razortools.engine.store.device import FileDevice
 from razortools.format.superblock import State
 from tests.check.damages import DAMAGES
 from tests.check.editing import edit_inode, find_inode, write_superblocks
+from tests.check.running import stored
 from tests.check.samples import healthy, unclean
-from tests.check.test_fsck_command import Run, stored
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Return a function that runs razorfsck with arguments."""
-
-    def call(*arguments: object) -> Run:
-        capfd.readouterr()
-        code = cli.invoke(fsck.app, "razorfsck", cli.FSCK_CODES, [str(argument) for argument in arguments])
-        return Run(code, *capfd.readouterr())
-
-    return call
-
-
-@pytest.fixture
-def hurt(tmp_path: Path) -> Path:
-    device = healthy()
-    edit_inode(device, find_inode(device, "/docs/one"), link_count=7)
-    return stored(device, tmp_path / "hurt")
 
 
 def test_the_first_repair_exits_with_1_and_the_second_with_0(run, hurt: Path) -> None:  # type: ignore[no-untyped-def]

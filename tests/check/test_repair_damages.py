@@ -15,12 +15,13 @@ from razortools.check.problems import PROBLEMS
 from razortools.check.repair.edits import Verb
 from razortools.check.repair.plan_file import plan_for, read_plan, write_plan
 from razortools.check.repair.repair import Repaired, Wishes, follow, repair
-from razortools.check.repair.surveying import finished
 from razortools.check.repair.undo import undo
 from razortools.check.repair.write_out import write_out
 from razortools.check.report import Report
 from razortools.check.runner import check_quietly
-from razortools.engine.store.device import Device, OverlayDevice, open_image
+from razortools.check.steps import finished
+from razortools.engine.store.device import Device, open_image
+from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.volume import open_volume
 from razortools.format.keys import KIND_AT, Kind
 from tests.check.damages import DAMAGES, Damage

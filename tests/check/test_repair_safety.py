@@ -21,10 +21,11 @@ from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Edit, Verb
 from razortools.check.repair.plan_file import Plan, plan_for
 from razortools.check.repair.repair import Repaired, Wishes, follow, repair
-from razortools.check.repair.surveying import believed, finished
+from razortools.check.repair.surveying import believed
 from razortools.check.repair.verdict import objection
 from razortools.check.report import Report, Summary
 from razortools.check.runner import Options, check_quietly
+from razortools.check.steps import finished
 from razortools.engine import directories, files, namespace
 from razortools.engine.store.device import Device
 from razortools.engine.volume import Volume

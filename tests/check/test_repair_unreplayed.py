@@ -3,6 +3,7 @@
 from razortools.check.inventory import take_inventory
 from razortools.check.repair.repair import Repaired, Wishes, repair
 from razortools.check.runner import Options, check_quietly
+from razortools.check.steps import finished
 from razortools.engine import namespace
 from razortools.engine.store.device import Device
 from razortools.format.data import DataRecord
@@ -12,13 +13,7 @@ from tests.check.samples import healthy, opened
 
 
 def repaired(device: Device) -> Repaired:
-    steps = repair(device, Wishes(check=Options(threads=1)))
-    while True:
-        try:
-            next(steps)
-        except StopIteration as ended:
-            done: Repaired = ended.value
-            return done
+    return finished(repair(device, Wishes(check=Options(threads=1))))
 
 
 def test_a_file_that_the_journal_deletes_does_not_come_back_in_parts() -> None:

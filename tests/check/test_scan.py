@@ -12,7 +12,8 @@ import pytest
 from razortools.check.findings import Progress
 from razortools.check.image import Image
 from razortools.check.scan import PIECE_BYTES, FoundNode, find_superblock, read_items, scan_nodes
-from razortools.engine.store.device import Device, FileDevice, MemoryDevice, OverlayDevice, create_image
+from razortools.engine.store.device import Device, FileDevice, create_image
+from razortools.engine.store.pages import MemoryDevice, OverlayDevice
 from razortools.errors import DeviceFailed, NotAnImage, UnsupportedFormat
 from razortools.format.superblock import SUPERBLOCK_BYTES
 from razortools.units import GIB, MIB, TIB

@@ -12,6 +12,7 @@ from razortools.check.repair.rebuild import RebuildResult, examine
 from razortools.check.repair.repair import Repaired, repair
 from razortools.check.repair.used import UsedBlocks
 from razortools.check.repair.waiting import waiting_blocks
+from razortools.check.steps import finished
 from razortools.check.tree import Place, TreeIndex, walk
 from razortools.engine import directories, files, namespace
 from razortools.engine.store.device import Device
@@ -293,13 +294,7 @@ def test_what_the_waiting_journal_deletes_is_no_harm_done_by_a_repair() -> None:
 
 
 def repaired(device: Device) -> Repaired:
-    steps = repair(device)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            result: Repaired = done.value
-            return result
+    return finished(repair(device))
 
 
 def test_files_that_were_found_in_an_older_state_are_named() -> None:

@@ -17,7 +17,8 @@ from razortools.check.repair.write_order import WriteOrder
 from razortools.check.repair.write_out import write_out, write_out_keeping
 from razortools.check.runner import check_quietly
 from razortools.debug.crashtest.repair_log import LoggedShelf
-from razortools.engine.store.device import MemoryDevice, OverlayDevice, open_image
+from razortools.engine.store.device import open_image
+from razortools.engine.store.pages import MemoryDevice, OverlayDevice
 from razortools.engine.store.simulated import Faults, SimulatedDevice
 from razortools.errors import DeviceFailed, RazorError, UsageError
 from razortools.format.superblock import State, Superblock

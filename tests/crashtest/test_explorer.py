@@ -16,7 +16,7 @@ from razortools.debug.crashtest.operations import Operation, parse, text_of
 from razortools.debug.crashtest.oracle import Outcome
 from razortools.debug.crashtest.playing import GROUNDS, Ground, NotTheReference, ground, play, play_recovery
 from razortools.debug.crashtest.workloads import exhaustive, numbered, random_workload
-from razortools.engine.store.device import MemoryDevice
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.powercut import SECTOR_BYTES
 
 SHALLOW = Depth(states_per_flush=6, second_crashes=1, states_per_second_flush=4, crashes_max=2)

@@ -13,7 +13,8 @@ from razortools.debug.crashtest.oracle import opened
 from razortools.debug.crashtest.programs import Mark, Tree, check_program, cuts
 from razortools.engine import files, namespace
 from razortools.engine.create import create, plan_create
-from razortools.engine.store.device import MemoryDevice, open_image
+from razortools.engine.store.device import open_image
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.recording import Event, Kind, RecordingDevice, read_recording
 from razortools.engine.volume import Volume
 from razortools.errors import CorruptImage, DeviceFailed, NotAnImage

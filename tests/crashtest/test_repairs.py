@@ -12,15 +12,15 @@ import pytest
 
 from razortools import crashtest
 from razortools.check.repair import undo as undo_module
-from razortools.check.repair.repair import Wishes, repair
 from razortools.check.repair.undo_file import UndoWriter
 from razortools.check.repair.write_order import WriteOrder
-from razortools.check.runner import Options
 from razortools.cli import app as cli
 from razortools.debug.crashtest.hurting import hurt
+from razortools.debug.crashtest.repair_campaign import mend as mend_really
 from razortools.debug.crashtest.repair_log import LoggedDisk, LoggedShelf
-from razortools.debug.crashtest.repairs import Mend, NothingToMend, RepairDepth, RepairExplorer, RepairTally
-from razortools.engine.store.device import Device, OverlayDevice
+from razortools.debug.crashtest.repairs import Mend, RepairDepth, RepairExplorer, RepairTally
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.recovery import open_store
 from razortools.errors import DeviceFailed
 from razortools.format.superblock import State
@@ -36,22 +36,6 @@ NOT_WRITTEN = {"E0109", "E0110", "E0111", "E0112", "E0113", "E0115", "E0201", "E
 DEEP = RepairDepth(states_per_flush=256, undo_from=6, again_from=3)
 
 
-def really(overlay: OverlayDevice) -> None:
-    """Repair the image as razorfsck does, as far as the overlay."""
-    steps = repair(overlay.base, Wishes(check=Options(threads=1)))
-    while True:
-        try:
-            next(steps)
-        except StopIteration as ended:
-            done = ended.value
-            break
-    if not done.changes:
-        raise NothingToMend(done.refused)
-    overlay.resize(done.overlay.size_bytes)
-    for offset, page in done.overlay.written_pages():
-        overlay.write(offset, page)
-
-
 def explored(device: Device, depth: RepairDepth, mending: Mend = mend) -> RepairTally:
     return RepairExplorer(device.read(0, device.size_bytes), mending, SEED, depth).explore()
 
@@ -64,7 +48,7 @@ def one_of_each() -> list[tuple[str, Damage]]:
 def test_a_power_cut_in_a_real_repair_makes_nothing_worse_and_can_be_taken_back(code: str, damage: Damage) -> None:
     print(f"seed {SEED}")
     try:
-        found = explored(damage(), SHALLOW, really)
+        found = explored(damage(), SHALLOW, mend_really)
     except DeviceFailed:  # bad sectors: what the explorer starts from must be readable
         assert code in ("E0302", "E0802")
         return
@@ -183,7 +167,7 @@ def test_a_repair_that_overwrites_what_the_old_filesystem_names_is_caught() -> N
         for key, value in list(store.tree.items(bytes(18), b"\xfe" * 18)):
             store.tree.delete(key)
             store.tree.put(key, value)
-        assert store.pool.reserve(store.tree.dirty_count + store.tree.height() + 1)
+        assert store.room.holds_tree()
         store.checkpoint(store.superblock.written_at_ns, state=State.CLEAN)
 
     found = explored(damaged(), RepairDepth(states_per_flush=64), careless)

@@ -5,7 +5,8 @@ from itertools import count
 
 from razortools.engine.create import create, plan_create
 from razortools.engine.limits import Limits
-from razortools.engine.store.device import Device, MemoryDevice
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.format.compression import Policy
 from razortools.format.data import DataRecord

@@ -14,7 +14,7 @@ from razortools.check import runner
 from razortools.check.findings import Severity
 from razortools.engine import directories, files, namespace, xattrs
 from razortools.engine.limits import Limits
-from razortools.engine.store.device import MemoryDevice
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.simulated import NO_FAULTS, Faults, SimulatedDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage, DeviceFailed, PosixError, ReadOnly

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from razortools.check import runner
 from razortools.check.findings import Severity
-from razortools.engine.store.device import MemoryDevice
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.simulated import SimulatedDevice
 from razortools.engine.volume import Volume
 from razortools.errors import DeviceFailed, ReadOnly

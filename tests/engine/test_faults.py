@@ -13,7 +13,7 @@ from functools import cache
 import pytest
 
 from razortools.engine import files, namespace, xattrs
-from razortools.engine.store.device import MemoryDevice
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.simulated import NO_FAULTS, Faults, SimulatedDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import NotAnImage, ReadOnly

@@ -393,9 +393,9 @@ def test_shrinking_works_without_room_for_the_new_tail_and_old_bytes_stay_hidden
     data = noise(8192)
     files.write(volume, ino, 0, data)
     volume.commit()
-    has_room = volume.store.has_room
+    has_room = volume.store.room.has
     monkeypatch.setattr(
-        volume.store, "has_room", lambda *needs, deleting: (deleting or needs[0] == 0) and has_room(*needs, deleting=deleting)
+        volume.store.room, "has", lambda *needs, deleting: (deleting or needs[0] == 0) and has_room(*needs, deleting=deleting)
     )
     files.truncate(volume, ino, 5000)
     assert volume.records.dirty_count == 0

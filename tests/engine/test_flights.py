@@ -5,7 +5,7 @@ import pytest
 from razortools.check import runner
 from razortools.engine import files, namespace
 from razortools.engine.limits import Limits
-from razortools.engine.store.device import MemoryDevice
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.volume import Volume
 from razortools.format.inode import ROOT_INODE
 from razortools.units import KIB, MIB

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from razortools.engine import directories, files, namespace
-from razortools.engine.store.device import MemoryDevice
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.volume import open_volume
 from razortools.format.inode import ROOT_INODE
 from razortools.format.journal import JOURNAL_MAGIC, Operation

@@ -12,7 +12,7 @@ from razortools.debug.crashtest.reference import File, Model, Refused
 from razortools.engine import directories, files, namespace, xattrs
 from razortools.engine.create import create, plan_create
 from razortools.engine.namespace import RENAME_EXCHANGE, RENAME_NOREPLACE, AttributeChange
-from razortools.engine.store.device import MemoryDevice, OverlayDevice
+from razortools.engine.store.pages import MemoryDevice, OverlayDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import PosixError
 from razortools.format.compression import parse_policy

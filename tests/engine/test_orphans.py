@@ -3,7 +3,7 @@
 import pytest
 
 from razortools.engine import files, namespace, orphans, xattrs
-from razortools.engine.store.device import OverlayDevice
+from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.volume import Volume
 from razortools.errors import CorruptImage, PosixError
 from razortools.format.data import DataRecord

@@ -12,7 +12,8 @@ from razortools.engine import files, namespace, orphans, truncation
 from razortools.engine.create import create, plan_create
 from razortools.engine.limits import Limits
 from razortools.engine.records import Records
-from razortools.engine.store.device import Device, MemoryDevice, OverlayDevice
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import MemoryDevice, OverlayDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage, DeviceFailed, PosixError
 from razortools.format.data import RECORD_BYTES_MIN
@@ -31,6 +32,15 @@ def log_of(volume: Volume, size: int = len(TEXT)) -> InodeNo:
     files.write(volume, ino, 0, TEXT[:size])
     volume.commit()
     return ino
+
+
+def patched_log() -> tuple[Volume, InodeNo]:
+    """Return a volume with a file in which some bytes were changed and synced."""
+    volume = new_volume()
+    ino = log_of(volume)
+    files.write(volume, ino, 100, b"changed")
+    volume.commit()
+    return volume, ino
 
 
 def places(volume: Volume) -> list[tuple[int, int]]:
@@ -63,10 +73,7 @@ def test_an_append_that_is_synced_does_not_store_its_record_anew() -> None:
 
 
 def test_the_next_checkpoint_stores_the_record_and_leaves_no_patch() -> None:
-    volume = new_volume()
-    ino = log_of(volume)
-    files.write(volume, ino, 100, b"changed")
-    volume.commit()
+    volume, _ = patched_log()
     assert places(volume)
     volume.checkpoint()
     assert not places(volume) and not volume.records.dirty_count
@@ -88,10 +95,7 @@ def test_a_file_that_was_cut_or_grew_has_no_patch_of_what_it_was(size: int) -> N
 
 @pytest.mark.parametrize("is_held", [False, True])
 def test_a_file_that_is_deleted_takes_its_patches_along(is_held: bool) -> None:
-    volume = new_volume()
-    ino = log_of(volume)
-    files.write(volume, ino, 100, b"changed")
-    volume.commit()
+    volume, ino = patched_log()
     if is_held:
         orphans.hold(volume, ino)
     namespace.unlink(volume, ROOT_INODE, b"log")
@@ -105,10 +109,7 @@ def test_a_file_that_is_deleted_takes_its_patches_along(is_held: bool) -> None:
 
 
 def test_what_is_overwritten_as_a_whole_needs_no_patches() -> None:
-    volume = new_volume()
-    ino = log_of(volume)
-    files.write(volume, ino, 100, b"changed")
-    volume.commit()
+    volume, ino = patched_log()
     files.write(volume, ino, 0, bytes(reversed(TEXT)))
     volume.commit()
     assert not places(volume)
@@ -157,10 +158,7 @@ def test_a_volume_without_the_feature_has_no_patches() -> None:
 
 
 def test_looking_shows_what_was_synced_and_writes_nothing() -> None:
-    volume = new_volume()
-    ino = log_of(volume)
-    files.write(volume, ino, 100, b"changed")
-    volume.commit()
+    volume, ino = patched_log()
     device = volume.store.device
     before = device.read(0, device.size_bytes)
     with open_volume(OverlayDevice(device), read_only=True) as looked:
@@ -189,10 +187,7 @@ def damage_the_record(volume: Volume, ino: InodeNo) -> None:
 
 
 def test_patches_over_a_record_that_cannot_be_read_stay_until_it_is_overwritten() -> None:
-    volume = new_volume()
-    ino = log_of(volume)
-    files.write(volume, ino, 100, b"changed")
-    volume.commit()
+    volume, ino = patched_log()
     damage_the_record(volume, ino)
     after = crashed(volume)
     with pytest.raises(CorruptImage, match="checksum"):
@@ -206,10 +201,7 @@ def test_patches_over_a_record_that_cannot_be_read_stay_until_it_is_overwritten(
 
 
 def test_a_record_that_cannot_be_read_takes_its_patches_along_when_its_file_goes() -> None:
-    volume = new_volume()
-    ino = log_of(volume)
-    files.write(volume, ino, 100, b"changed")
-    volume.commit()
+    volume, ino = patched_log()
     damage_the_record(volume, ino)
     after = crashed(volume)
     namespace.unlink(after, ROOT_INODE, b"log")
@@ -298,7 +290,7 @@ def test_patches_take_no_room_that_is_promised_to_others(journal_bytes: int) -> 
     volume.checkpoint()
     filler = namespace.create(volume, ROOT_INODE, b"filler", 0o644, 0, 0)
     number = 0
-    while volume.store.free_blocks_for_data() > 64 * 32 + 700:
+    while volume.store.room.free_blocks_for_data() > 64 * 32 + 700:
         files.write(volume, filler, number * 128 * KIB, chance.randbytes(128 * KIB))
         number += 1
         if number % 8 == 0:
@@ -340,10 +332,7 @@ def unreadable_for_a_while(volume: Volume, ino: InodeNo, times: int) -> Volume:
 
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_a_record_that_could_not_be_read_at_first_is_read_with_its_patches(times: int) -> None:
-    volume = new_volume()
-    ino = log_of(volume)
-    files.write(volume, ino, 100, b"changed")
-    volume.commit()
+    volume, ino = patched_log()
     after = unreadable_for_a_while(volume, ino, times)
     for _ in range(times - 2):  # opening has tried twice
         with pytest.raises(DeviceFailed):

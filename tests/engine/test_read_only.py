@@ -7,7 +7,8 @@ import pytest
 
 from razortools.engine import directories, files, namespace, orphans
 from razortools.engine.limits import Limits
-from razortools.engine.store.device import Device, FileDevice, MemoryDevice, open_image
+from razortools.engine.store.device import Device, FileDevice, open_image
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.superblocks import newest
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import DeviceFailed, ImageBusy, ReadOnly

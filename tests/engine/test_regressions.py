@@ -11,7 +11,7 @@ from razortools.check.findings import Severity
 from razortools.engine import files, namespace
 from razortools.engine.inodes import InodeTable
 from razortools.engine.namespace import AttributeChange
-from razortools.engine.store.device import MemoryDevice
+from razortools.engine.store.pages import MemoryDevice
 from razortools.errors import OutOfSpace
 from razortools.format.inode import ROOT_INODE
 from razortools.units import KIB, MIB

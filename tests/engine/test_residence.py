@@ -12,7 +12,7 @@ from razortools.check import runner
 from razortools.engine import attributes, directories, files, namespace, xattrs
 from razortools.engine.limits import Limits
 from razortools.engine.namespace import AtimePolicy, AttributeChange
-from razortools.engine.store.device import MemoryDevice
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.residence import NotResident
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage, PosixError

@@ -1,7 +1,8 @@
 """Volumes in memory for the tests of the namespace."""
 
 from razortools.engine.create import create, plan_create
-from razortools.engine.store.device import Device, MemoryDevice
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY
 from razortools.units import MIB

@@ -14,7 +14,8 @@ import pytest
 
 from razortools.engine.make import target as make_target
 from razortools.engine.make.held_device import HeldDevice
-from razortools.engine.store.device import Device, MemoryDevice
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import MemoryDevice
 from razortools.errors import DeviceFailed
 from razortools.format.geometry import plan_geometry
 from razortools.units import MIB

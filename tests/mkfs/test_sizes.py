@@ -7,7 +7,8 @@ import pytest
 
 from razortools.engine import files, namespace
 from razortools.engine.create import BLOCK_COUNT_MIN, create, plan_create
-from razortools.engine.store.device import MemoryDevice, open_image
+from razortools.engine.store.device import open_image
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.volume import open_volume
 from razortools.errors import UsageError
 from razortools.format.inode import ROOT_INODE

@@ -12,7 +12,7 @@ import trio.testing
 from razortools.check import runner
 from razortools.engine import adaptive, files, namespace
 from razortools.engine.create import create, plan_create
-from razortools.engine.store.device import MemoryDevice
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import DeviceFailed
 from razortools.format.inode import ROOT_INODE

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from razortools.engine.store.device import MemoryDevice
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.recovery import open_store
 from razortools.engine.store.store import Store
 from razortools.format.journal import Operation
@@ -44,7 +44,7 @@ def test_whatever_leaf_was_used_last_the_tree_is_a_map(seed: int) -> None:
     store, _ = open_store(device, metadata_cache_bytes=200_000)  # a few leaves: the others come and go
     items = dict(store.items(LOWEST_KEY, HIGHEST_KEY))
     for step in range(3600):
-        assert store.has_room(0, 0, 0, deleting=False) or not store.checkpoint(1)
+        assert store.room.has(0, 0, 0, deleting=False) or not store.checkpoint(1)
         change(store, items, chance, growing=step // 600 % 2 == 0)
         if step % 50 == 0:
             store.checkpoint(1)  # clean leaves may go

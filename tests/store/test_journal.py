@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from razortools.check.runner import check_quietly
 from razortools.engine import files, flush, namespace
 from razortools.engine.store import store as store_module
-from razortools.engine.store.device import MemoryDevice
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.recovery import open_store
 from razortools.engine.volume import Volume
 from razortools.errors import CorruptImage

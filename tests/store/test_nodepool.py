@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from razortools.engine.create import create, plan_create
-from razortools.engine.store.device import MemoryDevice
 from razortools.engine.store.nodepool import NodePool
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.recovery import open_store
 from razortools.units import MIB
 

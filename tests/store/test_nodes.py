@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from razortools.engine.store.device import MemoryDevice, OverlayDevice
+from razortools.engine.store.pages import MemoryDevice, OverlayDevice
 from razortools.engine.store.recovery import open_store
 from razortools.engine.store.residence import NotResident
 from razortools.engine.store.simulated import NO_FAULTS, SimulatedDevice
@@ -25,7 +25,7 @@ def filled(device: MemoryDevice, cache_bytes: int = 64 * MIB) -> Store:
     store, _ = open_store(device)
     keys = list(ITEMS)
     for start in range(0, len(keys), 20):
-        assert store.has_room(0, 0, 0, deleting=False) or not store.checkpoint(1)
+        assert store.room.has(0, 0, 0, deleting=False) or not store.checkpoint(1)
         with store.operation(Operation.WRITE, 1):
             for key in keys[start : start + 20]:
                 store.put(key, ITEMS[key])

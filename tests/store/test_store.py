@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from razortools.engine.create import create, plan_create
-from razortools.engine.store.device import Device, MemoryDevice
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.recovery import open_store
 from razortools.engine.store.simulated import Faults, SimulatedDevice
 from razortools.engine.store.store import Store

@@ -112,26 +112,26 @@ def test_a_key_that_changes_often_takes_no_more_room_in_the_journal_than_one_tha
 @given(operations=st.lists(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 300)), min_size=1, max_size=4), max_size=12))
 def test_the_slack_that_a_transaction_counts_down_is_never_more_than_there_is(operations: list[list[tuple[int, int]]]) -> None:
     store = new_volume().store
-    ring = store.journal.ring_bytes - store.journal.used_bytes - store._operation_journal_bytes
-    assert store._journal_has_room(0)
+    ring = store.journal.ring_bytes - store.journal.used_bytes - store.room.operation_journal_bytes
+    assert store.room.journal_has(0)
     for number, operation in enumerate(operations):
         with store.operation(Operation.REPAIR, number):
             for key_no, length in operation:
                 store.put(name_key(NameId(1000 + key_no)), bytes(length))
         assert store.transaction.slack_bytes <= ring - store.transaction.measure()
     counted = store.transaction.slack_bytes
-    assert store._journal_has_room(0) and store.transaction.slack_bytes >= counted
+    assert store.room.journal_has(0) and store.transaction.slack_bytes >= counted
 
 
 def test_when_little_is_left_of_the_journal_the_transaction_is_measured() -> None:
     store = new_volume().store
     with store.operation(Operation.REPAIR, 0):
         store.put(name_key(NameId(1000)), bytes(100))
-    assert store._journal_has_room(0)
+    assert store.room.journal_has(0)
     room = store.transaction.slack_bytes
     with store.operation(Operation.REPAIR, 0):
         store.put(name_key(NameId(1001)), bytes(100))
     left = room - ENTRY_HEAD_BYTES - 100
     assert store.transaction.slack_bytes < left
-    assert store.has_room(0, 0, left, deleting=False)
-    assert not store.has_room(0, 0, left + 1, deleting=False)
+    assert store.room.has(0, 0, left, deleting=False)
+    assert not store.room.has(0, 0, left + 1, deleting=False)

@@ -10,7 +10,7 @@ from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import patch_key
 from razortools.units import MIB
 from tests.check.editing import editing, find_inode
-from tests.check.samples import Copy, fill, healthy, new_device, opened, unclean
+from tests.check.samples import Copy, filled, healthy, opened, unclean
 
 LARGE_BYTES = 160 * MIB  # more blocks than one page of the space map has bits for; sparse in memory
 
@@ -31,10 +31,7 @@ def orphaned() -> Device:
 @functools.cache
 def large() -> Device:
     """Return an image whose space map has two levels."""
-    device = new_device(LARGE_BYTES)
-    with opened(device) as volume:
-        fill(volume)
-    return device
+    return filled(LARGE_BYTES)
 
 
 @functools.cache

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from razortools.check.journal_pass import recovered_view
-from razortools.engine.store.device import PAGE_BYTES, Device
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import PAGE_BYTES
 from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.items import owned_record
 from razortools.format.keys import KIND_AT, Kind, Table, object_of

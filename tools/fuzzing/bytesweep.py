@@ -8,10 +8,11 @@ import functools
 import random
 from collections.abc import Iterator
 
-from razortools.engine.store.device import PAGE_BYTES, Device
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import PAGE_BYTES
 from razortools.units import MIB
 from tests.check.editing import image_of
-from tests.check.samples import fill, new_device, opened
+from tests.check.samples import filled
 from tests.check.test_flips import used_blocks
 from tools.fuzzing.damaged import Damaged
 from tools.fuzzing.harmless import why_not_usable
@@ -25,10 +26,7 @@ IMAGE_BYTES = MIB + MIB // 2  # the smallest that what samples.fill() makes fits
 @functools.cache
 def small_image() -> Device:
     """Return the image: small, closed cleanly, with everything in it that the format knows."""
-    device = new_device(IMAGE_BYTES)
-    with opened(device) as volume:
-        fill(volume)
-    return device
+    return filled(IMAGE_BYTES)
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """A damaged copy of an image that knows where it differs from the undamaged one."""
 
-from razortools.engine.store.device import PAGE_BYTES, Device
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import PAGE_BYTES
 from tests.check.samples import Copy
 
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from razortools.engine.store.device import PAGE_BYTES
+from razortools.engine.store.pages import PAGE_BYTES
 from razortools.format.keys import Key, object_of
 from razortools.format.node import ChildPointer, NodeHeader
 from razortools.format.superblock import Superblock

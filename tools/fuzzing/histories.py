@@ -3,7 +3,8 @@
 import functools
 from dataclasses import dataclass
 
-from razortools.engine.store.device import Device, MemoryDevice
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import MemoryDevice
 from razortools.units import MIB
 from tests.check.samples import KeptDevice
 from tests.workload import Clock, Workload, formatted, opened

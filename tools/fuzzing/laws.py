@@ -13,11 +13,12 @@ from pathlib import Path
 from razortools.check.findings import Severity
 from razortools.check.repair.plan_file import plan_for, read_plan, write_plan
 from razortools.check.repair.repair import Repaired, Wishes, follow, repair
-from razortools.check.repair.surveying import finished
 from razortools.check.repair.undo import undo
 from razortools.check.repair.write_out import write_out
 from razortools.check.runner import Options
-from razortools.engine.store.device import Device, OverlayDevice, open_image
+from razortools.check.steps import finished
+from razortools.engine.store.device import Device, open_image
+from razortools.engine.store.pages import OverlayDevice
 from razortools.errors import RazorError
 from tools.fuzzing.harmless import why_not_usable
 from tools.fuzzing.verdict import HangsError, judge, watched

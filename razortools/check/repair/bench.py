@@ -15,15 +15,16 @@ from razortools.check.image import BLOCK_MASK, Image
 from razortools.check.repair.dropped import Dropped, dropped_after
 from razortools.check.repair.edits import IN_PLACE, Edit, Verb
 from razortools.check.repair.fields import set_field
-from razortools.check.repair.journal import drop_leftovers, pending, replay, transactions_of
+from razortools.check.repair.journal import drop_leftovers, pending, replay, scanned
 from razortools.check.repair.node_shape import shaped
 from razortools.check.repair.plan_nodes import verified_leaf
-from razortools.check.repair.rebuilding import rebuild_quietly
+from razortools.check.repair.rebuild import rebuild
 from razortools.check.repair.superblock_copies import mended_at, settle
 from razortools.check.repair.surveying import Survey, believed, claim_runs, marked, merged, owned, survey
+from razortools.check.steps import finished
 from razortools.check.superblock_rules import layout_fault
-from razortools.engine.store.device import OverlayDevice
 from razortools.engine.store.nodes import Node
+from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, OutOfSpace
@@ -62,7 +63,7 @@ class Bench:
         """Note what a view names: nothing of it is to be overwritten."""
         found = survey(image)
         claims = found.claims
-        for transaction in transactions_of(image):
+        for transaction in scanned(image).transactions:
             for entry in transaction.entries:
                 record = owned(entry.head.key, entry.redo) if entry.redo is not None else None
                 if record is not None:
@@ -147,11 +148,12 @@ class Bench:
     def _replay(self, edits: Sequence[Edit]) -> None:
         image = self._image()
         wanted = next((edit.value for edit in edits if edit.verb is Verb.REPLAY), None)
-        if wanted is None and not transactions_of(image):
+        scan = scanned(image)
+        if wanted is None and not scan.transactions:
             return
-        believe = pending(image)
+        believe = pending(image, scan)
         chosen = believe if not isinstance(wanted, int) else believe[:wanted]
-        dropped = dropped_after(image, len(chosen))
+        dropped = dropped_after(image, scan, len(chosen))
         if dropped.transactions and wanted is None and not self.may_drop:
             raise CorruptImage(
                 f"the plan has no line that replays the journal, and what waits in it would be lost: transactions that cannot "
@@ -160,12 +162,12 @@ class Bench:
         if dropped.transactions:
             self.dropped = dropped
         store, _ = self._store(image)
-        replay(store, image, chosen)
+        replay(store, image, scan, chosen)
         self._write(store)
         drop_leftovers(self._image())
 
     def _rebuild(self) -> None:
-        result = rebuild_quietly(self.overlay)
+        result = finished(rebuild(self.overlay))
         self.older_inodes |= set(result.older_inodes)
         self.remarks += result.sentences
         self.inodes_told, self.inodes_found = result.inodes_told, result.inodes_found
@@ -293,7 +295,7 @@ def _come_near(store: Store, key: bytes) -> bool:
 
 def reserve(store: Store) -> None:
     """Take room for what the tree has become. Raises OutOfSpace."""
-    if not store.pool.reserve(store.tree.dirty_count + store.tree.height() + 1):
+    if not store.room.holds_tree():
         raise OutOfSpace(
             f"{store.device.name}: there is no free space left in the image to repair it with; enlarge it, or use --salvage"
         )

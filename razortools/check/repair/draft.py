@@ -192,10 +192,7 @@ class Draft:
 
     def new_inode_number(self) -> int:
         """Return an inode number that was never used."""
-        counters = self._counters()
-        last = _last(self.tree, Table.FILES)
-        self._next_inode = max(self._next_inode, last + 1, _sane(counters.next_inode if counters else 0))
-        self._next_inode += 1
+        self._next_inode = max(self._next_inode, self.new_inode_limit()) + 1
         return self._next_inode - 1
 
     def new_name_id(self) -> int:

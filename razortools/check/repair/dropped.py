@@ -11,8 +11,7 @@ from razortools.check.image import Image
 from razortools.check.inventory import Inventory
 from razortools.check.journal_rules import Entry, Ring, read_entries
 from razortools.check.paths import join
-from razortools.check.repair.journal import scanned
-from razortools.engine.store.journal import LoggedTransaction
+from razortools.engine.store.journal import JournalScan, LoggedTransaction
 from razortools.errors import CorruptImage
 from razortools.format.directory import DirectoryEntry
 from razortools.format.inode import ROOT_INODE
@@ -59,9 +58,8 @@ class Dropped:
         return sorted(told)
 
 
-def dropped_after(image: Image, replayed: int) -> Dropped:
-    """Return what is dropped if only the first *replayed* transactions of the journal of *image* are."""
-    scan = scanned(image)
+def dropped_after(image: Image, scan: JournalScan, replayed: int) -> Dropped:
+    """Return what is dropped if only the first *replayed* transactions of *scan*, the journal of *image*, are."""
     left = [one for one in scan.transactions[replayed:] if scan.damage or one.last_sequence <= scan.flushed_sequence]
     found = Dropped(len(left))
     for entry in _entries_of(left):

@@ -14,6 +14,7 @@ from razortools.check.journal_rules import Ring
 from razortools.check.keynames import key_fault
 from razortools.check.repair.surveying import owned
 from razortools.engine.store.journal import JournalReader, JournalScan, LoggedEntry, LoggedTransaction, journal_seed
+from razortools.engine.store.recovery import apply, follow_on
 from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace
 from razortools.format.data import DataRecord
@@ -32,14 +33,8 @@ def scanned(image: Image) -> JournalScan:
         return JournalScan((), tail, sequence, sequence - 1, str(failed), "")
 
 
-def transactions_of(image: Image) -> tuple[LoggedTransaction, ...]:
-    """Return the complete transactions that wait."""
-    return scanned(image).transactions
-
-
-def pending(image: Image) -> list[LoggedTransaction]:
+def pending(image: Image, scan: JournalScan) -> list[LoggedTransaction]:
     """Return the transactions to replay: up to the first that makes no sense, or never arrived as a whole."""
-    scan = scanned(image)
     believed: list[LoggedTransaction] = []
     for transaction in scan.transactions:
         if transaction.last_sequence > scan.flushed_sequence and not _data_arrived(image, transaction):
@@ -52,31 +47,25 @@ def pending(image: Image) -> list[LoggedTransaction]:
 
 def changed_inodes(image: Image) -> set[int]:
     """Return the inodes that the waiting transactions change."""
-    entries = (entry for transaction in transactions_of(image) for entry in transaction.entries)
-    return {object_of(entry.head.key) for entry in entries if entry.head.key[0] == Table.FILES}
+    return _inodes_of(scanned(image).transactions)
 
 
 def dropped_inodes(image: Image) -> set[int]:
     """Return the inodes that the complete transactions are about which are not replayed."""
-    dropped = transactions_of(image)[len(pending(image)) :]
-    keys = [entry.head.key for transaction in dropped for entry in transaction.entries]
+    scan = scanned(image)
+    return _inodes_of(scan.transactions[len(pending(image, scan)) :])
+
+
+def _inodes_of(transactions: Sequence[LoggedTransaction]) -> set[int]:
+    keys = (entry.head.key for transaction in transactions for entry in transaction.entries)
     return {object_of(key) for key in keys if key[0] == Table.FILES}
 
 
-def replay(store: Store, image: Image, transactions: Sequence[LoggedTransaction]) -> None:
-    """Apply *transactions* to the tree of *store*, and leave the journal empty. Raises CorruptImage, OutOfSpace."""
-    for transaction in transactions:
-        for entry in transaction.entries:
-            if entry.redo is None:
-                store.tree.delete(entry.head.key)
-            else:
-                store.tree.put(entry.head.key, entry.redo)
-            if not store.pool.reserve(store.tree.dirty_count + store.tree.height() + 1):
-                raise OutOfSpace(f"{store.device.name}: there is no free space left in the image to replay its journal")
-    scan = scanned(image)
-    if transactions:
-        store.transaction = type(store.transaction)(transactions[-1].number + 1)
-    store.journal.head = store.journal.tail + sum(one.commit.total_bytes for one in transactions)
+def replay(store: Store, image: Image, scan: JournalScan, transactions: Sequence[LoggedTransaction]) -> None:
+    """Apply *transactions* of *scan* to the tree of *store*, and leave the journal empty. Raises CorruptImage, OutOfSpace."""
+    if not all(apply(store, transaction) for transaction in transactions):
+        raise OutOfSpace(f"{store.device.name}: there is no free space left in the image to replay its journal")
+    follow_on(store, transactions)
     highest = max((sequence for _, sequence in _leftovers(image, store.journal.head)), default=0)
     skipped = store.journal.ring_bytes // ENTRY_HEAD_BYTES + 1
     lowest = scan.next_sequence + (skipped if scan.transactions or scan.damage or highest >= scan.next_sequence else 0)

@@ -3,7 +3,7 @@
 from razortools.check.findings import Finding
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Verb
-from razortools.check.repair.journal import pending
+from razortools.check.repair.journal import pending, scanned
 from razortools.check.repair.journal_bits import flipped_bit
 
 
@@ -17,5 +17,5 @@ def replay(draft: Draft, finding: Finding) -> None:
         draft.in_place_first = True
         draft.other(Verb.FLIP, f"turn bit {bit} of block {block}, the one that makes the journal verify", block=block, value=bit)
         return
-    count = len(pending(draft.on_device))
+    count = len(pending(draft.on_device, scanned(draft.on_device)))
     draft.other(Verb.REPLAY, f"replay the transactions of the journal that verify ({count}), and empty it", value=count)

@@ -22,9 +22,10 @@ from razortools.check.repair.coverage import Tile
 from razortools.check.repair.gaps import Gap, cut_outs
 from razortools.check.repair.secondhand import SecondHand, believe
 from razortools.check.repair.stock import Stock, items_of, take_stock
-from razortools.check.repair.survey import PARTS, Survey, scaled, survey
+from razortools.check.repair.survey import Survey, survey
 from razortools.check.repair.waiting import Waiting, waiting_blocks
 from razortools.check.scan import find_superblock
+from razortools.check.steps import PARTS, scaled
 from razortools.engine.store.device import Device
 from razortools.engine.store.nodepool import NodePool
 from razortools.engine.store.spacemaps import SpaceMaps

@@ -15,7 +15,8 @@ from razortools.check.repair.edits import IN_PLACE, Edit, Round, Verb
 from razortools.check.repair.superblock_copies import rolls_back
 from razortools.check.repair.surveying import believed
 from razortools.check.report import Report
-from razortools.engine.store.device import Device, OverlayDevice
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import OverlayDevice
 
 _CHANGES_THE_STATE = frozenset((Verb.MEND, Verb.SUPERBLOCK, Verb.FLIP))
 

@@ -22,7 +22,8 @@ from razortools.check.repair.surveying import believed, indexed, recovered
 from razortools.check.repair.verdict import objection
 from razortools.check.report import Report
 from razortools.check.runner import Options, Step, Steps, check
-from razortools.engine.store.device import Device, OverlayDevice
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import OverlayDevice
 from razortools.errors import CorruptImage, DeviceFailed, NotAnImage, OutOfSpace
 from razortools.format.record import Record
 from razortools.format.superblock import State, Superblock

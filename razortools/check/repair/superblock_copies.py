@@ -20,7 +20,8 @@ from razortools.check.runner import Options, check_quietly
 from razortools.check.superblock_pass import ALL_BUT_PLACE, FIXED_FOR_EVER, all_copies
 from razortools.check.superblock_rules import layout_fault
 from razortools.check.tree import read_node
-from razortools.engine.store.device import Device, OverlayDevice
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.superblocks import backup_images, slot_image
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.geometry import BACKUP_SPACING, geometry_of

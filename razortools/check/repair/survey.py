@@ -19,6 +19,7 @@ from razortools.check.repair.coverage import Child, Leaf, Open, Tile, offers, ti
 from razortools.check.repair.forged import without_forged
 from razortools.check.repair.used import UsedBlocks
 from razortools.check.scan import FoundNode, read_items, scan_nodes
+from razortools.check.steps import PARTS, scaled
 from razortools.check.tree import Place, Visit, root_place, visit_node
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.items import owned_record
@@ -26,7 +27,6 @@ from razortools.format.keys import KIND_AT, Kind
 from razortools.format.node import LEVEL_MAX, NODE_MAGIC, ChildPointer, NodeHeader, node_checksum
 
 PROGRESS_STEP = 64  # nodes
-PARTS = 1000  # of the whole, for the progress
 GIVEN_UP_MAX = 100_000  # old nodes that are remembered, about 50 MB: a large image may be full of them
 
 Result = TypeVar("Result")
@@ -60,20 +60,6 @@ def survey(image: Image) -> Generator[Progress, None, tuple[list[Tile], Survey]]
     current = yield from scaled(without_forged(image, current, item_runs, item_verifies), 800, PARTS)
     offered = offers(current, seen.leaves, _children_of(image))
     return tile(seen.leaves, offered, found, _leaf_of), seen
-
-
-def scaled(steps: Generator[Progress, None, Result], first: int, last: int) -> Generator[Progress, None, Result]:
-    """Run *steps* and tell their progress as that of a part of the whole, from *first* to *last* of PARTS."""
-    reached = first
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as done:
-            result: Result = done.value
-            return result
-        share = min(step.done / step.total, 1.0) if step.total else 0.0
-        reached = max(reached, first + int(share * (last - first)))
-        yield Progress(reached, PARTS)
 
 
 def _walk(image: Image, seen: Survey) -> Generator[Progress, None, None]:

@@ -3,7 +3,7 @@
 The space map is computed from this, never patched: whatever it said before, it is right afterwards.
 """
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ from razortools.check.image import Image
 from razortools.check.journal_pass import check as journal_pass
 from razortools.check.map_rules import fixed_claims, map_pages
 from razortools.check.record_rules import record_fault
+from razortools.check.steps import finished
 from razortools.check.superblock_pass import check as superblock_pass
 from razortools.check.superblock_rules import COUNT_MAX
 from razortools.check.tree import TreeIndex, kinds_mask, walk
@@ -47,16 +48,6 @@ def believed(device: Device, backup_block: int | None = None) -> SuperblockFacts
 def recovered(superblocks: SuperblockFacts) -> Image:
     """Return the image as the check judges it: with the journal replayed, if that is possible."""
     return finished(journal_pass(superblocks)).image
-
-
-def finished(steps: Generator[object, None, Result]) -> Result:
-    """Return what *steps* come to, without telling how it goes."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            result: Result = done.value
-            return result
 
 
 def indexed(image: Image) -> TreeIndex:

@@ -7,7 +7,7 @@ keep its contents, and what they let go must be in use, even if the items that o
 from dataclasses import dataclass, field
 
 from razortools.check.image import Image
-from razortools.check.repair.journal import pending
+from razortools.check.repair.journal import pending, scanned
 from razortools.engine.store.journal import JournalReader, journal_seed
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.data import Run
@@ -42,7 +42,7 @@ def waiting_blocks(image: Image) -> Waiting:
             if old != new:
                 found.freed += [(BlockNo(first), count) for first, count in old if (first, count) not in placed]
                 placed.update(new)
-    for transaction in pending(image):  # those that will be replayed
+    for transaction in pending(image, scanned(image)):  # those that will be replayed
         for entry in transaction.entries:
             if entry.head.key[KIND_AT] == Kind.INODE:
                 (found.deleted.discard if entry.redo is not None else found.deleted.add)(object_of(entry.head.key))

@@ -11,7 +11,8 @@ from dataclasses import replace
 from razortools.check.repair.superblock_copies import mendable
 from razortools.check.superblock_rules import layout_fault
 from razortools.engine.store import superblocks
-from razortools.engine.store.device import PAGE_BYTES, Device
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import PAGE_BYTES
 from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.errors import RazorError
 from razortools.format.geometry import Geometry, geometry_of

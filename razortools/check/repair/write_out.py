@@ -16,7 +16,8 @@ from razortools.check.repair.undo import take_back
 from razortools.check.repair.undo_file import PageRead, UndoReader, UndoWriter, read_page, undo_file_bytes
 from razortools.check.repair.undo_shelf import NOTHING_WAS_CHANGED, HostShelf, Shelf
 from razortools.check.repair.write_order import WriteOrder, marked
-from razortools.engine.store.device import PAGE_BYTES, Device, OverlayDevice
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import PAGE_BYTES, OverlayDevice
 from razortools.errors import DeviceFailed, RazorError
 from razortools.format.undo import UNDO_PAGE_BYTES, UNDO_VERSION, Fate, Stage, UndoHeader
 

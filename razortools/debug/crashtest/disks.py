@@ -7,7 +7,8 @@ numbered, so that a state is a small dictionary and two states are compared with
 import random
 from collections.abc import Sequence
 
-from razortools.engine.store.device import PAGE_BYTES, Device, PagedDevice
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import PAGE_BYTES, PagedDevice
 from razortools.engine.store.powercut import SECTOR_BYTES, Write
 
 State = dict[int, int]  # sector -> number of its contents; sectors like the base's are left out

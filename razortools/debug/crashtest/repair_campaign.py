@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from razortools.check.repair.repair import Repaired, Wishes, repair
+from razortools.check.repair.repair import Wishes, repair
 from razortools.check.runner import Options
+from razortools.check.steps import finished
 from razortools.debug.crashtest.hurting import Hurt, hurt
 from razortools.debug.crashtest.repairs import NothingToMend, RepairDepth, RepairExplorer
-from razortools.engine.store.device import OverlayDevice
+from razortools.engine.store.pages import OverlayDevice
 from razortools.errors import RazorError
 
 Progress = Callable[["RepairResult"], None]
@@ -41,22 +42,12 @@ class RepairResult:
 
 def mend(overlay: OverlayDevice) -> None:
     """Repair what *overlay* shows as razorfsck does. Raises NothingToMend if nothing is to be kept."""
-    done = _repaired(overlay)
+    done = finished(repair(overlay.base, Wishes(check=Options(threads=1))))
     if not done.changes:
         raise NothingToMend(done.refused)
     overlay.resize(done.overlay.size_bytes)
     for offset, page in done.overlay.written_pages():
         overlay.write(offset, page)
-
-
-def _repaired(overlay: OverlayDevice) -> Repaired:
-    steps = repair(overlay.base, Wishes(check=Options(threads=1)))
-    while True:
-        try:
-            next(steps)
-        except StopIteration as ended:
-            done: Repaired = ended.value
-            return done
 
 
 def run_repairs(

@@ -27,7 +27,8 @@ from razortools.debug.crashtest.disks import Base, CrashedDisk, State
 from razortools.debug.crashtest.memory import Memory
 from razortools.debug.crashtest.oracle import opened
 from razortools.debug.crashtest.repair_log import Event, Left, LoggedDisk, LoggedShelf, Side, lefts
-from razortools.engine.store.device import Device, OverlayDevice
+from razortools.engine.store.device import Device
+from razortools.engine.store.pages import OverlayDevice
 from razortools.errors import RazorError
 
 Mend = Callable[[OverlayDevice], None]  # makes of the damaged view in the overlay the repaired one; or raises NothingToMend

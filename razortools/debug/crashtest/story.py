@@ -9,7 +9,7 @@ from razortools.debug.crashtest.explorer import Epoch, Explorer, PowerCut, Viola
 from razortools.debug.crashtest.operations import parse, text_of
 from razortools.debug.crashtest.playing import Ground, Played, play, play_recovery
 from razortools.debug.crashtest.workloads import numbered
-from razortools.engine.store.device import MemoryDevice
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.powercut import SECTOR_BYTES, Choice, Unflushed
 from razortools.engine.store.superblocks import newest
 from razortools.errors import UsageError

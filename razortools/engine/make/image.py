@@ -20,8 +20,9 @@ from razortools.engine.populate.digest import digest_entries
 from razortools.engine.populate.entry import Entry, Source, clamped
 from razortools.engine.populate.source import open_source
 from razortools.engine.populate.writer import Populated, populate
+from razortools.engine.statistics import Statistics
 from razortools.engine.store.device import Device
-from razortools.engine.volume import Statistics, open_volume
+from razortools.engine.volume import open_volume
 from razortools.format.compression import Policy
 from razortools.format.inode import ROOT_INODE
 from razortools.format.superblock import Incompat

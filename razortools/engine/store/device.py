@@ -1,4 +1,4 @@
-"""Devices: where an image lies. An image file, a block device, memory, or an overlay that keeps writes in memory.
+"""Devices: where an image lies. An image file or a block device here, memory or an overlay in pages.py.
 
 Invariants: read returns exactly what was asked for or raises; after a failed flush nothing is known to be stored, so the caller
 must stop trusting the device (it never retries a flush: kernels drop dirty pages when one fails).
@@ -10,15 +10,12 @@ import fcntl
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 from razortools.errors import DeviceFailed, ImageBusy, NotAnImage, ReadOnly, UsageError
 from razortools.units import format_size
-
-PAGE_BYTES = 4096
 
 
 class Device(ABC):
@@ -161,8 +158,10 @@ class FileDevice(Device):
             return
         end = min(offset + length, self.size_bytes)
         with suppress(OSError):  # it is only for speed
-            while offset < end and (hole := _first_hole(self._descriptor, offset)) < end:
-                offset = min(_next_data(self._descriptor, hole), end)
+            while offset < end and (hole := os.lseek(self._descriptor, offset, os.SEEK_HOLE)) < end:
+                offset = min(self.next_data(hole), end)
+                if offset <= hole:
+                    return  # the host does not tell after all
                 os.pwrite(self._descriptor, bytes(offset - hole), hole)
 
     def resize(self, size_bytes: int) -> None:
@@ -209,143 +208,6 @@ class FileDevice(Device):
         where = f" of {length} bytes at {offset}" if length else ""
         advice = "free space on the host" if failed.errno == errno.ENOSPC else "check the host's disk and its log"
         return DeviceFailed(f"{self.name}: {verb}{where} failed: {failed.strerror}; {advice}")
-
-
-class PagedDevice(Device):
-    """A device whose written pages are kept in memory; what was never written comes from below."""
-
-    def __init__(self, name: str, size_bytes: int) -> None:
-        """Make a device of *size_bytes* that holds nothing yet."""
-        self.name = name
-        self.size_bytes = size_bytes
-        self.read_only = False
-        self._pages: dict[int, bytearray] = {}
-
-    def resize(self, size_bytes: int) -> None:
-        """See Device."""
-        kept = -(-size_bytes // PAGE_BYTES)
-        self._pages = {number: page for number, page in self._pages.items() if number < kept}
-        last, used = divmod(size_bytes, PAGE_BYTES)
-        if used and size_bytes < self.size_bytes:
-            page = bytearray(self.read(last * PAGE_BYTES, used).ljust(PAGE_BYTES, b"\0"))
-            self._pages[last] = page
-        self.size_bytes = size_bytes
-
-    def read_cached(self, offset: int, length: int) -> bytes | None:
-        """See Device: unless something lies below, all of it is in memory."""
-        try:
-            return self.read(offset, length)
-        except DeviceFailed:
-            return None
-
-    def next_data(self, offset: int) -> int:
-        """See Device."""
-        first = offset // PAGE_BYTES
-        page = min((number for number in self._pages if number >= first), default=self.size_bytes // PAGE_BYTES + 1)
-        return max(offset, min(page * PAGE_BYTES, self._data_below(offset)))
-
-    def _below(self, offset: int, length: int) -> bytes:
-        """Return the bytes under the pages."""
-        return bytes(length)
-
-    def _data_below(self, offset: int) -> int:
-        """Return where the next data under the pages may lie."""
-        return self.size_bytes
-
-    def read(self, offset: int, length: int) -> bytes:
-        """See Device."""
-        if offset < 0 or offset + length > self.size_bytes:
-            raise DeviceFailed(f"{self.name}: {length} bytes at {offset} reach behind its end at {self.size_bytes}")
-        pages = self._pages
-        first, last = offset // PAGE_BYTES, (offset + length - 1) // PAGE_BYTES
-        if not pages or not any(number in pages for number in range(first, last + 1)):
-            return self._below(offset, length)
-        end = offset + length
-        parts: list[bytes | bytearray] = []
-        for number in range(first, last + 1):
-            base = number * PAGE_BYTES
-            start, stop = max(offset, base), min(end, base + PAGE_BYTES)
-            page = pages.get(number)
-            parts.append(self._below(start, stop - start) if page is None else page[start - base : stop - base])
-        return b"".join(parts)
-
-    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """See Device."""
-        view = memoryview(data)
-        if offset < 0 or offset + len(view) > self.size_bytes:
-            raise DeviceFailed(f"{self.name}: a write of {len(view)} bytes at {offset} reaches behind its end")
-        while view:
-            number, start = divmod(offset, PAGE_BYTES)
-            count = min(PAGE_BYTES - start, len(view))
-            if count == PAGE_BYTES:
-                self._pages[number] = bytearray(view[:count])
-                view, offset = view[count:], offset + count
-                continue
-            if number not in self._pages:
-                base = number * PAGE_BYTES
-                known = min(PAGE_BYTES, self.size_bytes - base)
-                self._pages[number] = bytearray(self._below(base, known).ljust(PAGE_BYTES, b"\0"))
-            self._pages[number][start : start + count] = view[:count]
-            view = view[count:]
-            offset += count
-
-    def flush(self) -> None:
-        """See Device: memory is as stable as it gets here."""
-
-    def written_pages(self) -> Iterator[tuple[int, bytes]]:
-        """Yield (offset, contents) of the pages that were written, in the order of their places."""
-        for number in sorted(self._pages):
-            offset = number * PAGE_BYTES
-            yield offset, bytes(self._pages[number][: self.size_bytes - offset])
-
-    @property
-    def written_bytes(self) -> int:
-        """Bytes of memory that the pages take."""
-        return len(self._pages) * PAGE_BYTES
-
-
-class MemoryDevice(PagedDevice):
-    """A device in memory, all zeros at first. Sparse: only what was written takes memory."""
-
-    def __init__(self, size_bytes: int) -> None:
-        """Make a device of *size_bytes*."""
-        super().__init__("memory", size_bytes)
-
-    def copy(self) -> "MemoryDevice":
-        """Return a device of its own that holds what this one shows now."""
-        copied = MemoryDevice(self.size_bytes)
-        copied._pages = {number: bytearray(page) for number, page in self._pages.items()}
-        return copied
-
-
-class OverlayDevice(PagedDevice):
-    """A device over another one: reads show what was written here, the one below is never changed."""
-
-    def __init__(self, base: Device) -> None:
-        """Lay the overlay over *base*, which close() closes too."""
-        super().__init__(base.name, base.size_bytes)
-        self.base = base
-
-    def read_cached(self, offset: int, length: int) -> bytes | None:
-        """See Device: it does not look which pages are its own."""
-        return None
-
-    def forget(self, offset: int, length: int) -> None:
-        """Show what lies below again, in whole pages: what was written there was not needed after all."""
-        for number in range(offset // PAGE_BYTES, (offset + length) // PAGE_BYTES):
-            self._pages.pop(number, None)
-
-    def _below(self, offset: int, length: int) -> bytes:
-        there = min(max(self.base.size_bytes - offset, 0), length)  # what resize() has added lies behind the end
-        below = self.base.read(offset, there) if there else b""
-        return below if there == length else below.ljust(length, b"\0")
-
-    def _data_below(self, offset: int) -> int:
-        return self.base.next_data(offset)
-
-    def close(self) -> None:
-        """See Device."""
-        self.base.close()
 
 
 def open_image(path: str | os.PathLike[str], *, writable: bool, lock: bool = True) -> FileDevice:
@@ -431,21 +293,6 @@ def lock_holders(descriptor: int) -> list[int]:
 @lru_cache(maxsize=1)
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
-
-
-def _first_hole(descriptor: int, offset: int) -> int:
-    """Return where the first hole from *offset* on begins, the end of the file if there is none."""
-    return os.lseek(descriptor, offset, os.SEEK_HOLE)
-
-
-def _next_data(descriptor: int, offset: int) -> int:
-    """Return where the first data from *offset* on begin, the end of the file if there are none."""
-    try:
-        return os.lseek(descriptor, offset, os.SEEK_DATA)
-    except OSError as failed:
-        if failed.errno != errno.ENXIO:
-            raise
-        return os.lseek(descriptor, 0, os.SEEK_END)
 
 
 def _punch_hole(descriptor: int, offset: int, length: int) -> None:

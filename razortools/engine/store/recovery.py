@@ -4,11 +4,13 @@ It changes memory only; the first checkpoint afterwards makes it lasting. So it 
 the same result.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from razortools.engine.store import superblocks
-from razortools.engine.store.device import Device, OverlayDevice
+from razortools.engine.store.device import Device
 from razortools.engine.store.journal import JournalReader, JournalScan, LoggedTransaction, journal_seed
+from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.store import METADATA_CACHE_BYTES, Store
 from razortools.errors import CorruptImage
 from razortools.format.data import DataRecord, Run
@@ -64,21 +66,33 @@ def _replay(store: Store, scan: JournalScan) -> Recovered:
     # All blocks that any of them names are taken first, so that no node is given a place that a later one needs.
     freed = [_take_blocks(store, transaction) for transaction in believed]
     for transaction, runs in zip(believed, freed, strict=True):
-        for entry in transaction.entries:
-            if entry.redo is None:
-                store.tree.delete(entry.head.key)
-            else:
-                store.tree.put(entry.head.key, entry.redo)
-            if not store.pool.reserve(store.tree.dirty_count + store.tree.height() + 1):
-                raise CorruptImage(f"{store.device.name}: recovery finds no room for the tree; run razorfsck")
+        if not apply(store, transaction):
+            raise CorruptImage(f"{store.device.name}: recovery finds no room for the tree; run razorfsck")
         store.maps.free_later(runs)
-    if believed:
-        store.transaction = type(store.transaction)(believed[-1].number + 1)
-    store.journal.head = store.journal.tail + sum(transaction.commit.total_bytes for transaction in believed)
+    follow_on(store, believed)
     # What a torn transaction left in the ring must never follow on what is written from now on: skip its numbers.
     store.journal.next_sequence = scan.next_sequence + store.journal.ring_bytes // ENTRY_HEAD_BYTES + 1
     entries = sum(len(transaction.entries) for transaction in believed)
     return Recovered(len(believed), entries, len(scan.transactions) - len(believed), scan.stopped)
+
+
+def apply(store: Store, transaction: LoggedTransaction) -> bool:
+    """Make the tree say what *transaction* changed; False, half-way, if there is no room for its nodes."""
+    for entry in transaction.entries:
+        if entry.redo is None:
+            store.tree.delete(entry.head.key)
+        else:
+            store.tree.put(entry.head.key, entry.redo)
+        if not store.room.holds_tree():
+            return False
+    return True
+
+
+def follow_on(store: Store, applied: Sequence[LoggedTransaction]) -> None:
+    """Let the next transaction be the one behind those that were applied, in its number and in the ring."""
+    if applied:
+        store.transaction = type(store.transaction)(applied[-1].number + 1)
+    store.journal.head = store.journal.tail + sum(transaction.commit.total_bytes for transaction in applied)
 
 
 def _data_arrived(store: Store, transaction: LoggedTransaction) -> bool:

@@ -24,7 +24,7 @@ import os
 import random
 from dataclasses import dataclass
 
-from razortools.engine.store.device import PAGE_BYTES, MemoryDevice
+from razortools.engine.store.pages import PAGE_BYTES, MemoryDevice
 from razortools.engine.store.powercut import SECTOR_BYTES, Unflushed, Write, whole_sectors
 from razortools.errors import DeviceFailed
 

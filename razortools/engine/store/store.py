@@ -19,10 +19,11 @@ from razortools.engine.store.flight import Flight
 from razortools.engine.store.journal import Journal, journal_seed, undo_values
 from razortools.engine.store.nodepool import NodePool
 from razortools.engine.store.nodes import Nodes, Ref, new_root
+from razortools.engine.store.room import Room
 from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.transaction import PART_KEYS, RunningOperation, Transaction, UnloggedTransaction
 from razortools.engine.store.tree import Tree
-from razortools.errors import CorruptImage, OutOfSpace, ReadOnly
+from razortools.errors import CorruptImage, ReadOnly
 from razortools.format.data import CUT_OUT, DataRecord, Run
 from razortools.format.geometry import geometry_of
 from razortools.format.items import owned_record
@@ -31,8 +32,6 @@ from razortools.format.keys import Kind
 from razortools.format.superblock import Superblock
 from razortools.units import MIB, BlockNo
 
-KEYS_PER_OPERATION_MAX = 13  # rename over a file: entries, back links, names, four inodes, an orphan, counters
-PROMISED_PLACES = 4  # places in the tree that one step of a flush changes
 METADATA_CACHE_BYTES = 128 * MIB
 _OWNING = frozenset(map(int, (Kind.DATA_RECORD, Kind.XATTR)))
 _WIPE_CHUNK_BYTES = 1 * MIB
@@ -92,7 +91,7 @@ class Store:
         self.settle_count = 0  # flights that had not landed when somebody had to have them settled
         self.settle_s = 0.0  # and how long the owner's thread waited for them
         self._step_journal_bytes = ENTRY_HEAD_BYTES + 2 * self.tree.value_bytes_max
-        self._operation_journal_bytes = min(KEYS_PER_OPERATION_MAX * self._step_journal_bytes, self.journal.ring_bytes // 4)
+        self.room = Room(self, self._step_journal_bytes)
         self.get: Callable[[bytes], bytes | None] = self.tree.get
         self.items: Callable[[bytes, bytes], Iterator[tuple[bytes, bytes]]] = self.tree.items
         self.window: Callable[[bytes, bytes], Sequence[tuple[bytes, bytes]]] = self.tree.window
@@ -120,60 +119,6 @@ class Store:
     def generation(self) -> int:
         """Generation that the next checkpoint will have: birth of what is written now."""
         return self.superblock.generation + 1
-
-    # Room
-
-    def operation_nodes_max(self) -> int:
-        """Return the most nodes that one operation can make dirty, splits included."""
-        tree = self.tree
-        height = tree.root_level + 1
-        most, clean = KEYS_PER_OPERATION_MAX * height + 4, tree.node_count - tree.dirty_count
-        return most if clean + 6 + height >= most else max(clean, 0) + 6 + height
-
-    def has_room(self, blocks: int, nodes: int, journal_bytes: int, *, deleting: bool) -> bool:
-        """Return whether an operation may start: *blocks* of data, *nodes* and *journal_bytes* are promised to others already.
-
-        Deleting may use the reserve that everybody else leaves alone. Takes what the nodes need into the pool.
-        """
-        tree, pool = self.tree, self.pool
-        one = self.operation_nodes_max()
-        wanted = tree.dirty_count + nodes + (one if deleting else 2 * one)
-        if wanted > pool.node_count and not pool.reserve(wanted, blocks):
-            return False
-        if self.maps.free_blocks < blocks and not deleting:
-            return False
-        if self.journaling and journal_bytes > self.transaction.slack_bytes and not self._journal_has_room(journal_bytes):
-            return False
-        return tree.dirty_count <= self.nodes.dirty_count_max
-
-    def _journal_has_room(self, journal_bytes: int) -> bool:
-        """Measure the running transaction, and return whether its journal has room for *journal_bytes* and an operation more.
-
-        Nobody takes room in the ring but a commit, which ends the transaction: the slack that was measured can only grow.
-        """
-        transaction, journal = self.transaction, self.journal
-        slack = journal.ring_bytes - journal.used_bytes - transaction.measure() - self._operation_journal_bytes
-        transaction.slack_bytes = slack
-        return journal_bytes <= slack or transaction.is_empty
-
-    def hold_promise(self, promised_blocks: int = 0) -> None:
-        """Before an operation whose room was promised earlier: move what its nodes need into the pool.
-
-        *promised_blocks* are promised to data that will be placed later; they are left alone as long as that is possible.
-        """
-        dirty = self.tree.dirty_count
-        # The first bound is generous; what a flush or the counters really change is not: four places and the nodes above.
-        few = dirty + PROMISED_PLACES * self.tree.height()
-        wanted = ((dirty + self.operation_nodes_max(), promised_blocks), (few, promised_blocks), (few, 0))
-        if not any(self.pool.reserve(count, spared) for count, spared in wanted):
-            raise OutOfSpace(f"{self.device.name}: room that had been promised is not there; free some space and try again")
-
-    def free_blocks_for_data(self) -> int:
-        """Return how many blocks ordinary operations may still take, the reserve for deleting left alone."""
-        kept = (self.tree.dirty_count + 2 * self.operation_nodes_max()) * self.geometry.node_blocks
-        kept *= self.superblock.metadata_copies
-        free = self.maps.free_blocks + self.maps.pending_blocks + self.pool.block_count
-        return max(free - kept, 0)
 
     # Operations
 
@@ -454,7 +399,7 @@ class _Operation:
         self._inode = inode
 
     def __enter__(self) -> None:
-        self._store.hold_promise()
+        self._store.room.hold_promise()
         self._store.start(self._operation, self._inode)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -1,0 +1,36 @@
+"""Steps: work that tells how it goes while it goes, and comes to a value in the end.
+
+A pass, a repair, a scan are generators, so whoever runs them shows their progress, or does not.
+"""
+
+from collections.abc import Generator
+from typing import TypeVar
+
+from razortools.check.findings import Progress
+
+PARTS = 1000  # of the whole, for the progress of what is made of several steps
+Result = TypeVar("Result")
+
+
+def finished(steps: Generator[object, None, Result]) -> Result:
+    """Return what *steps* come to, without telling how it goes."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            result: Result = done.value
+            return result
+
+
+def scaled(steps: Generator[Progress, None, Result], first: int, last: int) -> Generator[Progress, None, Result]:
+    """Run *steps* and tell their progress as that of a part of the whole, from *first* to *last* of PARTS."""
+    reached = first
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as done:
+            result: Result = done.value
+            return result
+        share = min(step.done / step.total, 1.0) if step.total else 0.0
+        reached = max(reached, first + int(share * (last - first)))
+        yield Progress(reached, PARTS)

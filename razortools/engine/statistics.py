@@ -1,0 +1,70 @@
+"""Statistics: the figures of an open volume at one moment."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from razortools.engine.volume import Volume
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """Figures of an open volume, taken at one moment. Bytes are bytes, blocks are blocks of the image."""
+
+    generation: int
+    transaction: int
+    journal_used_bytes: int
+    journal_bytes: int
+    block_bytes: int
+    block_count: int
+    free_blocks: int
+    inode_count: int
+    directory_count: int
+    name_count: int
+    raw_bytes: int
+    data_blocks: int
+    dirty_bytes: int
+    dirty_records: int
+    record_cache_bytes: int
+    metadata_cache_bytes: int
+    node_count: int
+    dirty_nodes: int
+    healed_nodes: int
+    waits_for_flights: int  # commits and checkpoints under way that the volume's thread had to wait for
+    waits_for_flights_s: float
+    waits_in_place: int  # requests that waited for the device in the volume's thread, though they were not to
+    waits_in_place_s: float
+    read_only: bool
+    failure: str
+
+
+def take(volume: "Volume") -> Statistics:
+    """Return the figures of this moment."""
+    store, counters = volume.store, volume.counters
+    return Statistics(
+        generation=store.superblock.generation,
+        transaction=store.transaction.number - 1,
+        journal_used_bytes=store.journal.used_bytes,
+        journal_bytes=store.journal.ring_bytes,
+        block_bytes=store.block_bytes,
+        block_count=store.geometry.block_count,
+        free_blocks=max(store.room.free_blocks_for_data() - volume.records.reserved_blocks, 0),
+        inode_count=counters.inode_count,
+        directory_count=counters.directory_count,
+        name_count=counters.name_count,
+        raw_bytes=counters.raw_bytes,
+        data_blocks=counters.data_blocks,
+        dirty_bytes=volume.records.dirty_bytes,
+        dirty_records=volume.records.dirty_count,
+        record_cache_bytes=volume.records.cached_bytes,
+        metadata_cache_bytes=store.nodes.cached_bytes,
+        node_count=store.tree.node_count,
+        dirty_nodes=store.tree.dirty_count,
+        healed_nodes=store.nodes.healed,
+        waits_for_flights=store.settle_count,
+        waits_for_flights_s=store.settle_s,
+        waits_in_place=store.residence.late_count,
+        waits_in_place_s=store.residence.late_s,
+        read_only=volume.read_only,
+        failure=store.failure,
+    )

@@ -1,0 +1,145 @@
+"""Devices in memory: what was written is kept page by page, alone or over another device that is never changed."""
+
+from collections.abc import Iterator
+
+from razortools.engine.store.device import Device
+from razortools.errors import DeviceFailed
+
+PAGE_BYTES = 4096
+
+
+class PagedDevice(Device):
+    """A device whose written pages are kept in memory; what was never written comes from below."""
+
+    def __init__(self, name: str, size_bytes: int) -> None:
+        """Make a device of *size_bytes* that holds nothing yet."""
+        self.name = name
+        self.size_bytes = size_bytes
+        self.read_only = False
+        self._pages: dict[int, bytearray] = {}
+
+    def resize(self, size_bytes: int) -> None:
+        """See Device."""
+        kept = -(-size_bytes // PAGE_BYTES)
+        self._pages = {number: page for number, page in self._pages.items() if number < kept}
+        last, used = divmod(size_bytes, PAGE_BYTES)
+        if used and size_bytes < self.size_bytes:
+            page = bytearray(self.read(last * PAGE_BYTES, used).ljust(PAGE_BYTES, b"\0"))
+            self._pages[last] = page
+        self.size_bytes = size_bytes
+
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        """See Device: unless something lies below, all of it is in memory."""
+        try:
+            return self.read(offset, length)
+        except DeviceFailed:
+            return None
+
+    def next_data(self, offset: int) -> int:
+        """See Device."""
+        first = offset // PAGE_BYTES
+        page = min((number for number in self._pages if number >= first), default=self.size_bytes // PAGE_BYTES + 1)
+        return max(offset, min(page * PAGE_BYTES, self._data_below(offset)))
+
+    def _below(self, offset: int, length: int) -> bytes:
+        """Return the bytes under the pages."""
+        return bytes(length)
+
+    def _data_below(self, offset: int) -> int:
+        """Return where the next data under the pages may lie."""
+        return self.size_bytes
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See Device."""
+        if offset < 0 or offset + length > self.size_bytes:
+            raise DeviceFailed(f"{self.name}: {length} bytes at {offset} reach behind its end at {self.size_bytes}")
+        pages = self._pages
+        first, last = offset // PAGE_BYTES, (offset + length - 1) // PAGE_BYTES
+        if not pages or not any(number in pages for number in range(first, last + 1)):
+            return self._below(offset, length)
+        end = offset + length
+        parts: list[bytes | bytearray] = []
+        for number in range(first, last + 1):
+            base = number * PAGE_BYTES
+            start, stop = max(offset, base), min(end, base + PAGE_BYTES)
+            page = pages.get(number)
+            parts.append(self._below(start, stop - start) if page is None else page[start - base : stop - base])
+        return b"".join(parts)
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """See Device."""
+        view = memoryview(data)
+        if offset < 0 or offset + len(view) > self.size_bytes:
+            raise DeviceFailed(f"{self.name}: a write of {len(view)} bytes at {offset} reaches behind its end")
+        while view:
+            number, start = divmod(offset, PAGE_BYTES)
+            count = min(PAGE_BYTES - start, len(view))
+            if count == PAGE_BYTES:
+                self._pages[number] = bytearray(view[:count])
+                view, offset = view[count:], offset + count
+                continue
+            if number not in self._pages:
+                base = number * PAGE_BYTES
+                known = min(PAGE_BYTES, self.size_bytes - base)
+                self._pages[number] = bytearray(self._below(base, known).ljust(PAGE_BYTES, b"\0"))
+            self._pages[number][start : start + count] = view[:count]
+            view = view[count:]
+            offset += count
+
+    def flush(self) -> None:
+        """See Device: memory is as stable as it gets here."""
+
+    def written_pages(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (offset, contents) of the pages that were written, in the order of their places."""
+        for number in sorted(self._pages):
+            offset = number * PAGE_BYTES
+            yield offset, bytes(self._pages[number][: self.size_bytes - offset])
+
+    @property
+    def written_bytes(self) -> int:
+        """Bytes of memory that the pages take."""
+        return len(self._pages) * PAGE_BYTES
+
+
+class MemoryDevice(PagedDevice):
+    """A device in memory, all zeros at first. Sparse: only what was written takes memory."""
+
+    def __init__(self, size_bytes: int) -> None:
+        """Make a device of *size_bytes*."""
+        super().__init__("memory", size_bytes)
+
+    def copy(self) -> "MemoryDevice":
+        """Return a device of its own that holds what this one shows now."""
+        copied = MemoryDevice(self.size_bytes)
+        copied._pages = {number: bytearray(page) for number, page in self._pages.items()}
+        return copied
+
+
+class OverlayDevice(PagedDevice):
+    """A device over another one: reads show what was written here, the one below is never changed."""
+
+    def __init__(self, base: Device) -> None:
+        """Lay the overlay over *base*, which close() closes too."""
+        super().__init__(base.name, base.size_bytes)
+        self.base = base
+
+    def read_cached(self, offset: int, length: int) -> bytes | None:
+        """See Device: it does not look which pages are its own."""
+        return None
+
+    def forget(self, offset: int, length: int) -> None:
+        """Show what lies below again, in whole pages: what was written there was not needed after all."""
+        for number in range(offset // PAGE_BYTES, (offset + length) // PAGE_BYTES):
+            self._pages.pop(number, None)
+
+    def _below(self, offset: int, length: int) -> bytes:
+        there = min(max(self.base.size_bytes - offset, 0), length)  # what resize() has added lies behind the end
+        below = self.base.read(offset, there) if there else b""
+        return below if there == length else below.ljust(length, b"\0")
+
+    def _data_below(self, offset: int) -> int:
+        return self.base.next_data(offset)
+
+    def close(self) -> None:
+        """See Device."""
+        self.base.close()

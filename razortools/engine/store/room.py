@@ -1,0 +1,87 @@
+"""Room: whether an operation may start, and what is promised to those that have.
+
+A commit and a checkpoint must never find too little: nodes for what the tree becomes, blocks for data, bytes in the journal. So
+room is taken, or known to be there, before an operation changes anything. Invariants: nothing here changes an item; what is
+promised to data that will be placed later is left alone as long as that is possible; what only deletes finds a reserve that
+nobody else may use.
+"""
+
+from typing import TYPE_CHECKING
+
+from razortools.errors import OutOfSpace
+
+if TYPE_CHECKING:
+    from razortools.engine.store.store import Store
+
+KEYS_PER_OPERATION_MAX = 13  # rename over a file: entries, back links, names, four inodes, an orphan, counters
+PROMISED_PLACES = 4  # places in the tree that one step of a flush changes
+
+
+class Room:
+    """What one store has room for."""
+
+    def __init__(self, store: "Store", step_journal_bytes: int) -> None:
+        """*step_journal_bytes*: the most that one changed item takes in the journal."""
+        self._store = store
+        self.operation_journal_bytes = min(KEYS_PER_OPERATION_MAX * step_journal_bytes, store.journal.ring_bytes // 4)
+
+    def operation_nodes_max(self) -> int:
+        """Return the most nodes that one operation can make dirty, splits included."""
+        tree = self._store.tree
+        height = tree.root_level + 1
+        most, clean = KEYS_PER_OPERATION_MAX * height + 4, tree.node_count - tree.dirty_count
+        return most if clean + 6 + height >= most else max(clean, 0) + 6 + height
+
+    def has(self, blocks: int, nodes: int, journal_bytes: int, *, deleting: bool) -> bool:
+        """Return whether an operation may start: *blocks* of data, *nodes* and *journal_bytes* are promised to others already.
+
+        Deleting may use the reserve that everybody else leaves alone. Takes what the nodes need into the pool.
+        """
+        store = self._store
+        tree, pool = store.tree, store.pool
+        one = self.operation_nodes_max()
+        wanted = tree.dirty_count + nodes + (one if deleting else 2 * one)
+        if wanted > pool.node_count and not pool.reserve(wanted, blocks):
+            return False
+        if store.maps.free_blocks < blocks and not deleting:
+            return False
+        if store.journaling and journal_bytes > store.transaction.slack_bytes and not self.journal_has(journal_bytes):
+            return False
+        return tree.dirty_count <= store.nodes.dirty_count_max
+
+    def journal_has(self, journal_bytes: int) -> bool:
+        """Measure the running transaction, and return whether its journal has room for *journal_bytes* and an operation more.
+
+        Nobody takes room in the ring but a commit, which ends the transaction: the slack that was measured can only grow.
+        """
+        transaction, journal = self._store.transaction, self._store.journal
+        slack = journal.ring_bytes - journal.used_bytes - transaction.measure() - self.operation_journal_bytes
+        transaction.slack_bytes = slack
+        return journal_bytes <= slack or transaction.is_empty
+
+    def hold_promise(self, promised_blocks: int = 0) -> None:
+        """Before an operation whose room was promised earlier: move what its nodes need into the pool.
+
+        *promised_blocks* are promised to data that will be placed later; they are left alone as long as that is possible.
+        """
+        tree, pool = self._store.tree, self._store.pool
+        dirty = tree.dirty_count
+        # The first bound is generous; what a flush or the counters really change is not: four places and the nodes above.
+        few = dirty + PROMISED_PLACES * tree.height()
+        wanted = ((dirty + self.operation_nodes_max(), promised_blocks), (few, promised_blocks), (few, 0))
+        if not any(pool.reserve(count, spared) for count, spared in wanted):
+            name = self._store.device.name
+            raise OutOfSpace(f"{name}: room that had been promised is not there; free some space and try again")
+
+    def holds_tree(self) -> bool:
+        """Take the nodes that the tree needs as it is, for changes outside of operations. False: there are none left."""
+        tree = self._store.tree
+        return self._store.pool.reserve(tree.dirty_count + tree.height() + 1)
+
+    def free_blocks_for_data(self) -> int:
+        """Return how many blocks ordinary operations may still take, the reserve for deleting left alone."""
+        store = self._store
+        kept = (store.tree.dirty_count + 2 * self.operation_nodes_max()) * store.geometry.node_blocks
+        kept *= store.superblock.metadata_copies
+        free = store.maps.free_blocks + store.maps.pending_blocks + store.pool.block_count
+        return max(free - kept, 0)
