@@ -141,11 +141,11 @@ def _read_groups(image: Image, batch: Batch) -> Iterator[tuple[list[tuple[bytes,
             pass
         for key, record in group:
             try:
-                parts = [image.read_blocks(start, blocks) for start, blocks in record.runs(image.block_bytes)]
+                raw = image.read_runs(record.runs(image.block_bytes))
             except (CorruptImage, DeviceFailed) as failed:
                 batch.broken.append(Broken(key, Fault.UNREADABLE, str(failed)))
                 continue
-            yield [(key, record)], memoryview(b"".join(parts))
+            yield [(key, record)], memoryview(raw)
 
 
 def _neighbours(

@@ -65,6 +65,9 @@ class HostCopy:
 
 def write_but_zeros(descriptor: int, offset: int, data: bytes) -> None:
     """Write *data* at *offset*, leaving out blocks of zeros: the file has its size already, they are holes."""
+    if data.count(0) < HOLE_BYTES and len(data) >= HOLE_BYTES:
+        _write_all(descriptor, offset, memoryview(data))  # no whole block of zeros is in it
+        return
     start = 0
     for at in range(0, len(data), HOLE_BYTES):
         block = data[at : at + HOLE_BYTES]

@@ -3,6 +3,7 @@
 Invariants: nothing here writes; a place that lies outside the device or the filesystem raises CorruptImage instead of being read.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from razortools.engine.store.device import Device
@@ -40,3 +41,7 @@ class Image:
         if not self.holds(first, count):
             raise CorruptImage(f"blocks {first} to {first + count - 1} lie outside the filesystem")
         return self.device.read(first * self.block_bytes, count * self.block_bytes)
+
+    def read_runs(self, runs: Iterable[tuple[int, int]]) -> bytes:
+        """Return what lies in *runs* (first block, blocks), one behind the other. Raises as read_blocks()."""
+        return b"".join(self.read_blocks(first, count) for first, count in runs)

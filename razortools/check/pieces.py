@@ -181,7 +181,7 @@ def _unpacked(inventory: Inventory, key: bytes, value: bytes) -> bytes:
     assert inventory.facts is not None
     image = inventory.facts.tree.image
     record = DataRecord.decode(value)
-    stored = b"".join(image.read_blocks(first, count) for first, count in record.runs(image.block_bytes))
+    stored = image.read_runs(record.runs(image.block_bytes))
     return unpack(stored[: record.stored_bytes], record.algorithm, record.raw_bytes)
 
 

@@ -103,7 +103,7 @@ def _record(image: Image, value: bytes, inode: Inode, first: int) -> Part:
 
 def read_record(image: Image, record: DataRecord) -> tuple[bytes, bool]:
     """Return (the decompressed bytes of a record, whether a bit was turned back). Raises CorruptImage or DeviceFailed."""
-    raw = b"".join(image.read_blocks(first, count) for first, count in record.runs(image.block_bytes))
+    raw = image.read_runs(record.runs(image.block_bytes))
     mended = crc32c.crc32c(raw) != record.crc32c
     if mended:
         whole = without_flipped_bit(raw, record.crc32c)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from razortools.check.host_copy import write_but_zeros
 from razortools.engine import directories, files, namespace, xattrs
 from razortools.engine.volume import Volume
 from razortools.errors import CorruptImage, UsageError
@@ -18,8 +19,6 @@ from razortools.format.inode import Inode
 from razortools.units import MIB, InodeNo
 
 PIECE_BYTES = 1 * MIB
-HOLE_BYTES = 4096  # runs of zeros of at least this many bytes are not written
-_ZEROS = bytes(HOLE_BYTES)
 _REFUSED = (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL)
 
 
@@ -98,7 +97,7 @@ class _Copier:
         try:
             os.ftruncate(descriptor, inode.size)
             for offset in range(0, inode.size, PIECE_BYTES):
-                _write_but_zeros(descriptor, offset, files.read(self.volume, ino, offset, PIECE_BYTES))
+                write_but_zeros(descriptor, offset, files.read(self.volume, ino, offset, PIECE_BYTES))
         except CorruptImage as damaged:
             raise CorruptImage(f"{os.fsdecode(target)} could not be copied whole: {damaged}") from damaged
         finally:
@@ -126,29 +125,3 @@ class _Copier:
             self.done.not_kept.add(what)
             return False
         return True
-
-
-def _write_but_zeros(descriptor: int, offset: int, data: bytes) -> None:
-    """Write *data* at *offset*, leaving out blocks of zeros: the file has its size already, they are holes."""
-    if not data.count(0) >= HOLE_BYTES:
-        _write_all(descriptor, offset, data)
-        return
-    start = None
-    for at in range(0, len(data), HOLE_BYTES):
-        block = data[at : at + HOLE_BYTES]
-        if block == _ZEROS[: len(block)]:
-            if start is not None:
-                _write_all(descriptor, offset + start, data[start:at])
-                start = None
-        elif start is None:
-            start = at
-    if start is not None:
-        _write_all(descriptor, offset + start, data[start:])
-
-
-def _write_all(descriptor: int, offset: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view = view[written:]
-        offset += written

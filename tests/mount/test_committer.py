@@ -59,6 +59,16 @@ async def committing(disk: SlowDisk) -> AsyncIterator[tuple[Volume, Committer]]:
             nursery.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def committing_fast(disk: SlowDisk) -> AsyncIterator[tuple[Volume, Committer]]:
+    """As committing(), when one commit has shown how fast the disk is; there is a file "first"."""
+    async with committing(disk) as (volume, committer):
+        make(volume, b"first")
+        await committer.durable()
+        await trio.testing.wait_all_tasks_blocked()
+        yield volume, committer
+
+
 async def until(event: threading.Event) -> None:
     assert await trio.to_thread.run_sync(event.wait, PATIENCE_S)
 
@@ -353,11 +363,8 @@ def test_while_something_is_on_its_way_no_commit_is_made_on_the_spot() -> None:
 def test_much_new_data_is_not_compressed_on_the_spot() -> None:
     async def scenario() -> None:
         disk = SlowDisk()
-        async with committing(disk) as (volume, committer):
-            make(volume, b"file")
-            await committer.durable()
-            await trio.testing.wait_all_tasks_blocked()
-            files.write(volume, namespace.lookup(volume, ROOT_INODE, b"file"), 0, random.Random(1).randbytes(HERE_BYTES_MAX))
+        async with committing_fast(disk) as (volume, committer):
+            files.write(volume, namespace.lookup(volume, ROOT_INODE, b"first"), 0, random.Random(1).randbytes(HERE_BYTES_MAX))
             assert not committer.commit_here()
             await committer.durable()
 
@@ -367,10 +374,7 @@ def test_much_new_data_is_not_compressed_on_the_spot() -> None:
 def test_a_failure_on_the_spot_is_raised_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         disk = SlowDisk()
-        async with committing(disk) as (volume, committer):
-            make(volume, b"first")
-            await committer.durable()
-            await trio.testing.wait_all_tasks_blocked()
+        async with committing_fast(disk) as (volume, committer):
             disk.fails = True
             for name in (b"second", b"third"):  # whoever asks later is not told that all is well
                 if not volume.read_only:

@@ -115,7 +115,7 @@ def _data_arrived(image: Image, transaction: LoggedTransaction) -> bool:
 
 def _verifies(image: Image, record: DataRecord) -> bool:
     try:
-        raw = b"".join(image.read_blocks(first, count) for first, count in record.runs(image.block_bytes))
+        raw = image.read_runs(record.runs(image.block_bytes))
     except (CorruptImage, DeviceFailed):
         return False
     return crc32c.crc32c(raw) == record.crc32c

@@ -96,7 +96,7 @@ def blocks_of(image: Image, record: DataRecord) -> bytes | None:
     try:
         if not 0 < record.stored_bytes <= 2 * RECORD_BYTES_MAX:
             return None
-        return b"".join(image.read_blocks(first, count) for first, count in record.runs(image.block_bytes))
+        return image.read_runs(record.runs(image.block_bytes))
     except (CorruptImage, DeviceFailed):
         return None
 

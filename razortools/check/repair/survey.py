@@ -218,7 +218,7 @@ def item_verifies(image: Image, key: bytes, value: bytes) -> bool:
     try:
         record = owned_record(key, value)
         runs = item_runs(image, key, value)
-        raw = b"".join(image.read_blocks(first, count) for first, count in runs)
+        raw = image.read_runs(runs)
     except (CorruptImage, DeviceFailed, IndexError):
         return False
     return record is not None and bool(runs) and crc32c.crc32c(raw) == record.crc32c
