@@ -7,9 +7,8 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from bench.mounts.place import Place, Row, WrongResult
+from bench.mounts.place import Place, Row, Taken, WrongResult
 
 LIMIT_S = 900  # only what hangs takes so long
 ENDING_S = 5
@@ -19,31 +18,18 @@ class RowFailed(Exception):
     """A row that has no time, and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """How much was done, and in what time."""
-
-    count: int
-    wall_s: float
-
-    @property
-    def rate(self) -> float:
-        """How much is done in a second."""
-        return self.count / self.wall_s
-
-
 def work(row: Row, place: Place) -> Taken:
     """Do *row* in this process. Raises WrongResult or OSError."""
     steps = row(place)
     next(steps)
     gc.disable()
     started = time.perf_counter()
-    count = next(steps)
+    done = next(steps)
     wall_s = time.perf_counter() - started
     gc.enable()
     for _ in steps:
         raise AssertionError("a row yields twice")
-    return Taken(count, wall_s)
+    return done if isinstance(done, Taken) else Taken(done, wall_s)
 
 
 def measure(row: Row, place: Place, limit_s: float = LIMIT_S, doing: Callable[[Row, Place], Taken] = work) -> Taken:

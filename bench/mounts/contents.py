@@ -15,7 +15,8 @@ from razortools.units import KIB, MIB
 
 SEED = 4
 PAGE_BYTES = 4 * KIB
-PIECE_BYTES = 128 * KIB  # what cp and cat ask for at a time
+PIECE_BYTES = 128 * KIB  # what cat and cp ask for at a time
+WRITE_BYTES = 1 * MIB  # what dd and backup programs write at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Sizes:
     files: int = 5000
     tree_files: int = 6000
     syncs: int = 500
-    random_reads: int = 5000
+    random_reads: int = 5000  # as many random writes
     big_bytes: int = 256 * MIB
     clients: int = 4
 

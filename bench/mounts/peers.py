@@ -54,6 +54,9 @@ PEERS = (
     Peer(CLIENT_ALONE, "mount -t tmpfs -o size=4G none {dir}"),
     Peer("ext4", "mount -o loop {image} {dir}", MAKE_EXT4, tools=(("mkfs.ext4", "e2fsprogs"),)),
     Peer(
+        "xfs", "mount -o loop {image} {dir}", "truncate -s 4G {image} && mkfs.xfs -q {image}", tools=(("mkfs.xfs", "xfsprogs"),)
+    ),
+    Peer(
         "btrfs",
         "mount -o loop,compress=zstd:1 {image} {dir}",
         "truncate -s 4G {image} && mkfs.btrfs -q {image}",

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +19,19 @@ FOLDER_COUNT = 10
 NAMES, PAGES = 2, 3  # what the kernel is asked to forget: names and inodes; pages of files too
 START = 0  # what a row yields when the clock starts
 LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """How much was done, and in what time."""
+
+    count: int
+    wall_s: float
+
+    @property
+    def rate(self) -> float:
+        """How much is done in a second."""
+        return self.count / self.wall_s
 
 
 class WrongResult(Exception):
@@ -151,4 +165,4 @@ def run(*command: bytes) -> bytes:
     return done.stdout
 
 
-Row = Callable[[Place], Iterator[int]]
+Row = Callable[[Place], Iterator[int | Taken]]

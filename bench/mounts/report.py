@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from bench.mounts.clients import Taken
 from bench.mounts.peers import CLIENT_ALONE, RAZORFS
+from bench.mounts.place import Taken
 from bench.mounts.rows import ROWS
 
 Table = list[list[str]]

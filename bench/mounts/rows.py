@@ -6,7 +6,7 @@ checks. The client calls os.* with ready-made paths, so that little of the time 
 
 from dataclasses import dataclass
 
-from bench.mounts import big_files, small_files, trees
+from bench.mounts import big_files, jobs, small_files, trees
 from bench.mounts.contents import Sizes, big, lines_with, pages
 from bench.mounts.place import Row
 from razortools.units import MIB
@@ -44,7 +44,11 @@ ROWS: dict[str, tuple[Row, Unit]] = {
     "rm -r": (trees.remove_tree, PIECES),
     "write text": (big_files.write_big("text"), MIBS),
     "read text, cold": (big_files.read_big("text"), MIBS),
-    "random 4 KiB reads, cold": (big_files.read_random, PIECES),
+    "read text, warm": (big_files.read_warm, MIBS),
+    "random 4 KiB reads, cold": (big_files.read_random_cold, PIECES),
+    "random 4 KiB reads, hot": (big_files.read_random_hot, PIECES),
+    "random 4 KiB writes, one fsync": (big_files.write_random, PIECES),
+    "fio, 4 jobs, 7 reads to 3 writes": (jobs.fio_mixed, PIECES),
     "write random bytes": (big_files.write_big("random"), MIBS),
     "read random bytes, cold": (big_files.read_big("random"), MIBS),
 }
@@ -52,7 +56,7 @@ ROWS: dict[str, tuple[Row, Unit]] = {
 
 def prepare(sizes: Sizes) -> None:
     """Make in memory what the rows write and expect, before there are clients: they find it there."""
-    for count in (sizes.files, sizes.files // sizes.clients, sizes.syncs):
+    for count in (sizes.files, sizes.files // sizes.clients, sizes.syncs, sizes.random_reads):
         pages(count)
     for kind in ("text", "random"):
         big(kind, sizes.big_bytes)

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.mounts import peers, small_files, trees
+from bench.mounts import jobs, peers, small_files, trees
 from bench.mounts.__main__ import chosen_peers, parse
-from bench.mounts.clients import RowFailed, Taken, measure, work
+from bench.mounts.clients import RowFailed, measure, work
 from bench.mounts.contents import Sizes, big, tree, write_tarball
 from bench.mounts.peers import Peer, PeerFailed, mounted
-from bench.mounts.place import Place, WrongResult
+from bench.mounts.place import Place, Taken, WrongResult
 from bench.mounts.report import Results, document, page
 from bench.mounts.rows import ROWS
 from bench.page import publish
@@ -44,6 +44,29 @@ def place(tmp_path: Path, forgotten: list[int]) -> Place:
     return Place(tmp_path / "mnt", tmp_path / "tree.tar", SIZES, forgotten.append)
 
 
+FIO = """#!{python}
+import json, os, sys
+given = dict(word[2:].partition("=")[::2] for word in sys.argv[1:])
+for number in range(int(given["numjobs"])):
+    with open(os.path.join(given["directory"], f"mixed.{{number}}.0"), "wb") as file:
+        file.truncate(int(given["size"]))
+if "create_only" not in given:
+    each = int(given["size"]) * int(given["numjobs"]) // int(given["bs"])
+    reads = each * int(given["rwmixread"]) // 100
+    sides = {{"read": {{"total_ios": reads, "runtime": 40}}, "write": {{"total_ios": each - reads, "runtime": 50}}}}
+    print(json.dumps({{"jobs": [{{"error": 0, **sides}}]}}))
+"""
+
+
+@pytest.fixture(autouse=True)
+def fio(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fio that makes its files and says that it has read and written: not every machine has the real one."""
+    folder = tmp_path_factory.mktemp("bin")
+    (folder / "fio").write_text(FIO.format(python=sys.executable))
+    (folder / "fio").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+
+
 @pytest.fixture
 def root() -> None:
     if not can_mount():
@@ -57,6 +80,8 @@ def amount(name: str) -> int:
     """How much a row has to do."""
     if name.startswith(("write", "read text", "read random")):
         return SIZES.big_bytes
+    if name.startswith("fio"):
+        return SIZES.random_reads * 2 // SIZES.clients * SIZES.clients
     if name == "4 clients creating":
         return SIZES.files // 4 * 4
     tree_row = name in ("untar", "rm -r") or name.startswith(("find", "grep"))
@@ -120,7 +145,10 @@ BROKEN: list[tuple[str, str, Callable[..., object], str]] = [
     ("write random bytes", "write", lambda descriptor, data: 1, "a short write"),
     ("read text, cold", "readv", nothing, "contents of the big file of text differ"),
     ("read random bytes, cold", "readv", nothing, "contents of the big file of random differ"),
+    ("read text, warm", "readv", nothing, "contents of the big file of text differ"),
     ("random 4 KiB reads, cold", "pread", zeros, "4 KiB at"),
+    ("random 4 KiB reads, hot", "pread", zeros, "4 KiB at"),
+    ("random 4 KiB writes, one fsync", "pwrite", nothing, "contents of the overwritten file differ"),
 ]
 
 
@@ -164,6 +192,23 @@ def test_grep_notices_contents_that_changed(name: str, place: Place) -> None:
     os.truncate(target, 0)
     with pytest.raises(WrongResult, match="lines found"):
         work(ROWS[name][0], place)
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        ({"error": 84, "read": {"total_ios": 9, "runtime": 9}, "write": {"total_ios": 9, "runtime": 9}}, "error 84"),
+        ({"error": 0, "read": {"total_ios": 0, "runtime": 0}, "write": {"total_ios": 0, "runtime": 0}}, "done nothing"),
+    ],
+)
+def test_what_fio_complains_of_is_no_figure(said: dict[str, object], complaint: str) -> None:
+    with pytest.raises(WrongResult, match=complaint):
+        jobs.taken_of(json.dumps({"jobs": [said]}).encode())
+
+
+def test_fio_counts_by_its_own_clock() -> None:
+    sides = {"read": {"total_ios": 700, "runtime": 500}, "write": {"total_ios": 300, "runtime": 2000}}
+    assert jobs.taken_of(json.dumps({"jobs": [{"error": 0, **sides}]}).encode()) == Taken(1000, 2.0)
 
 
 def test_untar_notices_a_changed_byte(place: Place) -> None:
@@ -309,7 +354,7 @@ def test_a_peer_without_its_tools_is_refused_with_the_package(monkeypatch: pytes
     with pytest.raises(SystemExit, match=r"fuse2fs needs fuse2fs, .*package fuse2fs, .*--without fuse2fs") as refused:
         chosen_peers(parse([]))
     assert "btrfs needs mkfs.btrfs" in str(refused.value)
-    assert [peer.name for peer in chosen_peers(parse([*WITHOUT[:4], "--peer", "other=true"]))] == ["razorfs", "other"]
+    assert [peer.name for peer in chosen_peers(parse([*WITHOUT[:-1], "--peer", "other=true"]))] == ["razorfs", "other"]
 
 
 @pytest.mark.parametrize(
@@ -344,14 +389,14 @@ def test_razorfs_is_measured_beside_another_and_nothing_is_left(root: None, tmp_
     folder, figures = tmp_path / "folder", tmp_path / "figures"
     folder.mkdir()
     foreground = "{python} -m razortools.mkfs -q {image} 64M && {python} -m razortools.mount --foreground {image} {dir}"
-    arguments = [*WITHOUT[:4], f"--peer=foreground={foreground}", f"--json={figures}", "--only=mkdir", "--only=untar"]
+    arguments = [*WITHOUT[:-1], f"--peer=foreground={foreground}", f"--json={figures}", "--only=mkdir", "--only=untar"]
     done = subprocess.run(command(folder, *arguments), cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert is_clean(folder)
     found = json.loads(figures.read_text())
     assert list(found["rows"]) == ["mkdir", "untar"]
     assert all(len(found["rows"][row][peer]["rates"]) == 2 for row in found["rows"] for peer in ("razorfs", "foreground"))
-    assert "Left out: tmpfs, ext4, btrfs, fuse2fs." in done.stdout
+    assert "Left out: tmpfs, ext4, xfs, btrfs, fuse2fs." in done.stdout
     assert re.search(r"^\| row, razorfs / peer +\| foreground \|$", done.stdout, re.MULTILINE)
     assert "force" not in done.stderr and "SIG" not in done.stderr
 
