@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-SCRIPTS = ("bench.journaling", "bench.engine_share", "bench.waiting", "bench.mounts", "bench.check", "bench.space")
+SCRIPTS = (
+    "bench.journaling",
+    "bench.engine_share",
+    "bench.waiting",
+    "bench.mounts",
+    "bench.check",
+    "bench.space",
+    "bench.compare",
+)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
