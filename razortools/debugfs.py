@@ -3,20 +3,19 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from razortools.cli import app as cli
-from razortools.cli import render
+from razortools.cli import debug_screen, render
 from razortools.cli.app import DebugFlag, ImageArg, JsonFlag, VersionFlag
-from razortools.debug.answers import Answer, Lines, Pairs, Several, Stream, Table
 from razortools.debug.commands import COMMANDS
-from razortools.debug.session import Session, run_line
-from razortools.errors import RazorError
+from razortools.debug.opening import open_session
+from razortools.debug.session import Session, run_line, split_pipe
+from razortools.errors import RazorError, UsageError
 
 NAME = "razorfs-debug"
-PROMPT = "razorfs> "
 
 app = cli.new_app()
 
@@ -40,15 +39,14 @@ def debugfs(
     lines = list(run or [])
     if script is not None:
         lines += _read_script(script)
-    with cli.open_volume(image, writable=write, in_use=not write) as volume:
-        session = Session(volume, write)
+    with open_session(image, writable=write, tell=render.message) as session:
         if run is None and script is None:
             return _prompt(session)
         if as_json:
             _run_as_document(session, lines, alone=len(lines) == 1 and script is None)
         else:
             for line in lines:
-                show(run_line(session, COMMANDS, line))
+                _run(session, line)
     return 0
 
 
@@ -63,42 +61,35 @@ def _run_as_document(session: Session, lines: list[str], *, alone: bool) -> None
     """Print one document: the answer of the only command, or a list of {"command", "result"}."""
     results = []
     for line in lines:
-        answer = run_line(session, COMMANDS, line)
+        command, program = split_pipe(line)
+        if program:
+            raise UsageError(f"{line}: with --json the output is one document; pipe that instead")
+        answer = run_line(session, COMMANDS, command)
         if answer is not None:
-            results.append({"command": line, "result": data_of(answer)})
+            results.append({"command": line, "result": debug_screen.data_of(answer)})
     render.document(results[0]["result"] if alone and results else results)
 
 
-def data_of(answer: Answer) -> Any:
-    """Return what an answer is in JSON."""
-    return b"".join(answer.pieces) if isinstance(answer, Stream) else answer.data
-
-
-def show(answer: Answer | None) -> None:
-    """Show an answer as text on stdout."""
-    if isinstance(answer, Several):
-        for part in answer.parts:
-            show(part)
-    elif isinstance(answer, Stream):
-        for piece in answer.pieces:
-            render.out_bytes(piece)
-    elif isinstance(answer, Table):
-        render.table(answer.columns, answer.rows, right=answer.right, title=answer.title)
-    elif isinstance(answer, Pairs):
-        render.pairs(answer.entries, title=answer.title)
-    elif isinstance(answer, Lines):
-        for line in answer.lines:
-            render.out(line)
+def _run(session: Session, line: str, *, paged: bool = False) -> None:
+    """Run one line and show its answer where it wants it."""
+    command, program = split_pipe(line)
+    answer = run_line(session, COMMANDS, command)
+    if program:
+        debug_screen.show_into(answer, program)
+    elif paged:
+        debug_screen.show_paged(answer)
+    else:
+        debug_screen.show(answer)
 
 
 def _prompt(session: Session) -> int:
     """Ask for commands until the end of the input. On a terminal an error does not end the session."""
-    interactive = sys.stdin.isatty()
-    for line in _lines_typed(interactive):
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    for line in _lines_typed(session, interactive):
         if line.strip() in ("quit", "exit", "q"):
             break
         try:
-            show(run_line(session, COMMANDS, line))
+            _run(session, line, paged=interactive)
         except (RazorError, OSError) as failure:
             if not interactive:
                 raise
@@ -108,22 +99,14 @@ def _prompt(session: Session) -> int:
     return 0
 
 
-def _lines_typed(interactive: bool) -> Iterator[str]:
-    """Yield the lines of stdin, with a prompt and line editing on a terminal."""
+def _lines_typed(session: Session, interactive: bool) -> Iterator[str]:
+    """Yield the lines of stdin, on a terminal with a prompt."""
     if not interactive:
         yield from sys.stdin
         return
-    import readline  # noqa: F401  (input() edits lines once this is imported)
+    from razortools.cli.debug_prompt import lines_typed  # scripts need not wait for the terminal's library
 
-    render.message("'help' lists the commands, 'quit' leaves.")
-    while True:
-        try:
-            yield input(PROMPT)
-        except EOFError:
-            render.message("")
-            return
-        except KeyboardInterrupt:
-            render.message("")
+    yield from lines_typed(session, COMMANDS)
 
 
 def main() -> NoReturn:

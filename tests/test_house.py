@@ -31,6 +31,7 @@ DOORS = {
     "trio": ("service/", "mount.py"),
     "pyfuse3": ("service/", "mount.py"),
     "rich": ("cli/render.py",),
+    "prompt_toolkit": ("cli/debug_prompt.py",),
     "typer": ("cli/app.py", *(f"{name}.py" for name in FRONT_ENDS)),
 }
 

@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 import razortools
-from razortools.debug.commands import COMMANDS
+from razortools.debug.commands import TOPICS
 
 MAN = Path(__file__).resolve().parent.parent / "man"
 PAGES = {  # page: module and name of its typer app
@@ -46,10 +46,16 @@ def options_of(app: typer.Typer) -> Iterator[str]:
 
 
 def commands() -> Iterator[str]:
-    """Yield the lines that tell of the commands of razorfs-debug."""
-    for command in COMMANDS.values():
-        usage = command.words.usage_line().removeprefix("usage: ")
-        yield from (".TP", f"\\fB{roff(usage)}\\fR", roff(f"{command.summary[0].upper()}{command.summary[1:]}."))
+    """Yield the lines that tell of the commands of razorfs-debug, topic by topic."""
+    for topic, of_topic in TOPICS.items():
+        yield f".SS {topic}"
+        for command in of_topic:
+            usage = command.words.usage_line().removeprefix("usage: ")
+            needs = " Needs \\-w." if command.writes else ""
+            yield from (".TP", f"\\fB{roff(usage)}\\fR", roff(f"{command.summary[0].upper()}{command.summary[1:]}.") + needs)
+            for name, meaning in command.words.told():
+                yield from (".br", f"\\fB{roff(name)}\\fR: {roff(meaning)}")
+            yield from (".br", f"Example: \\fB{roff(command.examples[0])}\\fR")
 
 
 def replaced(page: str, section: str, lines: Iterator[str]) -> str:

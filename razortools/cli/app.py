@@ -1,4 +1,4 @@
-"""The frame of every command: shared options, opening images, exit codes. The only shared door to typer.
+"""The frame of every command: shared options, exit codes. The only shared door to typer.
 
 A front end declares one typer command and hands it to `run`::
 
@@ -6,7 +6,7 @@ A front end declares one typer command and hands it to `run`::
 
     @app.command(help="Check a RAZORFS image.")
     def fsck(image: ImageArg, as_json: JsonFlag = False, version: VersionFlag = False, debug: DebugFlag = False) -> int:
-        with cli.open_volume(image) as volume: ...
+        with open_image(image, writable=False) as device: ...
         return 0
 
     def main() -> NoReturn:
@@ -20,20 +20,16 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 import razortools
 from razortools.cli import render
-from razortools.errors import CorruptImage, ImageBusy, RazorError, UsageError
+from razortools.errors import CorruptImage, RazorError, UsageError
 from razortools.units import parse_size
-
-if TYPE_CHECKING:
-    from razortools.engine.volume import Volume
 
 _INTERRUPTED_BY_TYPER = 130  # typer turns KeyboardInterrupt into this exit code by itself
 
@@ -219,39 +215,3 @@ def _about_host(failure: OSError) -> str:
 def _shown(path: object) -> str:
     """Return *path* as it can be printed."""
     return os.fsdecode(path) if isinstance(path, bytes) else str(path)
-
-
-@contextmanager
-def open_volume(image: str, *, writable: bool = False, in_use: bool = False) -> Iterator["Volume"]:
-    """Yield the volume in *image*, opened and locked.
-
-    Read-only (the default): the journal is replayed into memory and not a byte of the image changes. Writable: recovered first,
-    and closed cleanly at the end; if the body raises, what it had not committed is dropped. *in_use*: an image that somebody
-    else has mounted is looked at as its last checkpoint left it, and the operator is told so.
-    Raises what engine/store/device.open_image and engine/volume.open_volume raise, each one sentence for the operator.
-    """
-    from razortools.engine import volume as engine  # late: --help and usage errors need not wait for it
-    from razortools.engine.store.device import open_image
-
-    recover = True
-    try:
-        device = open_image(image, writable=writable)
-    except ImageBusy as busy:
-        if not in_use or writable:
-            raise
-        render.message(f"{busy}. Until then this shows its last checkpoint")
-        device = open_image(image, writable=False, lock=False)
-        recover = False
-    try:
-        volume = engine.open_volume(device, read_only=not writable, recover=recover)
-    except BaseException:
-        device.close()
-        raise
-    try:
-        yield volume
-    except BaseException:
-        if writable:
-            volume.abort()
-        raise
-    finally:
-        volume.close()

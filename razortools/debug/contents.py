@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 from razortools.debug import copy_in, copy_out
 from razortools.debug.answers import Answer, Lines, Stream
-from razortools.debug.session import Command, Session, Words, image_path
-from razortools.engine import files, namespace
+from razortools.debug.session import Command, Session, Words
+from razortools.engine import files
 from razortools.errors import PosixError, UsageError
-from razortools.format.inode import ROOT_INODE
 from razortools.units import MIB, InodeNo, format_size
 
 PIECE_BYTES = 1 * MIB
@@ -48,26 +47,20 @@ def put(session: Session, options: argparse.Namespace) -> Answer:
     name = os.fsencode(os.path.basename(os.path.abspath(source)))
     if not name:
         raise UsageError("put: the host's root has no name; give the target, or put the directories below it one by one")
-    parent, name = _place_for(session, options.target, name)
+    target = options.target or "."
+    parent, name = _place_for(session, target, name)
     copied = copy_in.copy(session.volume, source, parent, name)
-    target = options.target or os.fsdecode(b"/" + name)
     amount = _amount(copied.files, copied.directories, copied.total_bytes)
-    return Lines([f"{options.source} -> {target}: {amount}"], copied)
+    return Lines([f"{options.source} -> {options.target or os.fsdecode(name)}: {amount}"], copied)
 
 
-def _place_for(session: Session, target: str | None, name: bytes) -> tuple[InodeNo, bytes]:
+def _place_for(session: Session, target: str, name: bytes) -> tuple[InodeNo, bytes]:
     """Return (directory, name) that a copy gets: inside *target* if that is a directory, else as *target*. As cp(1) does it."""
-    if target is None:
-        return ROOT_INODE, name
-    path = image_path(target).rstrip(b"/")
     try:
-        ino = namespace.resolve(session.volume, path or b"/")
+        ino, inode = session.inode(target)
     except PosixError:
-        ino = None
-    if ino is not None and session.volume.inodes.get(ino).is_directory:
-        return ino, name
-    parent, _, last = path.rpartition(b"/")
-    return session.find(os.fsdecode(parent or b"/")), last
+        return session.parent_of(target)
+    return (ino, name) if inode.is_directory else session.parent_of(target)
 
 
 def _regular(session: Session, path: str) -> InodeNo:

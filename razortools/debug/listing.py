@@ -1,20 +1,20 @@
 """Names and attributes: ls, stat, tree."""
 
 import argparse
-import datetime
 import os
 import stat
 from collections.abc import Iterator
 from typing import Any
 
 from razortools.debug.answers import Answer, Lines, Pairs, Several, Table
-from razortools.debug.session import Command, Session, Words, image_path
+from razortools.debug.names import show_name, show_time, show_value
+from razortools.debug.session import Command, Session, Words
 from razortools.engine import directories, namespace, xattrs
 from razortools.format.compression import Algorithm, Policy
 from razortools.format.data import DataRecord
 from razortools.format.inode import FileType, Inode
 from razortools.format.keys import Kind, kind_range
-from razortools.units import NANOSECONDS, InodeNo, format_size
+from razortools.units import InodeNo, format_size
 
 
 def list_directory(session: Session, options: argparse.Namespace) -> Answer:
@@ -28,7 +28,7 @@ def list_directory(session: Session, options: argparse.Namespace) -> Answer:
         return _listing(rows, long=options.long, data=rows)
     parts: list[Answer] = []
     found: list[dict[str, Any]] = []
-    for path, directory in _walk_directories(session, image_path(options.path), ino):
+    for path, directory in _walk_directories(session, session.absolute(options.path), ino):
         rows = _children(session, directory)
         found.append({"directory": path, "entries": rows})
         parts += [Lines([f"{show_name(path)}:"]), _listing(rows, long=options.long, data=rows), Lines([""])]
@@ -64,7 +64,7 @@ def show_stat(session: Session, options: argparse.Namespace) -> Answer:
         entries.append(("target", show_name(data["target"])))
     if "device" in data:
         entries.append(("device", ", ".join(map(str, data["device"]))))
-    entries += [(f"xattr {name}", _shown_value(value)) for name, value in data["xattrs"].items()]
+    entries += [(f"xattr {name}", show_value(value)) for name, value in data["xattrs"].items()]
     return Pairs(entries, data)
 
 
@@ -89,21 +89,6 @@ def show_tree(session: Session, options: argparse.Namespace) -> Answer:
     data = {"path": options.path, "entries": draw(ino, "", 1) if inode.is_directory else []} | totals
     lines += ["", f"{totals['directories']} directories, {totals['files']} files"]
     return Lines(lines, data)
-
-
-def show_name(name: bytes) -> str:
-    """Return *name* for people: control characters, which could do things to a terminal, come out as escapes."""
-    return "".join(f"\\x{ord(char):02x}" if ord(char) < 32 or ord(char) == 127 else char for char in os.fsdecode(name))
-
-
-def show_time(time_ns: int) -> str:
-    """Return a time in UTC with all nine digits, as far as calendars go."""
-    seconds, rest = divmod(time_ns, NANOSECONDS)
-    try:
-        moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    except (OverflowError, ValueError, OSError):
-        return f"{seconds}.{rest:09} s since 1970"
-    return f"{moment:%Y-%m-%d %H:%M:%S}.{rest:09} UTC"
 
 
 def _children(session: Session, directory: InodeNo) -> list[dict[str, Any]]:
@@ -182,27 +167,18 @@ def _run_count(session: Session, ino: InodeNo) -> int:
     return count
 
 
-def _shown_value(value: bytes) -> str:
-    """Return an attribute's value for people: text as text, other bytes as hexadecimal."""
-    try:
-        text = value.decode("utf-8")
-    except UnicodeDecodeError:
-        return f"0x{value.hex()}"
-    return text if text.isprintable() else f"0x{value.hex()}"
-
-
 _LS = Words("ls")
-_LS.add_argument("-l", dest="long", action="store_true")
-_LS.add_argument("-R", dest="recursive", action="store_true")
-_LS.add_argument("path", nargs="?", default="/", metavar="PATH")
+_LS.add_argument("-l", dest="long", action="store_true", help="with attributes")
+_LS.add_argument("-R", dest="recursive", action="store_true", help="and everything below")
+_LS.add_argument("path", nargs="?", default=".", metavar="PATH")
 _STAT = Words("stat")
 _STAT.add_argument("path", metavar="PATH")
 _TREE = Words("tree")
-_TREE.add_argument("-L", dest="level", type=int, metavar="LEVELS")
-_TREE.add_argument("path", nargs="?", default="/", metavar="PATH")
+_TREE.add_argument("-L", dest="level", type=int, metavar="LEVELS", help="only so many levels")
+_TREE.add_argument("path", nargs="?", default=".", metavar="PATH")
 
 COMMANDS = (
-    Command("ls", "list a directory; -l with attributes, -R with all below", _LS, list_directory, ("ls -l /home", "ls -R /")),
+    Command("ls", "list a directory", _LS, list_directory, ("ls -l /home", "ls -R /")),
     Command("stat", "show everything that is known of a file", _STAT, show_stat, ("stat /etc/passwd",)),
-    Command("tree", "draw what lies below a directory; -L only so many levels", _TREE, show_tree, ("tree -L 2 /",)),
+    Command("tree", "draw what lies below a directory", _TREE, show_tree, ("tree -L 2 /",)),
 )

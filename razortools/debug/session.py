@@ -1,27 +1,34 @@
-"""A session: one open volume, and the commands that can be run on it, each a line of words as a shell would split it.
+"""A session: one image, as much of it as can be opened, and the commands that can be run on it, each a line of words.
 
 Invariants: a command that writes is committed when it succeeds and aborted when it fails; without the right to write, none runs.
+What needs only the device or a superblock works on an image whose tree cannot be opened.
 """
 
 import argparse
 import os
+import posixpath
 import shlex
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from razortools.debug.answers import Answer
 from razortools.engine import namespace
+from razortools.engine.store import superblocks
 from razortools.engine.store.device import Device
-from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.volume import Volume
-from razortools.errors import PosixError, ReadOnly, UsageError
+from razortools.errors import CorruptImage, PosixError, RazorError, ReadOnly, UsageError
+from razortools.format.geometry import Geometry, geometry_of
 from razortools.format.inode import Inode
+from razortools.format.superblock import Superblock
 from razortools.units import InodeNo
 
 
 class Words(argparse.ArgumentParser):
-    """The words of one command. What it does not understand raises UsageError instead of ending the process."""
+    """The words of one command. What it does not understand raises UsageError instead of ending the process.
+
+    Completion reads what a word is from its metavar: PATH in the image, HOST_PATH, COMMAND, FIELD.
+    """
 
     def __init__(self, name: str) -> None:
         super().__init__(prog=name, add_help=False, allow_abbrev=False)
@@ -34,18 +41,62 @@ class Words(argparse.ArgumentParser):
         """Return how the command is written, on one line."""
         return " ".join(self.format_usage().split())
 
+    def parameters(self) -> Iterator[argparse.Action]:
+        """Yield the options and words that it takes, in their order."""
+        yield from self._actions
 
-@dataclass(frozen=True, slots=True)
+    def told(self) -> Iterator[tuple[str, str]]:
+        """Yield (how it is written, what it means) of the options and words that have something to say."""
+        for action in self._actions:
+            if action.help:
+                value = f" {action.metavar}" if action.metavar and action.option_strings else ""
+                name = ", ".join(action.option_strings) or str(action.metavar)
+                yield name + value, action.help
+
+
 class Session:
-    """What a command works on."""
+    """What a command works on. One owner: the front end."""
 
-    volume: Volume
-    writable: bool
+    def __init__(self, device: Device, volume: Volume | None, *, writable: bool, fault: str = "") -> None:
+        """Work on *device*, which is what lies on the disk, and on *volume*; None: it cannot be opened, *fault* says why."""
+        self.device = device
+        self.writable = writable
+        self.fault = fault
+        self.directory = b"/"  # where paths without a slash in front start
+        self._volume = volume
+
+    @property
+    def volume(self) -> Volume:
+        """The filesystem. Raises CorruptImage if it cannot be opened."""
+        if self._volume is None:
+            raise CorruptImage(f"the filesystem cannot be opened ({self.fault}); what needs no tree still works: see 'help'")
+        return self._volume
+
+    @property
+    def has_volume(self) -> bool:
+        """Whether the filesystem could be opened."""
+        return self._volume is not None
+
+    def superblock(self) -> Superblock:
+        """Return the newest superblock that verifies, even if the image is cut off. Raises CorruptImage if there is none."""
+        found = [copy.superblock for copy in superblocks.find_copies(self.device) if copy.superblock]
+        if not found:
+            raise CorruptImage(f"{self.device.name}: no copy of its superblock verifies; run razorfsck --rebuild")
+        return max(found, key=lambda one: (one.generation, -one.slot))
+
+    def geometry(self) -> Geometry:
+        """Return where the fixed parts lie. Raises as superblock() does."""
+        return geometry_of(self.superblock())
+
+    def absolute(self, path: str) -> bytes:
+        """Return *path* from the root, without "." and "..": symbolic links are not followed, so that is the same place."""
+        joined = posixpath.normpath(posixpath.join(self.directory, os.fsencode(path)))
+        return joined[1:] if joined.startswith(b"//") else joined
 
     def find(self, path: str) -> InodeNo:
-        """Return the inode at *path* in the image; without a slash in front it counts from the root. Raises PosixError."""
+        """Return the inode at *path* in the image. Raises PosixError."""
         try:
-            return namespace.resolve(self.volume, image_path(path))
+            return namespace.resolve(self.volume, self.absolute(path))
         except PosixError as refused:
             raise PosixError(refused.mount_errno, f"{path}: {refused}") from None
 
@@ -54,11 +105,25 @@ class Session:
         ino = self.find(path)
         return ino, self.volume.inodes.get(ino)
 
-    @property
-    def device(self) -> Device:
-        """The device as it is, without what recovery would write to it."""
-        device = self.volume.store.device
-        return device.base if isinstance(device, OverlayDevice) else device
+    def parent_of(self, path: str) -> tuple[InodeNo, bytes]:
+        """Return (directory, name) of a path whose last part need not exist. Raises PosixError, UsageError for the root."""
+        directory, name = posixpath.split(self.absolute(path))
+        if not name:
+            raise UsageError(f"{path}: the root has no name that could be changed")
+        return self.find(os.fsdecode(directory)), name
+
+    def close(self) -> None:
+        """Finish the filesystem, if it was opened for writing, and release the image."""
+        if self._volume is not None:
+            self._volume.close()
+        else:
+            self.device.close()
+
+    def abandon(self) -> None:
+        """Drop what was not committed, and close."""
+        if self._volume is not None and not self._volume.read_only:
+            self._volume.abort()
+        self.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +135,27 @@ class Command:
     words: Words
     action: Callable[[Session, argparse.Namespace], Answer]
     examples: tuple[str, ...] = ()
-    writes: bool = False
+    writes: bool = False  # it changes files: it runs only with -w, and is committed
+    topic: str = field(default="", kw_only=True)
 
 
-def image_path(path: str) -> bytes:
-    """Return *path* as bytes, from the root."""
-    raw = os.fsencode(path)
-    return raw if raw.startswith(b"/") else b"/" + raw
+def split_pipe(line: str) -> tuple[str, str]:
+    """Return (command, what its output goes to), cut at the first | that is not quoted; nothing behind it: no pipe."""
+    quote, escaped = "", False
+    for at, char in enumerate(line):
+        if escaped:
+            escaped = False
+        elif char == "\\" and quote != "'":
+            escaped = True
+        elif quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char == "|":
+            return line[:at], line[at + 1 :].strip()
+        elif char == "#" and (at == 0 or line[at - 1].isspace()):
+            break
+    return line, ""
 
 
 def run_line(session: Session, commands: Mapping[str, Command], line: str) -> Answer | None:
@@ -99,10 +178,16 @@ def run_line(session: Session, commands: Mapping[str, Command], line: str) -> An
         return command.action(session, options)
     if not session.writable:
         raise ReadOnly(f"{command.name} changes the image; start razorfs-debug with -w to allow that")
+    volume = session.volume
     try:
         answer = command.action(session, options)
     except BaseException:
-        session.volume.abort()
+        volume.abort()
         raise
-    session.volume.commit()
+    volume.commit()
     return answer
+
+
+def reason_of(failure: RazorError) -> str:
+    """Return what *failure* says, on one line."""
+    return " ".join(str(failure).split())

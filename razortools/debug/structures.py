@@ -5,7 +5,8 @@ import uuid
 from typing import Any
 
 from razortools.debug.answers import Answer, Lines, Pairs, Several, Table
-from razortools.debug.listing import show_name, show_time
+from razortools.debug.fields import told_fields
+from razortools.debug.names import show_name, show_time
 from razortools.debug.session import Command, Session, Words
 from razortools.engine import directories
 from razortools.engine.store import superblocks
@@ -26,7 +27,7 @@ _SIZES = frozenset(("block_bytes", "node_bytes", "record_bytes"))
 
 def show_super(session: Session, options: argparse.Namespace) -> Answer:
     """super: every field of the superblock that is the truth, and what lies in each place where a copy belongs."""
-    newest = superblocks.newest(session.device)
+    newest = session.superblock()
     copies = superblocks.find_copies(session.device)
     rows = [
         (
@@ -37,7 +38,8 @@ def show_super(session: Session, options: argparse.Namespace) -> Answer:
         )
         for number, copy in enumerate(copies)
     ]
-    meaning = [(field.name, _shown_field(field.name, getattr(newest, field.name)), field.meaning) for field in _told(newest)]
+    told = told_fields(type(newest))
+    meaning = [(field.name, _shown_field(field.name, getattr(newest, field.name)), field.meaning) for field in told]
     data = {
         "superblock": fields_of(newest),
         "copies": [dict(zip(("place", "offset", "generation", "state"), row, strict=True)) for row in rows],
@@ -54,7 +56,7 @@ def show_super(session: Session, options: argparse.Namespace) -> Answer:
 
 def show_journal(session: Session, options: argparse.Namespace) -> Answer:
     """journal: the transactions that the last checkpoint does not contain; -v every entry with its value before and after."""
-    superblock = superblocks.newest(session.device)
+    superblock = session.superblock()
     reader = JournalReader(session.device, geometry_of(superblock), journal_seed(superblock.uuid))
     scan = reader.scan(superblock.journal_tail, superblock.journal_sequence)
     used = scan.head - superblock.journal_tail
@@ -85,13 +87,7 @@ def show_journal(session: Session, options: argparse.Namespace) -> Answer:
 
 def fields_of(record: Record) -> dict[str, Any]:
     """Return the fields of a record for JSON: bytes in hexadecimal, embedded records as objects."""
-    return {field.name: _plain(getattr(record, field.name)) for field in _told(record)}
-
-
-def _told(record: Record) -> list[Any]:
-    """Return the fields of *record* that hold something: no magic, no checksum, nothing reserved."""
-    head = record.skipped_bytes()
-    return [field for field in type(record).FIELDS if field.offset >= head and field.name != "reserved"]
+    return {field.name: _plain(getattr(record, field.name)) for field in told_fields(type(record))}
 
 
 def _plain(value: object) -> Any:
@@ -227,9 +223,9 @@ def _shown_value(key: bytes, value: bytes | None) -> str:
 
 _SUPER = Words("super")
 _JOURNAL = Words("journal")
-_JOURNAL.add_argument("-v", dest="verbose", action="store_true")
+_JOURNAL.add_argument("-v", dest="verbose", action="store_true", help="every entry with its value before and after")
 
 COMMANDS = (
     Command("super", "show the superblock and all its copies", _SUPER, show_super, ("super",)),
-    Command("journal", "show what the last checkpoint does not contain; -v with values", _JOURNAL, show_journal, ("journal -v",)),
+    Command("journal", "show what the last checkpoint does not contain", _JOURNAL, show_journal, ("journal -v",)),
 )

@@ -12,7 +12,6 @@ import razortools
 from razortools.cli import app as cli
 from razortools.cli.app import DebugFlag, ImageArg, VersionFlag
 from razortools.errors import CorruptImage, ImageBusy, NotAnImage, OutOfSpace, UsageError
-from tests.images import make_image, open_for_writing
 
 ALL_CODES = {
     "mkfs.razorfs": cli.MKFS_CODES,
@@ -142,37 +141,3 @@ def test_a_reader_that_went_away_is_no_error_to_talk_about(capsys: pytest.Captur
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 1
-
-
-def test_a_volume_opened_for_looking_leaves_the_image_as_it_is(tmp_path: Path) -> None:
-    image = make_image(tmp_path / "a.img")
-    before = image.read_bytes()
-    with cli.open_volume(str(image)) as volume:
-        assert volume.read_only
-    assert image.read_bytes() == before
-
-
-def test_a_volume_whose_user_failed_keeps_what_was_committed_and_nothing_else(tmp_path: Path) -> None:
-    from razortools.engine import namespace
-    from razortools.format.inode import ROOT_INODE
-
-    image = make_image(tmp_path / "a.img")
-    with pytest.raises(RuntimeError), cli.open_volume(str(image), writable=True) as volume:
-        namespace.create(volume, ROOT_INODE, b"kept", 0o644, 0, 0)
-        volume.commit()
-        namespace.create(volume, ROOT_INODE, b"dropped", 0o644, 0, 0)
-        raise RuntimeError
-    with cli.open_volume(str(image)) as volume:
-        assert volume.counters.inode_count == 2
-
-
-def test_an_image_in_use_is_refused_unless_its_last_checkpoint_will_do(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    image = make_image(tmp_path / "a.img")
-    with open_for_writing(image):
-        with pytest.raises(ImageBusy), cli.open_volume(str(image)):
-            pass
-        with cli.open_volume(str(image), in_use=True) as volume:
-            assert volume.read_only
-        assert "last checkpoint" in capsys.readouterr().err

@@ -1,0 +1,32 @@
+"""Where one stands: cd, pwd."""
+
+import argparse
+
+from razortools.debug.answers import Answer, Lines
+from razortools.debug.names import show_name
+from razortools.debug.session import Command, Session, Words
+from razortools.errors import UsageError
+
+
+def change_directory(session: Session, options: argparse.Namespace) -> Answer:
+    """cd: paths without a slash in front start here from now on."""
+    _, inode = session.inode(options.path)
+    if not inode.is_directory:
+        raise UsageError(f"{options.path}: is not a directory; 'stat {options.path}' tells what it is")
+    session.directory = session.absolute(options.path)
+    return Lines([], {"directory": session.directory})
+
+
+def show_directory(session: Session, options: argparse.Namespace) -> Answer:
+    """pwd: where paths without a slash in front start."""
+    return Lines([show_name(session.directory)], {"directory": session.directory})
+
+
+_CD = Words("cd")
+_CD.add_argument("path", nargs="?", default="/", metavar="PATH")
+_PWD = Words("pwd")
+
+COMMANDS = (
+    Command("cd", "let paths without a slash in front start in this directory", _CD, change_directory, ("cd /home",)),
+    Command("pwd", "show where paths without a slash in front start", _PWD, show_directory, ("pwd",)),
+)

@@ -1,0 +1,74 @@
+"""Opening an image to look into it, in whatever state it is.
+
+Clean: as it is. Not closed: its journal is replayed into memory. Mounted by somebody else, or with a damaged journal: its last
+checkpoint. Damaged so that no tree can be opened: the device alone. Each departure is told. Invariant: without the right to
+write, not a byte of the image changes; with it, an image that is in use is refused.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from razortools.debug.session import Session, reason_of
+from razortools.engine.store.device import Device, open_image
+from razortools.engine.volume import Volume, open_volume
+from razortools.errors import CorruptImage, ImageBusy, RazorError
+
+Tell = Callable[[str], None]
+
+
+@contextmanager
+def open_session(image: str, *, writable: bool, tell: Tell) -> Iterator[Session]:
+    """Yield the session of the image at path *image*; *tell* gets a sentence for everything that is not as it should be.
+
+    If the body raises, what it had not committed is dropped. Raises NotAnImage, UnsupportedFormat, DeviceFailed, ImageBusy (a
+    writer only), each one sentence for the operator.
+    """
+    recover = True
+    try:
+        device = open_image(image, writable=writable)
+    except ImageBusy as busy:
+        if writable:
+            raise
+        tell(f"{busy}. Until then this shows its last checkpoint")
+        device = open_image(image, writable=False, lock=False)
+        recover = False
+    try:
+        session = look_into(device, writable=writable, recover=recover, tell=tell)
+    except BaseException:
+        device.close()
+        raise
+    try:
+        yield session
+    except BaseException:
+        session.abandon()
+        raise
+    else:
+        session.close()
+
+
+def look_into(device: Device, *, writable: bool, recover: bool = True, tell: Tell = lambda text: None) -> Session:
+    """Return a session over *device*, with as much of the filesystem as can be opened. Raises as open_session() does."""
+    try:
+        return Session(device, open_volume(device, read_only=not writable, recover=recover), writable=writable)
+    except CorruptImage as damaged:
+        reason = reason_of(damaged)
+    except RazorError:
+        raise
+    except Exception as broken:  # damage under a right checksum can take any shape, and the device can still be looked at
+        reason = f"{device.name}: opening it failed: {type(broken).__name__}: {broken}"
+    volume = None if writable else _last_checkpoint(device, recover)
+    if volume is not None:
+        tell(f"{reason}. This shows its last checkpoint")
+    else:
+        tell(f"{reason}. Only what needs no tree can be looked at")
+    return Session(device, volume, writable=writable, fault=reason)
+
+
+def _last_checkpoint(device: Device, recover: bool) -> Volume | None:
+    """Return the filesystem without what the journal holds, if that can be opened."""
+    if not recover:
+        return None
+    try:
+        return open_volume(device, read_only=True, recover=False)
+    except Exception:
+        return None
