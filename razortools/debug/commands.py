@@ -5,7 +5,7 @@ One declaration of a command serves its parsing, help, completion and manual pag
 
 import argparse
 
-from razortools.debug import contents, listing, navigation, structures
+from razortools.debug import archive, attributes, changing, contents, listing, navigation, searching, structures
 from razortools.debug.answers import Answer, Lines, Several, Table
 from razortools.debug.session import Command, Session, Words
 from razortools.errors import UsageError
@@ -47,7 +47,15 @@ _HELP = Words("help")
 _HELP.add_argument("command", nargs="?", metavar="COMMAND")
 
 TOPICS: dict[str, tuple[Command, ...]] = {
-    "Files": (*navigation.COMMANDS, *listing.COMMANDS, *contents.COMMANDS),
+    "Files": (
+        *navigation.COMMANDS,
+        *listing.COMMANDS,
+        *searching.COMMANDS,
+        *contents.COMMANDS,
+        *archive.COMMANDS,
+        *attributes.COMMANDS,
+    ),
+    "Changing files": changing.COMMANDS,
     "Structures": structures.COMMANDS,
     "Shell": (Command("help", "list the commands, or explain one", _HELP, show_help, ("help put",)),),
 }

@@ -1,4 +1,4 @@
-"""Contents: cat, get, put."""
+"""Contents: cat, head, get, put."""
 
 import argparse
 import os
@@ -9,7 +9,7 @@ from razortools.debug.answers import Answer, Lines, Stream
 from razortools.debug.session import Command, Session, Words
 from razortools.engine import files
 from razortools.errors import PosixError, UsageError
-from razortools.units import MIB, InodeNo, format_size
+from razortools.units import MIB, InodeNo, format_size, parse_size
 
 PIECE_BYTES = 1 * MIB
 
@@ -18,6 +18,32 @@ def show_contents(session: Session, options: argparse.Namespace) -> Answer:
     """cat: the bytes of files, one after the other."""
     inodes = [_regular(session, path) for path in options.paths]
     return Stream(piece for ino in inodes for piece in pieces_of(session, ino))
+
+
+def show_head(session: Session, options: argparse.Namespace) -> Answer:
+    """head: the first lines, or bytes, of a file."""
+    ino = _regular(session, options.path)
+    if options.bytes is not None:
+        return Stream(_first_bytes(session, ino, options.bytes))
+    return Stream(_first_lines(session, ino, options.lines))
+
+
+def _first_bytes(session: Session, ino: InodeNo, count: int) -> Iterator[bytes]:
+    for piece in pieces_of(session, ino):
+        yield piece[:count]
+        count -= len(piece)
+        if count <= 0:
+            return
+
+
+def _first_lines(session: Session, ino: InodeNo, count: int) -> Iterator[bytes]:
+    for piece in pieces_of(session, ino) if count > 0 else ():
+        lines = piece.split(b"\n", count)
+        if len(lines) > count:
+            yield b"\n".join(lines[:count]) + b"\n"
+            return
+        yield piece
+        count -= len(lines) - 1
 
 
 def pieces_of(session: Session, ino: InodeNo) -> Iterator[bytes]:
@@ -76,6 +102,10 @@ def _amount(file_count: int, directory_count: int, total_bytes: int) -> str:
 
 _CAT = Words("cat")
 _CAT.add_argument("paths", nargs="+", metavar="PATH")
+_HEAD = Words("head")
+_HEAD.add_argument("-n", dest="lines", type=int, default=10, metavar="COUNT", help="so many lines; otherwise 10")
+_HEAD.add_argument("-c", dest="bytes", type=parse_size, metavar="SIZE", help="so many bytes")
+_HEAD.add_argument("path", metavar="PATH")
 _GET = Words("get")
 _GET.add_argument("source", metavar="PATH")
 _GET.add_argument("target", nargs="?", metavar="HOST_PATH")
@@ -85,6 +115,7 @@ _PUT.add_argument("target", nargs="?", metavar="PATH")
 
 COMMANDS = (
     Command("cat", "write the contents of files to stdout", _CAT, show_contents, ("cat /etc/motd",)),
+    Command("head", "write the first lines of a file to stdout", _HEAD, show_head, ("head -n 3 /etc/motd", "head -c 1K /f")),
     Command("get", "copy a file or a tree out of the image", _GET, get, ("get /home /tmp/rescued",)),
-    Command("put", "copy a file or a tree of the host into the image; needs -w", _PUT, put, ("put /etc /backup",), writes=True),
+    Command("put", "copy a file or a tree of the host into the image", _PUT, put, ("put /etc /backup",), writes=True),
 )
