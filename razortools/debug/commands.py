@@ -5,7 +5,21 @@ One declaration of a command serves its parsing, help, completion and manual pag
 
 import argparse
 
-from razortools.debug import archive, attributes, changing, contents, listing, navigation, searching, structures
+from razortools.debug import (
+    archive,
+    attributes,
+    changing,
+    contents,
+    listing,
+    navigation,
+    placement,
+    searching,
+    structures,
+    transactions,
+    treeview,
+    verifying,
+    whois,
+)
 from razortools.debug.answers import Answer, Lines, Several, Table
 from razortools.debug.session import Command, Session, Words
 from razortools.errors import UsageError
@@ -56,7 +70,8 @@ TOPICS: dict[str, tuple[Command, ...]] = {
         *attributes.COMMANDS,
     ),
     "Changing files": changing.COMMANDS,
-    "Structures": structures.COMMANDS,
+    "Structures": (*structures.COMMANDS, *transactions.COMMANDS, *treeview.COMMANDS),
+    "Places": (*placement.COMMANDS, *whois.COMMANDS, *verifying.COMMANDS),
     "Shell": (Command("help", "list the commands, or explain one", _HELP, show_help, ("help put",)),),
 }
 COMMANDS: dict[str, Command] = {command.name: command for commands in TOPICS.values() for command in commands}

@@ -7,9 +7,10 @@ What needs only the device or a superblock works on an image whose tree cannot b
 import argparse
 import os
 import posixpath
+import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NoReturn
 
 from razortools.debug.answers import Answer
@@ -22,6 +23,8 @@ from razortools.format.geometry import Geometry, geometry_of
 from razortools.format.inode import Inode
 from razortools.format.superblock import Superblock
 from razortools.units import InodeNo
+
+_NUMBERED = re.compile("<[0-9]{1,19}>")
 
 
 class Words(argparse.ArgumentParser):
@@ -94,7 +97,11 @@ class Session:
         return joined[1:] if joined.startswith(b"//") else joined
 
     def find(self, path: str) -> InodeNo:
-        """Return the inode at *path* in the image. Raises PosixError."""
+        """Return the inode at *path* in the image; ``<12>`` is inode 12, whatever leads to it. Raises PosixError."""
+        if _NUMBERED.fullmatch(path):
+            ino = InodeNo(int(path[1:-1]))
+            self.volume.inodes.get(ino)
+            return ino
         try:
             return namespace.resolve(self.volume, self.absolute(path))
         except PosixError as refused:
@@ -136,7 +143,6 @@ class Command:
     action: Callable[[Session, argparse.Namespace], Answer]
     examples: tuple[str, ...] = ()
     writes: bool = False  # it changes files: it runs only with -w, and is committed
-    topic: str = field(default="", kw_only=True)
 
 
 def split_pipe(line: str) -> tuple[str, str]:

@@ -6,8 +6,9 @@ the node pool's (see nodepool). Invariants: a block is handed out once until it 
 exactly what the checkpoint's tree uses; a copy of the map is only written while the other one is the truth.
 """
 
+import re
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import crc32c
 
@@ -21,6 +22,7 @@ from razortools.units import BlockNo
 
 GROUPS_IN_MEMORY = 4096  # clean bitmap pages kept: 16 MiB at most
 _ENTRY = SpaceMapEntry.STRUCT
+_ONES = re.compile("1+")
 
 
 class SpaceMaps:
@@ -215,6 +217,22 @@ class SpaceMaps:
         """Return whether *block* is in use in memory."""
         group, offset = divmod(block, self.group_blocks)
         return bool(self._group(group) >> offset & 1)
+
+    def free_runs(self) -> Iterator[Run]:
+        """Yield the runs of blocks that are free in memory, in order, each as long as it is."""
+        start, count = 0, 0
+        for group in range(self.group_count):
+            bits = self._bits.get(group)
+            used = self._load_group(group) if bits is None else bits
+            for run in _ONES.finditer(format(used ^ ((1 << self.group_blocks) - 1), "b")[::-1]):
+                first = group * self.group_blocks + run.start()
+                if count and first != start + count:
+                    yield BlockNo(start), count
+                    start, count = first, 0
+                start = start if count else first
+                count += run.end() - run.start()
+        if count:
+            yield BlockNo(start), count
 
     @property
     def _fan_out(self) -> int:
