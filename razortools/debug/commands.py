@@ -8,6 +8,7 @@ import argparse
 from razortools.debug import (
     archive,
     attributes,
+    blocks,
     changing,
     contents,
     listing,
@@ -70,7 +71,7 @@ TOPICS: dict[str, tuple[Command, ...]] = {
         *attributes.COMMANDS,
     ),
     "Changing files": changing.COMMANDS,
-    "Structures": (*structures.COMMANDS, *transactions.COMMANDS, *treeview.COMMANDS),
+    "Structures": (*structures.COMMANDS, *transactions.COMMANDS, *treeview.COMMANDS, *blocks.COMMANDS),
     "Places": (*placement.COMMANDS, *whois.COMMANDS, *verifying.COMMANDS),
     "Shell": (Command("help", "list the commands, or explain one", _HELP, show_help, ("help put",)),),
 }

@@ -15,7 +15,7 @@ from razortools.debug.transactions import scan_journal
 from razortools.debug.values import show_key
 from razortools.engine import directories
 from razortools.errors import RazorError
-from razortools.format.data import CUT_OUT
+from razortools.format.data import CUT_OUT, DataRecord
 from razortools.format.inode import Inode
 from razortools.format.items import owned_record
 from razortools.format.keys import KIND_AT, Kind, inode_key, object_of, offset_of
@@ -36,6 +36,7 @@ class Owner:
     first: int = 0
     end: int = 0
     loss: str = ""  # what it means if these blocks cannot be read
+    record: DataRecord | None = None  # that owns them
 
 
 class Wanted:
@@ -156,18 +157,20 @@ def _data(session: Session, wanted: Wanted) -> Iterator[Owner]:
                 if (key, span) not in seen:
                     seen.add((key, span))
                     assert record is not None
-                    yield _owner_of_data(session, span, key, record.raw_bytes)
+                    yield _owner_of_data(session, span, key, record)
 
 
-def _owner_of_data(session: Session, span: Span, key: bytes, raw_bytes: int) -> Owner:
+def _owner_of_data(session: Session, span: Span, key: bytes, record: DataRecord) -> Owner:
     ino = object_of(key)
     paths = paths_of(session, ino)
     if key[KIND_AT] == Kind.XATTR:
-        return Owner(span, "a large extended attribute", ino, paths, loss="the attribute's value")
+        return Owner(span, "a large extended attribute", ino, paths, loss="the attribute's value", record=record)
     record_bytes = _record_bytes(session, ino)
     first = offset_of(key) * record_bytes
-    end = first + raw_bytes
-    return Owner(span, f"data, record {offset_of(key)}", ino, paths, first, end, f"bytes {first} to {end - 1} of the file")
+    end = first + record.raw_bytes
+    return Owner(
+        span, f"data, record {offset_of(key)}", ino, paths, first, end, f"bytes {first} to {end - 1} of the file", record
+    )
 
 
 def _record_bytes(session: Session, ino: int) -> int:
