@@ -10,6 +10,7 @@ from razortools.debug import (
     attributes,
     blocks,
     changing,
+    comparison,
     contents,
     listing,
     navigation,
@@ -72,7 +73,7 @@ TOPICS: dict[str, tuple[Command, ...]] = {
     ),
     "Changing files": changing.COMMANDS,
     "Structures": (*structures.COMMANDS, *transactions.COMMANDS, *treeview.COMMANDS, *blocks.COMMANDS),
-    "Places": (*placement.COMMANDS, *whois.COMMANDS, *verifying.COMMANDS),
+    "Places": (*placement.COMMANDS, *whois.COMMANDS, *verifying.COMMANDS, *comparison.COMMANDS),
     "Shell": (Command("help", "list the commands, or explain one", _HELP, show_help, ("help put",)),),
 }
 COMMANDS: dict[str, Command] = {command.name: command for commands in TOPICS.values() for command in commands}
