@@ -162,10 +162,9 @@ def _path(session: Session, inode: int) -> str:
 _JOURNAL = Words("journal")
 _JOURNAL.add_argument("-v", dest="verbose", action="store_true", help="every entry with its value before and after")
 _JOURNAL.add_argument("--path", metavar="PATH", help="only what is about this file, or below this directory")
+_OPERATIONS = [one.name.lower() for one in Operation if one is not Operation.COMMIT]
 _JOURNAL.add_argument(
-    "--operation",
-    choices=[one.name.lower() for one in Operation if one is not Operation.COMMIT],
-    help="only what this operation did",
+    "--operation", metavar="OPERATION", choices=_OPERATIONS, help=f"only what this one did: {', '.join(_OPERATIONS)}"
 )
 _JOURNAL.add_argument("--transaction", type=int, metavar="NUMBER", help="only this transaction")
 _JOURNAL.add_argument("--since", type=seconds, metavar="SECONDS", help="only what was committed then or later, since 1970")
