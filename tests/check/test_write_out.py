@@ -25,7 +25,7 @@ from razortools.format.superblock import State, Superblock
 from razortools.format.undo import UNDO_MAGIC, Fate, Stage
 from razortools.units import MIB
 from tests.check.damages import DeafDevice
-from tests.check.editing import image_of
+from tests.check.editing import image_of, write_superblocks
 from tests.check.mending import damaged, damaged_file, default_undo, mend, repair_file
 from tests.check.samples import Copy, healthy
 
@@ -282,6 +282,15 @@ def test_a_cut_off_repair_leaves_an_image_that_asks_for_a_check(tmp_path: Path) 
     superblock: Superblock = image_of(image).superblock
     assert superblock.state == State.CLEAN  # it may still be mounted
     assert superblock.error_count == 1
+
+
+def test_an_image_that_counts_as_many_errors_as_it_can_is_repaired_all_the_same(tmp_path: Path) -> None:
+    image = in_memory()
+    write_superblocks(image, error_count=(1 << 32) - 1)
+    overlay = OverlayDevice(image)
+    mend(overlay)
+    write_out(overlay, image, str(tmp_path / "undo"))
+    assert image_of(image).superblock.error_count == 0
 
 
 # Images of other kinds

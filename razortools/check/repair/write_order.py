@@ -21,6 +21,7 @@ from razortools.format.undo import Stage
 from razortools.units import BlockNo
 
 REPAIR_GENERATIONS = 2  # from the view that is repaired to the repaired one
+ERROR_COUNT_MAX = (1 << 32) - 1  # what its field holds; a damaged one may say that already
 
 assert SUPERBLOCK_BYTES == PAGE_BYTES
 
@@ -67,7 +68,8 @@ def marked(image: Device, new: Superblock) -> tuple[int, bytes] | None:
     if old is None or new.generation <= old.generation or layout_fault(old):
         return None
     # The state stays what it is: to mount what is not clean, the space map must be whole, and the repair may be about that.
-    return superblocks.slot_image(replace(old, generation=old.generation + 1, error_count=old.error_count + 1))
+    errors = min(old.error_count + 1, ERROR_COUNT_MAX)
+    return superblocks.slot_image(replace(old, generation=old.generation + 1, error_count=errors))
 
 
 def _repaired_from(image: Device, new: Superblock) -> Superblock | None:
