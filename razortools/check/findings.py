@@ -45,6 +45,7 @@ class Repair(Enum):
     COPY_SHARED = "give each owner a copy of its own; the checksum tells which owner's data it is", False
     CUT_OUT = "keep the rest of the file; reading these bytes gives an I/O error", False
     CUT_JOURNAL = "replay what verifies and drop the rest", False
+    REPLAY_AS_MEANT = "replay the journal, and put what makes no sense where it was meant to be, if that can be told", False
     REBUILD_TREE = "rebuild the tree from the nodes that a scan finds", False
     BY_HAND = "not be able to help; see the risk and cause", False
 

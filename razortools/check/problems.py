@@ -154,7 +154,7 @@ JOURNAL_DAMAGED = _row(
 )  # fmt: skip
 JOURNAL_FIELD = _row(
     "E0204", ERROR, "wrong journal entry", "journal entry {sequence} at block {block}: {reason}",
-    _BUG, "Replaying it would put nonsense into the tree.", Repair.CUT_JOURNAL,
+    _BUG, "The next mount would put nonsense into the tree, and miss what was meant.", Repair.REPLAY_AS_MEANT,
 )  # fmt: skip
 COMMIT_WRONG = _row(
     "E0205", ERROR, "wrong commit entry", "commit entry {sequence} at block {block}: {field} is {value}, expected {expected}",

@@ -17,7 +17,6 @@ from razortools.errors import CorruptImage
 from razortools.format.data import DataRecord
 from razortools.format.directory import BackLink
 from razortools.format.inode import ROOT_INODE, Inode
-from razortools.format.journal import EntryFlag
 from razortools.format.keys import Kind, back_link_key, inode_key, kind_range, record_key, xattr_key
 from razortools.format.name import hash_name
 from razortools.format.superblock import Superblock
@@ -351,13 +350,6 @@ def test_what_was_committed_before_the_damage_in_the_journal_is_replayed() -> No
     _lose_sector(device, second)
     found_names = names(repaired(device))
     assert b"late0" in found_names and not {b"late1", b"late2"} & found_names
-
-
-def test_a_transaction_with_a_senseless_entry_is_dropped_as_a_whole_and_no_file_reads_as_zeros() -> None:
-    device = unclean(1)
-    number = next(n for n, entry in enumerate(journal_entries(image_of(device))) if entry.head.key[9] == Kind.DATA_RECORD)
-    rewrite_entry(device, number, flags=int(EntryFlag.HAS_UNDO))
-    assert b"late0" not in names(repaired(device))
 
 
 def test_leftovers_in_the_journal_are_not_taken_for_later_entries() -> None:

@@ -54,6 +54,7 @@ class Draft:
         self.edits: list[Edit] = []
         self.made: dict[int, str] = {}  # inodes that were given a name in this round, and which
         self.in_place_first = False  # what was turned back in its place must be looked at before anything else is done
+        self.knows_what_was_meant = False  # by entries of the journal that make no sense
         self.is_careful = False  # answers that destroy anything are taken back
         self.is_rebuilt = False  # a part of the tree was lost, and what it held may be missing now
         self.lost_blocks = 0  # blocks of records that are proven to be there, and nobody's

@@ -1,11 +1,12 @@
-"""The journal in a repair: what verifies and makes sense is replayed, up to the first transaction that does not.
+"""The journal in a repair: what verifies is replayed, as a mount does, up to the first transaction that cannot be.
 
-A transaction is taken as a whole or not at all: without one of its entries a file might read as something that it never was.
+What verifies and makes no sense is only kept out of the tree: what it was meant to do, senseless.py finds out.
 
 Unlike recovery, this works with a space map that is wrong: the frame computes it anew afterwards.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import crc32c
 
@@ -13,14 +14,14 @@ from razortools.check.image import Image
 from razortools.check.journal_rules import Ring
 from razortools.check.keynames import key_fault
 from razortools.check.repair.surveying import owned
-from razortools.engine.store.journal import JournalReader, JournalScan, LoggedEntry, LoggedTransaction, journal_seed
+from razortools.engine.store.journal import JournalReader, JournalScan, LoggedTransaction, journal_seed
 from razortools.engine.store.recovery import apply, follow_on
 from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace
 from razortools.format.data import DataRecord
-from razortools.format.items import decode_item
 from razortools.format.journal import ENTRY_HEAD_BYTES, JOURNAL_MAGIC
 from razortools.format.keys import Table, object_of
+from razortools.format.node import value_bytes_max
 
 
 def scanned(image: Image) -> JournalScan:
@@ -34,12 +35,13 @@ def scanned(image: Image) -> JournalScan:
 
 
 def pending(image: Image, scan: JournalScan) -> list[LoggedTransaction]:
-    """Return the transactions to replay: up to the first that makes no sense, or never arrived as a whole."""
+    """Return the transactions to replay: up to the first that never arrived as a whole, or that no tree can hold."""
+    value_bytes = value_bytes_max(image.superblock.node_bytes)
     believed: list[LoggedTransaction] = []
     for transaction in scan.transactions:
         if transaction.last_sequence > scan.flushed_sequence and not _data_arrived(image, transaction):
             break
-        if not all(makes_sense(entry) for entry in transaction.entries):
+        if any(len(entry.redo or b"") > value_bytes for entry in transaction.entries):
             break
         believed.append(transaction)
     return believed
@@ -63,7 +65,7 @@ def _inodes_of(transactions: Sequence[LoggedTransaction]) -> set[int]:
 
 def replay(store: Store, image: Image, scan: JournalScan, transactions: Sequence[LoggedTransaction]) -> None:
     """Apply *transactions* of *scan* to the tree of *store*, and leave the journal empty. Raises CorruptImage, OutOfSpace."""
-    if not all(apply(store, transaction) for transaction in transactions):
+    if not all(apply(store, _sensible(transaction)) for transaction in transactions):
         raise OutOfSpace(f"{store.device.name}: there is no free space left in the image to replay its journal")
     follow_on(store, transactions)
     highest = max((sequence for _, sequence in _leftovers(image, store.journal.head)), default=0)
@@ -72,16 +74,9 @@ def replay(store: Store, image: Image, scan: JournalScan, transactions: Sequence
     store.journal.next_sequence = max(lowest, highest + 1 if highest < lowest + (1 << 40) else 0)
 
 
-def makes_sense(entry: LoggedEntry) -> bool:
-    """Return whether replaying an entry puts into the tree what was meant. Who changed it and what there was does not matter."""
-    if key_fault(entry.head.key) or (entry.head.redo_bytes and entry.redo is None):
-        return False
-    try:
-        if entry.redo is not None:
-            decode_item(entry.head.key, entry.redo)
-    except CorruptImage:
-        return False
-    return True
+def _sensible(transaction: LoggedTransaction) -> LoggedTransaction:
+    """Return *transaction* without the entries that would put something where nothing can stand."""
+    return replace(transaction, entries=tuple(entry for entry in transaction.entries if not key_fault(entry.head.key)))
 
 
 def drop_leftovers(image: Image) -> None:

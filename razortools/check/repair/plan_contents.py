@@ -130,11 +130,11 @@ def stored_blocks(draft: Draft, finding: Finding) -> None:
         counted = finding.values["counted"]
         missing = finding.values["value"] - counted
         if missing > 0 and (draft.is_rebuilt or missing <= draft.lost_blocks):
-            _cut_out_holes(draft, finding.inode)
+            cut_out_holes(draft, finding.inode)
         draft.set(inode_key(finding.inode), "stored_blocks", counted, f"set its count of blocks to {counted}")
 
 
-def _cut_out_holes(draft: Draft, number: InodeNo) -> None:
+def cut_out_holes(draft: Draft, number: InodeNo) -> None:
     """Plan that what may have been in lost records does not read as zeros."""
     inode = draft.inode(number)
     if inode is None or not inode.is_regular or not RECORD_BYTES_MIN <= inode.record_bytes <= RECORD_BYTES_MAX:

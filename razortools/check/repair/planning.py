@@ -42,6 +42,7 @@ BY_KIND: dict[Repair, Planner] = {
 }
 BY_CODE: dict[str, Planner] = {
     "E0102": plan_superblock.wrong_field,
+    "E0204": plan_journal.senseless,
     "E0301": plan_nodes.copy,
     "E0302": plan_nodes.lost,
     "E0307": plan_items.malformed,
@@ -79,6 +80,7 @@ BY_CODE: dict[str, Planner] = {
     "E0804": plan_nodes.copy,
 }
 ORDER = {
+    "E0204": -1,  # what the journal was meant to bring is there for all others
     "E0313": 0,  # the root: lost+found lies in it
     "E0308": 1,  # missing inodes: names may lead to them again
     "E0307": 1,
@@ -98,6 +100,7 @@ ORDER = {
     "E0602": 11,
 }
 USUAL_ORDER = 7
+_OF_THE_JOURNAL = (Repair.CUT_JOURNAL, Repair.REPLAY_AS_MEANT)
 _MARK = ERRORS_RECORDED.code
 _BELOW_THE_TREE = frozenset((Verb.FRAME, Verb.MEND, Verb.SUPERBLOCK, Verb.REPLAY, Verb.COPY, Verb.FLIP, Verb.ADOPT, Verb.REBUILD))
 
@@ -110,7 +113,7 @@ def planner_of(finding: Finding) -> Planner | None:
 def plan(draft: Draft, findings: Iterable[Finding], choose: Callable[[Finding], bool]) -> Round:
     """Return the edits for those *findings* that *choose* takes; for a careful draft, of answers that destroy nothing only."""
     findings = list(findings)
-    if any(PROBLEMS[one.code].repair is Repair.CUT_JOURNAL and not choose(one) for one in findings):
+    if any(PROBLEMS[one.code].repair in _OF_THE_JOURNAL and not choose(one) for one in findings):
         return ()  # whatever is written, the journal is replayed before: with what is wrong in it, that is not wanted
     draft.lost_blocks = unfound_blocks(findings)
     draft.lost_names |= {one.path: int(one.inode or 0) for one in findings if one.code == "E0404" and one.path is not None}

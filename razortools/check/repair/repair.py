@@ -25,6 +25,7 @@ from razortools.check.runner import Options, Step, Steps, check
 from razortools.engine.store.device import Device
 from razortools.engine.store.pages import OverlayDevice
 from razortools.errors import CorruptImage, DeviceFailed, NotAnImage, OutOfSpace
+from razortools.format.keys import object_of
 from razortools.format.record import Record
 from razortools.format.superblock import State, Superblock
 
@@ -37,6 +38,7 @@ _DAMAGED_COPIES = (problems.SUPERBLOCK_DAMAGED.code, problems.BACKUP_DAMAGED.cod
 _NODE_WRONG = (problems.NODE_LOST.code, problems.NODE_FIELD.code, problems.NODE_KEYS.code)
 _MAP_DAMAGE = {problems.MAP_PAGE_DAMAGED.code, problems.MAP_COUNT.code}
 _TREE_DAMAGE = {problem.code for problem in (problems.NODE_LOST, problems.NODE_FIELD, problems.NODE_KEYS, problems.NODE_SHARED)}
+_MISLEADING = {problems.REPLAY_FAILED.code, problems.JOURNAL_FIELD.code}
 
 Choose = Callable[[Finding], bool]
 
@@ -211,6 +213,7 @@ def _judged(
     dropped = dropped_inodes(facts.image) if facts is not None else set()
     if facts is not None and any(finding.code == problems.REPLAY_FAILED.code for finding in done.before.findings):
         dropped |= changed_inodes(facts.image)  # the inventory of before knows nothing of what the journal does to them
+    dropped |= {object_of(edit.key) for edit in edits if edit.code == problems.JOURNAL_FIELD.code and edit.key}
     done.refused = objection(done.before, done.after, before, done.loss, dropped, careful=careful, told=told)
 
 
@@ -271,17 +274,19 @@ def _plan_round(done: Repaired, wishes: Wishes) -> Round:
     draft = Draft(indexed(recovered(facts)), facts.image)
     draft.is_careful = wishes.careful
     draft.is_rebuilt = any(edit.verb is Verb.REBUILD for edits in done.rounds for edit in edits)
-    return plan(draft, _before_the_rest(done.after.findings, wishes), wishes.takes)
+    return plan(draft, _before_the_rest(done.after.findings, wishes, draft), wishes.takes)
 
 
-def _before_the_rest(findings: tuple[Finding, ...], wishes: Wishes) -> tuple[Finding, ...]:
-    """Return what must be mended before anything else can be judged: all, unless the journal could not be replayed.
+def _before_the_rest(findings: tuple[Finding, ...], wishes: Wishes, draft: Draft) -> tuple[Finding, ...]:
+    """Return what must be mended before anything else can be judged: all, unless the replay has not shown what it should.
 
-    Then the check has seen an older state. What it found in the files there may be changed or deleted by what waits in the
-    journal: an edit of theirs would bring back a part of a file that is gone. Where the tree is damaged all goes together.
+    Where the journal could not be replayed, the check has seen an older state. What it found in the files there may be changed or
+    deleted by what waits in the journal: an edit of theirs would bring back a part of a file that is gone. Where an entry of it
+    makes no sense, the check has seen nonsense. Where the tree on the device is damaged all goes together.
     """
-    codes = {finding.code for finding in findings if wishes.takes(finding)}
-    if problems.REPLAY_FAILED.code not in codes or codes & _TREE_DAMAGE:
+    taken = [finding for finding in findings if wishes.takes(finding)]
+    codes = {finding.code for finding in taken}
+    if not codes & _MISLEADING or any(one.code in _TREE_DAMAGE and one.block in draft.pointers for one in taken):
         return findings
     return tuple(finding for finding in findings if finding.code < "E03" or finding.code in _MAP_DAMAGE)
 
