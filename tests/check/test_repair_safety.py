@@ -153,6 +153,16 @@ def test_an_old_slot_that_calls_itself_new_is_not_believed() -> None:
     assert {b"new0", b"new1", b"new2"} <= names(kept(device))
 
 
+def test_a_generation_that_no_image_can_have_come_to_does_not_outlive_a_repair() -> None:
+    device = unclean(3)
+    newest = image_of(device)
+    for place in (newest.superblock.slot, *newest.geometry.backups):
+        rewrite_superblock(device, place, 4096, generation=(1 << 63) + 3)
+    volume = kept(device)
+    assert {b"late0", b"late1", b"late2"} <= names(volume)
+    assert volume.store.superblock.generation < newest.superblock.generation + 10
+
+
 # What -p may do, and what it may not
 
 

@@ -44,6 +44,10 @@ BROKE_A_LAW = [
     ("stale blocks", 14),
     ("bad sectors", 201),  # a record was cut out that the journal, replayed in the same round, had replaced by a good one
     ("swapped blocks", 201),
+    ("stale blocks", 2002),  # every superblock was of an earlier day: the newest tree was there, and not looked for
+    ("stale blocks", 4390),  # the newest root was lost: an older one was believed instead of what is left of the newest state
+    ("stale blocks", 4712),  # the journal was damaged, and the tree told all that it would have brought
+    ("stale blocks", 4988),
 ]
 
 

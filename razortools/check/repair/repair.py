@@ -15,6 +15,7 @@ from razortools.check.repair.bench import Bench
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import IN_PLACE, Edit, Round, Verb
 from razortools.check.repair.journal import changed_inodes, dropped_inodes
+from razortools.check.repair.newer_state import newer_state
 from razortools.check.repair.plan_file import Plan, judge_plan
 from razortools.check.repair.planning import plan
 from razortools.check.repair.reference import reference
@@ -27,7 +28,7 @@ from razortools.engine.store.pages import OverlayDevice
 from razortools.errors import CorruptImage, DeviceFailed, NotAnImage, OutOfSpace
 from razortools.format.keys import object_of
 from razortools.format.record import Record
-from razortools.format.superblock import State, Superblock
+from razortools.format.superblock import SLOT_COUNT, State, Superblock
 
 ROUNDS_MAX = 24
 FINDINGS_PER_CODE = 20_000
@@ -36,6 +37,7 @@ STOPS = (CorruptImage, DeviceFailed, NotAnImage, OutOfSpace)  # what damage may 
 
 _DAMAGED_COPIES = (problems.SUPERBLOCK_DAMAGED.code, problems.BACKUP_DAMAGED.code, problems.NO_SUPERBLOCK.code)
 _NODE_WRONG = (problems.NODE_LOST.code, problems.NODE_FIELD.code, problems.NODE_KEYS.code)
+_SLOT_WRONG = (problems.SUPERBLOCK_DAMAGED.code, problems.SUPERBLOCK_FIELD.code)
 _MAP_DAMAGE = {problems.MAP_PAGE_DAMAGED.code, problems.MAP_COUNT.code}
 _TREE_DAMAGE = {problem.code for problem in (problems.NODE_LOST, problems.NODE_FIELD, problems.NODE_KEYS, problems.NODE_SHARED)}
 _MISLEADING = {problems.REPLAY_FAILED.code, problems.JOURNAL_FIELD.code}
@@ -309,7 +311,24 @@ def _from_nothing(report: Report, wishes: Wishes) -> Iterator[Edit]:
 
 
 def _superblock_edits(done: Repaired, truth: Superblock, wishes: Wishes) -> Iterator[Edit]:
-    """Yield the fields that other copies of the superblock tell better than the one that was believed."""
+    """Yield the fields that other copies of the superblock, or a newer tree, tell better than the one that was believed."""
+    if wishes.check.backup_block is not None:
+        return
+    doubts = [one for one in done.after.findings if wishes.takes(one) and _is_about_a_newer_state(one, truth)]
+    is_damaged = any(one.code == problems.JOURNAL_DAMAGED.code for one in doubts)
+    newer = newer_state(done.overlay, truth, journal_is_damaged=is_damaged) if doubts else None
+    if newer is not None and wishes.careful:
+        done.refused = (
+            f"a newer state was found (generation {newer.generation}) than any superblock tells of ({truth.generation}); "
+            "what is safe would be built upon the old one; --repair goes on from the newer"
+        )
+        return
+    if newer is not None:
+        done.remarks.append(
+            f"a newer state was found than any superblock tells of: generation {newer.generation}, not {truth.generation}"
+        )
+        yield from _believe(newer, truth, doubts[0], "believe the newest tree about")
+        return
     at_root = (truth.root.address, truth.root.mirror)
     doubted = [
         one
@@ -317,19 +336,28 @@ def _superblock_edits(done: Repaired, truth: Superblock, wishes: Wishes) -> Iter
         if one.severity > Severity.NOTE and (one.code.startswith("E01") or (one.code in _NODE_WRONG and one.block in at_root))
     ]
     doubts = [finding for finding in doubted if wishes.takes(finding)]
-    if not doubts or wishes.check.backup_block is not None:
+    if not doubts:
         return
     better = superblock_copies.elected(done.overlay, truth)
     if better.root != truth.root and superblock_copies.rolls_back(done.overlay, truth, better.generation):
-        if wishes.careful:
-            return
-        done.remarks.append(
-            f"the root of generation {truth.generation} cannot be read; generation {better.generation} is believed instead: "
-            "changes since then are lost"
-        )
+        return  # what can be read of the newest state is worth more than all of an older one: the tree is rebuilt
+    yield from _believe(better, truth, doubts[0], "believe other copies of the superblock about")
+
+
+def _is_about_a_newer_state(finding: Finding, truth: Superblock) -> bool:
+    """Return whether a finding may mean that a newer superblock than *truth* is lost: looking for it costs a scan."""
+    if finding.severity <= Severity.NOTE:
+        return False
+    if finding.code in _SLOT_WRONG:
+        return finding.block == (truth.generation + 1) % SLOT_COUNT
+    return finding.code.startswith("E02") or finding.code in _MAP_DAMAGE
+
+
+def _believe(better: Superblock, truth: Superblock, finding: Finding, why: str) -> Iterator[Edit]:
+    """Yield the edits that make *truth* say what *better* says."""
     for name in superblock_copies.differences(truth, better):
         value = getattr(better, name)
         if isinstance(value, Record):
             value = tuple(type(value)._FLATTEN(value))
-        why = f"believe other copies of the superblock about {name.replace('_', ' ')}"
-        yield Edit(verb=Verb.SUPERBLOCK, code=doubts[0].code, why=why, field=name, value=value)
+        words = f"{why} {name.replace('_', ' ')}"
+        yield Edit(verb=Verb.SUPERBLOCK, code=finding.code, why=words, field=name, value=value)

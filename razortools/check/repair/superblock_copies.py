@@ -18,7 +18,7 @@ from razortools.check.bitflip import mend_sealed
 from razortools.check.image import Image
 from razortools.check.runner import Options, check_quietly
 from razortools.check.superblock_pass import ALL_BUT_PLACE, FIXED_FOR_EVER, all_copies
-from razortools.check.superblock_rules import layout_fault
+from razortools.check.superblock_rules import COUNT_MAX, layout_fault
 from razortools.check.tree import read_node
 from razortools.engine.store.device import Device
 from razortools.engine.store.pages import OverlayDevice
@@ -45,9 +45,16 @@ def elected(device: Device, truth: Superblock) -> Superblock:
     copies = all_copies_of(device)
     told = [*_disguised(device, truth), *_candidates(copies, truth, device.size_bytes)]
     candidates = _of_the_newest_state(device, copies, list(dict.fromkeys([*told, *_by_the_root(device, truth)])))
-    if len(candidates) < 2:
-        return candidates[0] if candidates else truth
-    return min(candidates, key=lambda candidate: _badness_under(device, candidate))
+    best = min(candidates, key=lambda one: _badness_under(device, one)) if len(candidates) > 1 else next(iter(candidates), truth)
+    return _of_a_sane_generation(copies, best)
+
+
+def _of_a_sane_generation(copies: Sequence[Superblock], superblock: Superblock) -> Superblock:
+    """Return *superblock*; if no image can have come to its generation, with the one that follows on the others."""
+    if superblock.generation <= COUNT_MAX:
+        return superblock
+    told = [copy.generation for copy in copies] + [superblock.root.generation]
+    return replace(superblock, generation=max((number for number in told if number <= COUNT_MAX), default=0) + 1)
 
 
 def rolls_back(device: Device, truth: Superblock, generation: int) -> bool:
