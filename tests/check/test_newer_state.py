@@ -6,8 +6,11 @@ from dataclasses import replace
 import crc32c
 import pytest
 
-from razortools.check.repair.newer_state import newer_state
+from razortools.check.repair.newer_state import Younger, find_younger
+from razortools.check.repair.repair import Repaired, Wishes, repair
+from razortools.check.runner import Options
 from razortools.check.scan import node_at
+from razortools.check.steps import finished
 from razortools.engine import namespace
 from razortools.engine.store.device import Device
 from razortools.format.data import DataRecord
@@ -100,12 +103,12 @@ def test_a_state_of_which_something_is_missing_is_not_believed_for_a_crash_may_h
     root = image_of(device).superblock.root
     put_back(device, copies)
     truth = image_of(device).superblock
-    found = newer_state(device, truth, journal_is_damaged=False)
+    found = find_younger(device, truth, journal_is_damaged=False).superblock
     assert found is not None and found.root == root
     _, value = first_item(device, find_inode(device, "/docs/many"), Kind.DATA_RECORD)
     flip(device, DataRecord.decode(value).address * 4096)
-    assert newer_state(device, truth, journal_is_damaged=False) is None
-    assert newer_state(device, truth, journal_is_damaged=True) == found
+    assert find_younger(device, truth, journal_is_damaged=False).superblock is None
+    assert find_younger(device, truth, journal_is_damaged=True).superblock == found
 
 
 def forge_a_root(device: Device, path: str) -> None:
@@ -129,25 +132,44 @@ def test_a_root_in_the_contents_of_a_file_is_none() -> None:
     device = healthy()
     forge_a_root(device, "/docs/many")
     truth: Superblock = image_of(device).superblock
-    assert newer_state(device, truth, journal_is_damaged=True) is None
+    assert find_younger(device, truth, journal_is_damaged=True) == Younger()
 
 
 def test_lost_roots_of_newer_states_are_no_reason_to_go_back_to_an_older_one() -> None:
     device = healthy()
     copies = copies_of(device)
     before = image_of(device).superblock.generation
-    image = image_of(used_on(device, 3))
-    del copies[image.geometry.backups[-1]]  # all that is left of the newest superblock
+    del copies[image_of(used_on(device, 3)).geometry.backups[-1]]  # all that is left of the newest superblock
     put_back(device, copies)
-    for block in range(image.geometry.block_count):
-        node = node_at(image, block)
-        if node is not None and node.low == LOWEST_KEY and node.high == HIGHEST_KEY and node.pointer.generation > before:
-            device.write(block * 4096 + 600, b"damage" * 300)
+    lose_newer_roots(device, before)
     volume = kept(device)
     assert names(volume) >= NEW
     assert contents(volume, "/docs/many") == contents(opened(healthy()), "/docs/many")
 
 
+def _from(device: Device, block: int) -> Repaired:
+    done: Repaired = finished(repair(device, Wishes(Options(threads=1, backup_block=block))))
+    return done
+
+
+def lose_newer_roots(device: Device, before: int) -> None:
+    """Destroy every root that is younger than *before*."""
+    image = image_of(device)
+    for block in range(image.geometry.block_count):
+        node = node_at(image, block)
+        if node is not None and node.low == LOWEST_KEY and node.high == HIGHEST_KEY and node.pointer.generation > before:
+            device.write(block * 4096 + 600, b"damage" * 300)
+
+
+def test_if_the_newest_state_is_not_whole_the_old_one_is_not_repaired_in_its_place_unless_asked_for() -> None:
+    device = of_an_earlier_day()
+    truth = image_of(device).superblock
+    lose_newer_roots(device, truth.generation)
+    done = done_to(device)
+    assert not done.changes and f"-b {truth.address}" in done.refused
+    assert _from(device, truth.address).changes
+
+
 def test_a_healthy_image_shows_nothing_newer() -> None:
     for device in (healthy(), unclean(3)):
-        assert newer_state(device, image_of(device).superblock, journal_is_damaged=False) is None
+        assert find_younger(device, image_of(device).superblock, journal_is_damaged=False) == Younger()

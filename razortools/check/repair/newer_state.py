@@ -11,7 +11,7 @@ what is replayed; so the values before and after of the last transactions are co
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from razortools.check.image import Image
 from razortools.check.journal_rules import Ring
@@ -36,20 +36,30 @@ BAD_MIN = 8  # records that do not verify; with more than that, and more than do
 NODES_MAX = 200_000  # that are remembered, some 100 MB
 
 
-def newer_state(device: Device, truth: Superblock, *, journal_is_damaged: bool) -> Superblock | None:
-    """Return a superblock for the newest whole state, if *truth*, the newest superblock there is, does not name it; else None."""
+@dataclass(frozen=True, slots=True)
+class Younger:
+    """What is younger than every superblock. *generation*: of the youngest node; 0: there is none."""
+
+    generation: int = 0
+    superblock: Superblock | None = None  # for the newest state that is there as a whole
+
+
+def find_younger(device: Device, truth: Superblock, *, journal_is_damaged: bool) -> Younger:
+    """Return what is there that *truth*, the newest superblock there is, does not know of."""
     image = Image(device, truth, geometry_of(truth))
-    for root in _roots(image)[:ROOTS_MAX]:
+    nodes = _younger_nodes(image)
+    youngest = max((node.pointer.generation for node in nodes), default=0)
+    for root in [node for node in nodes if (node.low, node.high) == (LOWEST_KEY, HIGHEST_KEY)][:ROOTS_MAX]:
         named = replace(truth, generation=root.pointer.generation, root=root.pointer, root_level=root.level)
         is_proven = named.generation > truth.generation + 1 or journal_is_damaged
         seen = _whole(Image(device, named, image.geometry), with_all_data=not is_proven)
         if seen is not None:
-            return _with_journal(device, named, seen)
-    return None
+            return Younger(youngest, _with_journal(device, named, seen))
+    return Younger(youngest)
 
 
-def _roots(image: Image) -> list[FoundNode]:
-    """Return the nodes that hold everything and are younger than the superblock, the youngest first."""
+def _younger_nodes(image: Image) -> list[FoundNode]:
+    """Return the nodes that are younger than the superblock and no contents of a file, the youngest first."""
     seen = 0
 
     def wanted(node: FoundNode) -> bool:
@@ -59,14 +69,11 @@ def _roots(image: Image) -> list[FoundNode]:
 
     found = finished(scan_nodes(image, wanted, lambda block: False))
     after = image.superblock.generation
-    if not any(_holds_everything(node, after) for node in found):
+    if not any(after < node.pointer.generation < GENERATION_MAX for node in found):
         return []
     genuine = finished(without_forged(image, found, _runs, item_verifies))
-    return sorted((node for node in genuine if _holds_everything(node, after)), key=lambda node: -node.pointer.generation)
-
-
-def _holds_everything(node: FoundNode, after: int) -> bool:
-    return (node.low, node.high) == (LOWEST_KEY, HIGHEST_KEY) and after < node.pointer.generation < GENERATION_MAX
+    younger = [node for node in genuine if after < node.pointer.generation < GENERATION_MAX]
+    return sorted(younger, key=lambda node: -node.pointer.generation)
 
 
 def _runs(image: Image, key: bytes, value: bytes) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ from razortools.check.repair.bench import Bench
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import IN_PLACE, Edit, Round, Verb
 from razortools.check.repair.journal import changed_inodes, dropped_inodes
-from razortools.check.repair.newer_state import newer_state
+from razortools.check.repair.newer_state import Younger, find_younger
 from razortools.check.repair.plan_file import Plan, judge_plan
 from razortools.check.repair.planning import plan
 from razortools.check.repair.reference import reference
@@ -316,14 +316,12 @@ def _superblock_edits(done: Repaired, truth: Superblock, wishes: Wishes) -> Iter
         return
     doubts = [one for one in done.after.findings if wishes.takes(one) and _is_about_a_newer_state(one, truth)]
     is_damaged = any(one.code == problems.JOURNAL_DAMAGED.code for one in doubts)
-    newer = newer_state(done.overlay, truth, journal_is_damaged=is_damaged) if doubts else None
-    if newer is not None and wishes.careful:
-        done.refused = (
-            f"a newer state was found (generation {newer.generation}) than any superblock tells of ({truth.generation}); "
-            "what is safe would be built upon the old one; --repair goes on from the newer"
-        )
+    younger = find_younger(done.overlay, truth, journal_is_damaged=is_damaged) if doubts else Younger()
+    newer = younger.superblock
+    if younger.generation > truth.generation + 1 and (newer is None or wishes.careful):
+        done.refused = _left_behind(younger, truth)
         return
-    if newer is not None:
+    if newer is not None and not wishes.careful:
         done.remarks.append(
             f"a newer state was found than any superblock tells of: generation {newer.generation}, not {truth.generation}"
         )
@@ -342,6 +340,14 @@ def _superblock_edits(done: Repaired, truth: Superblock, wishes: Wishes) -> Iter
     if better.root != truth.root and superblock_copies.rolls_back(done.overlay, truth, better.generation):
         return  # what can be read of the newest state is worth more than all of an older one: the tree is rebuilt
     yield from _believe(better, truth, doubts[0], "believe other copies of the superblock about")
+
+
+def _left_behind(younger: Younger, truth: Superblock) -> str:
+    """Return why nothing may be built upon an old state: a newer one is there, in parts at least."""
+    told = f"there are parts of a newer state (generation {younger.generation}) than any superblock tells of ({truth.generation})"
+    if younger.superblock is not None:
+        return f"{told}; --repair goes on from the newer one"
+    return f"{told}, but it is not whole; -b {truth.address} goes on from the old state and gives the newer one up"
 
 
 def _is_about_a_newer_state(finding: Finding, truth: Superblock) -> bool:
