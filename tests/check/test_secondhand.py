@@ -19,7 +19,19 @@ from razortools.engine.store.device import Device
 from razortools.engine.volume import Volume
 from razortools.format.data import CUT_OUT, DataRecord
 from razortools.format.inode import ROOT_INODE, Inode
-from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY, Kind, inline_key, inode_key, kind_range, object_of, record_key
+from razortools.format.keys import (
+    HIGHEST_KEY,
+    LOWEST_KEY,
+    Kind,
+    back_link_key,
+    entry_key,
+    inline_key,
+    inode_key,
+    kind_range,
+    object_of,
+    record_key,
+)
+from razortools.format.name import hash_name
 from razortools.format.node import NodeHeader, encode_node
 from razortools.units import KIB, MIB, BlockNo, InodeNo
 from tests.check.editing import edit_item, editing, image_of, indexed
@@ -99,6 +111,44 @@ def test_a_deleted_file_does_not_come_back() -> None:
     assert story.value(after, inode_key(story.inodes[b"file 30"])) is None
     assert story.records(after, b"file 30") == []
     assert story.inodes[b"file 30"] not in result.older_inodes
+
+
+def lose_leaves_with(device: Device, *wanted: bytes) -> Copy:
+    """Destroy the leaves in which these keys stand, or would."""
+    image, lost = image_of(device), Copy(device)
+    for place in _places_of_leaves(device):
+        if any(place.low <= key < place.high for key in wanted):
+            destroy(lost, tuple(block for block in (place.pointer.address, place.pointer.mirror) if block))
+    assert image.superblock.root_level
+    return lost
+
+
+@pytest.mark.parametrize("is_renamed", [False, True])
+def test_an_old_name_comes_back_only_if_the_string_table_counts_one_more_use_of_it(is_renamed: bool) -> None:
+    """Entry and back link are both lost, so they only bear each other out as they were; others use the name, too."""
+    story = Story()
+    with story.opened() as volume:
+        other = namespace.mkdir(volume, ROOT_INODE, b"other", 0o755, 1, 2)
+        namespace.create(volume, other, b"twin", 0o644, 1, 2)
+        for number in range(CROWD):
+            namespace.create(volume, other, b"between %d" % number, 0o644, 1, 2)
+        story.make(volume, b"twin", random.Random(7).randbytes(9000))
+    with story.opened() as volume:
+        if is_renamed:
+            namespace.rename(volume, ROOT_INODE, b"twin", ROOT_INODE, b"another name")
+        else:  # so that both leaves are written anew
+            namespace.create(volume, ROOT_INODE, b"another name", 0o644, 1, 2)
+            files.write(volume, story.inodes[b"twin"], 0, b"H")
+    number = story.inodes[b"twin"]
+    place = entry_key(ROOT_INODE, hash_name(b"twin", image_of(story.device).superblock.hash_seed))
+    lost = lose_leaves_with(story.device, place, back_link_key(number, 0), back_link_key(number, 1))
+    done = repaired(lost)
+    assert done.changes
+    volume = opened_with(done.overlay, Clock())
+    assert namespace.lookup(volume, namespace.lookup(volume, ROOT_INODE, b"other"), b"twin")
+    found = {name: InodeNo(entry.inode) for _, name, entry in directories.entries(volume, ROOT_INODE)}
+    assert (b"twin" in found) is not is_renamed
+    assert files.read(volume, number, 4096, 9000 - 4096) == random.Random(7).randbytes(9000)[4096:]  # whatever its name is
 
 
 def test_a_file_made_since_is_lost() -> None:

@@ -2,13 +2,15 @@
 
 Older is not current: what was deleted since must not come back, and old contents must not pass for new ones. So each item needs
 a witness that is current. A name is never changed, an id never used twice: it is believed if an entry uses it. An inode is
-believed if a current entry, or current items of its own, lead to it; an entry if the file's back link agrees, or is lost with
-it. A data record is believed if its blocks verify, are in use by the current space map, and nobody else names them: then nobody
-but this record can own them, and it has not changed. Where a record cannot be believed it is cut out. Attributes of an inode
-may be out of date.
+believed if a current entry, or current items or data of its own, lead to it; an entry if the file's back link agrees. If that is
+lost with it, the old one proves nothing, for both may be from before a renaming: then the string table must count a use more of
+the name than there are. A data record is believed if its blocks verify, are in use by the current space map, and nobody else
+names them: then nobody but this record can own them, and it has not changed. Where a record cannot be believed it is cut out.
+Attributes of an inode may be out of date.
 """
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -17,11 +19,12 @@ from razortools.check.contents import sound_record
 from razortools.check.image import Image
 from razortools.check.repair.coverage import Open, Tile
 from razortools.check.repair.gaps import Gap, Owner, cut_out
+from razortools.check.repair.name_uses import count_uses
 from razortools.check.repair.stock import Stock, items_of
 from razortools.check.repair.survey import item_verifies
 from razortools.check.repair.used import UsedBlocks
 from razortools.errors import CorruptImage, DeviceFailed
-from razortools.format.data import DataRecord, InlineData
+from razortools.format.data import DataRecord, InlineData, Run
 from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.inode import ROOT_INODE, Inode, InodeFlag
 from razortools.format.keys import (
@@ -99,12 +102,14 @@ class _Judge:
     def __init__(self, image: Image, tiles: list[Tile], stock: Stock) -> None:
         self.image = image
         self.stock = stock
+        self.tiles = tiles
         self.current = Current(image, tiles)
         self.found = SecondHand()
         self.used = UsedBlocks(image)
         self.old: dict[bytes, bytes] = {}
         self.written: dict[bytes, int] = {}  # generations of old contents
         self.owners: dict[int, Owner] = {}
+        self.uses: Counter[int] | None = None  # of names, by id; counted when that is asked for first
         for gap in stock.gaps.values():
             for key, value, generation in _newest_old(image, gap):
                 self.old[key] = value
@@ -167,10 +172,16 @@ class _Judge:
             led_to = {inode_key(InodeNo(DirectoryEntry.decode(value).inode)) for value in self._believed(Kind.DIRECTORY_ENTRY)}
             more = waiting & led_to
             if not more:
-                return
+                break
             waiting -= more
             for key in more:
                 self._take_inode(key)
+        # Who still has data was not deleted, whatever name it has now.
+        for key in (key for key in self.old if key[KIND_AT] == Kind.DATA_RECORD):
+            place = inode_key(InodeNo(object_of(key)))
+            if place in waiting and self._runs_of_its_own(key) is not None:
+                self._take_inode(place)
+                waiting.discard(place)
 
     def _is_wanted(self, number: int) -> bool:
         return number == ROOT_INODE or number in self.stock.wanted or number in self.owners
@@ -186,9 +197,30 @@ class _Judge:
         if self.current.get(name) is None and not self.current.is_lost(name):
             return False
         place = back_link_key(InodeNo(entry.inode), entry.link_no)
-        value = self.old.get(place) if self.current.is_lost(place) else self.current.get(place)
-        link = _decoded(BackLink, value)
-        return link is not None and (link.parent, link.name_id) == (object_of(key), entry.name_id)
+        is_lost_too = self.current.is_lost(place)
+        link = _decoded(BackLink, self.old.get(place) if is_lost_too else self.current.get(place))
+        if link is None or (link.parent, link.name_id) != (object_of(key), entry.name_id):
+            return False
+        return not is_lost_too or self._has_spare_use(entry.name_id)
+
+    def _has_spare_use(self, name_id: int) -> bool:
+        """Whether the string table counts as many uses of a name as there are, those that older leaves tell of among them.
+
+        Where the name is lost as well, nobody tells.
+        """
+        name = _decoded(Name, self.current.get(name_key(NameId(name_id))))
+        if name is None:
+            return True
+        if self.uses is None:
+            self.uses = count_uses(self.image, self.tiles, self._possible_entries())
+        return self.uses[name_id] <= name.reference_count
+
+    def _possible_entries(self) -> Iterator[DirectoryEntry]:
+        """Yield the old entries whose files may still be there."""
+        for key, value in self.old.items():
+            entry = _decoded(DirectoryEntry, value) if key[KIND_AT] == Kind.DIRECTORY_ENTRY else None
+            if entry is not None and (self.current.is_lost(inode_key(InodeNo(entry.inode))) or self._exists(entry.inode)):
+                yield entry
 
     def _is_good_link(self, key: bytes) -> bool:
         """Whether an entry, current or believed, leads to this back link."""
@@ -234,27 +266,34 @@ class _Judge:
 
     def _is_current(self, key: bytes) -> bool:
         """Whether the blocks that an old item names can belong to nothing else. Then they are claimed for it."""
-        record = sound_record(self.image, key, self.old[key])
-        if record is None:
-            return False
-        runs = record.runs(self.image.block_bytes)
-        data = self.stock.data
-        try:
-            if not all(self.used.are_used(first, count) for first, count in runs):
-                return False
-            if any(data.holds(block) for first, count in runs for block in range(first, first + count)):
-                return False
-            if not item_verifies(self.image, key, self.old[key]):
-                return False
-        except (CorruptImage, DeviceFailed):
+        runs = self._runs_of_its_own(key)
+        if runs is None:
             return False
         for first, count in runs:
-            data.claim(first, count)
+            self.stock.data.claim(first, count)
         owner = self.owners.get(object_of(key))
         if owner is not None:
             owner.blocks += sum(count for _, count in runs)
             owner.has_records |= key[KIND_AT] == Kind.DATA_RECORD
         return True
+
+    def _runs_of_its_own(self, key: bytes) -> list[Run] | None:
+        """Return the blocks that an old item names if they can belong to nothing else, or None."""
+        record = sound_record(self.image, key, self.old[key])
+        if record is None:
+            return None
+        runs = record.runs(self.image.block_bytes)
+        data = self.stock.data
+        try:
+            if not all(self.used.are_used(first, count) for first, count in runs):
+                return None
+            if any(data.holds(block) for first, count in runs for block in range(first, first + count)):
+                return None
+            if not item_verifies(self.image, key, self.old[key]):
+                return None
+        except (CorruptImage, DeviceFailed):
+            return None
+        return runs
 
     def _stretch(self, owner: Owner) -> None:
         """An old inode may know of less than the records that are current."""
