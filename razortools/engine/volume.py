@@ -111,7 +111,10 @@ class Volume:
         """Turn what is promised into what is needed, and make what was freed usable. Raises OutOfSpace if that is not enough."""
         with self.store.residence.in_place():
             self.checkpoint()
-        if not self._has_room(blocks, deleting=deleting):
+        has_room = self._has_room(blocks, deleting=deleting)
+        if not has_room and self.store.maps.unpin():  # whoever looks at an earlier checkpoint looks again
+            has_room = self._has_room(blocks, deleting=deleting)
+        if not has_room:
             free = self.store.room.free_blocks_for_data() * self.block_bytes
             raise OutOfSpace(
                 f"{self.store.device.name}: no space left ({format_size(free)} free); delete something or use a larger image"

@@ -38,7 +38,7 @@ class CheckpointPlan:
 def prepare(store: "Store", now_ns: int, changes: dict[str, Any]) -> CheckpointPlan:
     """Encode all dirty nodes and stale map pages; nothing has been written yet. The transaction must have been frozen."""
     assert store.transaction.is_empty and not store.running.active
-    generation = store.superblock.generation + 1
+    generation = store.begun_generation = store.superblock.generation + 1
     writes: list[Write] = []
     if store.tree.root.node is not None and store.tree.root.node.dirty:
         assert store.pool.reserve(store.tree.dirty_count), "a checkpoint found no room that had been reserved"
@@ -99,6 +99,7 @@ def mark(store: "Store", now_ns: int, changes: dict[str, Any]) -> None:
         written_at_ns=now_ns,
         **changes,
     )
+    store.begun_generation = superblock.generation
     store.device.write(*slot_image(superblock))
     store.device.flush()
     for offset, data in backup_images(superblock, store.geometry):

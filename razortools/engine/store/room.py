@@ -69,7 +69,8 @@ class Room:
         # The first bound is generous; what a flush or the counters really change is not: four places and the nodes above.
         few = dirty + PROMISED_PLACES * tree.height()
         wanted = ((dirty + self.operation_nodes_max(), promised_blocks), (few, promised_blocks), (few, 0))
-        if not any(pool.reserve(count, spared) for count, spared in wanted):
+        kept = any(pool.reserve(count, spared) for count, spared in wanted)
+        if not kept and not (self._store.maps.unpin() and any(pool.reserve(count, spared) for count, spared in wanted)):
             name = self._store.device.name
             raise OutOfSpace(f"{name}: room that had been promised is not there; free some space and try again")
 
@@ -83,5 +84,6 @@ class Room:
         store = self._store
         kept = (store.tree.dirty_count + 2 * self.operation_nodes_max()) * store.geometry.node_blocks
         kept *= store.superblock.metadata_copies
-        free = store.maps.free_blocks + store.maps.pending_blocks + store.pool.block_count
+        maps = store.maps
+        free = maps.free_blocks + maps.pending_blocks + maps.pins.block_count + store.pool.block_count
         return max(free - kept, 0)

@@ -1,9 +1,10 @@
 """Space maps: which blocks are free, in memory as wide integers, on the device as two checksummed copies.
 
-Three kinds of blocks are in use in memory but free in what is written, because no tree on the device names them: *pending*
-(freed since the last checkpoint: reusable only when the next one is stable), *unclaimed* (placed, but not yet in the tree) and
-the node pool's (see nodepool). Invariants: a block is handed out once until it is freed; a page written to the device tells
-exactly what the checkpoint's tree uses; a copy of the map is only written while the other one is the truth.
+Four kinds of blocks are in use in memory but free in what is written, because the tree that is the truth does not name them:
+*pending* (freed since the last checkpoint: reusable only when the next one is stable), *unclaimed* (placed, but not yet in the
+tree), the node pool's (see nodepool), and *pinned* (freed while somebody looks at an earlier checkpoint, see pins).
+Invariants: a block is handed out once until it is freed; a page written to the device tells exactly what the checkpoint's tree
+uses; a copy of the map is only written while the other one is the truth.
 """
 
 import re
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import crc32c
 
 from razortools.engine.store.device import Device
+from razortools.engine.store.pins import Pins
 from razortools.errors import CorruptImage, OutOfSpace
 from razortools.format.data import Run
 from razortools.format.geometry import Geometry
@@ -48,6 +50,7 @@ class SpaceMaps:
         self.pending: list[Run] = []  # freed, but still named by the last checkpoint
         self.pending_blocks = 0
         self.unclaimed: dict[BlockNo, int] = {}  # placed runs that no item names yet
+        self.pins = Pins()
         self._cursor = BlockNo(0)
 
     def load(self, superblock: Superblock) -> None:
@@ -152,12 +155,31 @@ class SpaceMaps:
         self._use(start, count)
 
     def release_pending(self, runs: list[Run]) -> None:
-        """Make *runs*, which a stable checkpoint does not name any more, usable. They are the oldest pending ones."""
+        """Make *runs*, which a stable checkpoint does not name any more, usable, or pinned. They are the oldest pending ones."""
         assert self.pending[: len(runs)] == runs, "only the oldest pending blocks can be released"
         del self.pending[: len(runs)]
         for start, count in runs:
             self.pending_blocks -= count
-            self.free_now(start, count)
+            if not self.pins.is_set:
+                self.free_now(start, count)
+                continue
+            for group, offset, length in self._by_group(start, count):
+                self.pins.keep(group, offset, length)
+
+    def unpin(self, holder: object = None) -> bool:
+        """Let go what is pinned for *holder*, or for everybody. Return whether anything is free by that: nobody else looks at it.
+
+        The checkpoint that is the truth does not name these blocks, and says so, so they can be used at once.
+        """
+        kept = self.pins.remove(holder)
+        for group, bits in kept.items():
+            count = bits.bit_count()
+            self._bits[group] = self._group(group) & ~bits
+            self.free[group] += count
+            self.free_blocks += count
+            self._stale[0].add(group)
+            self._stale[1].add(group)
+        return bool(kept)
 
     def place(self, block_count: int) -> list[Run]:
         """Allocate runs that an item will name soon. Raises OutOfSpace."""
@@ -195,7 +217,7 @@ class SpaceMaps:
         stale = self._stale[target] | hidden.keys()
         parents: set[int] = set()
         for group in sorted(stale):
-            bits = self._group(group) & ~hidden.get(group, 0)
+            bits = self._group(group) & ~(hidden.get(group, 0) | self.pins.bits(group))
             raw = bits.to_bytes(self.shape.block_bytes, "little")
             if self._tell(0, group, raw, self.group_blocks - bits.bit_count()):
                 self._stale[1 - target].add(group)
@@ -207,7 +229,7 @@ class SpaceMaps:
         self._stale[target].clear()
         self._drop_clean_groups()
         top = SpaceMapEntry(self._checksums[-1][0], self._free_told[-1][0])
-        return writes, top, self.free_blocks + sum(bits.bit_count() for bits in hidden.values())
+        return writes, top, self.free_blocks + self.pins.block_count + sum(bits.bit_count() for bits in hidden.values())
 
     def switch(self) -> None:
         """The copy written last is the truth from now on."""

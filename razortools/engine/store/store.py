@@ -70,6 +70,7 @@ class Store:
         self.read_only = device.read_only
         self.discards = False  # whether the host gets freed blocks back
         self.failure = ""  # why the store turned read-only by itself
+        self.begun_generation = superblock.generation  # of the last superblock that was on its way to the device
         self.maps = SpaceMaps(device, self.geometry)
         self.pool = NodePool(self.maps, self.geometry, superblock.metadata_copies)
         tag = int.from_bytes(superblock.uuid[:8], "little")
@@ -352,7 +353,7 @@ class Store:
         """*plan* has been written and is stable."""
         checkpoints.finish(self, plan)
         self.nodes.note_stable(plan.superblock.generation)
-        if self.discards:
+        if self.discards and not self.maps.pins.is_set:
             checkpoints.discard(self.device, plan, self.block_bytes)
 
     def abort(self) -> list[bytes]:
