@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from razortools.check.explain import explain
+from razortools.check.in_use import look
 from razortools.check.problems import PROBLEMS
 from razortools.check.repair.plan_file import HEAD, plan_for, read_plan, write_plan
 from razortools.check.repair.plan_place import judge_place
@@ -42,7 +43,7 @@ from razortools.cli.fsck_words import (
     thread_count,
 )
 from razortools.engine.store.device import Device, open_image
-from razortools.errors import UsageError
+from razortools.errors import ImageBusy, UsageError
 from razortools.format.superblock import State
 
 UNDO_SUFFIX = ".undo"  # behind the image's name: where a repair keeps the means to take it back
@@ -146,12 +147,30 @@ class _Run:
         return self.repair(rebuilds=rebuilds)
 
     def look(self) -> int:
-        """Check, and show the report."""
-        with open_image(self._image, writable=False) as device:
-            report = self._screen.follow(check(device, self._options))
+        """Check, and show the report. An image that is mounted is looked at through its last checkpoint."""
+        try:
+            with open_image(self._image, writable=False) as device:
+                report = self._screen.follow(check(device, self._options))
+        except ImageBusy as busy:
+            report = self._look_at_mounted(busy)
         if not self._as_json:
             self._screen.end(report)
         return self._told(report)
+
+    def _look_at_mounted(self, busy: ImageBusy) -> Report:
+        """Check an image while its mount goes on. Raises *busy* if it is not a mount that uses it."""
+        from razortools.service.held import mount_of, witness_for  # late: only an image that is in use needs it
+
+        mount = mount_of(self._image)
+        if mount is None:
+            raise busy
+        if self._options.backup_block is not None:
+            raise ImageBusy(f"{busy}; a mounted image is only looked at through its newest superblock, without -b")
+        self._screen.mounted_at(mount.mount_point, mount.pid)
+        with open_image(self._image, writable=False, lock=False) as device:
+            report = self._screen.follow(look(device, lambda: witness_for(device, mount), self._options))
+        in_use = {"pid": mount.pid, "mount_point": mount.mount_point}
+        return replace(report, in_use=in_use | (report.in_use or {}))
 
     def is_clean(self) -> bool:
         """Return whether the image says that it is clean, and its superblocks verify."""

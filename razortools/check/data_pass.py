@@ -30,8 +30,8 @@ PROGRESS_STEP = 64  # leaves
 CONTENT_KINDS = kinds_mask(Kind.INODE, Kind.XATTR, Kind.INLINE_DATA, Kind.DATA_RECORD)
 
 
-def check(superblocks: SuperblockFacts, facts: InodeFacts) -> Generator[Event, None, DataFacts]:
-    """Judge what the files name, then the space map."""
+def check(superblocks: SuperblockFacts, facts: InodeFacts, *, has_map: bool = True) -> Generator[Event, None, DataFacts]:
+    """Judge what the files name, then the space map, unless it is not there (not *has_map*): that of an image in use changes."""
     image = facts.tree.image
     paths = Paths(facts.tree)
     claims = fixed_claims(image)
@@ -41,7 +41,10 @@ def check(superblocks: SuperblockFacts, facts: InodeFacts) -> Generator[Event, N
     if claims.has_shared:
         yield from judge_shared(facts, paths, claims)
     if facts.tree.is_whole:
-        yield from judge_map(image, claims)
+        if has_map:
+            yield from judge_map(image, claims)
+        else:
+            yield problems.MAP_NOT_KEPT.found(where="space map")
         yield from contents.judge_counters()
     else:
         yield problems.SPACE_NOT_JUDGED.found(where="space map")

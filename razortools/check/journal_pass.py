@@ -4,7 +4,9 @@ The replay happens in memory, by the store's own recovery over an overlay; the d
 checkpoint is handed on instead, so that the other phases still have something to judge.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from dataclasses import replace
 
 from razortools.check import problems
 from razortools.check.facts import JournalFacts, SuperblockFacts
@@ -14,11 +16,14 @@ from razortools.check.journal_rules import RING_END, Chain, Entry, Ring, commit_
 from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.powercut import SECTOR_BYTES
 from razortools.engine.store.recovery import open_store
+from razortools.errors import DeviceFailed
 from razortools.format.geometry import geometry_of
 from razortools.format.journal import COMMIT_BYTES, JournalCommit, Operation
 from razortools.format.superblock import State
 from razortools.units import MIB, BlockNo, round_up
 
+LOOK_BYTES_MAX = 64 * MIB  # of the journal of an image in use that are read at once
+LOOK_CHUNK_BYTES = 1 * MIB
 REPLAY_CACHE_BYTES = 32 * MIB  # nodes in memory while the journal is replayed
 
 
@@ -34,7 +39,7 @@ def check(facts: SuperblockFacts) -> Generator[Event, None, JournalFacts]:
     while True:
         yield Progress(position - image.superblock.journal_tail, image.geometry.journal_bytes)
         found, reason = read_entries(ring, position, sequence)
-        if not found or found[-1].head.operation != Operation.COMMIT:
+        if not _is_complete(found):
             break
         if before is not None:
             yield from _judge_padding(ring, before, flushed=True)
@@ -61,6 +66,63 @@ def check(facts: SuperblockFacts) -> Generator[Event, None, JournalFacts]:
             # The store trusts what verifies; on a damaged tree it may stop in any way. The check goes on without it.
             yield problems.REPLAY_FAILED.found(where="journal", reason=str(failed) or type(failed).__name__)
     return JournalFacts(view, image, transactions, entries)
+
+
+def look(facts: SuperblockFacts, has_written: Callable[[], bool]) -> Generator[Event, None, JournalFacts]:
+    """Judge the journal of an image that is in use, which grows meanwhile. The view that is handed on is the last checkpoint's.
+
+    It is judged as it was when it was read at once. What verifies then is there to stay. Where that ends the next transaction may
+    be on its way, so nothing can be told of it; unless a later one is there already, which is only written when this one is. Once
+    the next checkpoint *has_written* anything, the place is used again, and what stands there means nothing any more.
+    """
+    image = facts.image
+    ring = Ring(_with_journal_kept(image))
+    chain = Chain()
+    transactions = entries = 0
+    position, sequence = image.superblock.journal_tail, image.superblock.journal_sequence
+    number = image.superblock.transaction
+    faults: list[Finding] = []
+    while True:
+        yield Progress(position - image.superblock.journal_tail, image.geometry.journal_bytes)
+        found, reason = read_entries(ring, position, sequence)
+        if not _is_complete(found):
+            break
+        faults += _judge(ring, chain, position, found, number)
+        number = found[-1].head.transaction
+        transactions += 1
+        entries += len(found)
+        sequence = found[-1].head.sequence + 1
+        position = ring.block_after(found[-1])
+    proof = _later_transaction(ring, position, sequence)
+    # What the later one says was safe had arrived when that was read, so it is there now.
+    is_safe = proof is not None and proof.flushed_sequence >= sequence
+    if is_safe and not _is_complete(read_entries(Ring(image), position, sequence)[0]):
+        stop, at = (found[-1].head.sequence + 1, found[-1].end) if found else (sequence, position)
+        faults.append(problems.JOURNAL_DAMAGED.found(block=ring.block_of(at), sequence=stop, reason=reason))
+    if faults and not has_written():
+        yield from faults
+    if transactions:
+        yield problems.COMMITTED_SINCE.found(where="journal", count=transactions)
+    return JournalFacts(image, image, transactions, entries)
+
+
+def _with_journal_kept(image: Image) -> Image:
+    """Return the image with the first part of its journal in memory, as it is now."""
+    kept = OverlayDevice(image.device)
+    start, ring_bytes = image.geometry.journal_start * image.block_bytes, image.geometry.journal_bytes
+    position, end = image.superblock.journal_tail, image.superblock.journal_tail + min(ring_bytes, LOOK_BYTES_MAX)
+    while position < end:
+        offset = position % ring_bytes
+        count = min(LOOK_CHUNK_BYTES, end - position, ring_bytes - offset)
+        with suppress(DeviceFailed):  # reading it later will tell
+            kept.write(start + offset, kept.read(start + offset, count))
+        position += count
+    return replace(image, device=kept)
+
+
+def _is_complete(found: list[Entry]) -> bool:
+    """Return whether the entries are a transaction to its end."""
+    return bool(found) and found[-1].head.operation == Operation.COMMIT
 
 
 def recovered_view(image: Image) -> tuple[Image, int]:

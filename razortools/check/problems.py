@@ -137,6 +137,18 @@ UNKNOWN_READ_ONLY_FEATURE = _row(
     "E0115", NOTE, "unknown feature", "the image uses features {bits:#x} that this razorfsck does not know and cannot check",
     "The image was changed by newer razortools.", "What these features keep was not checked.", Repair.NOTHING,
 )  # fmt: skip
+MOVED_ON = _row(
+    "E0116", FATAL, "unfinished look",
+    "the image is in use, and what was looked at was written over each of {count} times before it could be judged; "
+    "unmount it, or look as root or as who has mounted it, so that the mount can hold a checkpoint",
+    "A mount writes over what its last checkpoint but one named. Nothing says that anything is damaged.",
+    "What is told besides was confirmed; the rest was not judged.", Repair.BY_HAND,
+)  # fmt: skip
+COPIES_NOT_JUDGED = _row(
+    "E0117", NOTE, "unjudged superblock copy",
+    "the image is in use, and copies of its superblock may be on their way to the disk: only the newest was judged",
+    "The mount could not be asked to hold still.", _NO_RISK, Repair.NOTHING,
+)  # fmt: skip
 
 # ---- phase 2: journal ------------------------------------------------------------------------------------------------
 REPLAY_PENDING = _row(
@@ -173,6 +185,11 @@ CLEAN_WITH_ENTRIES = _row(
     "E0208", ERROR, "unexpected transaction", "the image is marked clean, but transactions wait in its journal: {count}",
     "An old superblock was written back over a newer one, or its state was edited.",
     "A mount that believes the mark forgets these changes.", Repair.REPLAY,
+)  # fmt: skip
+COMMITTED_SINCE = _row(
+    "E0209", NOTE, "newer transaction",
+    "the image is in use: what was committed after its last checkpoint is not part of this look; transactions: {count}",
+    "The mount goes on while its image is looked at.", _NO_RISK, Repair.NOTHING,
 )  # fmt: skip
 
 # ---- phase 3: inode table --------------------------------------------------------------------------------------------
@@ -371,6 +388,11 @@ CUT_OUT = _row(
 SPARE_MAP_DAMAGED = _row(
     "E0514", WARNING, "damaged spare space map page", "page at block {block} of the spare space map is damaged: {reason}",
     _ROT, "None while the newer superblock is good.", Repair.REBUILD_MAP,
+)  # fmt: skip
+MAP_NOT_KEPT = _row(
+    "E0515", NOTE, "unjudged space map",
+    "the image is in use, and its space map, which changes meanwhile, is too large to be kept: not compared with the files",
+    "The image is very large.", "None by itself; check it when it is unmounted.", Repair.NOTHING,
 )  # fmt: skip
 
 # ---- phase 6: string table -------------------------------------------------------------------------------------------

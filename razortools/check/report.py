@@ -49,6 +49,7 @@ class Report:
     repair: dict[str, object] | None = None  # what a repair did; None: nothing was to be repaired
     is_modified: bool = False  # the image was changed, whether or not that has answered a finding
     is_refused: bool = False  # what was asked for was not done
+    in_use: dict[str, object] | None = None  # how an image was looked at that somebody else writes to; None: nobody does
 
     @property
     def left(self) -> list[Finding]:
@@ -105,7 +106,8 @@ class Report:
                 "ratio": summary.ratio,
             },
         }
-        return document if self.repair is None else document | {"repair": self.repair}
+        told = {"repair": self.repair, "in_use": self.in_use}
+        return document | {name: value for name, value in told.items() if value is not None}
 
     def _no_loss(self) -> dict[str, object]:
         """Return a loss statement where no repair was made. How many files damage alone has hurt, nobody has counted then."""

@@ -26,6 +26,7 @@ from razortools.check.findings import Event, Finding, Progress, Severity
 from razortools.check.report import PhaseResult, Report, Summary
 from razortools.check.selection import find_path, is_below
 from razortools.check.steps import finished
+from razortools.check.witness import Witness
 from razortools.engine.store.device import Device
 from razortools.errors import UsageError
 from razortools.format.inode import FileType
@@ -58,6 +59,22 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class Live:
+    """The image is in use, and its frame was copied at a moment when it stood still. See in_use.py."""
+
+    witness: Witness
+    has_map: bool  # the space map is part of the copy
+
+
+class MovedOn(Exception):
+    """An image in use was written over while it was looked at. *report*: what was confirmed before."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__("the image has moved on")
+        self.report = report
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseStarted:
     """A phase begins."""
 
@@ -77,16 +94,16 @@ Step = PhaseStarted | Progress | PhaseDone
 Steps = Generator[Step, None, Report]
 
 
-def check(device: Device, options: Options = Options()) -> Steps:
-    """Check the image on *device*; yield how it goes, return the report.
+def check(device: Device, options: Options = Options(), live: Live | None = None) -> Steps:
+    """Check the image on *device*; yield how it goes, return the report. *live*: somebody else writes to it meanwhile.
 
-    Raises UsageError if options.path does not exist, or if options.backup_block holds no superblock.
+    Raises UsageError if options.path does not exist, or if options.backup_block holds no superblock; MovedOn if what was found
+    cannot be confirmed any more.
     """
     superblock_pass.judge_backup(device, options.backup_block)
-    run = _Run(device.name, options)
+    run = _Run(device.name, options, live)
     yield from _phases(run, device)
-    run.skip_the_rest()
-    return Report(device.name, tuple(run.phases), tuple(run.findings), run.summary)
+    return run.report()
 
 
 def check_quietly(device: Device, options: Options = Options()) -> Report:
@@ -95,11 +112,14 @@ def check_quietly(device: Device, options: Options = Options()) -> Report:
 
 
 def _phases(run: "_Run", device: Device) -> Generator[Step, None, None]:
-    options = run.options
-    superblocks = yield from run.phase(1, superblock_pass.check(device, options.backup_block), _superblock_count)
+    options, live = run.options, run.live
+    copies_rest = live is None or live.witness.knows_all_writes
+    passing1 = superblock_pass.check(device, options.backup_block, copies_rest=copies_rest)
+    superblocks = yield from run.phase(1, passing1, _superblock_count)
     if superblocks is None:
         return
-    journal = yield from run.phase(2, journal_pass.check(superblocks), lambda facts: facts.entry_count)
+    passing2 = journal_pass.check(superblocks) if live is None else journal_pass.look(superblocks, live.witness.has_written)
+    journal = yield from run.phase(2, passing2, lambda facts: facts.entry_count)
     if journal is None:
         return
     inodes = yield from run.phase(3, inode_pass.check(journal), lambda facts: len(facts.numbers))
@@ -109,16 +129,21 @@ def _phases(run: "_Run", device: Device) -> Generator[Step, None, None]:
     directories: DirectoryFacts | None = None
     if options.only & {4, 6} or options.path:
         directories = yield from run.phase(4, directory_pass.check(inodes), lambda facts: facts.directory_count)
-    selected = _selected(inodes, directories, options.path)
+    try:
+        selected = _selected(inodes, directories, options.path)
+    except UsageError:
+        run.confirm()
+        raise
     if 5 in options.only:
-        data = yield from run.phase(5, data_pass.check(superblocks, inodes), lambda facts: facts.record_count)
+        passing5 = data_pass.check(superblocks, inodes, has_map=live is None or live.has_map)
+        data = yield from run.phase(5, passing5, lambda facts: facts.record_count)
         run.summary = _summary(inodes, data)
     if 6 in options.only and directories is not None:
         yield from run.phase(6, string_pass.check(directories), lambda count: count)
     contents = None
     if 7 in options.only:
-        passing = compression_pass.check(inodes, selected, options.threads)
-        contents = yield from run.phase(7, passing, lambda facts: facts.record_count)
+        passing7 = compression_pass.check(inodes, selected, options.threads)
+        contents = yield from run.phase(7, passing7, lambda facts: facts.record_count)
     if 8 in options.only:
         passing8 = checksum_pass.check(journal, inodes, contents, selected, options.threads)
         yield from run.phase(8, passing8, lambda count: count)
@@ -155,6 +180,7 @@ class _Run:
 
     image: str
     options: Options
+    live: Live | None
     phases: list[PhaseResult] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     summary: Summary = field(default_factory=Summary)
@@ -184,6 +210,10 @@ class _Run:
                     yield event
             else:
                 gathered.add(event)
+                if gathered.problem_count == 1:  # soon: a look that is overtaken need not come to its end
+                    self.confirm()
+        if gathered.problem_count:
+            self.confirm()
         findings = gathered.finish(all_of_them=asked)
         self.findings += findings
         if asked or findings:
@@ -193,7 +223,17 @@ class _Run:
             yield PhaseDone(result, findings)
         return facts
 
-    def skip_the_rest(self) -> None:
+    def confirm(self) -> None:
+        """Raise MovedOn if what was found so far may be no damage."""
+        if self.live is not None and self.live.witness.has_moved():
+            raise MovedOn(self.report())
+
+    def report(self) -> Report:
+        """Return what was found, with the phases that were asked for and not made."""
+        self._skip_the_rest()
+        return Report(self.image, tuple(self.phases), tuple(self.findings), self.summary)
+
+    def _skip_the_rest(self) -> None:
         """Note the phases that were asked for and could not be made."""
         for number in sorted(self.options.only - {phase.number for phase in self.phases}):
             name, _, unit = PHASES[number]
@@ -209,9 +249,11 @@ class _Gathered:
         self._path = path
         self._counts: Counter[str] = Counter()
         self._kept: list[Finding] = []
+        self.problem_count = 0  # findings but for notes, wherever they lie
 
     def add(self, finding: Finding) -> None:
         """Keep a finding, or only count it."""
+        self.problem_count += finding.severity > Severity.NOTE
         if self._path is not None and finding.severity < Severity.FATAL and not is_below(finding.path, self._path):
             return
         self._counts[finding.code] += 1

@@ -57,9 +57,12 @@ class Copy:
         return not any(self.raw)
 
 
-def check(device: Device, backup_block: int | None = None) -> Generator[Event, None, SuperblockFacts | None]:
+def check(
+    device: Device, backup_block: int | None = None, *, copies_rest: bool = True
+) -> Generator[Event, None, SuperblockFacts | None]:
     """Judge the superblocks; *backup_block* names the backup to believe instead of searching.
 
+    Not *copies_rest*: somebody may be writing the next superblock, so of all copies only the one that is believed is judged.
     Raises UsageError if there is no superblock: that says nothing about the image.
     """
     judge_backup(device, backup_block)
@@ -82,11 +85,15 @@ def check(device: Device, backup_block: int | None = None) -> Generator[Event, N
     yield from fatal
     if fatal:
         return None
-    yield from _judge_slots(slots, truth)
-    if not usable and backup_block is None:
-        yield problems.BACKUP_USED.found(block=chosen.block)
+    if copies_rest:
+        yield from _judge_slots(slots, truth)
+        if not usable and backup_block is None:
+            yield problems.BACKUP_USED.found(block=chosen.block)
     yield from _judge_truth(device, chosen, truth)
-    yield from _judge_backups(device, truth)
+    if copies_rest:
+        yield from _judge_backups(device, truth)
+    else:
+        yield problems.COPIES_NOT_JUDGED.found(where="superblock")
     yield Progress(1, 1)
     other = next((copy.superblock for copy in slots if copy.superblock and copy.superblock.slot != truth.slot), None)
     return SuperblockFacts(Image(device, truth, geometry_of(truth)), other)

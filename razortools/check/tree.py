@@ -79,6 +79,7 @@ class TreeIndex:
     leaf_lows: list[bytes] = field(default_factory=list)
     leaf_addresses: "array[int]" = field(default_factory=lambda: array("Q"))  # of the good copy
     leaf_kinds: "array[int]" = field(default_factory=lambda: array("H"))
+    leaf_checksums: "array[int]" = field(default_factory=lambda: array("I"))
     lost: list[Place] = field(default_factory=list)
     shared: list[Place] = field(default_factory=list)  # where a node that belongs elsewhere was named: what belongs here is gone
     item_count: int = 0
@@ -97,6 +98,8 @@ class TreeIndex:
     def items_of(self, leaf: int) -> Items:
         """Return (keys, values) of leaf number *leaf*. Raises CorruptImage or DeviceFailed if it changed since the walk."""
         raw = self.image.read_blocks(self.leaf_addresses[leaf], self.image.geometry.node_blocks)
+        if node_checksum(raw) != self.leaf_checksums[leaf]:
+            raise CorruptImage(f"tree node at block {self.leaf_addresses[leaf]} has changed since it was read first")
         return decode_items(raw, decode_header(raw))
 
     def leaves(self, mask: int = ALL_KINDS, first: int = 0) -> Iterator[tuple[int, Items]]:
@@ -280,5 +283,6 @@ def _note(index: TreeIndex, visit: Visit) -> None:
     if visit.header is not None and place.level == 0:
         index.leaf_lows.append(place.low)
         index.leaf_addresses.append(visit.read.address)
+        index.leaf_checksums.append(pointer.crc32c)
         index.leaf_kinds.append(kinds_mask(*{key[9] for key in visit.keys}) & 0xFFFF)
         index.item_count += len(visit.keys)

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import razortools
 from razortools.check.findings import Finding, Progress, Severity
+from razortools.check.in_use import LookBegins, LookStep
 from razortools.check.loss import Loss
 from razortools.check.paths import printable
 from razortools.check.repair.edits import Edit
@@ -40,10 +41,15 @@ class Screen:
         self._verbose = verbose
         self._fd = progress_fd
         self._has_title = False
+        self._mount = ""
         self._say_to: Callable[[str], None] | None = None  # instead of stdout
         self._is_repairing = False  # the phases of the checks in between are only shown as progress
 
-    def follow(self, steps: Generator[RepairStep, None, Result]) -> Result:
+    def mounted_at(self, mount_point: str, pid: int) -> None:
+        """Note that the image is in use by a mount, which a look begins with."""
+        self._mount = f"is mounted at {printable(mount_point)} by pid {pid}"
+
+    def follow(self, steps: Generator[RepairStep | LookStep, None, Result]) -> Result:
         """Run *steps* to their end and return what they come to."""
         while True:
             try:
@@ -57,8 +63,20 @@ class Screen:
                 self._show_phase(step)
             elif isinstance(step, RoundPlanned):
                 self._show_round(step)
+            elif isinstance(step, LookBegins):
+                self._say_look(step)
 
-    def _phase(self, started: PhaseStarted, steps: Generator[RepairStep, None, Result]) -> RepairStep:
+    def _say_look(self, begun: LookBegins) -> None:
+        """Say what is looked at, on stderr: whoever reads the results is to know that they are of a moment."""
+        how = f"checked as of its checkpoint {begun.generation}, which the mount holds meanwhile"
+        if begun.refusal:
+            how = f"checked as of its checkpoint {begun.generation}, which the mount does not hold ({begun.refusal})"
+        again = f"; look {begun.number}, for it has moved on under the one before" if begun.number > 1 else ""
+        render.message(f"{self._image}: {self._mount}; {how}{again}")
+
+    def _phase(
+        self, started: PhaseStarted, steps: Generator[RepairStep | LookStep, None, Result]
+    ) -> RepairStep | LookStep:
         """Follow one phase; return the step that ends it."""
         with ExitStack() as stack:
             label = f"[{started.number}/{len(PHASES)}] {started.label}"
@@ -273,13 +291,15 @@ def _summary_lines(report: Report) -> list[str]:
         f"{format_size(summary.total_bytes)} in files, {format_size(summary.stored_bytes)} stored, ratio {summary.ratio:.2f}:1",
     ]
     if report.clean:
-        return [*lines, f"{report.image}: clean"]
+        return [*lines, f"{report.image}: clean" + (", as of that checkpoint" if report.in_use else "")]
     left = [finding for finding in report.left if finding.severity > Severity.NOTE]
     codes = sorted({finding.code for finding in left})
     hurt = {finding.path for finding in left if finding.path is not None and finding.severity is Severity.ERROR}
     lines.append(f"{report.image}: {plural(report.problem_count, 'problem')} found, {plural(len(hurt), 'path')} hurt")
     lines.append(f"Next: razorfsck explain {codes[0]} tells what this means and what it risks.")
-    if report.repair is None:
+    if report.in_use:
+        lines.append(f"Unmount it before a repair; razorfsck --plan FILE {report.image} shows then what that would do.")
+    elif report.repair is None:
         lines.append(
             f"razorfsck --plan FILE {report.image} shows what a repair would do; razorfsck --repair {report.image} does it."
         )

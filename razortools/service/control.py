@@ -230,6 +230,16 @@ class Waiter:
             return None
         return str(answer["refusal"]) if "refusal" in answer else None
 
+    def converse(self, said: dict[str, object], patience_s: float) -> dict[str, object]:
+        """Say something and return the answer; empty if there is none within *patience_s*."""
+        self._socket.settimeout(patience_s)
+        try:
+            self._socket.sendall(json.dumps(said).encode() + b"\n")
+            answer = json.loads(self._line() or b"{}")
+        except (OSError, ValueError):
+            return {}
+        return answer if isinstance(answer, dict) else {}
+
     def wait(self, patience_s: float | None = None) -> Farewell | None:
         """Return when the image is closed; None if the daemon died instead. Raises TimeoutError after *patience_s*; ask again."""
         self._socket.settimeout(patience_s)

@@ -27,7 +27,8 @@ from razortools.format.keys import Table, object_of, table_range
 from razortools.service import closing, logs, mountpoints, placement
 from razortools.service.channel import Channel
 from razortools.service.committer import Committer
-from razortools.service.control import Control, Farewell, Greeting, Waiter, listen
+from razortools.service.control import Client, Control, Farewell, Greeting, Waiter, listen
+from razortools.service.holding import Holder
 from razortools.service.kernel_mount import Connection, root_connection
 from razortools.service.logs import log
 from razortools.service.operations import Operations
@@ -148,6 +149,7 @@ class Mounted:
         kind = RecordedOperations if options.record is not None else Operations
         operations = kind(volume, self._committer, self._settled, options)
         self._remounter = Remounter(volume, self._committer, options, operations.adopt)
+        self._holder = Holder(volume, self._committer)
         self._pump = Pump(self._channel, operations, self._session.forward)
 
     def run(self) -> None:
@@ -218,10 +220,14 @@ class Mounted:
         """Open the control socket of the mount with this number, after raising its read-ahead."""
         _set_read_ahead(device, self._options.readahead_bytes)
         try:
-            self._control = await listen(device, self._greeting, self._remounter.converse)
+            self._control = await listen(device, self._greeting, self._converse)
             nursery.start_soon(self._control.serve)
         except OSError as failed:
             log.warning("no control socket, so umount.razorfs cannot wait for this mount: %s", failed.strerror)
+
+    async def _converse(self, request: dict[str, object], client: Client) -> None:
+        """Answer what a client of the control socket asks for."""
+        await (self._holder if "hold" in request else self._remounter).converse(request, client)
 
     def _greeting(self) -> Greeting:
         """Return what a client of the control socket is told now."""
