@@ -3,11 +3,12 @@
 The measurements behind it (one core, records of 128 KiB): zstd level 1 compresses sources 3.2:1 in 250 µs and gives up on
 random bytes by itself in 20 µs, level 9 in 80 µs; level 15 takes 6 ms and zlib 3 ms to find that nothing shrinks; a probe
 takes 9 µs on such bytes and 25 µs on others. So the probe stands only before what is slow, and, for AUTO (zstd level 1),
-where the first bytes raise the suspicion: PNG costs 250 µs for nothing. Times are not measured while running: the same input
-must give the same image, whatever the machine is busy with.
+where the first bytes raise the suspicion: PNG costs 250 µs for nothing. Times that are measured while
+running are for the statistics alone: the same input must give the same image, whatever the machine is busy with.
 """
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from enum import Enum
 
 from razortools.format import compression
@@ -72,6 +73,7 @@ class Packing:
     algorithm: Algorithm
     verdict: Verdict
     is_inline: bool = False  # small enough for the tree
+    took_s: float = field(default=0.0, compare=False)  # to compress it
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +83,13 @@ class Tally:
     record_count: int = 0
     raw_bytes: int = 0
     stored_bytes: int = 0
+    took_s: float = 0.0  # to compress them, by all threads together
 
-    def plus(self, raw_bytes: int, stored_bytes: int) -> "Tally":
+    def plus(self, raw_bytes: int, stored_bytes: int, took_s: float) -> "Tally":
         """Return the tally with one record more."""
-        return Tally(self.record_count + 1, self.raw_bytes + raw_bytes, self.stored_bytes + stored_bytes)
+        return Tally(
+            self.record_count + 1, self.raw_bytes + raw_bytes, self.stored_bytes + stored_bytes, self.took_s + took_s
+        )
 
 
 def pack(raw: bytes, policy: Policy, *, is_first: bool, inline_bytes_max: int, block_bytes: int) -> Packing:
@@ -95,16 +100,18 @@ def pack(raw: bytes, policy: Policy, *, is_first: bool, inline_bytes_max: int, b
     if is_zeros(raw):
         return Packing(b"", Algorithm.NONE, Verdict.HOLE)
     algorithm, reason = choose(raw, policy, is_first)
+    started = time.perf_counter()
     stored = compression.pack(raw, algorithm, policy.level) if algorithm is not Algorithm.NONE else raw
+    took_s = time.perf_counter() - started
     if len(stored) >= len(raw):
         stored = raw
     if len(stored) <= inline_bytes_max:
         if stored is raw:
-            return Packing(raw, Algorithm.NONE, reason, is_inline=True)
-        return Packing(stored, algorithm, _COMPRESSED[algorithm], is_inline=True)
+            return Packing(raw, Algorithm.NONE, reason, is_inline=True, took_s=took_s)
+        return Packing(stored, algorithm, _COMPRESSED[algorithm], is_inline=True, took_s=took_s)
     if algorithm is Algorithm.NONE or divide_up(len(stored), block_bytes) >= divide_up(len(raw), block_bytes):
-        return Packing(raw, Algorithm.NONE, reason)
-    return Packing(stored, algorithm, _COMPRESSED[algorithm])
+        return Packing(raw, Algorithm.NONE, reason, took_s=took_s)
+    return Packing(stored, algorithm, _COMPRESSED[algorithm], took_s=took_s)
 
 
 def choose(raw: bytes, policy: Policy, is_first: bool) -> tuple[Algorithm, Verdict]:

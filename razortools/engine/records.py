@@ -67,6 +67,8 @@ class Records:
         self.patched: dict[Place, set[int]] = {}  # records with patches in the tree, and where in the file these start
         # Of those the ones that could not be read when the volume was opened, as the tree has them; None: not even that is known.
         self.unreadable: dict[Place, DataRecord | InlineData | None] = {}
+        self.hit_count = 0  # records that somebody wanted and memory held
+        self.miss_count = 0  # and those that had to be read; what is a hole counts as neither
         self._unfinished: set[InodeNo] | None = None  # files being truncated, as the orphan table has them; None: look
         self.tallies: dict[Verdict, Tally] = {}  # what became of the records flushed since the volume was opened
 
@@ -80,10 +82,12 @@ class Records:
         """
         dirty = self.find_dirty(ino, record_no)
         if dirty is not None:
+            self.hit_count += 1
             return dirty.data
         raw = self._clean.get((ino, record_no))
         if raw is None:
             return self._load(ino, inode, record_no)
+        self.hit_count += 1
         self._clean.move_to_end((ino, record_no))
         return raw
 
@@ -132,6 +136,7 @@ class Records:
             raise CorruptImage(
                 f"inode {ino}, record {record_no} (bytes {first} to {first + item.raw_bytes - 1}): {broken}"
             ) from broken
+        self.miss_count += 1
         if (ino, record_no) in self.unreadable:  # it can be read after all
             return self.laid_over(ino, inode, record_no, raw)
         self.keep(ino, record_no, raw)
@@ -338,7 +343,8 @@ class Records:
 
     def count(self, packing: Packing, raw_bytes: int) -> None:
         """Note for the statistics how a record was stored."""
-        self.tallies[packing.verdict] = self.tallies.get(packing.verdict, Tally()).plus(raw_bytes, len(packing.stored))
+        before = self.tallies.get(packing.verdict, Tally())
+        self.tallies[packing.verdict] = before.plus(raw_bytes, len(packing.stored), packing.took_s)
 
     # Being told
 

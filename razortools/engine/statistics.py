@@ -15,6 +15,8 @@ class Statistics:
     transaction: int
     journal_used_bytes: int
     journal_bytes: int
+    journal_entries: int  # between its tail and its head
+    aborts: int
     block_bytes: int
     block_count: int
     free_blocks: int
@@ -27,6 +29,10 @@ class Statistics:
     dirty_records: int
     record_cache_bytes: int
     metadata_cache_bytes: int
+    record_hits: int
+    record_misses: int
+    node_walks: int  # ways down from the root of the tree
+    node_misses: int  # nodes that were read for one
     node_count: int
     dirty_nodes: int
     healed_nodes: int
@@ -34,6 +40,8 @@ class Statistics:
     waits_for_flights_s: float
     waits_in_place: int  # requests that waited for the device in the volume's thread, though they were not to
     waits_in_place_s: float
+    checked_at_ns: int
+    error_count: int  # that the image knows of
     read_only: bool
     failure: str
 
@@ -46,6 +54,8 @@ def take(volume: "Volume") -> Statistics:
         transaction=store.transaction.number - 1,
         journal_used_bytes=store.journal.used_bytes,
         journal_bytes=store.journal.ring_bytes,
+        journal_entries=store.journal.next_sequence - store.journal.tail_sequence,
+        aborts=store.abort_count,
         block_bytes=store.block_bytes,
         block_count=store.geometry.block_count,
         free_blocks=max(store.room.free_blocks_for_data() - volume.records.reserved_blocks, 0),
@@ -58,6 +68,10 @@ def take(volume: "Volume") -> Statistics:
         dirty_records=volume.records.dirty_count,
         record_cache_bytes=volume.records.cached_bytes,
         metadata_cache_bytes=store.nodes.cached_bytes,
+        record_hits=volume.records.hit_count,
+        record_misses=volume.records.miss_count,
+        node_walks=store.nodes.walks,
+        node_misses=store.nodes.misses,
         node_count=store.tree.node_count,
         dirty_nodes=store.tree.dirty_count,
         healed_nodes=store.nodes.healed,
@@ -65,6 +79,8 @@ def take(volume: "Volume") -> Statistics:
         waits_for_flights_s=store.settle_s,
         waits_in_place=store.residence.late_count,
         waits_in_place_s=store.residence.late_s,
+        checked_at_ns=store.superblock.checked_at_ns,
+        error_count=store.superblock.error_count,
         read_only=volume.read_only,
         failure=store.failure,
     )

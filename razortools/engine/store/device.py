@@ -9,11 +9,13 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+from razortools.engine.store.durations import Durations
 from razortools.errors import DeviceFailed, ImageBusy, NotAnImage, ReadOnly, UsageError
 from razortools.units import format_size
 
@@ -85,6 +87,7 @@ class FileDevice(Device):
         self._lock_descriptor = descriptor  # the lock belongs to what was opened first
         self.size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
         self._tells_what_is_cached = True
+        self.flush_times = Durations()
 
     def read(self, offset: int, length: int) -> bytes:
         """See Device."""
@@ -132,10 +135,12 @@ class FileDevice(Device):
 
     def flush(self) -> None:
         """See Device."""
+        started = time.perf_counter()
         try:
             os.fdatasync(self._descriptor)
         except OSError as failed:
             raise self._failed("flush", 0, 0, failed) from failed
+        self.flush_times.note(time.perf_counter() - started)
 
     def next_data(self, offset: int) -> int:
         """See Device. Block devices and some filesystems of the host do not tell."""

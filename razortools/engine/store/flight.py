@@ -9,15 +9,27 @@ import threading
 import time
 from collections.abc import Callable
 
+from razortools.engine.store.durations import Durations
+
 
 class Flight:
     """Something to write, and what follows once it is stable."""
 
-    def __init__(self, write: Callable[[], None], landed: Callable[[], None], failed: Callable[[str], None]) -> None:
-        """*write* touches the device only; *landed* and *failed* change the owner's state, in the owner's thread."""
+    def __init__(
+        self,
+        write: Callable[[], None],
+        landed: Callable[[], None],
+        failed: Callable[[str], None],
+        times: Durations | None = None,
+    ) -> None:
+        """*write* touches the device only; *landed* and *failed* change the owner's state, in the owner's thread.
+
+        How long it took goes into *times* once it has landed.
+        """
         self._write = write
         self._landed = landed
         self._failed = failed
+        self._times = times
         self._lock = threading.Lock()
         self._has_run = False
         self._has_landed = False  # written, or failed
@@ -56,4 +68,6 @@ class Flight:
                 self._failed(str(self._failure) or type(self._failure).__name__)
             raise self._failure
         if is_first:
+            if self._times is not None:
+                self._times.note(self.took_s)
             self._landed()

@@ -141,7 +141,8 @@ class Nodes:
         self.stable_generation = 0  # nodes of later ones are on their way to the device, or never got there
         self.may_write = True  # False once the device has failed: what it holds is not known any more
         self.healed = 0
-        self.misses = 0
+        self.walks = 0  # ways down from the root that came to a leaf
+        self.misses = 0  # nodes that had to be read for one
         self.events: list[str] = []  # healed and damaged nodes, for whoever keeps a log; bounded
         self._resident: dict[Ref, None] = {}
 

@@ -4,8 +4,9 @@ It changes memory only; the first checkpoint afterwards makes it lasting. So it 
 the same result.
 """
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from razortools.engine.store import superblocks
 from razortools.engine.store.device import Device
@@ -27,6 +28,7 @@ class Recovered:
     entries: int
     discarded: int  # complete in the journal, but their data never arrived: they were never acknowledged
     stopped: str  # why the walk through the journal ended
+    took_s: float = 0.0
 
 
 def open_store(
@@ -37,6 +39,7 @@ def open_store(
     *replay* False looks at the last checkpoint only (device must be read-only). *journaling*: see Store. Raises NotAnImage,
     CorruptImage, UnsupportedFormat, DeviceFailed.
     """
+    started = time.perf_counter()
     superblock = superblocks.newest(device)
     reader = JournalReader(device, geometry_of(superblock), journal_seed(superblock.uuid))
     scan = reader.scan(superblock.journal_tail, superblock.journal_sequence)
@@ -45,7 +48,7 @@ def open_store(
     if not replay or (device.read_only and not scan.transactions):
         store = Store(device, superblock, metadata_cache_bytes=metadata_cache_bytes)
         store.maps.load(superblock)
-        return store, Recovered(0, 0, 0, scan.stopped)
+        return store, Recovered(0, 0, 0, scan.stopped, time.perf_counter() - started)
     overlay = OverlayDevice(device) if device.read_only else device
     store = Store(overlay, superblock, metadata_cache_bytes=metadata_cache_bytes, journaling=journaling)
     store.maps.load(superblock)
@@ -53,7 +56,7 @@ def open_store(
     if overlay is not device:
         store.checkpoint(superblock.written_at_ns)
         store.read_only = overlay.read_only = True
-    return store, recovered
+    return store, replace(recovered, took_s=time.perf_counter() - started)
 
 
 def _replay(store: Store, scan: JournalScan) -> Recovered:

@@ -15,6 +15,7 @@ import crc32c
 from razortools.engine.store import checkpoint as checkpoints
 from razortools.engine.store.checkpoint import CheckpointPlan
 from razortools.engine.store.device import Device
+from razortools.engine.store.durations import Durations
 from razortools.engine.store.flight import Flight
 from razortools.engine.store.journal import Journal, journal_seed, undo_values
 from razortools.engine.store.nodepool import NodePool
@@ -91,6 +92,9 @@ class Store:
         self.flight: Flight | None = None  # what is on its way to the device
         self.settle_count = 0  # flights that had not landed when somebody had to have them settled
         self.settle_s = 0.0  # and how long the owner's thread waited for them
+        self.commit_times = Durations()  # on their way to the device, those that are stable
+        self.checkpoint_times = Durations()
+        self.abort_count = 0
         self._step_journal_bytes = ENTRY_HEAD_BYTES + 2 * self.tree.value_bytes_max
         self.room = Room(self, self._step_journal_bytes)
         self.get: Callable[[bytes], bytes | None] = self.tree.get
@@ -309,14 +313,16 @@ class Store:
             return None
         if frozen.position < 0:
             return self.begin_checkpoint(now_ns, **changes)
-        self.flight = Flight(lambda: self.write_commit(frozen), lambda: self.note_committed(frozen), self.fail)
+        self.flight = Flight(lambda: self.write_commit(frozen), lambda: self.note_committed(frozen), self.fail, self.commit_times)
         return self.flight
 
     def begin_checkpoint(self, now_ns: int, **changes: object) -> Flight:
         """Begin what checkpoint() does, after settling what is under way. As begin_commit()."""
         self.settle()
         plan = self.prepare_checkpoint(now_ns, changes)
-        self.flight = Flight(lambda: checkpoints.write(self.device, plan), lambda: self.finish_checkpoint(plan), self.fail)
+        self.flight = Flight(
+            lambda: checkpoints.write(self.device, plan), lambda: self.finish_checkpoint(plan), self.fail, self.checkpoint_times
+        )
         return self.flight
 
     def settle(self) -> None:
@@ -373,6 +379,7 @@ class Store:
         for start, count in dict(transaction.placed).items():
             self.maps.free_now(start, count)
         self.transaction = Transaction(transaction.number)
+        self.abort_count += 1
         return [key for key, _ in changes]
 
     def failing(self) -> "_Failing":

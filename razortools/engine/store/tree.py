@@ -217,6 +217,7 @@ class Tree:
                 ref = node.children[index if index >= 0 else 0]
                 node = ref.node or self._load(ref, node.level - 1, node)
             self._last = node
+            self.nodes.walks += 1
         node.hot = True
         self._fingers[key[KIND_AT]] = node
         return node

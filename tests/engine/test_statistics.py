@@ -1,0 +1,98 @@
+"""The figures of a volume agree with the work that was done on it."""
+
+from pathlib import Path
+
+from razortools.engine import files, namespace
+from razortools.engine.adaptive import Verdict
+from razortools.engine.limits import Limits
+from razortools.engine.store.device import open_image
+from razortools.engine.volume import Volume, open_volume
+from razortools.format.inode import ROOT_INODE
+from razortools.units import KIB
+from tests.images import make_image, open_for_writing
+
+TEXT = b"the same again and again " * 10_000  # two records
+
+
+def reopened(path: Path) -> Volume:
+    return open_volume(open_image(path, writable=True), limits=Limits())
+
+
+def with_file(path: Path) -> None:
+    with open_for_writing(make_image(path)) as volume:
+        ino = namespace.create(volume, ROOT_INODE, b"text", 0o644, 0, 0)
+        files.write(volume, ino, 0, TEXT)
+
+
+def test_a_record_is_missed_once_and_hit_from_then_on(tmp_path: Path) -> None:
+    with_file(tmp_path / "a.img")
+    with reopened(tmp_path / "a.img") as volume:
+        ino = namespace.lookup(volume, ROOT_INODE, b"text")
+        for _ in range(5):
+            files.read(volume, ino, 0, 4 * KIB)
+        files.read(volume, ino, 128 * KIB, 4 * KIB)
+        told = volume.statistics()
+        assert (told.record_hits, told.record_misses) == (4, 2)
+        files.write(volume, ino, 0, b"changed")  # which needs the rest of the record
+        files.read(volume, ino, 0, 10)
+        assert (volume.statistics().record_hits, volume.statistics().record_misses) == (6, 2)
+
+
+def test_nodes_that_are_read_are_counted_with_the_walks_that_needed_them(tmp_path: Path) -> None:
+    with_file(tmp_path / "a.img")
+    with reopened(tmp_path / "a.img") as volume:
+        told = volume.statistics()
+        assert told.node_walks >= 1
+        assert told.node_misses >= 1
+        namespace.lookup(volume, ROOT_INODE, b"text")
+        assert volume.statistics().node_misses == told.node_misses  # one leaf holds all of this image
+
+
+def test_commits_checkpoints_and_aborts_are_counted_and_timed(tmp_path: Path) -> None:
+    with open_for_writing(make_image(tmp_path / "a.img")) as volume:
+        store = volume.store
+        before = sum(store.commit_times.counts), sum(store.checkpoint_times.counts)
+        namespace.mkdir(volume, ROOT_INODE, b"one", 0o755, 0, 0)
+        assert volume.statistics().journal_entries == 0
+        volume.commit()
+        assert volume.statistics().journal_entries > 0
+        volume.commit()  # nothing to do, so there is none
+        assert (sum(store.commit_times.counts), sum(store.checkpoint_times.counts)) == (before[0] + 1, before[1])
+        volume.checkpoint()
+        assert volume.statistics().journal_entries == 0
+        assert sum(store.checkpoint_times.counts) == before[1] + 1
+        namespace.mkdir(volume, ROOT_INODE, b"two", 0o755, 0, 0)
+        volume.abort()
+        assert volume.statistics().aborts == 1
+        assert store.commit_times.total_s > 0
+
+
+def test_each_flush_of_an_image_file_is_timed(tmp_path: Path) -> None:
+    device = open_image(make_image(tmp_path / "a.img"), writable=True)
+    with open_volume(device) as volume:
+        before = sum(device.flush_times.counts)
+        namespace.mkdir(volume, ROOT_INODE, b"one", 0o755, 0, 0)
+        volume.commit()
+        assert sum(device.flush_times.counts) == before + 1
+
+
+def test_what_recovery_did_and_how_long_it_took_is_known(tmp_path: Path) -> None:
+    volume = open_for_writing(make_image(tmp_path / "a.img"))
+    namespace.mkdir(volume, ROOT_INODE, b"one", 0o755, 0, 0)
+    volume.commit()
+    crashed = tmp_path / "crashed.img"
+    crashed.write_bytes((tmp_path / "a.img").read_bytes())
+    volume.close()
+    with open_for_writing(crashed) as after:
+        assert after.recovered.transactions == 1
+        assert after.recovered.took_s > 0
+
+
+def test_compressing_is_timed_by_what_became_of_it(tmp_path: Path) -> None:
+    with open_for_writing(make_image(tmp_path / "a.img")) as volume:
+        ino = namespace.create(volume, ROOT_INODE, b"text", 0o644, 0, 0)
+        files.write(volume, ino, 0, TEXT)
+        volume.commit()
+        tally = volume.records.tallies[Verdict.ZSTD]
+        assert tally.raw_bytes == len(TEXT)
+        assert 0 < tally.took_s < 60
