@@ -20,6 +20,7 @@ from razortools.errors import DeviceFailed, RazorError, ReadOnly
 from razortools.service import placement
 from razortools.service.logs import log
 from razortools.service.options import MountOptions
+from razortools.service.phases import Phase, phase
 from razortools.service.residence import Fetcher
 from razortools.units import KIB, MIB
 
@@ -96,6 +97,10 @@ class Committer:
 
     async def durable(self) -> None:
         """Return when everything that was done before this call is durable. Raises what kept it from being so."""
+        with phase(Phase.COMMIT):
+            await self._committed()
+
+    async def _committed(self) -> None:
         batch = self._batch
         batch.is_asked_for = True
         self._wanted.set()
@@ -139,7 +144,8 @@ class Committer:
         """Return when less is dirty than may be. Raises what a commit raises."""
         while self.note_write():
             self._batch.makes_room = True
-            await self.durable()
+            with phase(Phase.ROOM):
+                await self._committed()
 
     # The task
 

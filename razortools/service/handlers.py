@@ -26,6 +26,7 @@ from razortools.service.callers import Caller
 from razortools.service.committer import Committer
 from razortools.service.logs import log
 from razortools.service.options import MountOptions
+from razortools.service.phases import Phase, phase
 from razortools.service.residence import Fetcher
 from razortools.service.settled import Settled
 from razortools.service.wire import ATTRIBUTES_OUT, ENTRY_OUT, Opcode
@@ -129,7 +130,8 @@ class Handlers:
         """
         if next(iter(self.volume.store.items(*table_range(Table.ORPHANS))), None) is None:
             return False
-        await trio.sleep(FORGETTING_S)
+        with phase(Phase.ROOM):
+            await trio.sleep(FORGETTING_S)
         return True
 
     # What went wrong

@@ -13,19 +13,23 @@ import os
 import select
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 import trio
 
 from razortools.engine.store.residence import NOTHING, NotResident
 from razortools.errors import OutOfSpace
+from razortools.service import phases
 from razortools.service.callers import Caller
 from razortools.service.channel import Channel
 from razortools.service.handlers import Answer, Handler, Soon, name_of
+from razortools.service.phases import Phase
 from razortools.service.residence import Fetcher
+from razortools.service.tally import LATELY_MAX, Tally
 from razortools.service.wire import HEAD, Opcode
-from razortools.units import InodeNo
+from razortools.units import NANOSECONDS, InodeNo
 
 BURST_MAX = 48  # requests served before others get their turn: at 15 us each that is under a millisecond
 SPIN_S = 100e-6  # a client that will ask again does so within about this time
@@ -35,6 +39,8 @@ SWITCH_S = 0.0005  # threads compress and write while requests are served; a req
 
 _HEAD_BYTES = HEAD.size
 _unpack_head = HEAD.unpack_from
+_clock = time.perf_counter_ns
+NO_PHASES: Mapping[Phase, float] = {}
 _SILENT = frozenset((int(Opcode.FORGET), int(Opcode.BATCH_FORGET)))  # the kernel expects no answer to them
 
 
@@ -59,21 +65,40 @@ class Served(Protocol):
         """Whether a request that found no room is worth another try."""
 
 
+class SlowRequests(Protocol):
+    """Who is told of requests that took long."""
+
+    from_s: float
+
+    def tell(self, what: str, ino: InodeNo, took_s: float, spent: Mapping[Phase, float]) -> None:
+        """Tell of one that took at least *from_s* seconds, and of what it spent waiting in each phase."""
+
+
 class Pump:
     """Serves the requests of one channel."""
 
-    def __init__(self, channel: Channel, served: Served, forward: Callable[[memoryview], None]) -> None:
-        """Have *served* answer what arrives at *channel*, and *forward* take what it does not know."""
+    def __init__(
+        self, channel: Channel, served: Served, forward: Callable[[memoryview], None], slow: SlowRequests | None = None
+    ) -> None:
+        """Have *served* answer what arrives at *channel*, and *forward* take what it does not know.
+
+        What takes longer than it should is told to *slow*.
+        """
         self._channel = channel
         self._served = served
         self._handlers: dict[int, Handler] = {int(opcode): handler for opcode, handler in served.table().items()}
         self._attempt = served.fetcher.residence.attempt
         self._forward = forward
+        self.tally = Tally(self._handlers)
+        self._note = {opcode: lately.append for opcode, lately in self.tally.lately.items()}
+        self._count_at = LATELY_MAX
+        self._slow = slow
+        self._slow_ns = sys.maxsize if slow is None else int(slow.from_s * NANOSECONDS)
         self._poller = select.poll()
         self._poller.register(channel.descriptor, select.POLLIN)
         self._credit = CREDIT_MAX  # how well spinning has paid; at 0 it is left out
         self._unspun_count = 0
-        self._syncing: list[tuple[int, int, InodeNo]] = []  # opcode, unique, node of those who wait for a commit
+        self._syncing: list[tuple[int, int, int, InodeNo]] = []  # start, opcode, unique, node of those who wait for a commit
         self.parked_count = 0
         self.served_count = 0
 
@@ -88,6 +113,10 @@ class Pump:
     async def _serve_burst(self, nursery: trio.Nursery) -> bool:
         """Serve up to BURST_MAX requests and give others their turn; whether there may be more."""
         receive, answer = self._channel.receive, self._answer
+        if self.served_count >= self._count_at:
+            self._count_at = self.served_count + LATELY_MAX
+            self.tally.settle()
+        started = _clock()
         for _ in range(BURST_MAX):
             try:
                 length = receive()
@@ -95,6 +124,7 @@ class Pump:
                 if self._syncing:
                     break
                 if self._may_spin() and self._spin():
+                    started = _clock()
                     continue
                 self.parked_count += 1
                 await trio.lowlevel.wait_readable(self._channel.descriptor)
@@ -102,39 +132,76 @@ class Pump:
             if not length:
                 return False
             self.served_count += 1
-            answer(length, nursery)
+            started = answer(length, started, nursery)
         if self._syncing:
             self._sync(nursery)
         await trio.lowlevel.checkpoint()
         return True
 
-    def _answer(self, length: int, nursery: trio.Nursery) -> None:
-        """Answer the request in the channel's buffer, or begin a task that will."""
+    def _answer(self, length: int, started: int, nursery: trio.Nursery) -> int:
+        """Answer the request in the channel's buffer, or begin a task that will; it was looked for at *started*.
+
+        Returns what the clock says now, which is when the next one is looked for.
+        """
         buffer = self._channel.buffer
         _, opcode, unique, node, uid, gid, pid, _, _ = _unpack_head(buffer)
         handler = self._handlers.get(opcode)
         if handler is None:
             self._forward(buffer[:length])
-            return
+            return _clock()
         body = buffer[_HEAD_BYTES:length]
         caller = (uid, gid, pid)
         try:
             reply = self._attempt(NOTHING, handler, node, body, caller)
         except NotResident as told:
-            nursery.start_soon(self._fetch_and_answer, told, opcode, unique, node, bytes(body), caller)
-            return
+            answer = partial(self._fetch_and_answer, told, opcode, unique, node, bytes(body), caller)
+            nursery.start_soon(self._timed, started, opcode, node, answer)
+            return _clock()
         except OutOfSpace:
-            nursery.start_soon(self._try_again, opcode, unique, node, bytes(body), caller)
-            return
+            answer = partial(self._try_again, opcode, unique, node, bytes(body), caller)
+            nursery.start_soon(self._timed, started, opcode, node, answer)
+            return _clock()
         except Exception as failure:
             self._refuse(opcode, unique, node, failure)
-            return
+            return self._end(started, opcode, node)
+        if type(reply) is bytes:
+            if opcode not in _SILENT:
+                self._channel.reply(unique, reply)
+            now = _clock()
+            took_ns = now - started
+            self._note[opcode](took_ns)
+            if took_ns >= self._slow_ns:
+                self._complain(opcode, node, took_ns)
+            return now
         if reply is Soon.DURABLE:
-            self._syncing.append((opcode, unique, node))
-        elif type(reply) is not bytes:
-            nursery.start_soon(self._answer_later, opcode, unique, node, reply)
-        elif opcode not in _SILENT:
-            self._channel.reply(unique, reply)
+            self._syncing.append((started, opcode, unique, node))
+        else:
+            nursery.start_soon(self._timed, started, opcode, node, partial(self._answer_later, opcode, unique, node, reply))
+        return _clock()
+
+    async def _timed(self, started: int, opcode: int, node: InodeNo, answer: Callable[[], Awaitable[None]]) -> None:
+        """Answer a request that has to wait, and count how long it took."""
+        spent = phases.begin()
+        self.tally.under_way += 1
+        try:
+            await answer()
+        finally:
+            self.tally.under_way -= 1
+            self.tally.wait(spent)
+            self._end(started, opcode, node, spent)
+
+    def _end(self, started: int, opcode: int, node: InodeNo, spent: Mapping[Phase, float] = NO_PHASES) -> int:
+        """Count a request that has been answered; return the time."""
+        now = _clock()
+        took_ns = now - started
+        self._note[opcode](took_ns)
+        if took_ns >= self._slow_ns:
+            self._complain(opcode, node, took_ns, spent)
+        return now
+
+    def _complain(self, opcode: int, node: InodeNo, took_ns: int, spent: Mapping[Phase, float] = NO_PHASES) -> None:
+        if self._slow is not None:
+            self._slow.tell(name_of(opcode), node, took_ns / NANOSECONDS, spent)
 
     def _sync(self, nursery: trio.Nursery) -> None:
         """Answer all who wait for a commit with one, or let a task wait for it."""
@@ -142,14 +209,17 @@ class Pump:
         try:
             is_durable = self._served.commit_here()
         except Exception as failure:
-            for opcode, unique, node in waiting:
+            for started, opcode, unique, node in waiting:
                 self._refuse(opcode, unique, node, failure)
+                self._end(started, opcode, node)
             return
-        for opcode, unique, node in waiting:
+        for started, opcode, unique, node in waiting:
             if is_durable:
                 self._channel.reply(unique, b"")
+                self._end(started, opcode, node)
             else:
-                nursery.start_soon(self._answer_later, opcode, unique, node, Soon.DURABLE)
+                answer = partial(self._answer_later, opcode, unique, node, Soon.DURABLE)
+                nursery.start_soon(self._timed, started, opcode, node, answer)
 
     async def _answer_later(self, opcode: int, unique: int, node: InodeNo, answer: Answer) -> None:
         """Answer a request when its handler's coroutine has ended."""
@@ -189,6 +259,7 @@ class Pump:
 
     def _refuse(self, opcode: int, unique: int, node: InodeNo, failure: Exception) -> None:
         number = self._served.refusal(failure, name_of(opcode), node)
+        self.tally.refuse(opcode, number)
         if opcode not in _SILENT:
             self._channel.refuse(unique, number)
 

@@ -6,6 +6,7 @@ failed with is raised in those requests only that still need what it was about; 
 so each one ends however small the caches are.
 """
 
+import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
@@ -13,7 +14,8 @@ from typing import ParamSpec, TypeVar
 import trio
 
 from razortools.engine.store.residence import NOTHING, Missing, NotResident, Residence
-from razortools.service import placement
+from razortools.service import phases, placement
+from razortools.service.phases import Phase, phase
 
 FETCHES_MAX = 8  # enough to keep a disk busy; what they decompress shares the processors with the thread that serves
 METADATA_FETCHES_MAX = 4  # of their own: a look-up does not queue behind somebody's hundred megabytes
@@ -72,7 +74,8 @@ class Fetcher:
             await self._fetch(mine, handed)
         for one, fetch in others:
             self.shared_count += 1
-            await fetch.done.wait()
+            with phase(Phase.SHARED):
+                await fetch.done.wait()
             if fetch.found is not None:
                 handed[one.key] = fetch.found
         for one in missing:  # no await from here to the next attempt: what is admitted is still there then
@@ -86,7 +89,11 @@ class Fetcher:
         fetches = {one.key: _Fetch() for one in missing}
         self._under_way |= fetches
         try:
-            for key, found in await placement.run_sync(_fetch_all, missing, limiter=threads):
+            asked = time.perf_counter()
+            began, ended, results = await placement.run_sync(_fetch_all, missing, limiter=threads)
+            phases.add(Phase.QUEUE, began - asked)
+            phases.add(Phase.READ, ended - began)
+            for key, found in results:
                 fetches[key].found = handed[key] = found
             self.fetch_count += len(missing)
         finally:
@@ -95,12 +102,16 @@ class Fetcher:
                 fetch.done.set()
 
 
-def _fetch_all(missing: Sequence[Missing]) -> list[tuple[Hashable, object]]:
-    """Fetch one after the other; what fails does not keep the others from being fetched. In a thread."""
+def _fetch_all(missing: Sequence[Missing]) -> tuple[float, float, list[tuple[Hashable, object]]]:
+    """Fetch one after the other; what fails does not keep the others from being fetched. In a thread.
+
+    Returns when it began and when it ended, and what was found.
+    """
+    began = time.perf_counter()
     results: list[tuple[Hashable, object]] = []
     for one in missing:
         try:
             results.append((one.key, one.fetch()))
         except Exception as failure:
             results.append((one.key, failure))
-    return results
+    return began, time.perf_counter(), results

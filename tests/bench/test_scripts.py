@@ -7,15 +7,8 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-SCRIPTS = (
-    "bench.journaling",
-    "bench.engine_share",
-    "bench.waiting",
-    "bench.mounts",
-    "bench.check",
-    "bench.space",
-    "bench.compare",
-)
+NAMES = ("journaling", "engine_share", "waiting", "mounts", "check", "space", "compare", "metering")
+SCRIPTS = tuple(f"bench.{name}" for name in NAMES)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

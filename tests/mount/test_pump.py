@@ -3,7 +3,7 @@
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,10 +12,12 @@ import trio.testing
 
 from razortools.engine.store.residence import Residence
 from razortools.errors import CorruptImage, OutOfSpace
+from razortools.service import phases
 from razortools.service.callers import Caller
 from razortools.service.channel import Channel
 from razortools.service.handlers import Answer, Handler, Refused, Soon
-from razortools.service.pump import BURST_MAX, CREDIT_MAX, Pump
+from razortools.service.phases import Phase
+from razortools.service.pump import BURST_MAX, CREDIT_MAX, Pump, SlowRequests
 from razortools.service.residence import Fetcher
 from razortools.service.wire import HEAD, REPLY_HEAD, Opcode
 from razortools.units import InodeNo
@@ -134,10 +136,10 @@ def kernel() -> Iterator[Kernel]:
 class Pumping:
     """A pump at work."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, slow: SlowRequests | None = None) -> None:
         self.served = Served()
         self.forwarded: list[bytes] = []
-        self.pump = Pump(kernel.channel, self.served, lambda message: self.forwarded.append(bytes(message)))
+        self.pump = Pump(kernel.channel, self.served, lambda message: self.forwarded.append(bytes(message)), slow)
 
 
 @asynccontextmanager
@@ -241,6 +243,58 @@ def test_a_failing_handler_is_its_callers_misfortune_alone(kernel: Kernel) -> No
             told = [(number, error) for number, error, _ in kernel.told()]
             assert told == list(zip(asked, (errno.EPERM, errno.EIO, 0), strict=True))
             assert at_work.served.failed[1] == f"request {FAIL} of 7: ZeroDivisionError()"
+
+    run(story)
+
+
+def test_each_request_is_counted_once_with_its_time_and_what_it_was_refused_with(kernel: Kernel) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            at_work.served.full_times = 1
+            for opcode in (ECHO, ECHO, FAIL, WAIT, FULL, FORGET, SYNC):
+                kernel.ask(opcode)
+            kernel.ask(FAIL, b"refused")
+            await trio.testing.wait_all_tasks_blocked()
+            tally = at_work.pump.tally
+            assert tally.under_way == 1
+            at_work.served.released.set()
+            await trio.testing.wait_all_tasks_blocked()
+            counts = {opcode: sum(times.counts) for opcode, times in tally.times.items()}
+            assert counts == {ECHO: 2, FAIL: 2, WAIT: 1, FULL: 1, FORGET: 1, SYNC: 1}
+            assert tally.refusals == {(FAIL, errno.EIO): 1, (FAIL, errno.EPERM): 1}
+            assert tally.under_way == 0
+            assert all(times.total_s > 0 for times in tally.times.values())
+
+    run(story)
+
+
+def test_what_a_request_waits_for_is_told_if_it_takes_long(kernel: Kernel) -> None:
+    class Slow:
+        from_s = 0.0
+        lines: list[tuple[str, int, dict[Phase, float]]] = []
+
+        def tell(self, what: str, ino: InodeNo, took_s: float, spent: Mapping[Phase, float]) -> None:
+            assert took_s >= sum(spent.values())
+            self.lines.append((what, ino, dict(spent)))
+
+    async def story() -> None:
+        at_work = Pumping(kernel, Slow())
+
+        async def waits(ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
+            for which, took_s in ((Phase.QUEUE, 1e-9), (Phase.READ, 2e-9), (Phase.READ, 3e-9)):
+                phases.add(which, took_s)
+            return b""
+
+        at_work.pump._handlers[WAIT] = waits
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(at_work.pump.run)
+            kernel.ask(WAIT)
+            kernel.ask(ECHO)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        spent = {Phase.QUEUE: 1e-9, Phase.READ: 5e-9}
+        assert sorted(Slow.lines, key=str) == [(f"request {ECHO}", 7, {}), (f"request {WAIT}", 7, spent)]
+        assert at_work.pump.tally.waited_s[Phase.READ] == 5e-9
 
     run(story)
 

@@ -1,32 +1,45 @@
-"""Durations: how long something took, each time, kept as a histogram of fixed bounds.
+"""Durations: how long something took, each time, kept as a histogram.
 
-Invariants: one count more than there are bounds, the last for what took longer than all of them; a duration is counted once, in
-the first bucket whose bound it does not exceed. Counting costs two tenths of a microsecond, so it may stand on every path.
+Bounds are powers of two, in nanoseconds: a duration's bucket is the length of its number in bits, which is the cheapest there
+is to find out, and thousands at once are put into buckets without a loop in Python. Invariants: one count more than there are
+bounds, the last for what took longer than all of them; a duration is counted once, in the first bucket whose bound is above it.
 """
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
-# 1, 2, 5 in every decade: from a request that is answered from memory to a disk that hangs.
-BOUNDS_S = (
-    5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
-)  # fmt: skip
+from razortools.units import NANOSECONDS
+
+_LOWEST_BITS = 12  # 4 microseconds: a request that is answered from memory
+_HIGHEST_BITS = 34  # 17 seconds: a disk that hangs
+BOUNDS_S = tuple((1 << bits) / NANOSECONDS for bits in range(_LOWEST_BITS, _HIGHEST_BITS + 1))
 
 
 class Durations:
     """Counts of durations. One writer at a time."""
 
-    __slots__ = ("counts", "total_s")
+    __slots__ = ("counts", "total_ns")
 
     def __init__(self) -> None:
         """Begin with nothing counted."""
         self.counts = [0] * (len(BOUNDS_S) + 1)
-        self.total_s = 0.0
+        self.total_ns = 0
+
+    @property
+    def total_s(self) -> float:
+        """The sum of all durations."""
+        return self.total_ns / NANOSECONDS
 
     def note(self, took_s: float) -> None:
-        """Count one duration."""
-        self.counts[bisect_left(BOUNDS_S, took_s)] += 1
-        self.total_s += took_s
+        """Count one duration, in seconds."""
+        self.note_all((int(took_s * NANOSECONDS),))
+
+    def note_all(self, times_ns: Iterable[int]) -> None:
+        """Count many durations, in nanoseconds."""
+        times_ns = tuple(times_ns)
+        for bits, count in Counter(map(int.bit_length, times_ns)).items():
+            self.counts[min(max(bits, _LOWEST_BITS), _HIGHEST_BITS + 1) - _LOWEST_BITS] += count
+        self.total_ns += sum(times_ns)
 
 
 def quantile_s(counts: Sequence[int], share: float) -> float | None:

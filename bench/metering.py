@@ -1,0 +1,214 @@
+"""What counting costs: the processor time of the pump with and without its tally, on the same requests.
+
+    python -m bench.metering [--rounds 15] [--requests 4000] [--write]
+
+First without a mount: a pair of sockets stands for the kernel's connection, so only the pump and the engine are measured, and
+what counting takes is a larger share than on a mount. The requests are the cheapest there are (GETATTR of one inode, LOOKUP of an
+absent name) and reads and writes of 4 KiB from memory. Then two mounts side by side, one of them without a tally, and a client
+that looks for names that do not exist, each a request. What counts is processor time: of the thread that receives, answers and
+counts; on the mounts of the daemon and of its client together. Rounds with and without take turns, of each the best counts.
+--write puts the table into docs/BENCHMARKS.md.
+"""
+
+import argparse
+import multiprocessing
+import os
+import socket
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any, cast
+
+import trio
+
+from bench.page import machine, publish
+from razortools.engine import files, namespace
+from razortools.engine.create import create, plan_create
+from razortools.engine.store.device import create_image, open_image
+from razortools.engine.store.residence import NOTHING
+from razortools.engine.volume import Volume, open_volume
+from razortools.errors import RazorError
+from razortools.format.inode import ROOT_INODE
+from razortools.service import logs, mountpoints, server
+from razortools.service.channel import Channel
+from razortools.service.committer import Committer
+from razortools.service.operations import Operations
+from razortools.service.options import MountOptions
+from razortools.service.pump import Pump
+from razortools.service.settled import Settled
+from razortools.service.tally import LATELY_MAX
+from razortools.service.wire import HEAD, READ, WRITE, Opcode
+from razortools.units import KIB, MIB, InodeNo
+
+IMAGE_BYTES = 64 * MIB
+CHUNK = 8  # requests on their way at once: more writes of 4 KiB than the sockets hold would wait for ever
+
+
+class BarePump(Pump):
+    """The pump without its tally, for what is answered at once."""
+
+    def _answer(self, length: int, started: int, nursery: trio.Nursery) -> int:
+        buffer = self._channel.buffer
+        _, opcode, unique, node, uid, gid, pid, _, _ = HEAD.unpack_from(buffer)
+        handler = self._handlers.get(opcode)
+        if handler is None:
+            return super()._answer(length, started, nursery)
+        body = buffer[HEAD.size : length]
+        try:
+            reply = self._attempt(NOTHING, handler, node, body, (uid, gid, pid))
+        except Exception as failure:
+            self._refuse(opcode, unique, node, failure)
+            return started
+        if type(reply) is not bytes:  # one of few: the client's requests are answered at once
+            return super()._answer(length, started, nursery)
+        self._channel.reply(unique, reply)
+        return started
+
+
+class Rig:
+    """A volume whose requests come through a pair of sockets."""
+
+    def __init__(self, volume: Volume) -> None:
+        """Serve *volume* with both pumps."""
+        self.kernel, daemon = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel = Channel(daemon.detach())
+        options = MountOptions()
+        committer = Committer(volume, options)
+        served = Operations(volume, committer, Settled(volume, self.channel.forget_attributes), options)
+        self.pumps = {"without": BarePump(self.channel, served, _forward), "with": Pump(self.channel, served, _forward)}
+
+    def cost_us(self, pump: Pump, request: tuple[int, int, bytes], count: int) -> float:
+        """Return the processor time of one request among *count*, in microseconds."""
+        opcode, node, body = request
+        message = HEAD.pack(HEAD.size + len(body), opcode, 1, node, 0, 0, 1, 0, 0) + body
+        receive, answer, nursery = self.channel.receive, pump._answer, cast(Any, None)  # nothing here becomes a task
+        taken_ns = 0
+        for _ in range(count // CHUNK):
+            for _ in range(CHUNK):
+                self.kernel.send(message)
+            started = time.thread_time_ns()
+            looked = time.perf_counter_ns()
+            for _ in range(CHUNK):
+                looked = answer(receive(), looked, nursery)
+            if len(pump.tally.lately[opcode]) >= LATELY_MAX:
+                pump.tally.settle()
+            taken_ns += time.thread_time_ns() - started
+            for _ in range(CHUNK):
+                self.kernel.recv(64 * KIB)
+        return taken_ns / (count // CHUNK * CHUNK) / 1000
+
+
+def _forward(message: memoryview) -> None:
+    raise AssertionError("all of these requests have handlers")
+
+
+def requests(ino: InodeNo) -> dict[str, tuple[int, int, bytes]]:
+    """Return the requests by their names in the table: opcode, node, body."""
+    data = b"four kilobytes.." * 256
+    return {
+        "GETATTR": (Opcode.GETATTR, ino, bytes(16)),
+        "LOOKUP of an absent name": (Opcode.LOOKUP, ROOT_INODE, b"absent\0"),
+        "READ of 4 KiB": (Opcode.READ, ino, READ.pack(0, 4 * KIB, 0)),
+        "WRITE of 4 KiB": (Opcode.WRITE, ino, WRITE.pack(0, 4 * KIB, 0, 0) + data),
+    }
+
+
+def measure(folder: Path, rounds: int, count: int) -> list[tuple[str, float, float]]:
+    """Return (request, us without, us with), the best round of each."""
+    image = folder / "image"
+    with create_image(image, IMAGE_BYTES) as device:
+        create(device, plan_create(IMAGE_BYTES, uuid=bytes(range(16)), hash_seed=bytes(16)))
+    with open_volume(open_image(image, writable=True)) as volume:
+        ino = namespace.create(volume, ROOT_INODE, b"file", 0o644, 0, 0)
+        files.write(volume, ino, 0, b"x" * 64 * KIB)
+        rig, rows = Rig(volume), []
+        for name, request in requests(ino).items():
+            taken: dict[str, list[float]] = {which: [] for which in rig.pumps}
+            for turn in range(rounds):
+                for which in sorted(rig.pumps, reverse=bool(turn % 2)):
+                    taken[which].append(rig.cost_us(rig.pumps[which], request, count))
+            rows.append((name, min(taken["without"]), min(taken["with"])))
+        return rows
+
+
+def _serve_one(folder: Path, name: str, pump: type[Pump], ready: Event) -> None:
+    """Serve an image of its own until it is unmounted. In a process of its own."""
+    server.Pump = pump  # type: ignore[misc]
+    image, mount_point = folder / f"{name}.img", folder / name
+    mount_point.mkdir()
+    with create_image(image, IMAGE_BYTES) as device:
+        create(device, plan_create(IMAGE_BYTES, uuid=bytes(range(16)), hash_seed=bytes(16)))
+    logs.start(MountOptions(log="stderr", log_level="error"), foreground=True)
+    server.serve(server.Place(str(image), str(mount_point)), MountOptions(), ready.set)
+
+
+def _mounted_cost_us(folder: Path, pid: int, turn: int, count: int) -> float:
+    """Return the processor time of a look-up by a client of the mount at *folder*, in microseconds."""
+    names = [str(folder / f"absent {turn} {number}") for number in range(count)]
+    exists = os.path.exists
+    started = time.process_time_ns() + _ran_ns(pid)
+    for name in names:
+        exists(name)
+    return (time.process_time_ns() + _ran_ns(pid) - started) / count / 1000
+
+
+def _ran_ns(pid: int) -> int:
+    """Return the processor time of a process's first thread."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+
+
+def measure_mounted(folder: Path, rounds: int, count: int) -> tuple[str, float, float]:
+    """Return what `measure` does of two mounts."""
+    context = multiprocessing.get_context("fork")
+    daemons, taken = {}, {}
+    try:
+        for which, pump in (("without", BarePump), ("with", Pump)):
+            ready = context.Event()
+            daemons[which] = context.Process(target=_serve_one, args=(folder, which, pump, ready))
+            daemons[which].start()
+            if not ready.wait(60):
+                raise TimeoutError("the mount does not answer")
+            taken[which] = [0.0] * rounds
+        for turn in range(rounds):
+            for which in sorted(daemons, reverse=bool(turn % 2)):
+                pid = daemons[which].pid
+                assert pid is not None
+                taken[which][turn] = _mounted_cost_us(folder / which, pid, turn, count)
+    finally:
+        for which, process in daemons.items():
+            with suppress(RazorError):
+                mountpoints.unmount(str(folder / which))
+            process.join(60)
+    return "LOOKUP of an absent name, mounted", min(taken["without"]), min(taken["with"])
+
+
+def table(rows: list[tuple[str, float, float]]) -> list[str]:
+    """Return the table's lines."""
+    lines = ["| request | without | with | counting takes |", "|---|---|---|---|"]
+    lines += [
+        f"| {name} | {bare:.2f} us | {counted:.2f} us | {100 * (counted / bare - 1):.1f} % |" for name, bare, counted in rows
+    ]
+    return lines
+
+
+def main() -> None:
+    """Measure, print the table, publish it if asked to."""
+    parser = argparse.ArgumentParser(description="Measure what counting requests costs.")
+    parser.add_argument("--rounds", type=int, default=15, help="of each, in turns; the best counts (default: 15)")
+    parser.add_argument("--requests", type=int, default=4000, help="in a round (default: 4000)")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/BENCHMARKS.md")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        rows = [*measure(folder, chosen.rounds, chosen.requests), measure_mounted(folder, chosen.rounds, chosen.requests)]
+        lines = [f"{machine(folder)}; best of {chosen.rounds} rounds of {chosen.requests:,} requests.", "", *table(rows)]
+    sys.stdout.write("\n".join(lines) + "\n")
+    if chosen.write:
+        publish("metering", "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
