@@ -5,18 +5,21 @@
 First without a mount: a pair of sockets stands for the kernel's connection, so only the pump and the engine are measured, and
 what counting takes is a larger share than on a mount. The requests are the cheapest there are (GETATTR of one inode, LOOKUP of an
 absent name) and reads and writes of 4 KiB from memory. Then two mounts side by side, one of them without a tally, and a client
-that looks for names that do not exist, each a request. What counts is processor time: of the thread that receives, answers and
-counts; on the mounts of the daemon and of its client together. Rounds with and without take turns, of each the best counts.
---write puts the table into docs/BENCHMARKS.md.
+that looks for names that do not exist, each a request; at last scrapes of the metrics while such a client goes on. What counts is
+processor time: of the thread that receives, answers and counts; on the mounts of the daemon and of its client together. Rounds
+with and without take turns, of each the best counts; of scrapes it is the time that they take. --write puts the table into
+docs/BENCHMARKS.md.
 """
 
 import argparse
 import multiprocessing
 import os
 import socket
+import statistics
 import sys
 import tempfile
 import time
+import urllib.request
 from contextlib import suppress
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -36,7 +39,7 @@ from razortools.service import logs, mountpoints, server
 from razortools.service.channel import Channel
 from razortools.service.committer import Committer
 from razortools.service.operations import Operations
-from razortools.service.options import MountOptions
+from razortools.service.options import Address, MountOptions
 from razortools.service.pump import Pump
 from razortools.service.settled import Settled
 from razortools.service.tally import LATELY_MAX
@@ -44,6 +47,7 @@ from razortools.service.wire import HEAD, READ, WRITE, Opcode
 from razortools.units import KIB, MIB, InodeNo
 
 IMAGE_BYTES = 64 * MIB
+SCRAPES = 40
 CHUNK = 8  # requests on their way at once: more writes of 4 KiB than the sockets hold would wait for ever
 
 
@@ -134,7 +138,7 @@ def measure(folder: Path, rounds: int, count: int) -> list[tuple[str, float, flo
         return rows
 
 
-def _serve_one(folder: Path, name: str, pump: type[Pump], ready: Event) -> None:
+def _serve_one(folder: Path, name: str, pump: type[Pump], ready: Event, metrics: Address | None) -> None:
     """Serve an image of its own until it is unmounted. In a process of its own."""
     server.Pump = pump  # type: ignore[misc]
     image, mount_point = folder / f"{name}.img", folder / name
@@ -142,7 +146,7 @@ def _serve_one(folder: Path, name: str, pump: type[Pump], ready: Event) -> None:
     with create_image(image, IMAGE_BYTES) as device:
         create(device, plan_create(IMAGE_BYTES, uuid=bytes(range(16)), hash_seed=bytes(16)))
     logs.start(MountOptions(log="stderr", log_level="error"), foreground=True)
-    server.serve(server.Place(str(image), str(mount_point)), MountOptions(), ready.set)
+    server.serve(server.Place(str(image), str(mount_point)), MountOptions(metrics=metrics), ready.set)
 
 
 def _mounted_cost_us(folder: Path, pid: int, turn: int, count: int) -> float:
@@ -160,14 +164,17 @@ def _ran_ns(pid: int) -> int:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
 
 
-def measure_mounted(folder: Path, rounds: int, count: int) -> tuple[str, float, float]:
-    """Return what `measure` does of two mounts."""
+def measure_mounted(folder: Path, rounds: int, count: int) -> tuple[tuple[str, float, float], list[float]]:
+    """Return what `measure` does of two mounts, and how long scrapes of the second one took under load, in seconds."""
     context = multiprocessing.get_context("fork")
     daemons, taken = {}, {}
+    with socket.create_server(("127.0.0.1", 0)) as lent:  # and given back: the mount takes it next
+        address = Address(*lent.getsockname())
     try:
         for which, pump in (("without", BarePump), ("with", Pump)):
             ready = context.Event()
-            daemons[which] = context.Process(target=_serve_one, args=(folder, which, pump, ready))
+            metrics = address if which == "with" else None
+            daemons[which] = context.Process(target=_serve_one, args=(folder, which, pump, ready, metrics))
             daemons[which].start()
             if not ready.wait(60):
                 raise TimeoutError("the mount does not answer")
@@ -177,20 +184,48 @@ def measure_mounted(folder: Path, rounds: int, count: int) -> tuple[str, float, 
                 pid = daemons[which].pid
                 assert pid is not None
                 taken[which][turn] = _mounted_cost_us(folder / which, pid, turn, count)
+        scrapes = _scrapes_under_load(folder / "with", f"http://{address}/metrics")
     finally:
         for which, process in daemons.items():
             with suppress(RazorError):
                 mountpoints.unmount(str(folder / which))
             process.join(60)
-    return "LOOKUP of an absent name, mounted", min(taken["without"]), min(taken["with"])
+    return ("LOOKUP of an absent name, mounted", min(taken["without"]), min(taken["with"])), scrapes
 
 
-def table(rows: list[tuple[str, float, float]]) -> list[str]:
+def _look_for_ever(folder: Path) -> None:
+    """Look for names that do not exist until ended."""
+    number = 0
+    while True:
+        os.path.exists(folder / f"never {number}")
+        number += 1
+
+
+def _scrapes_under_load(folder: Path, url: str) -> list[float]:
+    """Return how long each of some scrapes took while a client of the mount asks as fast as it can, in seconds."""
+    load = multiprocessing.get_context("fork").Process(target=_look_for_ever, args=(folder,))
+    load.start()
+    try:
+        taken = []
+        for _ in range(SCRAPES):
+            started = time.perf_counter()
+            with urllib.request.urlopen(url, timeout=60) as reply:
+                reply.read()
+            taken.append(time.perf_counter() - started)
+    finally:
+        load.terminate()
+        load.join()
+    return taken
+
+
+def table(rows: list[tuple[str, float, float]], scrapes: list[float]) -> list[str]:
     """Return the table's lines."""
     lines = ["| request | without | with | counting takes |", "|---|---|---|---|"]
     lines += [
         f"| {name} | {bare:.2f} us | {counted:.2f} us | {100 * (counted / bare - 1):.1f} % |" for name, bare, counted in rows
     ]
+    lines += ["", f"A scrape under load: {1000 * statistics.median(scrapes):.1f} ms in the median of {len(scrapes)}, "]
+    lines[-1] += f"{1000 * min(scrapes):.1f} ms the quickest, {1000 * max(scrapes):.1f} ms the slowest."
     return lines
 
 
@@ -203,8 +238,10 @@ def main() -> None:
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        rows = [*measure(folder, chosen.rounds, chosen.requests), measure_mounted(folder, chosen.rounds, chosen.requests)]
-        lines = [f"{machine(folder)}; best of {chosen.rounds} rounds of {chosen.requests:,} requests.", "", *table(rows)]
+        rows = measure(folder, chosen.rounds, chosen.requests)
+        mounted, scrapes = measure_mounted(folder, chosen.rounds, chosen.requests)
+        head = f"{machine(folder)}; best of {chosen.rounds} rounds of {chosen.requests:,} requests."
+        lines = [head, "", *table([*rows, mounted], scrapes)]
     sys.stdout.write("\n".join(lines) + "\n")
     if chosen.write:
         publish("metering", "\n".join(lines) + "\n")

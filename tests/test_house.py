@@ -32,6 +32,7 @@ DOORS = {
     "pyfuse3": ("service/", "mount.py"),
     "rich": ("cli/render.py",),
     "prompt_toolkit": ("cli/debug_prompt.py",),
+    "prometheus_client": ("service/metrics.py", "service/scrape.py"),
     "typer": ("cli/app.py", *(f"{name}.py" for name in FRONT_ENDS)),
 }
 

@@ -174,6 +174,11 @@ class Volume:
         self._gather(storing=True)
         self.store.checkpoint(self.now_ns(), **self._figures(), **changes)
 
+    def used_bytes(self) -> int:
+        """Return how much of the image new data cannot take."""
+        now = self.statistics()
+        return (now.block_count - now.free_blocks) * now.block_bytes
+
     def _figures(self) -> dict[str, int]:
         """Return what the superblock tells of the counters."""
         return {"inode_count": self.counters.inode_count, "directory_count": self.counters.directory_count}

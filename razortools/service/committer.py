@@ -68,6 +68,7 @@ class Committer:
         self._complained_of = ""
         self._is_idle = False  # the task waits for something to do
         self.commit_count = 0
+        self.committed_at_s = self.checkpointed_at_s = time.monotonic()
         self.inline_s = 0.0  # how long the loop wrote and flushed by itself, since that takes less than a thread
         self._flight_s = INLINE_S  # how long the last commit or checkpoint took on its way to the device
         self.after_commit: Callable[[], None] = lambda: None
@@ -126,7 +127,7 @@ class Committer:
             self._volume.settle()
         except Exception as failed:
             raise self._failed(failed) from failed
-        self.commit_count += 1
+        self._note_commit()
         self.after_commit()
         if self._volume.wants_checkpoint:
             self._wanted.set()
@@ -187,7 +188,7 @@ class Committer:
         try:
             if failure is None:
                 await self._write_out(self._volume.begin_commit(storing=storing))
-                self.commit_count += 1
+                self._note_commit()
         except Exception as failed:
             failure = failed
         if failure is not None:
@@ -232,6 +233,7 @@ class Committer:
                 # What was written while the commit flew: the checkpoint would compress it in the loop.
                 await self._flush_aside(storing=True)
                 await self._write_out(self._volume.begin_checkpoint())
+            self.checkpointed_at_s = time.monotonic()
         except Exception as failure:
             self._complain(failure)
 
@@ -256,6 +258,11 @@ class Committer:
         flight.run()
         self._flight_s = flight.took_s
         self.inline_s += flight.took_s
+
+    def _note_commit(self) -> None:
+        """Everything done before is durable."""
+        self.commit_count += 1
+        self.committed_at_s = time.monotonic()
 
     def _failed(self, failure: Exception) -> Exception:
         """Log why changes cannot be made durable; return what those are told who asked for it."""

@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
@@ -86,6 +86,10 @@ class Client:
     def answer(self, refusal: str) -> None:
         """Say that what was asked for is done, or with *refusal* why not."""
         self.tell(json.dumps({"refusal": refusal}).encode() + b"\n")
+
+    def hand(self, document: Mapping[str, object]) -> None:
+        """Say what was asked for."""
+        self.tell(json.dumps(document).encode() + b"\n")
 
     def tell(self, line: bytes) -> bool:
         """Say one line, which fits a listener's buffer; whether it is there still. Hangs up if not, or if it never reads."""
@@ -239,6 +243,18 @@ class Waiter:
         except (OSError, ValueError):
             return {}
         return answer if isinstance(answer, dict) else {}
+
+    def figures(self) -> dict[str, object] | None:
+        """Return what the daemon tells of itself now; None if it does not tell us, or has ended. Raises TimeoutError."""
+        try:
+            self._socket.sendall(json.dumps({"figures": True}).encode() + b"\n")
+            answer = json.loads(self._line() or b"{}")
+        except TimeoutError:
+            raise
+        except (OSError, ValueError):
+            return None
+        found = answer.get("figures")
+        return found if isinstance(found, dict) else None
 
     def wait(self, patience_s: float | None = None) -> Farewell | None:
         """Return when the image is closed; None if the daemon died instead. Raises TimeoutError after *patience_s*; ask again."""

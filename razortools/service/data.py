@@ -42,6 +42,7 @@ class DataHandlers(Handlers):
         data = files.read(self.volume, ino, offset, size)
         if self.options.atime is not AtimePolicy.NEVER:
             attributes.touch_atime(self.volume, ino, self.options.atime)
+        self.read_bytes += len(data)
         return data
 
     def write(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
@@ -54,7 +55,9 @@ class DataHandlers(Handlers):
                 attributes.setattr(self.volume, ino, AttributeChange(mode=mode))
         if self.committer.note_write() or flags & os.O_DSYNC:
             return self._write_and_wait(ino, offset, bytes(data), durably=bool(flags & os.O_DSYNC))
-        return WRITE_OUT.pack(files.write(self.volume, ino, offset, data), 0)
+        written = files.write(self.volume, ino, offset, data)
+        self.written_bytes += written
+        return WRITE_OUT.pack(written, 0)
 
     async def _write_and_wait(self, ino: InodeNo, offset: int, data: bytes, *, durably: bool) -> bytes:
         """Write when there is room for more dirty data, and return when that is durable, if asked for."""
@@ -65,6 +68,7 @@ class DataHandlers(Handlers):
             if not await self.may_have_room_soon():
                 raise
             written = await self.fetcher.run(files.write, self.volume, ino, offset, data)
+        self.written_bytes += written
         if durably:
             await self.committer.durable()
         return WRITE_OUT.pack(written, 0)

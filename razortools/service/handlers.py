@@ -71,6 +71,8 @@ class Handlers:
         self.fetcher = Fetcher(volume.store.residence)
         self._estimated = settled.estimated
         self._bugs_seen: set[str] = set()
+        self.read_bytes = self.written_bytes = 0  # of files, by programs
+        self.corrupt_count = self.failed_count = 0  # requests refused for what was read, and because the device failed
         # With the kernel's write-back cache a file may have data that we have not seen.
         self._sectors_min = 1 if options.writeback else 0
         self._sectors_per_block = volume.block_bytes // SECTOR_BYTES
@@ -143,6 +145,10 @@ class Handlers:
         if isinstance(failure, PosixError):
             return failure.mount_errno
         if isinstance(failure, CorruptImage | DeviceFailed):
+            if isinstance(failure, CorruptImage):
+                self.corrupt_count += 1
+            else:
+                self.failed_count += 1
             log.error("%s of %s: %s", what, self.path_of(ino), failure)
             return failure.mount_errno
         if isinstance(failure, RazorError):

@@ -13,6 +13,17 @@ from razortools.format.compression import Policy, parse_policy
 from razortools.units import KIB, MIB, parse_size
 
 
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen."""
+
+    host: str
+    port: int  # 0: any that is free
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountOptions:
     """What -o asked for."""
@@ -39,6 +50,7 @@ class MountOptions:
     log_level: str = "info"
     kernel_flags: tuple[str, ...] = field(default=())  # nosuid, sync and the like
 
+    metrics: Address | None = None
 
     def is_for_all(self, *, is_root: bool) -> bool:
         """Whether other users may use a mount that root, or somebody else, makes."""
@@ -126,6 +138,18 @@ def _file(text: str) -> str:
     return os.path.abspath(_word(text))
 
 
+def _address(text: str) -> Address:
+    """Return *text*, as in 127.0.0.1:9464 or [::1]:9464, as an address. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"'{text}': write an IPv6 address in brackets, as in [::1]:9464")
+    if not colon or not host or not port.isdecimal() or int(port) > 65_535:
+        raise ValueError(f"'{text}' is not an address and a port, as in 127.0.0.1:9464")
+    return Address(host, int(port))
+
+
 _VALUES = {
     "commit": ("commit_interval_s", _seconds),
     "checkpoint": ("checkpoint_interval_s", _seconds),
@@ -139,6 +163,7 @@ _VALUES = {
     "record": ("record", _file),
     "log": ("log", _log_place),
     "loglevel": ("log_level", _log_level),
+    "metrics": ("metrics", _address),
 }
 
 

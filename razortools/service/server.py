@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -29,6 +30,7 @@ from razortools.service.channel import Channel
 from razortools.service.committer import Committer
 from razortools.service.control import Client, Control, Farewell, Greeting, Waiter, listen
 from razortools.service.holding import Holder
+from razortools.service.figures import Telling
 from razortools.service.kernel_mount import Connection, root_connection
 from razortools.service.logs import log
 from razortools.service.operations import Operations
@@ -39,8 +41,12 @@ from razortools.service.remount import Remounter
 from razortools.service.remount_plan import limits_of
 from razortools.service.session import Session
 from razortools.service.settled import Settled
+from razortools.service.space_history import SpaceHistory
 from razortools.service.user_mount import user_connection
 from razortools.units import InodeNo
+
+if TYPE_CHECKING:
+    from razortools.service.scrape import Scrape
 
 BUSY_GRACE_S = 5.0  # umount(8) returns before the daemon has closed the image: a mount right after it is worth some patience
 BUSY_LOOK_S = 0.02
@@ -131,11 +137,16 @@ class Mounted:
         self._hello = trio.Event()
         self._control: Control | None = None
         words = fuse_options(place.image, options)
-        self._connection = _connect(place, options, words)
+        self._scrape = _scrape(options)
         try:
-            self._prepare(words)
+            self._connection = _connect(place, options, words)
+            try:
+                self._prepare(words)
+            except BaseException:
+                self._connection.abandon()
+                raise
         except BaseException:
-            self._connection.abandon()
+            self._end_scrape()
             raise
 
     def _prepare(self, words: set[str]) -> None:
@@ -151,6 +162,11 @@ class Mounted:
         self._remounter = Remounter(volume, self._committer, options, operations.adopt)
         self._holder = Holder(volume, self._committer)
         self._pump = Pump(self._channel, operations, self._session.forward)
+        self._history = SpaceHistory(volume.used_bytes)
+        self._telling = Telling(
+            os.getpid(), self._place.image, self._place.mount_point, self._pump, operations, self._committer, self._history,
+            mounted_at_s=time.monotonic(),
+        )  # fmt: skip
 
     def run(self) -> None:
         """Serve, then close. Raises RazorError if the image could not be closed well."""
@@ -160,6 +176,7 @@ class Mounted:
         finally:
             closing.ignore_signals()
             sys.setswitchinterval(SWITCH_S)
+            self._end_scrape()
             if self._control is not None:
                 self._control.stop_listening()
             try:
@@ -174,6 +191,10 @@ class Mounted:
                 self._connection.detach()
                 self._channel.close()
                 self._session.close()
+
+    def _end_scrape(self) -> None:
+        if self._scrape is not None:
+            self._scrape.close()
 
     def _close(self) -> None:
         """Close the volume. Raises RazorError if the image is not clean now."""
@@ -197,7 +218,11 @@ class Mounted:
             nursery.start_soon(self._committer.run)
             nursery.start_soon(self._settled.run)
             nursery.start_soon(self._watch_signals, nursery.cancel_scope)
+            nursery.start_soon(self._history.run)
             nursery.start_soon(self._announce, nursery)
+            if self._scrape is not None:
+                self._scrape.start(self._telling.take)
+                log.info("metrics at http://%s/metrics", self._scrape.address)
             await self._pump.run()
             nursery.cancel_scope.cancel()
 
@@ -227,7 +252,10 @@ class Mounted:
 
     async def _converse(self, request: dict[str, object], client: Client) -> None:
         """Answer what a client of the control socket asks for."""
-        await (self._holder if "hold" in request else self._remounter).converse(request, client)
+        if request.get("figures"):
+            client.hand({"figures": self._telling.take().document()})
+        else:
+            await (self._holder if "hold" in request else self._remounter).converse(request, client)
 
     def _greeting(self) -> Greeting:
         """Return what a client of the control socket is told now."""
@@ -266,6 +294,15 @@ class Mounted:
             _write_back(self._place.mount_point)
         except RazorError as failed:
             log.warning("%s", failed)
+
+
+def _scrape(options: MountOptions) -> "Scrape | None":
+    """Return the server of the page for Prometheus, if it is asked for. Raises MountRefused if it cannot be had."""
+    if options.metrics is None:
+        return None
+    from razortools.service.scrape import Scrape  # late: prometheus_client takes a tenth of a second
+
+    return Scrape(options.metrics)
 
 
 def _let_go(volume: Volume) -> None:
