@@ -2,8 +2,9 @@
 
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -12,7 +13,7 @@ import typer
 from razortools.cli import app as cli
 from razortools.cli import render
 from razortools.cli.app import DebugFlag, JsonFlag, VersionFlag
-from razortools.engine.health import Figures, Health, Reason, Thresholds, Verdict, about_failure, examine, worst
+from razortools.engine.health import Health, Reason, Thresholds, Verdict, about_failure, examine, worst
 from razortools.engine.store.device import open_image
 from razortools.errors import ImageBusy, RazorError, UsageError
 
@@ -20,6 +21,8 @@ NAME = "razorfs-health"
 FILESYSTEM_TYPE = "fuse.razorfs"
 MOUNTS = Path("/proc/self/mounts")
 PATIENCE_S = 5.0  # for the daemon to tell how it is: it answers between two requests
+CHECKPOINTS_TRIED = 3
+_UNTOLD = "is served, and tells more only to root and to whoever has mounted it; this is its last checkpoint"
 _STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.CRITICAL: "bold red", Verdict.UNKNOWN: "magenta"}
 _NORMAL = Thresholds()
 
@@ -43,24 +46,78 @@ def health(
     journal_warning: Annotated[
         float, typer.Option(metavar="PERCENT", help="Warn when so much of the journal is used.")
     ] = _NORMAL.journal_warning,
+    cache_target: Annotated[
+        float, typer.Option(metavar="PERCENT", help="Of a mount: warn when a full cache has fewer hits.")
+    ] = _NORMAL.cache_target,
+    memory_warning: Annotated[
+        float, typer.Option(metavar="PERCENT", help="Of a mount: warn when its memory takes so much of the limits.")
+    ] = _NORMAL.memory_warning,
+    commit_age_warning: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Of a mount: warn when a commit is so much later than its interval.")
+    ] = _NORMAL.commit_age_warning_s,
+    full_warning: Annotated[
+        float, typer.Option(metavar="DAYS", help="Of a mount: warn when it is full in fewer days, at the rate of a day at least.")
+    ] = _NORMAL.full_warning_days,
+    watch: Annotated[bool, typer.Option("--watch", help="Show a mount live; q or Ctrl-C ends it.")] = False,
+    interval: Annotated[float, typer.Option(metavar="SECONDS", help="With --watch: between two looks.")] = 2.0,
+    frames: Annotated[int, typer.Option(metavar="COUNT", help="With --watch: leave after so many looks; 0: never.")] = 0,
     version: VersionFlag = False,
     debug: DebugFlag = False,
 ) -> int:
     """Examine and show. The exit code is the verdict: 0 ok, 1 warning, 2 critical, 3 unknown."""
-    if as_json + prometheus + nagios > 1:
-        raise UsageError("choose one of --json, --prometheus and --nagios")
-    thresholds = Thresholds(space_warning=space_warning, space_critical=space_critical, journal_warning=journal_warning)
+    if as_json + prometheus + nagios + watch > 1:
+        raise UsageError("choose one of --json, --prometheus, --nagios and --watch")
+    thresholds = Thresholds(
+        space_warning=space_warning,
+        space_critical=space_critical,
+        journal_warning=journal_warning,
+        cache_target=cache_target,
+        memory_warning=memory_warning,
+        commit_age_warning_s=commit_age_warning,
+        full_warning_days=full_warning,
+    )
+    if watch:
+        return int(_watch(target, thresholds, interval, frames))
     found = [_examine(image, thresholds) for image in _images(target)]
     verdict = worst([one.verdict for one in found])
     if as_json:
         render.document(_document(found, verdict))
     elif prometheus:
-        render.out("\n".join(_metrics(found)))
+        from razortools.service.health_page import page  # late: few ask for it
+
+        render.out(page(found))
     elif nagios:
         render.out(_nagios_line(found, verdict, thresholds))
     else:
         _show(found, named=target is None)
     return int(verdict)
+
+
+def _watch(target: str | None, thresholds: Thresholds, interval_s: float, frames: int) -> Verdict:
+    """Show a mount live until it is unmounted or somebody has seen enough; return its last verdict."""
+    if interval_s <= 0 or frames < 0:
+        raise UsageError("--interval takes a number of seconds above 0, --frames a number from 0")
+    from razortools.service import watching  # late: few ask for it
+    from razortools.service.asking import Silent, connection
+
+    images = _images(target)
+    if len(images) != 1:
+        raise UsageError(f"--watch shows one mount, and there are {len(images)}; name its mount point")
+    try:
+        asker = connection(images[0], PATIENCE_S)
+    except Silent as silent:
+        raise UsageError(str(silent)) from None
+    if asker is None:
+        raise UsageError(f"{images[0]}: is not mounted, so there is nothing to watch; leave --watch out")
+    with closing(asker), render.screen() as (show, is_enough):
+        watcher = watching.Watcher(asker.figures, lambda: (time.monotonic(), time.time_ns()), thresholds)
+        while (sections := watcher.look()) is not None:
+            show(sections)
+            if watcher.looks == frames or is_enough(interval_s):
+                break
+    if not watcher.looks:
+        raise UsageError(f"{images[0]}: {_UNTOLD}")
+    return watcher.verdict
 
 
 def _images(target: str | None) -> list[str]:
@@ -95,44 +152,59 @@ def _unescaped(field: str) -> str:
     return field
 
 
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What a mount says of itself, judged, and as it said it."""
+
+    reasons: tuple[Reason, ...] = ()
+    document: Mapping[str, object] | None = None
+
+
 def _examine(image: str, thresholds: Thresholds) -> Health:
     """Return the health of *image*; what keeps us from knowing it is an answer too."""
-    in_use = False
-    live: tuple[Reason, ...] = ()
+    live = Live()
     try:
         try:
             device = open_image(image, writable=False)
         except ImageBusy:
-            in_use = True
-            live = _live(image)
-            device = open_image(image, writable=False, lock=False)
+            live = _live(image, thresholds)
+            return _in_use(image, live, thresholds)
         with device:
-            return examine(device, time.time_ns(), thresholds, in_use=in_use, live=live)
+            return examine(device, time.time_ns(), thresholds)
     except (RazorError, OSError) as failure:
-        reasons = (*live, Reason(Verdict.UNKNOWN, "Image", cli.sentence(failure)))
-        return Health(image, worst([reason.verdict for reason in reasons]), reasons, None)
+        reasons = (*live.reasons, Reason(Verdict.UNKNOWN, "Image", cli.sentence(failure)))
+        return Health(image, worst([reason.verdict for reason in reasons]), reasons, None, live.document)
 
 
-def _live(image: str) -> tuple[Reason, ...]:
-    """Return what the mount of *image* says of itself; nothing if it is well, or if something else than a mount has it open."""
-    from razortools.service import mountpoints  # late: only an image that is in use needs it
-    from razortools.service.control import Waiter
+def _in_use(image: str, live: Live, thresholds: Thresholds) -> Health:
+    """Return the health of an image that somebody has open: what he says, and for the rest what its last checkpoint shows."""
+    for tries_left in reversed(range(CHECKPOINTS_TRIED)):
+        with open_image(image, writable=False, lock=False) as device:
+            found = examine(device, time.time_ns(), thresholds, in_use=True)
+        # It may have been written over while it was looked at. A daemon that tells how it is would have met true damage.
+        if found.figures is not None or not tries_left:
+            break
+    told = {reason.subject for reason in live.reasons}
+    reasons = (*live.reasons, *(reason for reason in found.reasons if reason.subject not in told))
+    return Health(image, worst([reason.verdict for reason in reasons]), reasons, found.figures, live.document)
 
-    wanted = os.path.realpath(image)
-    for mount in mountpoints.mounts():
-        if mount.filesystem != FILESYSTEM_TYPE:
-            continue
-        try:
-            waiter = Waiter(mount.device, PATIENCE_S)
-        except OSError as silent:
-            if os.fsdecode(mount.source) == wanted:
-                text = f"the process that serves {os.fsdecode(mount.path)} does not say how it is: {silent}"
-                return (Reason(Verdict.UNKNOWN, "Mount", text),)
-            continue
-        waiter.close()
-        if waiter.greeting.image == wanted:
-            return about_failure(waiter.greeting.failure)
-    return ()
+
+def _live(image: str, thresholds: Thresholds) -> Live:
+    """Return what the mount of *image* says of itself; nothing if something else than a mount has it open."""
+    from razortools.service import wellness  # late: only an image that is in use needs it
+    from razortools.service.asking import Silent, connection
+
+    try:
+        waiter = connection(image, PATIENCE_S)
+    except Silent as silent:
+        return Live((Reason(Verdict.UNKNOWN, "Mount", str(silent)),))
+    if waiter is None:
+        return Live()
+    with closing(waiter):
+        figures = waiter.figures()
+    if figures is None:
+        return Live(about_failure(waiter.greeting.failure) or (Reason(Verdict.OK, "Mount", _UNTOLD),))
+    return Live(wellness.judge(figures, time.time_ns(), thresholds), figures.document())
 
 
 def _show(found: list[Health], *, named: bool) -> None:
@@ -160,6 +232,7 @@ def _document(found: list[Health], verdict: Verdict) -> dict[str, object]:
                     for reason in one.reasons
                 ],
                 "figures": one.figures,
+                "live": one.live,
             }
             for one in found
         ],
@@ -185,44 +258,10 @@ def _nagios_line(found: list[Health], verdict: Verdict, thresholds: Thresholds) 
     return f"{line} | {' '.join(data)}" if data else line
 
 
-_METRICS = {  # metric: (figure, meaning)
-    "razorfs_size_bytes": ("total_bytes", "Size of the image."),
-    "razorfs_free_bytes": ("free_bytes", "Bytes that new data may take."),
-    "razorfs_inodes": ("inodes", "Inodes in use."),
-    "razorfs_directories": ("directories", "Directories among the inodes."),
-    "razorfs_names": ("names", "Strings in the string table."),
-    "razorfs_data_raw_bytes": ("raw_bytes", "Data in blocks, before compression."),
-    "razorfs_data_stored_bytes": ("stored_bytes", "Data in blocks, as stored."),
-    "razorfs_journal_size_bytes": ("journal_bytes", "Size of the journal."),
-    "razorfs_journal_used_bytes": ("journal_used_bytes", "Bytes of the journal that a mount would replay."),
-    "razorfs_superblock_copies_invalid": ("superblock_copies_invalid", "Superblock copies that do not verify."),
-    "razorfs_errors_seen": ("error_count", "Errors seen since the last full check."),
-    "razorfs_generation": ("generation", "Checkpoints since the image was made."),
-}
-
-
-def _metrics(found: list[Health]) -> Iterator[str]:
-    """Yield the lines of Prometheus' text format."""
-    yield from _metric("razorfs_health", "0 ok, 1 warning, 2 critical, 3 unknown.", [(one, int(one.verdict)) for one in found])
-    for name, (figure, meaning) in _METRICS.items():
-        yield from _metric(name, meaning, [(one, getattr(one.figures, figure)) for one in found if one.figures])
-
-
-def _metric(name: str, meaning: str, values: list[tuple[Health, int]]) -> Iterator[str]:
-    """Yield one metric with a value for each image."""
-    yield f"# HELP {name} {meaning}"
-    yield f"# TYPE {name} gauge"
-    for one, value in values:
-        image = one.image.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        yield f'{name}{{image="{image}"}} {value}'
-
-
 def main() -> NoReturn:
     """Run the command."""
     cli.run(app, NAME, cli.HEALTH_CODES)
 
-
-assert {figure for figure, _ in _METRICS.values()} <= {field.name for field in fields(Figures)}
 
 if __name__ == "__main__":
     main()

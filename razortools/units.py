@@ -45,6 +45,14 @@ def format_size(size_bytes: int) -> str:
     return f"{value:.0f} PiB"
 
 
+def format_duration(duration_s: float) -> str:
+    """Return *duration_s* for people, in one unit: ``0 s``, ``59 s``, ``12 min``, ``3 h``, ``5 days``."""
+    for limit, unit_s, unit in ((60, 1, "s"), (3600, 60, "min"), (48 * 3600, 3600, "h")):
+        if duration_s < limit:
+            return f"{int(duration_s / unit_s)} {unit}"
+    return f"{int(duration_s / 86_400)} days"
+
+
 def round_up(number: int, multiple: int) -> int:
     """Return the smallest multiple of *multiple* that is not below *number*."""
     return -(-number // multiple) * multiple

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from razortools import health as front_end
 from razortools.cli import app as cli
@@ -13,6 +14,8 @@ from razortools.engine import files, namespace
 from razortools.engine.health import Verdict, about_failure, worst
 from razortools.format.inode import ROOT_INODE
 from tests.images import make_image, open_for_writing
+
+SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "schemas" / "razorfs-health.schema.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -52,7 +55,9 @@ def test_json_tells_the_figures(image: Path, capsys: pytest.CaptureFixture[str])
     assert health("--json", image) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["verdict"], told["exit_code"]) == ("ok", 0)
+    Draft202012Validator(SCHEMA).validate(told)
     figures = told["images"][0]["figures"]
+    assert told["images"][0]["live"] is None
     assert figures["label"] == "tested"
     assert (figures["inodes"], figures["directories"], figures["raw_bytes"]) == (2, 1, 250_000)
     assert figures["compression_ratio"] == round(figures["raw_bytes"] / figures["stored_bytes"], 2) > 10
@@ -173,7 +178,7 @@ def test_critical_weighs_more_than_unknown_and_unknown_more_than_a_warning() -> 
 def test_what_a_mount_says_of_itself_comes_first_and_counts_even_if_its_image_cannot_be_examined(
     image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(front_end, "_live", lambda _: about_failure("the disk is gone"))
+    monkeypatch.setattr(front_end, "_live", lambda *_: front_end.Live(about_failure("the disk is gone")))
     wanted = "CRITICAL Mount: has turned read-only by itself: the disk is gone"
     with open_for_writing(image):
         assert health(image) == 2

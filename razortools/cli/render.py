@@ -5,14 +5,20 @@ document; text is never interpreted as markup.
 """
 
 import json
+import os
+import select
 import sys
+import termios
+import time
+import tty
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -110,6 +116,76 @@ def progress(label: str, total: int | None, *, quiet: bool = False) -> Iterator[
     with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda step: bar.update(task, advance=step)
+
+
+Section = tuple[str, Sequence[Sequence[str]]]  # title, rows
+
+
+@contextmanager
+def screen() -> Iterator[tuple[Callable[[Sequence[Section]], None], Callable[[float], bool]]]:
+    """Yield a function that shows sections in place of those before, and one that waits and tells whether that was enough.
+
+    On a terminal q ends it; Ctrl-C does everywhere, as if it were q. Elsewhere each look is printed below the one before.
+    """
+    with _keys() as is_enough:
+        if not sys.stdout.isatty():
+            yield _show_below, is_enough
+            return
+        with Live(console=_console(), screen=True, auto_refresh=False) as live:
+            yield lambda sections: live.update(_page(sections), refresh=True), is_enough
+
+
+def _show_below(sections: Sequence[Section]) -> None:
+    for title, rows in sections:
+        out(title)
+        for row in rows:
+            out("  " + "  ".join(row))
+    out()
+
+
+def _page(sections: Sequence[Section]) -> Group:
+    """Return sections for a screen, one below the other."""
+    parts: list[Any] = []
+    for title, rows in sections:
+        made = Table(box=None, show_header=False, pad_edge=False, title=Text(title, style="bold"), title_justify="left")
+        for number in range(max(map(len, rows), default=0)):
+            made.add_column(justify="left" if number == 0 else "right" if number > 1 else "left", overflow="fold")
+        for row in rows:
+            made.add_row(*(Text(cell, style=_VERDICT_STYLES.get(cell, "")) for cell in row))
+        parts += [made, Text("q ends" if not parts else "", style="dim")]
+    return Group(*parts)
+
+
+_VERDICT_STYLES = {"OK": "green", "WARNING": "yellow", "CRITICAL": "bold red", "UNKNOWN": "magenta"}
+
+
+@contextmanager
+def _keys() -> Iterator[Callable[[float], bool]]:
+    """Yield a function that waits so many seconds, and returns whether q or Ctrl-C came meanwhile."""
+    descriptor = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty() else -1
+    before = termios.tcgetattr(descriptor) if descriptor >= 0 else None
+
+    def is_enough(seconds: float) -> bool:
+        try:
+            if descriptor < 0:
+                time.sleep(seconds)
+                return False
+            end = time.monotonic() + seconds
+            while select.select([descriptor], [], [], max(end - time.monotonic(), 0))[0]:
+                key = os.read(descriptor, 1)
+                if key in (b"q", b"Q", b""):
+                    return True
+        except KeyboardInterrupt:
+            return True
+        return False
+
+    try:
+        if before is not None:
+            tty.setcbreak(descriptor)
+        yield is_enough
+    finally:
+        if before is not None:
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 def _print(renderable: Any) -> None:

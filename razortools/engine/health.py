@@ -4,7 +4,7 @@ Invariants: what is judged here was read, never guessed; an image that is in use
 the process that has it mounted says; nothing is written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -37,11 +37,16 @@ _GRAVITY = (Verdict.OK, Verdict.WARNING, Verdict.UNKNOWN, Verdict.CRITICAL)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
-    """From where on a figure is a warning, or critical. In percent."""
+    """From where on a figure is a warning, or critical. In percent, where nothing else is said."""
 
     space_warning: float = 90.0
     space_critical: float = 97.0
     journal_warning: float = 75.0
+    # Of a mount alone:
+    cache_target: float = 80.0  # below it
+    memory_warning: float = 110.0  # of the limits
+    commit_age_warning_s: float = 60.0  # beyond the interval
+    full_warning_days: float = 7.0  # below it
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,8 @@ class Health:
     image: str
     verdict: Verdict
     reasons: tuple[Reason, ...]
-    figures: Figures | None
+    figures: Figures | None  # as of the last checkpoint
+    live: Mapping[str, object] | None = None  # what the daemon that serves it tells
 
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
@@ -172,7 +178,7 @@ def judge(figures: Figures, copies: Sequence[Copy], now_ns: int, thresholds: Thr
         _about_state(figures, in_use=in_use),
         _about_copies(figures, copies),
         _about_journal(figures, thresholds),
-        _about_space(figures, thresholds),
+        about_space(figures.used_percent, figures.total_bytes, figures.free_bytes, thresholds),
         _about_contents(figures),
         _about_checks(figures, now_ns),
     )
@@ -205,9 +211,9 @@ def _about_journal(figures: Figures, thresholds: Thresholds) -> Reason:
     return Reason(Verdict.OK, "Journal", text)
 
 
-def _about_space(figures: Figures, thresholds: Thresholds) -> Reason:
-    percent = figures.used_percent
-    text = f"{percent:.0f} % of {format_size(figures.total_bytes)} used, {format_size(figures.free_bytes)} free"
+def about_space(percent: float, total_bytes: int, free_bytes: int, thresholds: Thresholds) -> Reason:
+    """Return what to say of an image that is used to *percent*."""
+    text = f"{percent:.0f} % of {format_size(total_bytes)} used, {format_size(free_bytes)} free"
     if percent >= thresholds.space_critical:
         return Reason(Verdict.CRITICAL, "Space", f"{text}; delete something or use a larger image")
     if percent >= thresholds.space_warning:
@@ -224,10 +230,14 @@ def _about_contents(figures: Figures) -> Reason:
 
 
 def _about_checks(figures: Figures, now_ns: int) -> Reason:
-    if not figures.checked_at_ns:
-        return Reason(Verdict.OK, "Integrity", "no error seen, no full check recorded yet")
-    days = max(now_ns - figures.checked_at_ns, 0) // _DAY_NS
-    return Reason(Verdict.OK, "Integrity", f"no error seen, last full check {days} days ago")
+    return Reason(Verdict.OK, "Integrity", f"no error seen, {about_checks(figures.checked_at_ns, now_ns)}")
+
+
+def about_checks(checked_at_ns: int, now_ns: int) -> str:
+    """Return in words when an image was checked last; *checked_at_ns* is 0 if it never was."""
+    if not checked_at_ns:
+        return "no full check recorded yet"
+    return f"last full check {max(now_ns - checked_at_ns, 0) // _DAY_NS} days ago"
 
 
 def _opened(figures: Figures) -> str:

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import trio
 
@@ -216,6 +217,7 @@ class Waiter:
         """Connect. Raises OSError if no daemon of ours serves the mount, or none answers within *patience_s* (None: waits)."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._unread = b""
+        self._patience_s = patience_s
         self._socket.settimeout(patience_s)
         try:
             self._socket.connect(address(device))
@@ -227,34 +229,25 @@ class Waiter:
 
     def ask(self, request: dict[str, object]) -> str | None:
         """Ask for something; return why not, empty if it is done, None if the daemon has ended instead."""
-        try:
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
-            answer = json.loads(self._line() or b"{}")
-        except (OSError, ValueError):
-            return None
+        answer = self.converse(request, None)
         return str(answer["refusal"]) if "refusal" in answer else None
 
-    def converse(self, said: dict[str, object], patience_s: float) -> dict[str, object]:
-        """Say something and return the answer; empty if there is none within *patience_s*."""
+    def converse(self, said: dict[str, object], patience_s: float | None) -> dict[str, Any]:
+        """Say something and return the answer; empty if the daemon has ended, or gives none within *patience_s* (None: waits)."""
         self._socket.settimeout(patience_s)
         try:
             self._socket.sendall(json.dumps(said).encode() + b"\n")
             answer = json.loads(self._line() or b"{}")
         except (OSError, ValueError):
             return {}
+        finally:
+            self._socket.settimeout(None)
         return answer if isinstance(answer, dict) else {}
 
-    def figures(self) -> dict[str, object] | None:
-        """Return what the daemon tells of itself now; None if it does not tell us, or has ended. Raises TimeoutError."""
-        try:
-            self._socket.sendall(json.dumps({"figures": True}).encode() + b"\n")
-            answer = json.loads(self._line() or b"{}")
-        except TimeoutError:
-            raise
-        except (OSError, ValueError):
-            return None
-        found = answer.get("figures")
-        return found if isinstance(found, dict) else None
+    def fetch(self, what: str) -> dict[str, Any] | None:
+        """Ask for a document; None if the daemon does not give it, is silent for too long, or has ended instead."""
+        answer = self.converse({what: True}, self._patience_s).get(what)
+        return answer if isinstance(answer, dict) else None
 
     def wait(self, patience_s: float | None = None) -> Farewell | None:
         """Return when the image is closed; None if the daemon died instead. Raises TimeoutError after *patience_s*; ask again."""

@@ -211,8 +211,28 @@ class MountCollector(Collector):
                 yield family
 
 
-def page(told: Sequence[MountFigures]) -> str:
-    """Return the metrics of some mounts in Prometheus' text format."""
+Gauge = tuple[str, str, Sequence[tuple[str, float]]]  # name, meaning, and a value for each image
+
+
+class _Families(Collector):
+    """Hands over what has been put together."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        """Return every metric that has values."""
+        return [family for family in self._families if family.samples]
+
+
+def page(told: Sequence[MountFigures], gauges: Iterable[Gauge] = ()) -> str:
+    """Return the metrics of some mounts in Prometheus' text format, with *gauges* of images beside them."""
+    families: dict[str, Metric] = {declared.name: declared.family(told) for declared in METRICS}
+    for name, meaning, values in gauges:
+        family = families.setdefault(name, GaugeMetricFamily(name, meaning, labels=("image",)))
+        assert isinstance(family, GaugeMetricFamily)
+        for image, value in values:
+            family.add_metric((image,), value)
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(MountCollector(lambda: told))
+    registry.register(_Families(families.values()))
     return generate_latest(registry).decode()

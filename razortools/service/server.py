@@ -29,8 +29,8 @@ from razortools.service import closing, logs, mountpoints, placement
 from razortools.service.channel import Channel
 from razortools.service.committer import Committer
 from razortools.service.control import Client, Control, Farewell, Greeting, Waiter, listen
-from razortools.service.holding import Holder
 from razortools.service.figures import Telling
+from razortools.service.holding import Holder
 from razortools.service.kernel_mount import Connection, root_connection
 from razortools.service.logs import log
 from razortools.service.operations import Operations

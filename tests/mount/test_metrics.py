@@ -5,6 +5,7 @@ import re
 import socket
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from razortools.engine.store.durations import BOUNDS_S
 from razortools.errors import UsageError
 from razortools.service import mountpoints
-from razortools.service.control import Waiter
+from razortools.service.asking import Asker
 from razortools.service.figures import MountFigures
 from razortools.service.metrics import METRICS, page
 from razortools.service.options import Address, parse_options
@@ -44,13 +45,10 @@ def scrape(mounted: Mounted) -> str:
 def figures_of(mounted: Mounted) -> MountFigures:
     found = mountpoints.mount_at(str(mounted.path))
     assert found is not None
-    waiter = Waiter(found.device, 30)
-    try:
-        told = waiter.figures()
-    finally:
-        waiter.close()
+    with closing(Asker(found.device, 30)) as asker:
+        told = asker.figures()
     assert told is not None
-    return MountFigures.from_document(told)
+    return told
 
 
 def work(folder: Path) -> None:
