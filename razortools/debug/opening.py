@@ -43,6 +43,8 @@ def open_session(image: str, *, writable: bool, tell: Tell) -> Iterator[Session]
         session.abandon()
         raise
     else:
+        if session.surgery is not None:
+            tell(f"{len(session.surgery.changes)} staged changes were not committed and are dropped")
         session.close()
 
 

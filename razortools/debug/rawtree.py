@@ -8,7 +8,6 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from razortools.debug.session import reason_of
 from razortools.engine.store.device import Device
 from razortools.engine.store.nodes import judge_node
 from razortools.errors import CorruptImage, DeviceFailed
@@ -68,7 +67,7 @@ class RawTree:
                 found = found or (header, *decode_items(raw, header))
                 faults.append("")
             except (CorruptImage, DeviceFailed) as broken:
-                faults.append(reason_of(broken))
+                faults.append(" ".join(str(broken).split()))
         if found is None:
             return NodeView(pointer, level, low, high, None, [], [], tuple(faults))
         return NodeView(pointer, level, low, high, *found, tuple(faults))

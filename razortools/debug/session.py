@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from razortools.debug.answers import Answer
+from razortools.debug.surgery import StagedDevice, Surgery, write_staged
 from razortools.engine import namespace
 from razortools.engine.store import superblocks
 from razortools.engine.store.device import Device
-from razortools.engine.volume import Volume
+from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage, PosixError, RazorError, ReadOnly, UsageError
 from razortools.format.geometry import Geometry, geometry_of
 from razortools.format.inode import Inode
@@ -62,11 +63,17 @@ class Session:
 
     def __init__(self, device: Device, volume: Volume | None, *, writable: bool, fault: str = "") -> None:
         """Work on *device*, which is what lies on the disk, and on *volume*; None: it cannot be opened, *fault* says why."""
-        self.device = device
         self.writable = writable
+        self.surgery: Surgery | None = None
+        self._device = device
         self.fault = fault
         self.directory = b"/"  # where paths without a slash in front start
         self._volume = volume
+
+    @property
+    def device(self) -> Device:
+        """The image as it lies on the disk, with what surgery has staged over it."""
+        return self.surgery.device if self.surgery is not None else self._device
 
     @property
     def volume(self) -> Volume:
@@ -119,12 +126,57 @@ class Session:
             raise UsageError(f"{path}: the root has no name that could be changed")
         return self.find(os.fsdecode(directory)), name
 
+    def begin_surgery(self) -> Surgery:
+        """Return the surgery under way, or begin one: the filesystem is finished, and looked at with what is staged from now on.
+
+        Raises ReadOnly without the right to write, DeviceFailed.
+        """
+        if not self.writable:
+            raise ReadOnly("this changes the image; start razorfs-debug with -w to allow that")
+        if self.surgery is None:
+            if self._volume is not None:
+                self._volume.set_read_only()
+            self.surgery = Surgery(StagedDevice(self._device))
+        return self.surgery
+
+    def commit_surgery(self) -> int:
+        """Write what is staged and return how many bytes that were. Raises ImageBusy, DeviceFailed; then it stays staged."""
+        if self.surgery is None:
+            return 0
+        if self._device.read_only:
+            self._device.set_read_only(False)
+        written = write_staged(self.surgery.device, self._device)
+        self.discard_surgery()
+        return written
+
+    def discard_surgery(self) -> None:
+        """Drop what is staged."""
+        if self.surgery is not None:
+            self.surgery = None
+            self.reopen()
+
+    def reopen(self) -> None:
+        """Look at the filesystem anew, without the right to change it: what lies below it has changed."""
+        try:
+            self._volume, self.fault = open_volume(StagedDevice(self.device), read_only=True), ""
+        except Exception as damaged:  # surgery may have made anything of it
+            self._volume, self.fault = None, " ".join(str(damaged).split()) or type(damaged).__name__
+
+    def for_writing(self) -> Volume:
+        """Return the filesystem, opened for writing. Raises UsageError while something is staged, and what opening raises."""
+        if self.surgery is not None:
+            raise UsageError("changes of structures are staged; 'commit' or 'discard' them before files are changed")
+        if self.volume.read_only:  # since a surgery
+            if self._device.read_only:
+                self._device.set_read_only(False)
+            self._volume = open_volume(self._device)
+        return self.volume
+
     def close(self) -> None:
-        """Finish the filesystem, if it was opened for writing, and release the image."""
+        """Finish the filesystem, if it was opened for writing, and release the image. What is staged is dropped."""
         if self._volume is not None:
             self._volume.close()
-        else:
-            self.device.close()
+        self._device.close()
 
     def abandon(self) -> None:
         """Drop what was not committed, and close."""
@@ -184,7 +236,7 @@ def run_line(session: Session, commands: Mapping[str, Command], line: str) -> An
         return command.action(session, options)
     if not session.writable:
         raise ReadOnly(f"{command.name} changes the image; start razorfs-debug with -w to allow that")
-    volume = session.volume
+    volume = session.for_writing()
     try:
         answer = command.action(session, options)
     except BaseException:
