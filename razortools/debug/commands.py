@@ -20,6 +20,7 @@ from razortools.debug import (
     structures,
     transactions,
     treeview,
+    undeleting,
     verifying,
     whois,
 )
@@ -75,7 +76,7 @@ TOPICS: dict[str, tuple[Command, ...]] = {
     "Changing files": changing.COMMANDS,
     "Structures": (*structures.COMMANDS, *transactions.COMMANDS, *treeview.COMMANDS, *blocks.COMMANDS),
     "Places": (*placement.COMMANDS, *whois.COMMANDS, *verifying.COMMANDS, *comparison.COMMANDS),
-    "Surgery, with -w": setting.COMMANDS,
+    "Surgery, with -w": (*setting.COMMANDS, *undeleting.COMMANDS),
     "Shell": (Command("help", "list the commands, or explain one", _HELP, show_help, ("help put",)),),
 }
 COMMANDS: dict[str, Command] = {command.name: command for commands in TOPICS.values() for command in commands}
