@@ -1,8 +1,8 @@
 """Deleted files that can be had again: their items stand in tree nodes that were given up and not overwritten yet.
 
 The device is scanned for leaves, which describe themselves. A file is put together as it was at the last checkpoint at which it
-had a name: an item counts in the newest leaf up to then that holds it, and not at all if a later one of that time does not hold it
-any more. A file is whole if the blocks of its records add up to what its inode counts.
+had a name: an item counts in the newest leaf up to then that holds it, and not at all if a later one of that time does not hold
+it any more. A file is whole if the blocks of its records add up to what its inode counts.
 Invariants: nothing is written; what is handed on as contents verified against the checksum in its item.
 """
 

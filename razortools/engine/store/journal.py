@@ -78,6 +78,7 @@ class Journal:
         """Open an empty journal whose next entry goes to position *tail* with number *sequence*; *seed*: see journal_seed."""
         self.device = device
         self.seed = seed
+        self._geometry = geometry
         self._reader = JournalReader(device, geometry, seed)
         self.block_bytes = geometry.block_bytes
         self.start_bytes = geometry.journal_start * geometry.block_bytes
@@ -176,6 +177,12 @@ class Journal:
         assert self.tail == self.head, "only an empty journal can be compacted"
         self.device.discard(self.start_bytes, self.ring_bytes)
         self._filled = 0
+
+    def adopt(self, uuid: bytes) -> None:
+        """Write for the filesystem *uuid* from now on. Only an empty journal can: what it holds would not verify any more."""
+        assert self.tail == self.head, "only an empty journal can be adopted"
+        self.seed = journal_seed(uuid)
+        self._reader = JournalReader(self.device, self._geometry, self.seed)
 
     def release_until(self, position: int, sequence: int) -> None:
         """A stable checkpoint contains everything before *position*."""

@@ -1,0 +1,113 @@
+"""Who the filesystem is: label, uuid, feature. A change is one write of a superblock slot: before or after, never between."""
+
+import argparse
+import uuid
+
+from razortools.debug.answers import Answer, Lines, Table
+from razortools.debug.session import Command, Session, Words
+from razortools.engine.store.nodes import Ref
+from razortools.engine.store.store import Store
+from razortools.engine.volume import Volume
+from razortools.errors import OutOfSpace, UsageError
+from razortools.format.superblock import LABEL_BYTES_MAX, Compat, Incompat, ReadOnlyCompat, Superblock
+
+_BITS = (("compat", Compat), ("read_only_compat", ReadOnlyCompat), ("incompat", Incompat))
+
+
+def show_label(session: Session, options: argparse.Namespace) -> Answer:
+    """label: the label."""
+    label = session.superblock().label.rstrip(b"\0").decode("utf-8", "replace")
+    return Lines([label or "(none)"], {"label": label})
+
+
+def set_label(session: Session, options: argparse.Namespace) -> Answer:
+    """relabel: another label."""
+    raw = options.label.encode("utf-8", "surrogateescape")
+    if len(raw) > LABEL_BYTES_MAX or b"\0" in raw or "\udc80" <= max(options.label, default="") <= "\udcff":
+        raise UsageError(f"relabel: a label is UTF-8 of at most {LABEL_BYTES_MAX} bytes")
+    volume = session.volume
+    volume.checkpoint()
+    volume.store.mark(volume.now_ns(), label=raw.ljust(LABEL_BYTES_MAX, b"\0"))
+    return Lines([f"label: {options.label or '(none)'}"], {"label": options.label})
+
+
+def show_uuid(session: Session, options: argparse.Namespace) -> Answer:
+    """uuid: the UUID."""
+    text = str(uuid.UUID(bytes=session.superblock().uuid))
+    return Lines([text], {"uuid": text})
+
+
+def set_uuid(session: Session, options: argparse.Namespace) -> Answer:
+    """newuuid: another UUID. Every node carries a part of it, so the whole tree is written anew, beside the old one."""
+    try:
+        made = uuid.uuid4() if options.uuid == "random" else uuid.UUID(options.uuid)
+    except ValueError:
+        raise UsageError(f"newuuid: {options.uuid} is not a UUID; write one, or random") from None
+    volume = session.volume
+    volume.checkpoint()
+    become(volume, made.bytes)
+    return Lines([f"uuid: {made}"], {"uuid": str(made)})
+
+
+def become(volume: Volume, identity: bytes) -> None:
+    """Write the whole tree for another UUID, and the superblock that names it. Raises OutOfSpace; nothing has changed then."""
+    store = volume.store
+    if not store.pool.reserve(store.tree.node_count):
+        raise OutOfSpace(f"{store.device.name}: no room to write the tree anew beside the old one; delete something first")
+    _make_dirty(store, store.tree.root, store.tree.root_level)
+    store.nodes.tag = int.from_bytes(identity[:8], "little")
+    store.checkpoint(volume.now_ns(), uuid=identity)
+    store.journal.adopt(identity)
+    store.checkpoint(volume.now_ns())  # so that the other slot says the same
+
+
+def _make_dirty(store: Store, ref: Ref, level: int) -> None:
+    """Bring the node of *ref* and all below it into memory, as if they had changed."""
+    node = store.nodes.load(ref, level)
+    if node.raw is not None:
+        store.nodes.unpack(node)
+    if not node.dirty:
+        node.dirty = True
+        store.tree.dirty_count += 1
+    for child in node.children:
+        _make_dirty(store, child, level - 1)
+
+
+def show_features(session: Session, options: argparse.Namespace) -> Answer:
+    """feature: the feature bits of the superblock, and those that this version knows."""
+    superblock: Superblock = session.superblock()
+    rows, data = [], []
+    for name, bits in _BITS:
+        value = getattr(superblock, name)
+        for bit in bits:
+            rows.append((name, bit.name and bit.name.lower(), "set" if value & bit else "not set"))
+            data.append({"group": name, "feature": (bit.name or "").lower(), "set": bool(value & bit)})
+        unknown = value & ~sum(bits)
+        if unknown:
+            rows.append((name, f"{unknown:#x}", "set, unknown to this version"))
+            data.append({"group": name, "feature": f"{unknown:#x}", "set": True})
+    return Table(("group", "feature", "state"), rows, data)
+
+
+_LABEL = Words("label")
+_RELABEL = Words("relabel")
+_RELABEL.add_argument("label", metavar="LABEL")
+_UUID = Words("uuid")
+_NEWUUID = Words("newuuid")
+_NEWUUID.add_argument("uuid", metavar="UUID", help="or random")
+_FEATURE = Words("feature")
+
+COMMANDS = (
+    Command("label", "show the label", _LABEL, show_label, ("label",)),
+    Command("relabel", "change the label", _RELABEL, set_label, ("relabel backup",), writes=True),
+    Command("uuid", "show the UUID", _UUID, show_uuid, ("uuid",)),
+    Command(
+        "newuuid",
+        "change the UUID, of a copy for instance; writes the tree anew",
+        _NEWUUID,
+        set_uuid,
+        ("newuuid random",),
+        writes=True,
+    ),
+    Command("feature", "show the feature bits", _FEATURE, show_features, ("feature",)),
+)

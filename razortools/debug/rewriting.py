@@ -1,0 +1,141 @@
+"""defrag and recompress: the data of files stored anew, in one piece where there is room, or compressed in another way.
+
+Each record is read, verified, and written again through the engine: a power cut leaves the old or the new one. Contents and their
+times stay; what is a hole stays one.
+"""
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from razortools.debug.answers import Answer, Lines
+from razortools.debug.session import Command, Session, Words
+from razortools.debug.walking import walk
+from razortools.engine import files, namespace, xattrs
+from razortools.engine.namespace import AttributeChange
+from razortools.errors import OutOfSpace
+from razortools.format.compression import parse_policy
+from razortools.format.data import DataRecord
+from razortools.format.inode import Inode
+from razortools.format.keys import Kind, kind_range, offset_of
+from razortools.units import MIB, InodeNo, format_size
+
+COMMIT_BYTES = 16 * MIB  # of data between commits: it bounds the memory, and what a failure makes undone
+
+
+@dataclass(slots=True)
+class Rewritten:
+    """What was stored anew."""
+
+    files: int = 0
+    data_bytes: int = 0
+    blocks_before: int = 0
+    blocks_after: int = 0
+    pieces_before: int = 0
+    pieces_after: int = 0
+
+
+def defragment(session: Session, options: argparse.Namespace) -> Answer:
+    """defrag: store the files anew that lie in several pieces."""
+
+    def wanted(ino: InodeNo, inode: Inode) -> bool:
+        return pieces_of(session, ino) > 1
+
+    return _told(_rewrite(session, options.paths, wanted))
+
+
+def recompress(session: Session, options: argparse.Namespace) -> Answer:
+    """recompress: store files anew with another compression, which they keep."""
+    policy = str(parse_policy(options.policy)).encode()
+
+    def wanted(ino: InodeNo, inode: Inode) -> bool:
+        xattrs.set(session.volume, ino, xattrs.COMPRESSION, policy)
+        return True
+
+    return _told(_rewrite(session, options.paths, wanted))
+
+
+def _rewrite(session: Session, paths: list[str], wanted: Callable[[InodeNo, Inode], bool]) -> Rewritten:
+    """Store the files at *paths* and below anew that are *wanted*."""
+    done = Rewritten()
+    seen: set[InodeNo] = set()
+    rewritten: list[InodeNo] = []
+    uncommitted = 0
+    for path in paths:
+        for found in list(walk(session, path)):
+            if found.inode is None or not found.inode.is_regular or found.ino in seen:
+                continue
+            seen.add(found.ino)
+            if not wanted(found.ino, found.inode):
+                continue
+            rewritten.append(found.ino)
+            uncommitted += _rewrite_file(session, found.ino, done)
+            if uncommitted >= COMMIT_BYTES:
+                session.volume.commit()
+                uncommitted = 0
+    session.volume.checkpoint()  # so that what was replaced is free, and the figures are final
+    for ino in rewritten:
+        done.pieces_after += pieces_of(session, ino)
+        done.blocks_after += session.volume.inodes.get(ino).stored_blocks
+    return done
+
+
+def _rewrite_file(session: Session, ino: InodeNo, done: Rewritten) -> int:
+    """Store one file anew; return how many bytes of data that were."""
+    volume = session.volume
+    inode = volume.inodes.get(ino)
+    mtime_ns, record_bytes = inode.mtime_ns, inode.record_bytes
+    done.files += 1
+    done.pieces_before += pieces_of(session, ino)
+    done.blocks_before += inode.stored_blocks
+    total = 0
+    for number in [offset_of(key) for key, _ in volume.store.items(*kind_range(ino, Kind.DATA_RECORD))]:
+        data = files.read(volume, ino, number * record_bytes, record_bytes)
+        if files.write(volume, ino, number * record_bytes, data) < len(data):
+            raise OutOfSpace(f"inode {ino}: no room to store it anew; it is as it was, delete something first")
+        total += len(data)
+        if total % COMMIT_BYTES < record_bytes:
+            volume.commit()
+    namespace.setattr(volume, ino, AttributeChange(mtime_ns=mtime_ns))
+    done.data_bytes += total
+    return total
+
+
+def pieces_of(session: Session, ino: InodeNo) -> int:
+    """Return in how many pieces the data of a file lie: runs that do not follow on from the one before."""
+    return sum(1 for _ in _breaks(session, ino))
+
+
+def _breaks(session: Session, ino: InodeNo) -> Iterator[int]:
+    end = -1
+    for _, value in session.volume.store.items(*kind_range(ino, Kind.DATA_RECORD)):
+        for first, count in DataRecord.decode(value).runs(session.volume.block_bytes):
+            if first != end:
+                yield first
+            end = first + count
+
+
+def _told(done: Rewritten) -> Answer:
+    text = f"{done.files} files stored anew, {format_size(done.data_bytes)}"
+    if done.files:
+        text += f"; blocks {done.blocks_before} -> {done.blocks_after}, pieces {done.pieces_before} -> {done.pieces_after}"
+    return Lines([text], done)
+
+
+_DEFRAG = Words("defrag")
+_DEFRAG.add_argument("paths", nargs="+", metavar="PATH")
+_RECOMPRESS = Words("recompress")
+_RECOMPRESS.add_argument("policy", metavar="POLICY", help="auto, none, zstd[:LEVEL], lz4 or zlib[:LEVEL]")
+_RECOMPRESS.add_argument("paths", nargs="+", metavar="PATH")
+
+COMMANDS = (
+    Command("defrag", "store files anew that lie in several pieces", _DEFRAG, defragment, ("defrag /var",), writes=True),
+    Command(
+        "recompress",
+        "store files anew, compressed in another way",
+        _RECOMPRESS,
+        recompress,
+        ("recompress zstd:9 /var",),
+        writes=True,
+    ),
+)
