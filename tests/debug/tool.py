@@ -80,11 +80,12 @@ def written(volume: Volume, parent: InodeNo, name: bytes, data: bytes, at: int =
     return ino
 
 
-def crashed(path: Path, image: Path) -> Path:
-    """Return a copy of *image* as a machine that lost power after one more commit would leave it: /late exists in its journal."""
+def crashed(path: Path, image: Path, commits: int = 1) -> Path:
+    """Return a copy of *image* as a machine that lost power after more commits would leave it: /late exists in its journal."""
     volume = open_for_writing(image)
-    written(volume, ROOT_INODE, b"late", b"committed\n")
-    volume.commit()
+    for number in range(commits):
+        written(volume, ROOT_INODE, b"late" if not number else b"later %d" % number, b"committed\n")
+        volume.commit()
     path.write_bytes(image.read_bytes())
     volume.close()
     return path
