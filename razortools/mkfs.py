@@ -84,7 +84,10 @@ PopulateOption = Annotated[
     ),
 ]
 FeaturesOption = Annotated[
-    Any, cli.parsed_option("-O", "--features", parser=parse_features, metavar="LIST", help="Features, with commas between.")
+    Any,
+    cli.parsed_option(
+        "-O", "--features", parser=parse_features, metavar="LIST", help="Features, with commas between; ^NAME: without it."
+    ),
 ]
 OwnerOption = Annotated[
     Any,

@@ -27,6 +27,7 @@ DOORS = {
     "construct": ("format/",),
     "zstandard": ("format/compression.py",),
     "lz4": ("format/compression.py",),
+    "zlib_ng": ("format/data.py",),
     "zlib": ("format/compression.py", "engine/populate/tar.py"),  # what a tarball is compressed with is none of our format
     "trio": ("service/", "mount.py"),
     "pyfuse3": ("service/", "mount.py"),

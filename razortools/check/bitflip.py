@@ -6,14 +6,15 @@ discrete logarithm: a table of small powers is met by giant steps from the other
 takes some thousand steps instead of eight million.
 
 Invariants: an answer is right for the checksum: with that bit turned the data verify. It need not be the truth: of other damages,
-one in 2**32 / bits (4,000 for 128 KiB) looks as if one bit had flipped. Whoever mends data asks for more evidence where there is
-any: that they decompress, that the structure in them makes sense.
+one in 2**32 / bits (4,000 for 128 KiB) looks as if one bit had flipped. Whoever mends data asks for more evidence; is_certain
+says how much is enough.
 """
 
 from functools import cache
 
 import crc32c
 
+WRONG_MEND_CHANCE_MAX = 1e-6  # of damage that is not one flipped bit, how much may be taken for it
 _POLYNOMIAL = 0x82F63B78  # Castagnoli, least significant bit first
 _SMALL_STEPS = 4096
 _MASK = 0xFFFF_FFFF
@@ -28,6 +29,11 @@ def find_flipped_bit(data: bytes | bytearray | memoryview, expected: int, start:
     bit_count = 8 * len(data)
     distance = _logarithm(syndrome, bit_count) if syndrome else None
     return None if distance is None else bit_count - distance
+
+
+def is_certain(bit_count: int, proof_bits: int = 0) -> bool:
+    """Return whether a flipped bit found among *bit_count* is one, by the checksum and *proof_bits* of independent evidence."""
+    return bit_count / (1 << 32 + proof_bits) < WRONG_MEND_CHANCE_MAX
 
 
 def turned(data: bytes | bytearray | memoryview, bit: int) -> bytes:

@@ -6,8 +6,8 @@ With the phases before it, every byte in use has then been compared with a check
 from collections.abc import Generator, Iterator
 
 from razortools.check import problems
-from razortools.check.compression_pass import damaged_record, record_words
-from razortools.check.contents import Fault, verify
+from razortools.check.compression_pass import CHECKSUM_FAULTS, damaged_record, record_words
+from razortools.check.contents import verify
 from razortools.check.facts import ContentFacts, DamagedRecord, InodeFacts, JournalFacts
 from razortools.check.findings import Event, Finding, Progress
 from razortools.check.paths import Paths
@@ -31,7 +31,7 @@ def check(
             yield Progress(batch.leaf, 2 * facts.tree.leaf_count)
             count += len(batch.records)
             for broken in batch.broken:
-                if broken.fault in (Fault.UNREADABLE, Fault.CHECKSUM):
+                if broken.fault in CHECKSUM_FAULTS:
                     yield _finding(facts, paths, damaged_record(broken))
     yield from _judge_copies(facts.tree)
     if journal.is_replayed:
@@ -46,7 +46,8 @@ def _finding(facts: InodeFacts, paths: Paths, damaged: DamagedRecord) -> Finding
         return problems.DATA_UNREADABLE.found(
             inode=damaged.inode, what=what, reason=damaged.reason, path=path, where=where, byte_range=byte_range, key=damaged.key
         )
-    return problems.DATA_CHECKSUM.found(
+    problem = problems.SECOND_CHECKSUM if damaged.is_readable else problems.DATA_CHECKSUM
+    return problem.found(
         inode=damaged.inode, what=what, found=damaged.found, expected=damaged.expected, path=path, where=where,
         byte_range=byte_range, key=damaged.key,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from razortools.check.paths import Paths
 from razortools.check.tree import kinds_mask
 from razortools.errors import CorruptImage
 from razortools.format.compression import Algorithm, unpack
-from razortools.format.data import DataRecord, InlineData
+from razortools.format.data import CHECKED_TWICE, DataRecord, InlineData
 from razortools.format.inode import Inode
 from razortools.format.items import owned_record
 from razortools.format.keys import Kind, Table, inode_key, object_of, offset_of
@@ -24,7 +24,14 @@ from razortools.units import InodeNo
 
 DAMAGED_MAX = 100_000  # handed on at most: a ruined image must not fill the memory
 INLINE_BYTES_MAX = 1 << 20
-_FEATURES = {Algorithm.ZSTD: Incompat.ZSTD, Algorithm.LZ4: Incompat.LZ4, Algorithm.ZLIB: Incompat.ZLIB}
+CHECKSUM_FAULTS = (Fault.UNREADABLE, Fault.CHECKSUM, Fault.SECOND_CHECKSUM)  # what the checksum pass reports
+_TWICE = -1  # counted like an algorithm
+_FEATURES = {
+    Algorithm.ZSTD: Incompat.ZSTD,
+    Algorithm.LZ4: Incompat.LZ4,
+    Algorithm.ZLIB: Incompat.ZLIB,
+    _TWICE: Incompat.SECOND_CHECKSUM,
+}
 
 
 def check(facts: InodeFacts, selected: bytearray | None, threads: int) -> Generator[Event, None, ContentFacts]:
@@ -38,22 +45,24 @@ def check(facts: InodeFacts, selected: bytearray | None, threads: int) -> Genera
         yield Progress(facts.tree.leaf_count + batch.leaf, 2 * facts.tree.leaf_count)
         count += len(batch.records)
         used.update(record.algorithm for _, record in batch.records)
+        used[_TWICE] += sum(record.flags & CHECKED_TWICE for _, record in batch.records)
         for broken in batch.broken:
-            if broken.fault in (Fault.UNREADABLE, Fault.CHECKSUM):
+            if broken.fault in CHECKSUM_FAULTS:
                 if len(damaged) < DAMAGED_MAX:
                     damaged.append(damaged_record(broken))
             else:
                 yield _finding(facts, paths, broken)
-    for algorithm, feature in _FEATURES.items():
-        if used[algorithm] and not facts.tree.image.superblock.incompat & feature:
-            name = algorithm.name.lower()
-            yield problems.FEATURE_UNANNOUNCED.found(where="superblock", algorithm=name, count=used[algorithm])
+    for feature, count_of_it in ((_FEATURES[one], used[one]) for one in _FEATURES):
+        if count_of_it and not facts.tree.image.superblock.incompat & feature:
+            name = str(feature.name).lower()
+            yield problems.FEATURE_UNANNOUNCED.found(where="superblock", feature=name, count=count_of_it)
     return ContentFacts(tuple(damaged), count)
 
 
 def damaged_record(broken: Broken) -> DamagedRecord:
     """Return what the checksum pass needs to know."""
-    return DamagedRecord(InodeNo(object_of(broken.key)), broken.key, broken.reason, broken.found, broken.expected)
+    number = InodeNo(object_of(broken.key))
+    return DamagedRecord(number, broken.key, broken.reason, broken.found, broken.expected, broken.is_readable)
 
 
 def hurt_range(facts: InodeFacts, key: bytes) -> tuple[int, int] | None:

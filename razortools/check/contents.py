@@ -18,7 +18,7 @@ from razortools.check.record_rules import record_fault
 from razortools.check.tree import kinds_mask
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.compression import Algorithm, unpack
-from razortools.format.data import CUT_OUT, DataRecord
+from razortools.format.data import CUT_OUT, DataRecord, blocks_crc32
 from razortools.format.items import owned_record
 from razortools.format.keys import Kind, Table, object_of
 from razortools.units import MIB
@@ -36,6 +36,7 @@ class Fault(Enum):
     CHECKSUM = 2
     ALGORITHM = 3
     COMPRESSION = 4
+    SECOND_CHECKSUM = 5  # the data are good
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,11 @@ class Broken:
     reason: str
     found: int = 0
     expected: int = 0
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether its data are good all the same."""
+        return self.fault is Fault.SECOND_CHECKSUM
 
 
 @dataclass(slots=True)
@@ -176,8 +182,14 @@ def _judge(key: bytes, record: DataRecord, raw: memoryview, *, decompress: bool)
     found = crc32c.crc32c(raw)
     if found != record.crc32c:
         return Broken(key, Fault.CHECKSUM, "", found, record.crc32c)
-    if not decompress:
-        return None
+    broken = _judge_compression(key, record, raw) if decompress else None
+    second = record.second_checksum
+    if broken is None and second is not None and (found := blocks_crc32(raw)) != second:
+        return Broken(key, Fault.SECOND_CHECKSUM, "", found, second)
+    return broken
+
+
+def _judge_compression(key: bytes, record: DataRecord, raw: memoryview) -> Broken | None:
     if record.algorithm not in _ALGORITHMS:
         return Broken(key, Fault.ALGORITHM, "")
     try:

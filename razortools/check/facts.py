@@ -108,13 +108,14 @@ class DataFacts:
 
 @dataclass(frozen=True, slots=True)
 class DamagedRecord:
-    """A data record whose stored bytes do not verify."""
+    """A data record whose stored bytes do not verify, or of which only the second checksum is wrong."""
 
     inode: InodeNo
     key: bytes
     reason: str  # of the device; empty: the checksum is wrong
     found: int
     expected: int
+    is_readable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

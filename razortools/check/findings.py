@@ -27,6 +27,7 @@ class Repair(Enum):
     NOTHING = "do nothing: there is nothing to do", True
     REPLAY = "replay the journal, as every mount does", True
     REWRITE_COPY = "write the good copy over the bad one", True
+    REWRITE_CHECKSUM = "compute the second checksum from the data, which verify", True
     RECOUNT = "set the number to what was counted", True
     RESET_STATE = "clear the mark once a full check finds nothing", True
     FINISH_ORPHAN = "finish the deletion, as every mount does", True

@@ -124,7 +124,8 @@ def take_inventory(device: Device, threads: int = 2) -> Inventory:
     try:
         for batch in verify(facts, None, threads, decompress=True):
             for wrong in batch.broken:
-                broken.add(wrong.key)
+                if not wrong.is_readable:
+                    broken.add(wrong.key)
     except Exception:  # as in the runner: damage can take any shape; what was not verified counts as it stands in the tree
         pass
     broken.sort()

@@ -431,7 +431,7 @@ INLINE_BROKEN = _row(
     "The data was already wrong when it was written: bad memory, or a defect.", "The file cannot be read.", Repair.CUT_OUT,
 )  # fmt: skip
 FEATURE_UNANNOUNCED = _row(
-    "E0704", ERROR, "unannounced feature", "the superblock does not announce {algorithm}, but it is used by records: {count}",
+    "E0704", ERROR, "unannounced feature", "the superblock does not announce {feature}, but it is used by records: {count}",
     _BUG, "Older software may open the image and fail to read these files.", Repair.RECOUNT,
 )  # fmt: skip
 
@@ -451,6 +451,11 @@ COPY_CHECKSUM = _row(
 CHECKPOINT_COPY = _row(
     "E0804", WARNING, "damaged old node", "tree node at block {block} of the last checkpoint is damaged: {reason}",
     _ROT, "None once the journal has been replayed; until then a crash may need it.", Repair.REPLAY,
+)  # fmt: skip
+SECOND_CHECKSUM = _row(
+    "E0805", WARNING, "wrong second checksum",
+    "the data of {what} verify, but their second checksum is {found:#010x}, and {expected:#010x} was expected",
+    _BUG, "None now; a bit that flips in these data could not be turned back.", Repair.REWRITE_CHECKSUM,
 )  # fmt: skip
 
 # ---- any phase -------------------------------------------------------------------------------------------------------

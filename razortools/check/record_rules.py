@@ -2,12 +2,12 @@
 
 from razortools.check.image import BLOCK_MASK, Image
 from razortools.errors import CorruptImage
-from razortools.format.data import CUT_OUT, RECORD_BYTES_MAX, DataRecord
+from razortools.format.data import CHECKED_TWICE, CUT_OUT, RECORD_BYTES_MAX, DataRecord
 from razortools.format.inode import Inode
 from razortools.format.keys import Kind
 from razortools.format.xattr import XATTR_VALUE_BYTES_MAX
 
-KNOWN_FLAGS = CUT_OUT  # an extension is not defined in this version
+KNOWN_FLAGS = CHECKED_TWICE | CUT_OUT
 
 
 def record_fault(image: Image, record: DataRecord, inode: Inode | None, *, is_data: bool) -> str:

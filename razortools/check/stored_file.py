@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import crc32c
 
-from razortools.check.bitflip import without_flipped_bit
 from razortools.check.image import Image
+from razortools.check.mended_record import mended
 from razortools.check.record_rules import record_fault
 from razortools.check.tree import TreeIndex
 from razortools.errors import CorruptImage, DeviceFailed
@@ -21,8 +21,6 @@ from razortools.format.inode import Inode
 from razortools.format.keys import Kind, Table, inline_key, kind_range, object_range, offset_of
 from razortools.format.xattr import Xattr
 from razortools.units import InodeNo
-
-MENDED_PLAIN_BYTES_MAX = 64 * 1024  # uncompressed data cannot be judged otherwise; see bitflip
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,23 +92,22 @@ def _record(image: Image, value: bytes, inode: Inode, first: int) -> Part:
             reason = "it was lost, or cut out by an earlier repair"
         if reason:
             return Part(first, behind, None, reason)
-        data, mended = read_record(image, record)
+        data, was_mended = read_record(image, record)
     except (CorruptImage, DeviceFailed) as broken:
         return Part(first, behind, None, str(broken))
     data = data[: behind - first]
-    return Part(first, first + len(data), data, mended=mended)
+    return Part(first, first + len(data), data, mended=was_mended)
 
 
 def read_record(image: Image, record: DataRecord) -> tuple[bytes, bool]:
     """Return (the decompressed bytes of a record, whether a bit was turned back). Raises CorruptImage or DeviceFailed."""
     raw = image.read_runs(record.runs(image.block_bytes))
-    mended = crc32c.crc32c(raw) != record.crc32c
-    if mended:
-        whole = without_flipped_bit(raw, record.crc32c)
-        if whole is None or (record.algorithm == 0 and len(raw) > MENDED_PLAIN_BYTES_MAX):
-            raise CorruptImage("the stored bytes do not verify")
-        raw = whole
-    return unpack(raw[: record.stored_bytes], record.algorithm, record.raw_bytes), mended
+    if crc32c.crc32c(raw) == record.crc32c:
+        return unpack(raw[: record.stored_bytes], record.algorithm, record.raw_bytes), False
+    whole = mended(record, raw)
+    if whole is None:
+        raise CorruptImage("the stored bytes do not verify")
+    return whole.raw, True
 
 
 def attributes_of(tree: TreeIndex, number: InodeNo) -> Iterator[tuple[bytes, bytes | None]]:

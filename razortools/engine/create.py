@@ -23,6 +23,7 @@ from razortools.format.node import ChildPointer
 from razortools.format.spacemap import VIRGIN
 from razortools.format.superblock import (
     BLOCK_BYTES_CHOICES,
+    KNOWN_INCOMPAT,
     LABEL_BYTES_MAX,
     VERSION_MAJOR,
     VERSION_MINOR,
@@ -39,7 +40,8 @@ RECORD_NODES_MAX = 64  # a record's item must fit into a quarter of a node even 
 AUTO = Policy()
 FIRST_NAME_ID = NameId(1)
 BLOCK_COUNT_MIN = 128  # the fixed parts take about 20, the nodes of a small tree and their next versions about 60
-ALL_FEATURES = Incompat.ZSTD | Incompat.LZ4 | Incompat.ZLIB | Incompat.STRING_TABLE | Incompat.PATCHES
+ALL_FEATURES = Incompat(KNOWN_INCOMPAT)
+OPTIONAL_FEATURES = Incompat.SECOND_CHECKSUM  # an image without them is whole, and older versions can open it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,13 +196,17 @@ def feature_name(feature: Incompat) -> str:
 def parse_features(text: str) -> Incompat:
     """Return the features that *text* means: names with commas between. Raises UsageError for what this version cannot do."""
     names = {feature_name(feature): feature for feature in ALL_FEATURES}
+    wanted = ALL_FEATURES
     for name in filter(None, (part.strip().lower() for part in text.split(","))):
         plain = name.removeprefix("^")
         if plain not in names:
             raise UsageError(f"'{plain}' is not a feature of this version; it has {', '.join(names)}")
-        if plain != name:
+        if plain == name:
+            continue
+        if names[plain] not in OPTIONAL_FEATURES:
             raise UsageError(f"{plain} cannot be switched off: this version may use it in every image")
-    return ALL_FEATURES
+        wanted &= ~names[plain]
+    return wanted
 
 
 def _check_sizes(block_bytes: int, record_bytes: int, metadata_copies: int) -> None:

@@ -197,7 +197,10 @@ def _place_record(volume: "Volume", planned: PlannedRecord, packing: Packing) ->
         return PlacedRecord(planned, packing, [], None, b"")
     block_bytes = volume.block_bytes
     runs = volume.store.place(divide_up(len(packing.stored), block_bytes))
-    record, padded = make_record(runs, packing.stored, len(planned.raw), packing.algorithm, volume.store.generation, block_bytes)
+    record, padded = make_record(
+        runs, packing.stored, len(planned.raw), packing.algorithm, volume.store.generation, block_bytes,
+        twice=volume.store.checks_twice,
+    )  # fmt: skip
     if DataRecord.FIXED_BYTES + len(record.more) > value_bytes_max(volume.store.geometry.node_bytes):
         volume.store.unplace(runs)
         raise OutOfSpace(f"inode {planned.ino}: the free space lies in too many small pieces; delete something")

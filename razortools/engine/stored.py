@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from razortools.engine.store.residence import INLINE_BYTES, Missing, NotResident
 from razortools.errors import CorruptImage
 from razortools.format import compression
-from razortools.format.data import DataRecord, InlineData
+from razortools.format.data import CHECKED_TWICE, DataRecord, InlineData
 
 if TYPE_CHECKING:
     from razortools.engine.store.store import Store
@@ -42,7 +42,7 @@ class MissingValue(Missing):
 def read_stored(store: "Store", item: DataRecord | InlineData, bytes_max: int) -> bytes:
     """Return the decompressed bytes of an item, at most *bytes_max*. Raises CorruptImage, DeviceFailed, NotResident."""
     residence = store.residence
-    if isinstance(item, InlineData) or item.flags or item.raw_bytes > bytes_max:
+    if isinstance(item, InlineData) or item.flags & ~CHECKED_TWICE or item.raw_bytes > bytes_max:
         return unpack_item(item, bytes_max, store.read_record)  # in memory, or refused
     if residence.waits:
         with residence.timed():
@@ -69,6 +69,6 @@ def unpack_item(item: DataRecord | InlineData, bytes_max: int, read_record: Call
         raise CorruptImage(f"its item claims {item.raw_bytes} bytes, more than a record of this file holds; run razorfsck")
     if isinstance(item, InlineData):
         return compression.unpack(item.stored, item.algorithm, item.raw_bytes)
-    if item.flags:
+    if item.flags & ~CHECKED_TWICE:
         raise CorruptImage("its bytes were given up as unreadable by an earlier repair; write it anew")
     return compression.unpack(read_record(item), item.algorithm, item.raw_bytes)

@@ -2,27 +2,43 @@
 
 Record n of a file covers bytes [n * record size, (n + 1) * record size). An absent record is a hole; bytes behind a
 record's raw_bytes and before the file's end are zeros. Small files keep their bytes in the tree instead.
+
+Stored blocks have two checksums. Whoever reads them verifies the CRC32C, which notices damage. The second one is for a repair:
+the CRC32C tells which single bit may have flipped, but of other damage one case in 2**32 / bits looks like that. The CRC-32 of
+Ethernet and zlib has another polynomial, without a common factor, so both together are one CRC of 64 bits: of other damage,
+one case in 2**64 / bits looks like one flipped bit to both. Nobody computes it when reading.
 """
 
 import struct
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Annotated
 
 import crc32c
 from construct import GreedyBytes, Int8ul, Int32ul, Int64ul
+from zlib_ng.zlib_ng import crc32  # ten times as fast as the zlib of most systems; the numbers are the same
 
 from razortools.errors import CorruptImage
 from razortools.format.record import Record, record
 from razortools.units import BlockNo, divide_up
 
+CHECKED_TWICE = 1  # flag of a record that has a second checksum
 CUT_OUT = 2  # flag of a record that a repair gave up; reading it is an error
 RECORD_BYTES_MIN = 4096
 RECORD_BYTES_MAX = 1 << 20
 FILE_BYTES_MAX = (1 << 63) - 1 - RECORD_BYTES_MAX
 _BLOCK_MASK = 0xFFFF_FFFF_FFFF  # an address is a device number (16 bits) and a block number (48 bits)
 _RUN = struct.Struct("<QL")
+RUN_BYTES = _RUN.size
 
 Run = tuple[BlockNo, int]  # first block, block count
+
+
+@record()
+class SecondChecksum(Record):
+    """A proof apart from CRC32C, by which a repair tells a flipped bit from other damage. Nobody else reads it."""
+
+    crc32: Annotated[int, Int32ul * "CRC-32 (polynomial 0x04C11DB7, as in zlib) of the stored blocks, padding included"]
 
 
 @record()
@@ -34,9 +50,38 @@ class DataRecord(Record):
     raw_bytes: Annotated[int, Int32ul * "bytes after decompression"]
     crc32c: Annotated[int, Int32ul * "CRC32C of the stored blocks, padding included"]
     algorithm: Annotated[int, Int8ul * "how it is compressed"]
-    flags: Annotated[int, Int8ul * "bit 0: an extension follows (none is defined); bit 1: cut out, it may own no blocks"]
+    flags: Annotated[int, Int8ul * "bit 0: a second checksum follows; bit 1: cut out, it may own no blocks"]
     birth: Annotated[int, Int64ul * "generation in which it was written"]
-    more: Annotated[bytes, GreedyBytes * "further runs, usually none: address u64, blocks u32 each"] = b""
+    more: Annotated[
+        bytes, GreedyBytes * "the second checksum if flag bit 0 is set; further runs, usually none: address u64, blocks u32 each"
+    ] = b""
+
+    @property
+    def second_checksum(self) -> int | None:
+        """The CRC-32 that its blocks must have; None: it has none, or it is cut off."""
+        if not self.flags & CHECKED_TWICE or len(self.more) < SecondChecksum.FIXED_BYTES:
+            return None
+        return SecondChecksum.decode(self.more[: SecondChecksum.FIXED_BYTES]).crc32
+
+    @property
+    def further_runs(self) -> bytes:
+        """Its runs but for the first one, as they are stored. Raises CorruptImage if not even the second checksum is whole."""
+        if not self.flags & CHECKED_TWICE:
+            return self.more
+        if len(self.more) < SecondChecksum.FIXED_BYTES:
+            raise CorruptImage(f"data record at block {self.address}: its second checksum is cut off")
+        return self.more[SecondChecksum.FIXED_BYTES :]
+
+    def checked_by(self, crc32: int | None) -> "DataRecord":
+        """Return the record with another second checksum, or without one. Raises CorruptImage if the one it has is cut off."""
+        flags, second = (self.flags & ~CHECKED_TWICE, b"") if crc32 is None else (
+            self.flags | CHECKED_TWICE, SecondChecksum(crc32).encode()
+        )  # fmt: skip
+        return replace(self, flags=flags, more=second + self.further_runs)
+
+    def lies_like(self, other: "DataRecord") -> bool:
+        """Return whether both name the same blocks. Raises CorruptImage if a second checksum is cut off."""
+        return self.address == other.address and self.further_runs == other.further_runs
 
     def block_count(self, block_bytes: int) -> int:
         """Return how many blocks it takes."""
@@ -45,11 +90,12 @@ class DataRecord(Record):
     def runs(self, block_bytes: int) -> list[Run]:
         """Return its (first block, block count) runs in the order of the data. Raises CorruptImage if they do not add up."""
         total = divide_up(self.stored_bytes, block_bytes)
-        if not self.more:
+        if len(self.more) == (SecondChecksum.FIXED_BYTES if self.flags & CHECKED_TWICE else 0):  # nearly always
             return [(BlockNo(self.address & _BLOCK_MASK), total)]
-        if len(self.more) % _RUN.size:
+        more = self.further_runs
+        if len(more) % _RUN.size:
             raise CorruptImage(f"data record at block {self.address}: its list of runs is cut off")
-        further = [(BlockNo(address & _BLOCK_MASK), count) for address, count in _RUN.iter_unpack(self.more)]
+        further = [(BlockNo(address & _BLOCK_MASK), count) for address, count in _RUN.iter_unpack(more)]
         first_count = total - sum(count for _, count in further)
         if first_count <= 0 or any(count <= 0 for _, count in further):
             raise CorruptImage(f"data record at block {self.address}: its runs do not add up to {total} blocks")
@@ -87,13 +133,22 @@ def laid_over(base: bytes | bytearray, pieces: Iterable[tuple[int, bytes]]) -> b
     return bytes(data)
 
 
+def blocks_crc32(blocks: bytes | bytearray | memoryview) -> int:
+    """Return the second checksum of stored *blocks*."""
+    return int(crc32(blocks))
+
+
 def make_record(
-    runs: list[Run], stored: bytes, raw_bytes: int, algorithm: int, birth: int, block_bytes: int
+    runs: list[Run], stored: bytes, raw_bytes: int, algorithm: int, birth: int, block_bytes: int, *, twice: bool
 ) -> tuple[DataRecord, bytes]:
     """Return (record, *stored* padded with zeros to whole blocks) for data that is to lie in *runs*.
 
-    The checksum covers the padding, so that a changed byte anywhere in the blocks is noticed.
+    The checksums cover the padding, so that a changed byte anywhere in the blocks is noticed. *twice*: the record gets the
+    second one, which only an image may have that announces it.
     """
     padded = stored + bytes(-len(stored) % block_bytes)
     more = b"".join(_RUN.pack(first, count) for first, count in runs[1:])
-    return DataRecord(runs[0][0], len(stored), raw_bytes, crc32c.crc32c(padded), algorithm, 0, birth, more), padded
+    flags = 0
+    if twice:
+        flags, more = CHECKED_TWICE, SecondChecksum.STRUCT.pack(crc32(padded)) + more
+    return DataRecord(runs[0][0], len(stored), raw_bytes, crc32c.crc32c(padded), algorithm, flags, birth, more), padded

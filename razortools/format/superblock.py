@@ -42,11 +42,12 @@ class Incompat(IntFlag):
     ZLIB = 4
     STRING_TABLE = 8  # names are stored once, in the string table
     PATCHES = 16  # bytes of files may stand in patches over their records
+    SECOND_CHECKSUM = 32  # data records may have a second checksum
 
 
 KNOWN_COMPAT = 0
 KNOWN_READ_ONLY_COMPAT = 0
-KNOWN_INCOMPAT = int(Incompat.ZSTD | Incompat.LZ4 | Incompat.ZLIB | Incompat.STRING_TABLE | Incompat.PATCHES)
+KNOWN_INCOMPAT = sum(Incompat)
 
 
 @record(magic=MAGIC)

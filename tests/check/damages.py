@@ -10,7 +10,7 @@ from razortools.check.map_rules import map_pages
 from razortools.engine.store.device import Device
 from razortools.errors import DeviceFailed
 from razortools.format.compression import Algorithm, pack
-from razortools.format.data import DataRecord, InlineData, Patch, make_record
+from razortools.format.data import CHECKED_TWICE, CUT_OUT, DataRecord, InlineData, Patch, make_record
 from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.inode import ROOT_INODE, Orphan
 from razortools.format.journal import COMMIT_BYTES, JournalCommit
@@ -557,7 +557,7 @@ _edited("E0510", _counters(raw_bytes=1))
 _edited("E0510", _counters(data_blocks=1))
 _edited("E0511", lambda device: rewrite_superblock(device, image_of(device).superblock.slot, 4096, free_blocks=9))
 _edited("E0512", lambda device: _flip_copies(device, first=True, second=True))
-_edited("E0513", _record("/docs/many", flags=2))
+_edited("E0513", _record("/docs/many", flags=CHECKED_TWICE | CUT_OUT))
 _edited("E0514", lambda device: _flip_map(device, 1))
 
 # Patches
@@ -602,7 +602,7 @@ def _restore(device: Device, stored: bytes, algorithm: int) -> None:
     """Let /docs/one hold *stored*, with a right checksum, where its data were."""
     key, value = first_item(device, find_inode(device, "/docs/one"), Kind.DATA_RECORD)
     before = DataRecord.decode(value)
-    record, padded = make_record(before.runs(4096), stored, before.raw_bytes, algorithm, before.birth, 4096)
+    record, padded = make_record(before.runs(4096), stored, before.raw_bytes, algorithm, before.birth, 4096, twice=True)
     device.write(record.address * 4096, padded)
     edit_item(device, key, **{field.name: getattr(record, field.name) for field in DataRecord.FIELDS})
 
@@ -657,4 +657,13 @@ _edited("E0702", lambda device: _restore(device, pack(b"too short", Algorithm.LZ
 _edited("E0703", _first("/small", Kind.INLINE_DATA, algorithm=1))
 _edited("E0703", _first("/small", Kind.INLINE_DATA, algorithm=99))
 _edited("E0704", lambda device: write_superblocks(device, incompat=KNOWN_INCOMPAT & ~int(Incompat.LZ4)))
+_edited("E0704", lambda device: write_superblocks(device, incompat=KNOWN_INCOMPAT & ~int(Incompat.SECOND_CHECKSUM)))
 _edited("E0801", _flip_data)
+
+
+def _deny_second(device: Device) -> None:
+    key, value = first_item(device, find_inode(device, "/docs/many"), Kind.DATA_RECORD)
+    edit_item(device, key, more=DataRecord.decode(value).checked_by(4711).more)
+
+
+_edited("E0805", _deny_second)

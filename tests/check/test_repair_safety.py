@@ -336,16 +336,13 @@ def test_a_result_whose_check_stops_is_not_better() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["none", "zstd:3", "lz4", "zlib:6"])
-def test_a_bit_is_only_turned_where_more_than_the_checksum_proves_it_and_that_is_told(algorithm: str) -> None:
+def test_that_a_bit_was_turned_back_is_told(algorithm: str) -> None:
     path = f"/docs/deep/by {algorithm}"
     device = healthy()
     record = DataRecord.decode(first_item(device, find_inode(device, path), Kind.DATA_RECORD)[1])
     flip(device, record.address * 4096 + record.stored_bytes // 2, 5)
     done = done_to(device)
     assert done.changes and done.loss is not None
-    if algorithm == "none":  # arbitrary damage looks like this once in some thousand times
-        assert done.loss.mended == [] and [one.path for one in done.loss.truncated] == [path]
-        return
     assert done.loss.mended == [path] and not done.loss.is_none
     assert done.loss.as_json()["mended"] == [path]
     assert contents(opened(done.overlay), path) == contents(opened(healthy()), path)

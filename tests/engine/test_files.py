@@ -12,7 +12,7 @@ from razortools.engine.store.simulated import NO_FAULTS, Faults, SimulatedDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace, PosixError, ReadOnly
 from razortools.format.compression import Algorithm, Policy
-from razortools.format.data import FILE_BYTES_MAX, DataRecord, Run
+from razortools.format.data import CHECKED_TWICE, CUT_OUT, FILE_BYTES_MAX, DataRecord, Run
 from razortools.format.inode import ROOT_INODE, Orphan, OrphanReason
 from razortools.format.journal import Operation
 from razortools.format.keys import orphan_key, record_key
@@ -780,7 +780,7 @@ def test_a_record_that_claims_more_than_it_can_hold_is_not_believed() -> None:
     files.write(volume, ino, 0, noise(8192))
     volume.commit()
     record = data_records(volume, ino)[0]
-    for changes in ({"raw_bytes": 5000}, {"raw_bytes": 4000}, {"flags": 2}, {"algorithm": 77}):
+    for changes in ({"raw_bytes": 5000}, {"raw_bytes": 4000}, {"flags": CHECKED_TWICE | CUT_OUT}, {"algorithm": 77}):
         wrong = DataRecord(**{name: getattr(record, name) for name in DataRecord.__slots__} | changes)
         with volume.operation(Operation.REPAIR, ino):
             volume.store.put(record_key(ino, RecordNo(0)), wrong.encode())

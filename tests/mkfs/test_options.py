@@ -8,7 +8,7 @@ import pytest
 
 from razortools.engine.create import RECORD_BYTES
 from razortools.engine.store.device import open_image
-from razortools.engine.store.superblocks import find_copies
+from razortools.engine.store.superblocks import find_copies, newest
 from razortools.engine.volume import open_volume
 from razortools.format.compression import Algorithm
 from razortools.format.geometry import geometry_of
@@ -124,8 +124,15 @@ def test_the_root_belongs_to_whom_it_should(run_mkfs: Mkfs, image: Path) -> None
 
 
 def test_all_features_can_be_named(run_mkfs: Mkfs, image: Path) -> None:
-    run = run_mkfs(image, "1M", "-O", "zstd,lz4,zlib,string_table,patches", "--json")
+    run = run_mkfs(image, "1M", "-O", "zstd,lz4,zlib,string_table,patches,second_checksum", "--json")
+    assert run.document["features"] == ["zstd", "lz4", "zlib", "string_table", "patches", "second_checksum"]
+
+
+def test_what_older_versions_do_not_know_can_be_left_out(run_mkfs: Mkfs, image: Path) -> None:
+    run = run_mkfs(image, "1M", "-O", "^second_checksum", "--json")
     assert run.document["features"] == ["zstd", "lz4", "zlib", "string_table", "patches"]
+    with open_image(image, writable=False) as device:
+        assert newest(device).incompat == 31
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ class Workload:
         data = self.chance.randbytes(self.chance.randrange(1, 9000))
         block_bytes = self.store.block_bytes
         runs = self.store.place(-(-len(data) // block_bytes))
-        record, padded = make_record(runs, data, len(data), 0, self.store.generation, block_bytes)
+        record, padded = make_record(runs, data, len(data), 0, self.store.generation, block_bytes, twice=True)
         self.store.write_blocks(runs, padded)
         self.store.put(key, record.encode())
         self.model[key] = record.encode()

@@ -17,7 +17,8 @@ from razortools.check.journal_rules import Ring, read_entries
 from razortools.check.map_rules import map_pages
 from razortools.engine.store.device import Device
 from razortools.engine.store.journal import journal_seed
-from razortools.format.items import ITEMS
+from razortools.format.data import SecondChecksum
+from razortools.format.items import ITEMS, owned_record
 from razortools.format.journal import ENTRY_HEAD_BYTES, JournalCommit, JournalEntry, Operation
 from razortools.format.keys import KEY_BYTES, KIND_AT, Key
 from razortools.format.node import NODE_HEADER_BYTES, VALUE_END_BYTES, ChildPointer, NodeHeader, decode_header, decode_items
@@ -172,6 +173,10 @@ def _node_sites(device: Device, node: Container) -> Iterator[Site]:
         if outside is not None:
             length = len(outside.encode())
             yield Site(type(outside), at + len(value) - length, length, (node,), f"large value of item {key.hex()}", key)
+        owned = owned_record(key, value)
+        if owned is not None and owned.second_checksum is not None:
+            behind = at + len(value) - len(owned.more)
+            yield Site(SecondChecksum, behind, SecondChecksum.FIXED_BYTES, (node,), f"item {key.hex()}", key)
 
 
 def _map_sites(image: Image, newest: tuple[Container, ...]) -> Iterator[Site]:

@@ -28,7 +28,7 @@ from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, OutOfSpace
-from razortools.format.data import DataRecord, make_record
+from razortools.format.data import CHECKED_TWICE, DataRecord, make_record
 from razortools.format.keys import COUNTERS_KEY, Kind
 from razortools.format.node import ITEM_OVERHEAD_BYTES, ChildPointer
 from razortools.format.spacemap import SpaceMapEntry
@@ -228,7 +228,10 @@ class Bench:
             return value
         stored = store.read_record(record)
         runs = store.maps.allocate(record.block_count(store.block_bytes))
-        moved, padded = make_record(runs, stored, record.raw_bytes, record.algorithm, record.birth, store.block_bytes)
+        moved, padded = make_record(
+            runs, stored, record.raw_bytes, record.algorithm, record.birth, store.block_bytes,
+            twice=bool(record.flags & CHECKED_TWICE),
+        )  # fmt: skip
         store.write_blocks(runs, padded)
         if key[9] == Kind.DATA_RECORD:
             return moved.encode()

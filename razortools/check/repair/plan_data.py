@@ -9,22 +9,21 @@ from dataclasses import replace
 
 import crc32c
 
-from razortools.check.bitflip import find_flipped_bit
 from razortools.check.findings import Finding
 from razortools.check.image import Image
+from razortools.check.mended_record import mended
 from razortools.check.record_rules import record_fault
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Verb
 from razortools.check.repair.surveying import owned
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.compression import Algorithm, unpack
-from razortools.format.data import CUT_OUT, RECORD_BYTES_MAX, DataRecord
+from razortools.format.data import CHECKED_TWICE, CUT_OUT, RECORD_BYTES_MAX, RUN_BYTES, DataRecord, SecondChecksum, blocks_crc32
 from razortools.format.inode import Inode
 from razortools.format.keys import KIND_AT, Kind, object_of, offset_of
 from razortools.format.xattr import XATTR_VALUE_BYTES_MAX, Xattr
 
 CUT_OUT_WORDS = "cut it out: reading these bytes gives an I/O error, the rest of the file stays"
-WRONG_MEND_CHANCE_MAX = 1e-6  # where the checksum is the only proof
 ALGORITHMS = frozenset(Algorithm) - {Algorithm.AUTO}
 
 
@@ -34,14 +33,14 @@ def wrong_field(draft: Draft, finding: Finding) -> None:
     record = _record_at(draft, key)
     if key is None or record is None:
         return
-    mended = _mended(draft.image, record, draft.inode(object_of(key)), is_data=key[KIND_AT] == Kind.DATA_RECORD)
-    if mended is None:
+    corrected = _corrected(draft.image, record, draft.inode(object_of(key)), is_data=key[KIND_AT] == Kind.DATA_RECORD)
+    if corrected is None:
         cut(draft, key, keeps_blocks=False)
     else:
-        _put_record(draft, key, mended, "correct the record: with these values its data verify")
+        _put_record(draft, key, corrected, "correct the record: with these values its data verify")
 
 
-def _mended(image: Image, record: DataRecord, inode: Inode | None, *, is_data: bool) -> DataRecord | None:
+def _corrected(image: Image, record: DataRecord, inode: Inode | None, *, is_data: bool) -> DataRecord | None:
     """Return *record* with other values in single fields, if its data verify then; None otherwise."""
     for candidate in _candidates(image, record):
         if not record_fault(image, candidate, inode, is_data=is_data) and _verifies(image, candidate):
@@ -62,14 +61,17 @@ def _verifies(image: Image, record: DataRecord) -> bool:
 
 
 def _candidates(image: Image, record: DataRecord) -> Iterator[DataRecord]:
+    is_checked_twice = len(record.more) % RUN_BYTES == SecondChecksum.FIXED_BYTES  # what the flag must say
     plain = replace(
         record,
-        flags=record.flags & CUT_OUT,
+        flags=record.flags & CUT_OUT | CHECKED_TWICE * is_checked_twice,
         birth=min(record.birth, image.superblock.generation),
         address=record.address & (1 << 48) - 1,
     )
     yield plain
-    yield replace(plain, more=b"")
+    yield replace(plain, more=b"", flags=plain.flags & CUT_OUT)
+    if is_checked_twice:
+        yield replace(plain, more=plain.more[: SecondChecksum.FIXED_BYTES])
     if record.algorithm == Algorithm.NONE:
         yield replace(plain, raw_bytes=plain.stored_bytes)
         yield replace(plain, stored_bytes=plain.raw_bytes)
@@ -122,25 +124,28 @@ def broken(draft: Draft, finding: Finding) -> None:
 def _flipped_bit(image: Image, record: DataRecord) -> tuple[int, int] | None:
     """Return (block, bit in it) of the one bit that is wrong in a record's blocks, or None."""
     raw = blocks_of(image, record)
-    if raw is None or record.algorithm not in ALGORITHMS:
+    if raw is None:
         return None
-    if record.algorithm == Algorithm.NONE and 8 * len(raw) / 2**32 >= WRONG_MEND_CHANCE_MAX:
-        return None  # arbitrary damage looks like one flipped bit that often, and nothing else would prove what it was
-    bit = find_flipped_bit(raw, record.crc32c)
-    if bit is None:
+    found = mended(record, raw)
+    if found is None:
         return None
-    turned = bytearray(raw)
-    turned[bit >> 3] ^= 1 << (bit & 7)
-    try:
-        unpack(bytes(turned[: record.stored_bytes]), record.algorithm, record.raw_bytes)
-    except CorruptImage:
-        return None
-    block_no, inside = divmod(bit, 8 * image.block_bytes)
+    block_no, inside = divmod(found.bit, 8 * image.block_bytes)
     for first, count in record.runs(image.block_bytes):
         if block_no < count:
             return first + block_no, inside
         block_no -= count
     return None
+
+
+def checked_anew(draft: Draft, finding: Finding) -> None:
+    """The second checksum of a record is not that of its data, which verify."""
+    key = finding.key
+    record = _record_at(draft, key)
+    if key is None or record is None or record.second_checksum is None:
+        return
+    raw = blocks_of(draft.image, record)
+    if raw is not None and crc32c.crc32c(raw) == record.crc32c:
+        _put_record(draft, key, record.checked_by(blocks_crc32(raw)), "compute its second checksum from its data, which verify")
 
 
 def shared(draft: Draft, finding: Finding) -> None:

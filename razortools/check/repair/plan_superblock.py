@@ -37,7 +37,7 @@ _RESETS: dict[str, tuple[str, Callable[[Superblock], Value]]] = {
     "compression level": ("compression_level", lambda s: 0),
     "label": ("label", lambda s: _text(s.label).ljust(len(s.label), b"\0")),
 }
-_FEATURES = {"zstd": Incompat.ZSTD, "lz4": Incompat.LZ4, "zlib": Incompat.ZLIB}
+_FEATURES = {str(feature.name).lower(): feature for feature in Incompat}
 
 
 def wrong_field(draft: Draft, finding: Finding) -> None:
@@ -53,8 +53,8 @@ def wrong_field(draft: Draft, finding: Finding) -> None:
 
 
 def unannounced(draft: Draft, finding: Finding) -> None:
-    """A compression is used that the superblock does not announce."""
+    """A feature is used that the superblock does not announce."""
     before = next((edit.value for edit in draft.edits if edit.verb is Verb.SUPERBLOCK and edit.field == "incompat"), None)
     incompat = before if isinstance(before, int) else draft.on_device.superblock.incompat
-    wanted = incompat | int(_FEATURES[finding.values["algorithm"]])
-    draft.other(Verb.SUPERBLOCK, f"announce {finding.values['algorithm']}", field="incompat", value=wanted)
+    wanted = incompat | int(_FEATURES[finding.values["feature"]])
+    draft.other(Verb.SUPERBLOCK, f"announce {finding.values['feature']}", field="incompat", value=wanted)

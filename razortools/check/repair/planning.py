@@ -38,6 +38,7 @@ BY_KIND: dict[Repair, Planner] = {
     Repair.REBUILD_TREE: plan_nodes.rebuild,
     Repair.DROP_ITEM: plan_items.drop,
     Repair.CUT_OUT: plan_data.broken,
+    Repair.REWRITE_CHECKSUM: plan_data.checked_anew,
     Repair.DROP_NAME: plan_names.unused,
 }
 BY_CODE: dict[str, Planner] = {

@@ -11,6 +11,7 @@ from razortools.format.data import CUT_OUT, DataRecord
 from razortools.format.inode import Inode
 from razortools.format.items import decode_item
 from razortools.format.keys import KIND_AT, Kind, Table
+from razortools.format.xattr import Xattr
 
 Change = tuple[bytes, bytes | None, bytes | None]  # key, value before, value after; None: not there
 
@@ -49,6 +50,16 @@ def _is_cut_out(value: bytes) -> bool:
         return True
 
 
+def _differs_in_second_checksum(old: DataRecord | Xattr, new: DataRecord | Xattr) -> bool:
+    """Return whether two items say the same but for the second checksum of a record, which both have."""
+    one, other = (item.out_of_line if isinstance(item, Xattr) else item for item in (old, new))
+    if one is None or other is None or one.second_checksum is None or other.second_checksum is None:
+        return False
+    if isinstance(old, Xattr) and isinstance(new, Xattr) and (old.name, old.flags) != (new.name, new.flags):
+        return False
+    return one.checked_by(0) == other.checked_by(0)
+
+
 def _differs_in_numbers(key: bytes, before: bytes, after: bytes) -> bool:
     try:
         old, new = decode_item(key, before), decode_item(key, after)
@@ -56,6 +67,8 @@ def _differs_in_numbers(key: bytes, before: bytes, after: bytes) -> bool:
         return False
     if type(old) is not type(new):
         return False
+    if (isinstance(old, DataRecord) and isinstance(new, DataRecord)) or (isinstance(old, Xattr) and isinstance(new, Xattr)):
+        return _differs_in_second_checksum(old, new)
     changed = {field.name for field in type(old).FIELDS if getattr(old, field.name) != getattr(new, field.name)}
     allowed = _NUMBERS.get(key[KIND_AT], frozenset())
     if isinstance(old, Inode) and isinstance(new, Inode):

@@ -129,7 +129,7 @@ def _take_blocks(store: Store, transaction: LoggedTransaction) -> list[Run]:
         key = entry.head.key
         old = owned_record(key, entry.undo) if entry.undo is not None else None
         new = owned_record(key, entry.redo) if entry.redo is not None else None
-        if old is not None and new is not None and (old.address, old.more) == (new.address, new.more):
+        if old is not None and new is not None and old.lies_like(new):
             continue
         if new is not None:
             for start, count in new.runs(store.block_bytes):

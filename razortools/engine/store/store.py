@@ -30,7 +30,7 @@ from razortools.format.geometry import geometry_of
 from razortools.format.items import owned_record
 from razortools.format.journal import ENTRY_HEAD_BYTES, Operation
 from razortools.format.keys import Kind
-from razortools.format.superblock import Superblock
+from razortools.format.superblock import Incompat, Superblock
 from razortools.units import MIB, BlockNo
 
 METADATA_CACHE_BYTES = 128 * MIB
@@ -66,6 +66,7 @@ class Store:
         """
         self.device = device
         self.superblock = superblock
+        self.checks_twice = bool(superblock.incompat & Incompat.SECOND_CHECKSUM)  # whether new records get a second checksum
         self.geometry = geometry_of(superblock)
         self.block_bytes = superblock.block_bytes
         self.read_only = device.read_only
@@ -159,7 +160,7 @@ class Store:
     def _account(self, key: bytes, before: bytes | None, after: bytes | None) -> None:
         old = owned_record(key, before) if before is not None else None
         new = owned_record(key, after) if after is not None else None
-        if old is not None and new is not None and old.address == new.address and old.more == new.more:
+        if old is not None and new is not None and old.lies_like(new):
             return
         if old is not None:
             self.running.freed += old.runs(self.block_bytes)
