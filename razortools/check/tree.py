@@ -180,7 +180,11 @@ def visit_node(image: Image, place: Place) -> Visit:
     if place.level > LEVEL_MAX:
         fault = CopyFault(place.pointer.address, f"level {place.level} is above the highest possible, {LEVEL_MAX}")
         return Visit(place, NodeRead(None, 0, (fault,)), None, [], [], (), ())
-    read = read_node(image, place.pointer)
+    return judge_node(image, place, read_node(image, place.pointer))
+
+
+def judge_node(image: Image, place: Place, read: NodeRead) -> Visit:
+    """Judge what was read of a node, whose checksum is right. Never raises for damage."""
     if read.raw is None:
         return Visit(place, read, None, [], [], (), ())
     try:

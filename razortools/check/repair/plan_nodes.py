@@ -1,14 +1,14 @@
 """Nodes of the tree: a bad copy is written anew from the good one, a flipped bit turned back, what is lost rebuilt."""
 
-from razortools.check.bitflip import find_flipped_bit
+from razortools.check.bitflip import find_flipped_bit, turned
 from razortools.check.findings import Finding
 from razortools.check.image import BLOCK_MASK, Image
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Verb
 from razortools.check.repair.node_shape import shaped
-from razortools.check.tree import Place, read_node
+from razortools.check.tree import NodeRead, Place, judge_node, read_node
 from razortools.errors import CorruptImage, DeviceFailed
-from razortools.format.node import ChildPointer, decode_header, node_checksum
+from razortools.format.node import NODE_MAGIC, ChildPointer, decode_header, node_checksum
 
 _CHECKED_FROM = 8  # magic and checksum stand before what the checksum covers
 
@@ -27,29 +27,42 @@ def copy(draft: Draft, finding: Finding) -> None:
 def lost(draft: Draft, finding: Finding) -> None:
     """No copy is good."""
     place = next((place for place in draft.tree.lost if place.pointer.address == finding.block), None)
-    if place is not None and (_turn_back(draft, place.pointer) or _adopt(draft, place)):
+    if place is not None and (_turn_back(draft, place) or _adopt(draft, place)):
         return
     rebuild(draft, finding)
 
 
-def _turn_back(draft: Draft, pointer: ChildPointer) -> bool:
+def _turn_back(draft: Draft, place: Place) -> bool:
     """Plan to turn one bit of one copy, if that makes it the node that its parent means."""
+    pointer = place.pointer
     for address in filter(None, (pointer.address & BLOCK_MASK, pointer.mirror & BLOCK_MASK)):
         try:
             raw = draft.on_device.read_blocks(address, draft.image.geometry.node_blocks)
         except (CorruptImage, DeviceFailed):
             continue
-        told, found = int.from_bytes(raw[4:8], "little"), node_checksum(raw)
-        if raw[:4] != b"RZND" or told != pointer.crc32c or found == told:
-            continue
-        bit = find_flipped_bit(memoryview(raw)[_CHECKED_FROM:], pointer.crc32c)
-        if bit is not None:
-            number = bit + 8 * _CHECKED_FROM
+        number = _wrong_bit(raw, pointer)
+        if number is not None and _is_sound(draft.on_device, place, turned(raw, number)):
             draft.other(
                 Verb.FLIP, f"turn bit {number} of the node at block {address}, the only wrong one", block=address, value=number
             )
             return True
     return False
+
+
+def _wrong_bit(raw: bytes, pointer: ChildPointer) -> int | None:
+    """Return which bit of a copy must be turned so that it verifies; None: no single one."""
+    head = NODE_MAGIC + pointer.crc32c.to_bytes(4, "little")
+    wrong = int.from_bytes(raw[:_CHECKED_FROM], "little") ^ int.from_bytes(head, "little")
+    if node_checksum(raw) == pointer.crc32c:
+        return wrong.bit_length() - 1 if wrong.bit_count() == 1 else None
+    bit = find_flipped_bit(memoryview(raw)[_CHECKED_FROM:], pointer.crc32c) if not wrong else None
+    return None if bit is None else bit + 8 * _CHECKED_FROM
+
+
+def _is_sound(image: Image, place: Place, raw: bytes) -> bool:
+    """Return whether a node makes sense in its place: other damage than one flipped bit, if it looks like one, rarely does."""
+    visit = judge_node(image, place, NodeRead(raw, place.pointer.address & BLOCK_MASK, ()))
+    return visit.header is not None and not visit.wrong and not visit.disorder
 
 
 def _adopt(draft: Draft, place: Place) -> bool:
