@@ -10,7 +10,8 @@ from razortools.check.repair.repair import Repaired, repair
 from razortools.check.runner import check_quietly
 from razortools.check.steps import finished
 from razortools.engine.store.device import Device
-from razortools.format.node import node_checksum
+from razortools.format.node import NODE_HEADER_BYTES, node_checksum
+from tests.check.deceiving import looking_like_a_flip
 from tests.check.editing import flip, image_of, indexed
 from tests.check.samples import healthy
 
@@ -46,4 +47,16 @@ def test_two_flipped_bits_of_a_node_are_not_taken_for_one(seed: int) -> None:
         flip(device, at + bit // 8, bit % 8)
     whole = healthy(copies=1).read(at, node_bytes)
     assert find_flipped_bit(device.read(at, node_bytes)[8:], node_checksum(whole)) is None
+    assert not [edit for edits in repaired(device).rounds for edit in edits if edit.verb is Verb.FLIP]
+
+
+def test_rubbish_among_the_keys_is_not_taken_for_a_flipped_bit() -> None:
+    chance = random.Random(9)
+    device = healthy(copies=1)
+    node_bytes = image_of(device).geometry.node_bytes
+    at = indexed(device).leaf_addresses[0] * 4096
+    body = device.read(at + 8, node_bytes - 8)
+    rubbish = looking_like_a_flip(body, 8 * len(body) - 100, NODE_HEADER_BYTES, 30, chance)
+    device.write(at + 8, rubbish)
+    assert find_flipped_bit(rubbish, node_checksum(bytes(8) + body)) == 8 * len(body) - 100  # the checksum is deceived
     assert not [edit for edits in repaired(device).rounds for edit in edits if edit.verb is Verb.FLIP]
