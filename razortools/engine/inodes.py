@@ -9,6 +9,12 @@ inode in a transaction goes into the tree; the next ones are kept here, encoded,
 *behind*). That needs no room of its own: the leaf is dirty since the first change, and stays so until a checkpoint, before which
 everything is put; the key has its entry in the journal; the new value is as long as the old one. Nobody else may read inodes from
 the tree.
+
+Most files lose their last name while the kernel still knows them, and are forgotten a moment later. Their items in the orphan
+table would be made and deleted within a transaction, so they are not made: an inode that the running transaction has left
+*nameless* is behind as a whole, and the commit puts it and its orphan item if it is still there then. No transaction holds a
+nameless inode without its orphan item, so no crash can show one. The room for it is promised (NAMELESS_JOURNAL_BYTES,
+nameless_nodes), and the leaves in which the two items go are dirty from the beginning, so a commit has to read nothing.
 """
 
 import errno
@@ -18,9 +24,9 @@ from typing import TYPE_CHECKING
 from razortools.engine.holds import Holds
 from razortools.engine.recent import RecentTable
 from razortools.errors import PosixError
-from razortools.format.inode import Inode
-from razortools.format.journal import Operation
-from razortools.format.keys import inode_key
+from razortools.format.inode import Inode, Orphan, OrphanReason
+from razortools.format.journal import ENTRY_HEAD_BYTES, Operation
+from razortools.format.keys import inode_key, orphan_key
 from razortools.units import InodeNo
 
 if TYPE_CHECKING:
@@ -29,6 +35,10 @@ if TYPE_CHECKING:
 S_IFMT = 0o170000
 INODES_KEPT = 1 << 15  # about 30 MiB when full
 PUT_TOGETHER = 256  # that are behind, in one operation: the journal encodes them while the processor's cache has them
+NAMELESS_MAX = 64  # the kernel forgets what it has unlinked within some ten requests; what is held for longer need not wait here
+
+UNLINKED = Orphan(OrphanReason.UNLINKED).encode()
+NAMELESS_JOURNAL_BYTES = 2 * ENTRY_HEAD_BYTES + 2 * (Inode.FIXED_BYTES + len(UNLINKED))  # an inode and its orphan item
 
 _pack = Inode.STRUCT.pack
 _unpack = Inode.STRUCT.unpack
@@ -46,6 +56,8 @@ class InodeTable:
         self._behind: dict[InodeNo, bytes] = {}  # what is newer than the item, of some of these
         self._firsts: list[InodeNo] = []  # what the running operation added to _changed
         self._before: list[tuple[InodeNo, bytes | None]] = []  # what it found in _behind
+        self.nameless: set[InodeNo] = set()  # behind, and not in the orphan table yet
+        self._named_before: list[tuple[InodeNo, bool]] = []  # whom the running operation added to it (True) or took from it
 
     def get(self, ino: InodeNo) -> Inode:
         """Return the table's own copy of an inode: who changes it must `put` it at once. Raises PosixError(ENOENT) if absent."""
@@ -86,10 +98,29 @@ class InodeTable:
         self._changed.add(ino)
         self._firsts.append(ino)
 
+    def put_nameless(self, ino: InodeNo, inode: Inode) -> bool:
+        """Note an inode that has just lost its last name, as part of the running operation. False: there are too many of them.
+
+        It must not stand in the orphan table. `put` and `remove` are as for any other afterwards.
+        """
+        if len(self.nameless) >= NAMELESS_MAX:
+            return False
+        make_dirty = self._volume.store.tree.make_dirty
+        make_dirty(inode_key(ino))
+        make_dirty(orphan_key(ino))
+        if ino not in self._changed:
+            self._changed.add(ino)
+            self._firsts.append(ino)
+        self.nameless.add(ino)
+        self._named_before.append((ino, True))
+        self.put(ino, inode)
+        return True
+
     def keep_changes(self) -> None:
         """The running operation has succeeded."""
         self._firsts.clear()
         self._before.clear()
+        self._named_before.clear()
 
     def take_back(self) -> None:
         """The running operation has failed: what was put before it is valid again."""
@@ -98,6 +129,8 @@ class InodeTable:
                 self._behind.pop(ino, None)
             else:
                 self._behind[ino] = value
+        for ino, was_named in reversed(self._named_before):
+            (self.nameless.discard if was_named else self.nameless.add)(ino)
         self._changed.difference_update(self._firsts)
         self.forget_copies()  # some may have been changed and not put
         self.keep_changes()
@@ -105,6 +138,12 @@ class InodeTable:
     def put_behind(self) -> None:
         """Bring the tree up to date, before a commit or a checkpoint. Cannot fail for lack of room."""
         behind, put = self._behind, self._volume.store.put
+        for ino in sorted(self.nameless):
+            with self._volume.operation(Operation.COUNTERS, ino):
+                put(inode_key(ino), behind[ino])
+                put(orphan_key(ino), UNLINKED)
+            del behind[ino]
+            self.nameless.discard(ino)
         numbers = sorted(behind)  # side by side in the tree
         for start in range(0, len(numbers), PUT_TOGETHER):
             with self._volume.operation(Operation.COUNTERS, InodeNo(0)):
@@ -112,6 +151,10 @@ class InodeTable:
                     put(inode_key(ino), behind[ino])
         behind.clear()
         self._changed.clear()
+
+    def nameless_nodes(self) -> int:
+        """Return how many nodes the orphan items that are not put yet may make: they lie side by side, in one leaf or two."""
+        return self._volume.store.tree.root_level + 3 if self.nameless else 0
 
     @property
     def behind_count(self) -> int:
@@ -170,8 +213,15 @@ class InodeTable:
         """Delete an inode's item, as part of the running operation. Its other items must be gone."""
         inode = self.get(ino)
         self._volume.store.delete(inode_key(ino))
+        self.note_removed(ino, inode)
+
+    def note_removed(self, ino: InodeNo, inode: Inode) -> None:
+        """Forget *inode*, whose item the running operation has deleted."""
         if ino in self._behind:
             self._before.append((ino, self._behind.pop(ino)))
+        if ino in self.nameless:
+            self.nameless.discard(ino)
+            self._named_before.append((ino, False))
         self._recent.drop(ino)
         counters = self._volume.counters
         counters.inode_count -= 1
@@ -204,3 +254,4 @@ class InodeTable:
         self.forget_copies()
         self._changed.clear()
         self._behind.clear()
+        self.nameless.clear()

@@ -1,19 +1,33 @@
 """Orphans: files without a name that still exist, because somebody holds them or because deleting them takes several operations.
 
-Invariants: an inode whose link count is 0 stands in the orphan table, and nothing but this module takes it from there. Whatever
-happens, the next mount finishes what it finds in the table. No operation deletes more than a few hundred items or two nodes'
-worth, so a file of millions of records goes in many small operations, each of which leaves a valid image.
+Invariants: an inode whose link count is 0 stands in the orphan table, or is nameless (engine/inodes.py) and will stand there with
+the next commit; and nothing but this module takes it from there. Whatever happens, the next mount finishes what it finds in the
+table. No operation deletes more than a few hundred items or two nodes' worth, so a file of millions of records goes in many small
+operations, each of which leaves a valid image.
 """
 
 import errno
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from razortools.engine import truncation
+from razortools.engine.inodes import UNLINKED
 from razortools.errors import CorruptImage, OutOfSpace, PosixError
 from razortools.format.inode import Inode, Orphan, OrphanReason
 from razortools.format.items import owned_record
 from razortools.format.journal import Operation
-from razortools.format.keys import KIND_AT, Kind, Table, kind_range, object_of, offset_of, orphan_key, table_range, xattr_key
+from razortools.format.keys import (
+    KIND_AT,
+    Kind,
+    Table,
+    inode_key,
+    kind_range,
+    object_of,
+    offset_of,
+    orphan_key,
+    table_range,
+    xattr_key,
+)
 from razortools.units import InodeNo, RecordNo
 
 if TYPE_CHECKING:
@@ -21,8 +35,8 @@ if TYPE_CHECKING:
 
 ITEMS_AT_ONCE = 256  # a millisecond or two, and about 40 KiB of journal
 
-_INLINE_DATA, _DATA_RECORD = int(Kind.INLINE_DATA), int(Kind.DATA_RECORD)
-_UNLINKED = Orphan(OrphanReason.UNLINKED).encode()
+_DATA_RECORD = int(Kind.DATA_RECORD)
+_OWNING_NOTHING = frozenset((int(Kind.INODE), int(Kind.INLINE_DATA)))
 
 
 def hold(volume: "Volume", ino: InodeNo, count: int = 1) -> None:
@@ -40,7 +54,7 @@ def release(volume: "Volume", ino: InodeNo, count: int = 1, *, finish_now: bool 
     if not volume.inodes.release(ino, count) or volume.read_only:
         return False
     # The kernel forgets inodes by the thousand that nobody has used for long. The table is small and in memory, they are not.
-    if volume.store.get(orphan_key(ino)) is None or volume.inodes.get(ino).link_count:
+    if ino not in volume.inodes.nameless and (volume.store.get(orphan_key(ino)) is None or volume.inodes.get(ino).link_count):
         return False
     if not finish_now:
         return True
@@ -57,13 +71,16 @@ def drop_link(volume: "Volume", ino: InodeNo, inode: Inode, now_ns: int) -> bool
     left = 0 if inode.is_directory else inode.link_count - 1
     held = volume.inodes.is_held(ino)
     if left == 0 and not held and _delete_items(volume, ino, inode, volume.store.geometry.node_bytes // 4):
+        if volume.records.is_unfinished(ino):
+            volume.store.delete(orphan_key(ino))  # it stands there as a file that was being truncated
         volume.inodes.remove(ino)
         return True
-    if left == 0:
-        volume.store.put(orphan_key(ino), _UNLINKED)
     inode.link_count = left
     inode.ctime_ns = now_ns
-    volume.inodes.put(ino, inode)
+    if left or volume.records.is_unfinished(ino) or not volume.inodes.put_nameless(ino, inode):
+        volume.inodes.put(ino, inode)
+        if left == 0:
+            volume.store.put(orphan_key(ino), UNLINKED)
     return left == 0 and not held
 
 
@@ -88,8 +105,7 @@ def finish(volume: "Volume", ino: InodeNo) -> None:
 
 def finish_step(volume: "Volume", ino: InodeNo) -> bool:
     """Do one operation's worth of the work that is left for an orphan. Return whether there is more."""
-    key = orphan_key(ino)
-    value = volume.store.get(key)
+    value = UNLINKED if ino in volume.inodes.nameless else volume.store.get(orphan_key(ino))
     if value is None:
         return False
     inode = volume.inodes.get(ino)
@@ -98,13 +114,24 @@ def finish_step(volume: "Volume", ino: InodeNo) -> bool:
     elif Orphan.decode(value).reason == OrphanReason.TRUNCATING:
         return truncation.delete_step(volume, ino, inode.size)
     with volume.operation(Operation.FINISH_ORPHAN, ino, deleting=True):
-        done = _delete_items(volume, ino, inode, 2 * volume.store.geometry.node_bytes)
-        if done:
-            volume.store.delete(key)
-            volume.inodes.remove(ino)
-        else:
-            volume.inodes.put(ino, inode)
+        is_nameless = ino in volume.inodes.nameless  # now: making room for the operation may have been a checkpoint
+        done = inode.link_count == 0 and _delete_whole(volume, ino, inode)
+        if not done:
+            done = _delete_items(volume, ino, inode, 2 * volume.store.geometry.node_bytes)
+            if done:
+                volume.inodes.remove(ino)
+            else:
+                volume.inodes.put(ino, inode)
+        if done and not is_nameless:
+            volume.store.delete(orphan_key(ino))
     return not done
+
+
+def standing(volume: "Volume") -> Iterator[InodeNo]:
+    """Yield the inodes that are to be finished: those in the orphan table and those that have no name and are not there yet."""
+    yield from sorted(volume.inodes.nameless)
+    for key, _ in volume.store.items(*table_range(Table.ORPHANS)):
+        yield InodeNo(object_of(key))
 
 
 def finish_orphans(volume: "Volume") -> list[InodeNo]:
@@ -113,8 +140,7 @@ def finish_orphans(volume: "Volume") -> list[InodeNo]:
     What a full image keeps from being finished waits for the next mount: it must not keep the volume from being opened.
     """
     damaged: list[InodeNo] = []
-    for key, _ in volume.store.items(*table_range(Table.ORPHANS)):
-        ino = InodeNo(object_of(key))
+    for ino in standing(volume):
         if volume.inodes.is_held(ino):
             continue
         try:
@@ -135,25 +161,54 @@ def _delete_items(volume: "Volume", ino: InodeNo, inode: Inode, bytes_max: int) 
 
     Return whether none is left. Part of the running operation. Changes *inode* in memory; the caller puts or removes it.
     """
-    if not (inode.size or inode.stored_blocks or inode.flags) or (inode.is_directory and not inode.flags):
+    if _owns_nothing(inode):
         return True
-    raw_bytes = data_blocks = item_bytes = 0
+    gone: list[tuple[bytes, bytes]] = []
+    item_bytes = 0
     done = True
-    items = volume.store.items(xattr_key(ino, 0), kind_range(ino, Kind.DATA_RECORD)[1])
-    for item_count, (key, value) in enumerate(items):
-        if item_count == ITEMS_AT_ONCE or item_bytes >= bytes_max:
+    for key, value in volume.store.items(xattr_key(ino, 0), kind_range(ino, Kind.DATA_RECORD)[1]):
+        if len(gone) == ITEMS_AT_ONCE or item_bytes >= bytes_max:
             done = False
             break
-        if key[KIND_AT] != _INLINE_DATA:  # the usual small file owns nothing
-            record = owned_record(key, value)
-            if record is not None:
-                data_blocks += record.block_count(volume.block_bytes)
-                if key[KIND_AT] == _DATA_RECORD:
-                    raw_bytes += record.raw_bytes
-                    volume.records.drop_clean(ino, RecordNo(offset_of(key)))
         volume.store.delete(key)
+        gone.append((key, value))
         item_bytes += len(key) + len(value)
-    if done:
-        volume.store.delete(orphan_key(ino))  # it may be there as a file that was being truncated
-    truncation.uncount(volume, inode, raw_bytes, data_blocks)
+    _uncount(volume, ino, inode, gone)
     return done
+
+
+def _owns_nothing(inode: Inode) -> bool:
+    """Whether an inode without names has no other item than its own: a directory's size counts its entries."""
+    return not inode.flags and (inode.is_directory or not (inode.size or inode.stored_blocks))
+
+
+def _delete_whole(volume: "Volume", ino: InodeNo, inode: Inode) -> bool:
+    """Delete an inode without names with all that it owns, if that is little and lies in one leaf. Return whether it was.
+
+    Part of the running operation.
+    """
+    if _owns_nothing(inode):
+        volume.inodes.remove(ino)
+        return True
+    gone = volume.store.cut(inode_key(ino), kind_range(ino, Kind.DATA_RECORD)[1], ITEMS_AT_ONCE)
+    if gone is None:
+        return False
+    _uncount(volume, ino, inode, gone)
+    volume.inodes.note_removed(ino, inode)
+    return True
+
+
+def _uncount(volume: "Volume", ino: InodeNo, inode: Inode, gone: list[tuple[bytes, bytes]]) -> None:
+    """Count what an inode's deleted items held out of the volume and of *inode*."""
+    raw_bytes = data_blocks = 0
+    for key, value in gone:
+        if key[KIND_AT] in _OWNING_NOTHING:  # all that the usual small file has
+            continue
+        record = owned_record(key, value)
+        if record is not None:
+            data_blocks += record.block_count(volume.block_bytes)
+            if key[KIND_AT] == _DATA_RECORD:
+                raw_bytes += record.raw_bytes
+                volume.records.drop_clean(ino, RecordNo(offset_of(key)))
+    if raw_bytes or data_blocks:
+        truncation.uncount(volume, inode, raw_bytes, data_blocks)

@@ -175,6 +175,8 @@ def _keys_beyond(volume: "Volume", ino: InodeNo, inode: Inode, keep_bytes: int) 
 
 
 def _orphan_reason(volume: "Volume", ino: InodeNo) -> int | None:
+    if ino in volume.inodes.nameless:
+        return OrphanReason.UNLINKED
     value = volume.store.get(orphan_key(ino))
     return None if value is None else Orphan.decode(value).reason
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from razortools.engine import flush, orphans, patches, statistics
-from razortools.engine.inodes import InodeTable
+from razortools.engine.inodes import NAMELESS_JOURNAL_BYTES, InodeTable
 from razortools.engine.limits import Limits
 from razortools.engine.lookedup import LookedUp
 from razortools.engine.names import NameTable
@@ -100,6 +100,9 @@ class Volume:
             journal_bytes = dirty * FLUSH_ITEM_BYTES + 2 * (dirty_bytes if dirty_bytes < inline_bytes else inline_bytes)
             # A dirty record's item may need a leaf of its own, and in a high tree a node above it.
             nodes += dirty if store.tree.root_level < 2 else 2 * dirty
+        if self.inodes.nameless:
+            nodes += self.inodes.nameless_nodes()
+            journal_bytes += len(self.inodes.nameless) * NAMELESS_JOURNAL_BYTES
         return store.room.has(blocks + records.reserved_blocks, nodes, journal_bytes, deleting=deleting)
 
     @property

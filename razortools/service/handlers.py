@@ -17,11 +17,10 @@ from typing import Any
 
 import trio
 
-from razortools.engine import directories
+from razortools.engine import directories, orphans
 from razortools.engine.volume import Volume
 from razortools.errors import CorruptImage, DeviceFailed, PosixError, RazorError
 from razortools.format.inode import Inode
-from razortools.format.keys import Table, table_range
 from razortools.service.callers import Caller
 from razortools.service.committer import Committer
 from razortools.service.logs import log
@@ -130,7 +129,7 @@ class Handlers:
 
         It puts forgetting behind up to eight requests, so a program that deletes and then writes would find no room.
         """
-        if next(iter(self.volume.store.items(*table_range(Table.ORPHANS))), None) is None:
+        if next(orphans.standing(self.volume), None) is None:
             return False
         with phase(Phase.ROOM):
             await trio.sleep(FORGETTING_S)

@@ -20,7 +20,6 @@ import trio
 from razortools.engine import orphans
 from razortools.engine.volume import Volume
 from razortools.errors import DeviceFailed, RazorError
-from razortools.format.keys import Table, table_range
 from razortools.service import kernel_mount, logs, mount_table, mountpoints
 from razortools.service.committer import Committer
 from razortools.service.control import Client
@@ -107,7 +106,7 @@ class Remounter:
         """Give the kernel time to say that it has forgotten files without a name; what is left then, the next writer deletes."""
         for _ in range(FORGETTING_LOOKS):
             orphans.finish_orphans(self._volume)
-            if next(iter(self._volume.store.items(*table_range(Table.ORPHANS))), None) is None:
+            if next(orphans.standing(self._volume), None) is None:
                 return
             await trio.sleep(FORGETTING_S)
 

@@ -24,7 +24,6 @@ from razortools.engine.store.device import Device, FileDevice, open_image
 from razortools.engine.store.recording import RecordingDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import DeviceFailed, ImageBusy, RazorError
-from razortools.format.keys import Table, object_of, table_range
 from razortools.service import closing, logs, mountpoints, placement
 from razortools.service.channel import Channel
 from razortools.service.committer import Committer
@@ -43,7 +42,6 @@ from razortools.service.session import Session
 from razortools.service.settled import Settled
 from razortools.service.space_history import SpaceHistory
 from razortools.service.user_mount import user_connection
-from razortools.units import InodeNo
 
 if TYPE_CHECKING:
     from razortools.service.scrape import Scrape
@@ -307,9 +305,9 @@ def _scrape(options: MountOptions) -> "Scrape | None":
 
 def _let_go(volume: Volume) -> None:
     """No kernel knows any inode now: let unlinked files go that were held until the end."""
-    for key, _ in volume.store.items(*table_range(Table.ORPHANS)):
-        while volume.inodes.is_held(InodeNo(object_of(key))):
-            volume.inodes.release(InodeNo(object_of(key)))
+    for ino in orphans.standing(volume):
+        while volume.inodes.is_held(ino):
+            volume.inodes.release(ino)
     orphans.finish_orphans(volume)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from razortools.engine import directories, files, flush, orphans, truncation
+from razortools.engine.inodes import InodeTable
 from razortools.engine.store import checkpoint, journal, recovery
 from razortools.engine.store.checkpoint import CheckpointPlan
 from razortools.engine.store.device import Device
@@ -290,6 +291,33 @@ def stale_mirrors(patch: pytest.MonkeyPatch) -> None:
 def orphans_left(patch: pytest.MonkeyPatch) -> None:
     """A mount does not finish the files that had no name any more when the power failed."""
     patch.setattr(orphans, "finish_orphans", lambda volume: [])
+
+
+def nameless_inodes_kept_from_the_orphan_table(patch: pytest.MonkeyPatch) -> None:
+    """A commit writes that an inode has lost its last name, and no orphan item for it."""
+    honest = InodeTable.put_behind
+
+    def put_behind(table: InodeTable) -> None:
+        kept = set(table.nameless)
+        table.nameless.clear()
+        honest(table)
+        table.nameless.update(kept)
+
+    patch.setattr(InodeTable, "put_behind", put_behind)
+
+
+def nameless_inodes_left_to_the_next_commit(patch: pytest.MonkeyPatch) -> None:
+    """A commit writes that a name has gone, and leaves the inode that it led to for the next one."""
+    honest = InodeTable.put_behind
+
+    def put_behind(table: InodeTable) -> None:
+        kept = {ino: table._behind.pop(ino) for ino in table.nameless}
+        table.nameless.clear()
+        honest(table)
+        table.nameless.update(kept)
+        table._behind.update(kept)
+
+    patch.setattr(InodeTable, "put_behind", put_behind)
 
 
 def truncation_keeps_what_lies_beyond(patch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,8 @@ MORE_THAN_THE_RING = "; ".join(f"chmod /a 6{number % 8}0; commit" for number in 
 NEEDS: tuple[tuple[Break, History], ...] = (
     (broken.freed_blocks_reused_at_once, History("full", SHALLOW, ("create /n", "write /a 0 9000", "write /a 3000 3000"))),
     (broken.orphans_left, History("plain", SINGLE_CUTS, ("hold /a; unlink /a",))),
+    (broken.nameless_inodes_kept_from_the_orphan_table, History("plain", SINGLE_CUTS, ("hold /a; unlink /a; commit",))),
+    (broken.nameless_inodes_left_to_the_next_commit, History("plain", SINGLE_CUTS, ("hold /a; unlink /a; fsyncdir /",))),
     (broken.commit_entry_not_checked, History("plain", DEEP, (LONG_VALUES,))),
     (broken.fsync_of_one_file_only, History("plain", SINGLE_CUTS, ("write /a 0 9000; fsyncdir /",))),
     (broken.sync_overtakes_the_commit_before_it, History("plain", SINGLE_CUTS, ("create /n; begin; mkdir /m; fsync /n",))),

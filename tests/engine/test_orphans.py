@@ -3,9 +3,10 @@
 import pytest
 
 from razortools.engine import files, namespace, orphans, xattrs
+from razortools.engine.inodes import NAMELESS_MAX
 from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.volume import Volume
-from razortools.errors import CorruptImage, PosixError
+from razortools.errors import CorruptImage, OutOfSpace, PosixError
 from razortools.format.data import DataRecord
 from razortools.format.inode import ROOT_INODE
 from razortools.format.journal import Operation
@@ -96,6 +97,7 @@ def test_a_large_file_goes_in_many_small_operations() -> None:
     ino = file_of_records(volume, b"large", 3000)
     deleted: list[int] = []
     true_delete = volume.store.delete
+    true_cut = volume.store.cut
     true_finish = volume.store.finish
     in_this_operation = 0
 
@@ -104,13 +106,19 @@ def test_a_large_file_goes_in_many_small_operations() -> None:
         in_this_operation += 1
         true_delete(key)
 
+    def cut(low: bytes, high: bytes, count_max: int) -> list[tuple[bytes, bytes]] | None:
+        nonlocal in_this_operation
+        gone = true_cut(low, high, count_max)
+        in_this_operation += len(gone or ())
+        return gone
+
     def finish() -> None:
         nonlocal in_this_operation
         deleted.append(in_this_operation)
         in_this_operation = 0
         true_finish()
 
-    volume.store.delete, volume.store.finish = delete, finish  # type: ignore[method-assign]
+    volume.store.delete, volume.store.cut, volume.store.finish = delete, cut, finish  # type: ignore[method-assign]
     namespace.unlink(volume, R, b"large")
     assert not exists(volume, ino)
     assert sum(deleted) > 3000
@@ -150,6 +158,139 @@ def test_the_next_mount_finishes_what_was_open_when_the_power_went() -> None:
     assert not exists(after, directory)
     assert (after.counters.inode_count, after.counters.data_blocks) == (1, 0)
     check_rules(after)
+
+
+def held_files(volume: Volume, count: int) -> list[InodeNo]:
+    """Make files that somebody holds, /0 and so on."""
+    made = []
+    for number in range(count):
+        made.append(namespace.create(volume, R, b"%d" % number, 0o644, 0, 0))
+        namespace.hold(volume, made[-1])
+    return made
+
+
+def test_a_file_that_is_forgotten_before_the_next_commit_never_stands_in_the_orphan_table() -> None:
+    volume = new_volume()
+    (ino,) = held_files(volume, 1)
+    volume.commit()
+    namespace.unlink(volume, R, b"0")
+    assert list(orphans.standing(volume)) == [ino]
+    namespace.release(volume, ino)
+    assert list(orphans.standing(volume)) == []
+    assert not exists(volume, ino)
+    assert orphan_key(ino) not in volume.store.transaction.redo
+    check_rules(volume)
+
+
+@pytest.mark.parametrize("way", ["commit", "checkpoint", "begin_commit", "begin_checkpoint"])
+@pytest.mark.parametrize("count", [1, NAMELESS_MAX, NAMELESS_MAX + 2])
+def test_a_commit_puts_all_that_are_still_held_into_the_orphan_table(way: str, count: int) -> None:
+    volume = new_volume()
+    made = held_files(volume, count)
+    for number, ino in enumerate(made):
+        namespace.unlink(volume, R, b"%d" % number)
+        files.write(volume, ino, 0, b"somebody has it open")
+    assert len(volume.inodes.nameless) == min(count, NAMELESS_MAX)
+    assert sorted(orphans.standing(volume)) == made
+    getattr(volume, way)()
+    volume.settle()
+    assert volume.inodes.nameless == set()
+    assert list(orphans.standing(volume)) == made
+    assert all(volume.store.get(orphan_key(ino)) is not None for ino in made)
+    after = open_again(OverlayDevice(volume.store.device))
+    assert (after.counters.inode_count, list(orphans.standing(after))) == (1, [])
+    for ino in made:
+        assert files.read(volume, ino, 0, 100) == b"somebody has it open"
+        namespace.release(volume, ino)
+    assert (volume.counters.inode_count, list(orphans.standing(volume))) == (1, [])
+    check_rules(volume)
+
+
+def test_a_checkpoint_that_makes_room_for_the_deletion_leaves_no_orphan_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = new_volume()
+    (ino,) = held_files(volume, 1)
+    namespace.unlink(volume, R, b"0")
+    room = iter([False])
+    true_has_room = volume._has_room
+    monkeypatch.setattr(
+        volume, "_has_room", lambda blocks, *, deleting: next(room, None) is None and true_has_room(blocks, deleting=deleting)
+    )
+    generation = volume.store.generation
+    namespace.release(volume, ino)
+    assert volume.store.generation == generation + 1, "there was a checkpoint between the decision and the deletion"
+    assert (exists(volume, ino), list(orphans.standing(volume))) == (False, [])
+    check_rules(volume)
+
+
+def test_a_commit_reads_nothing_to_put_them_there() -> None:
+    volume = new_volume()
+    held_files(volume, 2500)  # many leaves: the one of the orphan table is not that of a name
+    volume.checkpoint()
+    namespace.unlink(volume, R, b"0")
+    dirty = volume.store.tree.dirty_count
+    volume.inodes.put_behind()
+    assert volume.store.tree.dirty_count == dirty, "a leaf that is clean may not be in memory"
+
+
+def test_an_abort_gives_a_file_its_name_back() -> None:
+    volume = new_volume()
+    (ino,) = held_files(volume, 1)
+    volume.commit()
+    namespace.unlink(volume, R, b"0")
+    volume.abort()
+    assert (namespace.lookup(volume, R, b"0"), volume.inodes.get(ino).link_count) == (ino, 1)
+    volume.commit()
+    assert list(orphans.standing(volume)) == []
+    check_rules(volume)
+
+
+def test_a_commit_on_a_full_image_finds_room_for_all_orphans() -> None:
+    volume = new_volume(2 << 20)
+    made = held_files(volume, NAMELESS_MAX)
+    volume.checkpoint()
+    with pytest.raises(OutOfSpace):
+        for number in range(10_000):
+            files.write(volume, made[0], number << 17, bytes(range(256)) * 16)
+    for number in range(NAMELESS_MAX):
+        namespace.unlink(volume, R, b"%d" % number)
+        assert volume.inodes.nameless, "they wait for the commit on a full image too"
+    volume.commit()
+    assert list(orphans.standing(volume)) == made
+    for ino in made:
+        namespace.release(volume, ino)
+    assert volume.counters.inode_count == 1
+    check_rules(volume)
+
+
+def test_what_is_promised_for_orphans_is_never_less_than_what_the_commit_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = new_volume()
+    held_files(volume, NAMELESS_MAX)
+    volume.checkpoint()
+    for number in range(NAMELESS_MAX):
+        namespace.unlink(volume, R, b"%d" % number)
+    asked: list[tuple[int, int]] = []  # nodes, journal bytes
+    monkeypatch.setattr(volume.store.room, "has", lambda blocks, nodes, bytes_, deleting: not asked.append((nodes, bytes_)))
+    assert volume.has_room_now()
+    tree, transaction = volume.store.tree, volume.store.transaction
+    dirty, journal_bytes = tree.dirty_count, transaction.measure()
+    volume.inodes.put_behind()
+    (nodes, promised_bytes), *_ = asked
+    assert 0 < transaction.measure() - journal_bytes <= promised_bytes
+    assert 0 <= tree.dirty_count - dirty <= nodes
+
+
+def test_a_truncation_of_an_unlinked_file_leaves_no_note_in_the_orphan_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = new_volume(64 << 20)
+    ino = file_of_records(volume, b"large", 600)
+    namespace.hold(volume, ino)
+    namespace.unlink(volume, R, b"large")
+    monkeypatch.setattr("razortools.engine.truncation.finish", lambda *_: None)
+    files.truncate(volume, ino, 5)
+    monkeypatch.undo()
+    assert volume.store.get(orphan_key(ino)) is None, "it is nameless, which says all"
+    namespace.release(volume, ino)
+    assert (exists(volume, ino), list(orphans.standing(volume))) == (False, [])
+    check_rules(volume)
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])

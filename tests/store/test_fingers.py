@@ -35,6 +35,26 @@ def change(store: Store, truth: dict[bytes, bytes], chance: random.Random, *, gr
                 store.delete(key)
 
 
+def cut(store: Store, truth: dict[bytes, bytes], chance: random.Random, count_max: int) -> bool:
+    """Cut a range out in an operation that stands, or is taken back half of the time. Return whether the tree did it at once."""
+    ino = InodeNo(chance.randrange(250))
+    low, high = sorted((some_key(chance), some_key(chance))) if chance.random() < 0.3 else (inode_key(ino), back_link_key(ino, 9))
+    wanted = [(key, truth[key]) for key in sorted(truth) if low <= key <= high]
+    stands = chance.random() < 0.5
+    try:
+        with store.operation(Operation.WRITE, 1):
+            gone = store.cut(low, high, count_max)
+            assert gone == wanted if gone is not None else wanted or low != high
+            assert len(wanted) <= count_max or gone is None
+            if not stands:
+                raise LookupError
+    except LookupError:
+        return False
+    for key, _ in gone or ():
+        del truth[key]
+    return bool(gone)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_leaf_was_used_last_the_tree_is_a_map(seed: int) -> None:
     chance = random.Random(seed)
@@ -43,9 +63,12 @@ def test_whatever_leaf_was_used_last_the_tree_is_a_map(seed: int) -> None:
     formatted(device)
     store, _ = open_store(device, metadata_cache_bytes=200_000)  # a few leaves: the others come and go
     items = dict(store.items(LOWEST_KEY, HIGHEST_KEY))
+    cuts = 0
     for step in range(3600):
         assert store.room.has(0, 0, 0, deleting=False) or not store.checkpoint(1)
         change(store, items, chance, growing=step // 600 % 2 == 0)
+        if step % 4 == 0:
+            cuts += cut(store, items, chance, count_max=3)
         if step % 50 == 0:
             store.checkpoint(1)  # clean leaves may go
         for key in (some_key(chance), some_key(chance)):
@@ -58,3 +81,4 @@ def test_whatever_leaf_was_used_last_the_tree_is_a_map(seed: int) -> None:
             assert list(store.window(key, key)) == one
     assert dict(store.items(LOWEST_KEY, HIGHEST_KEY)) == items
     assert store.nodes.misses > 100
+    assert cuts > 100

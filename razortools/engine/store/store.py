@@ -157,6 +157,18 @@ class Store:
             if key[9] in _OWNING:
                 self._account(key, before, None)
 
+    def cut(self, low: bytes, high: bytes, count_max: int) -> list[tuple[bytes, bytes]] | None:
+        """Remove the items from *low* to *high* as delete() does, and return them, if they are few and in one leaf; else None."""
+        running = self.running
+        assert running.active
+        gone = self.tree.cut(low, high, count_max)
+        if gone is not None:
+            for key, before in gone:
+                running.steps.append((key, before, None))
+                if key[9] in _OWNING:
+                    self._account(key, before, None)
+        return gone
+
     def _account(self, key: bytes, before: bytes | None, after: bytes | None) -> None:
         old = owned_record(key, before) if before is not None else None
         new = owned_record(key, after) if after is not None else None

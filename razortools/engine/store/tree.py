@@ -87,6 +87,14 @@ class Tree:
             self._split_leaf(leaf, self._path(key), at_end=index == len(keys) - 1)
         return before
 
+    def make_dirty(self, key: bytes) -> None:
+        """Make the leaf in which *key* is or would be dirty, so that it stays in memory until the checkpoint."""
+        leaf = self._fingers[key[KIND_AT]]
+        if not leaf.low <= key < leaf.high:
+            leaf = self._leaf(key)
+        if not leaf.dirty:
+            self._make_dirty(leaf, key)
+
     def delete(self, key: bytes) -> bytes | None:
         """Remove *key*; return the value before, or None if it was absent."""
         leaf = self._fingers[key[KIND_AT]]
@@ -107,6 +115,33 @@ class Tree:
         if leaf.used < self.capacity // 4 and self.root_level:
             self._merge(leaf, self._path(key))
         return before
+
+    def cut(self, low: bytes, high: bytes, count_max: int) -> list[tuple[bytes, bytes]] | None:
+        """Remove the items from *low* to *high*, both included, and return them in order: for a few that lie side by side.
+
+        None, nothing having changed, if they do not lie in one leaf or are more than *count_max*.
+        """
+        leaf = self._fingers[low[KIND_AT]]
+        if not leaf.low <= low < leaf.high:
+            leaf = self._leaf(low)
+        if leaf.high <= high:
+            return None
+        if not leaf.dirty:
+            self._make_dirty(leaf, low)
+        keys, values = leaf.keys, leaf.values
+        start = stop = bisect_left(keys, low)
+        while stop < len(keys) and keys[stop] <= high:
+            stop += 1
+            if stop - start > count_max:
+                return None
+        gone = list(zip(keys[start:stop], values[start:stop], strict=True))
+        del keys[start:stop]
+        del values[start:stop]
+        for _, value in gone:
+            leaf.used -= len(value) + ITEM_OVERHEAD_BYTES
+        if leaf.used < self.capacity // 4 and self.root_level:
+            self._merge(leaf, self._path(low))
+        return gone
 
     def window(self, low: bytes, high: bytes) -> Sequence[tuple[bytes, bytes]]:
         """Return the items from *low* to *high*, both included, at once: for a range that holds few, or none most of the time."""
