@@ -122,6 +122,17 @@ class OverlayDevice(PagedDevice):
         """Lay the overlay over *base*, which close() closes too."""
         super().__init__(base.name, base.size_bytes)
         self.base = base
+        self._shown: dict[int, int] = {}  # page -> page below that is shown there
+
+    def show(self, offset: int, source: int, length: int) -> None:
+        """Show at *offset* what lies below at *source*, in whole pages: a copy that takes no memory to speak of.
+
+        Whoever writes the overlay out must not have overwritten *source* before it has copied *offset*.
+        """
+        first, below = offset // PAGE_BYTES, source // PAGE_BYTES
+        for number in range(length // PAGE_BYTES):
+            self._pages.pop(first + number, None)
+            self._shown[first + number] = below + number
 
     def read_cached(self, offset: int, length: int) -> bytes | None:
         """See Device: it does not look which pages are its own."""
@@ -131,8 +142,44 @@ class OverlayDevice(PagedDevice):
         """Show what lies below again, in whole pages: what was written there was not needed after all."""
         for number in range(offset // PAGE_BYTES, (offset + length) // PAGE_BYTES):
             self._pages.pop(number, None)
+            self._shown.pop(number, None)
+
+    def resize(self, size_bytes: int) -> None:
+        """See Device."""
+        super().resize(size_bytes)
+        kept = -(-size_bytes // PAGE_BYTES)
+        self._shown = {number: below for number, below in self._shown.items() if number < kept}
+
+    def next_data(self, offset: int) -> int:
+        """See Device."""
+        first = offset // PAGE_BYTES
+        page = min((number for number in self._shown if number >= first), default=self.size_bytes // PAGE_BYTES + 1)
+        return max(offset, min(page * PAGE_BYTES, super().next_data(offset)))
+
+    def written_pages(self) -> Iterator[tuple[int, bytes]]:
+        """See PagedDevice: what is shown from elsewhere is among them."""
+        for number in sorted({*self._pages, *self._shown}):
+            offset = number * PAGE_BYTES
+            yield offset, self.read(offset, min(PAGE_BYTES, self.size_bytes - offset))
 
     def _below(self, offset: int, length: int) -> bytes:
+        if not self._shown:
+            return self._from_below(offset, length)
+        parts: list[bytes] = []
+        end = offset + length
+        start, delta = offset, 0  # of what is read together
+        while offset < end:
+            number = offset // PAGE_BYTES
+            away = (self._shown.get(number, number) - number) * PAGE_BYTES
+            if away != delta:
+                if offset > start:
+                    parts.append(self._from_below(start + delta, offset - start))
+                start, delta = offset, away
+            offset = (number + 1) * PAGE_BYTES
+        parts.append(self._from_below(start + delta, end - start))
+        return b"".join(parts)
+
+    def _from_below(self, offset: int, length: int) -> bytes:
         there = min(max(self.base.size_bytes - offset, 0), length)  # what resize() has added lies behind the end
         below = self.base.read(offset, there) if there else b""
         return below if there == length else below.ljust(length, b"\0")
