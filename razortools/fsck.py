@@ -2,11 +2,15 @@
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, NoReturn
 
 import typer
 
+from razortools.check.compact.compact import compact as compacted
+from razortools.check.compact.offer import offered
+from razortools.check.compact.plan import Plan
 from razortools.check.explain import explain
 from razortools.check.in_use import look
 from razortools.check.problems import PROBLEMS
@@ -24,10 +28,12 @@ from razortools.cli import app as cli
 from razortools.cli import render
 from razortools.cli.app import DebugFlag, JsonFlag, QuietFlag, VerboseFlag, VersionFlag
 from razortools.cli.fsck_ask import Asking
+from razortools.cli.fsck_compaction import offer_as_json, show_compaction, show_offer
 from razortools.cli.fsck_screen import Screen
 from razortools.cli.fsck_signals import Signals
 from razortools.cli.fsck_words import (
     APPLY,
+    COMPACT,
     EXPLAIN,
     LOOK,
     PLAN,
@@ -43,11 +49,13 @@ from razortools.cli.fsck_words import (
     thread_count,
 )
 from razortools.engine.store.device import Device, open_image
-from razortools.errors import ImageBusy, UsageError
+from razortools.engine.store.pages import OverlayDevice
+from razortools.errors import ImageBusy, RazorError, UsageError
 from razortools.format.superblock import State
 
 UNDO_SUFFIX = ".undo"  # behind the image's name: where a repair keeps the means to take it back
 UNDO_FILE_HELP = f"Undo file instead of IMAGE.undo; for a block device, of {UNDO_DIRECTORY}/dev-NAME.undo."
+COMPACT_HELP = "Pack a clean image: fewer nodes, strings and fragments. --undo takes it back."
 EXIT_LEFT = 4
 
 app = cli.new_app()
@@ -55,7 +63,7 @@ app = cli.new_app()
 
 @app.command(
     help="Check a RAZORFS image, and repair it if asked to. IMAGE 'explain' followed by a code tells what a finding means.",
-    epilog="Exit, added up: 0 clean, 1 repaired, 4 problems left, 8 the check could not be made, 16 usage, 32 interrupted.",
+    epilog="Exit, added up: 0 clean, 1 repaired or compacted, 4 problems left, 8 not checked, 16 usage, 32 interrupted.",
 )
 def fsck(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="Image file or block device.", show_default=False)],
@@ -71,6 +79,7 @@ def fsck(
     apply: Annotated[str | None, typer.Option("--apply", metavar="FILE", help="Do what --plan has written to FILE.")] = None,
     undo: Annotated[bool, typer.Option("--undo", help="Take the last repair back, bit for bit.")] = False,
     undo_file: Annotated[str | None, typer.Option("--undo-file", metavar="FILE", help=UNDO_FILE_HELP)] = None,
+    compact: Annotated[bool, typer.Option("--compact", help=COMPACT_HELP)] = False,
     salvage: Annotated[
         str | None, typer.Option("--salvage", metavar="DIR", help="Copy what is readable to DIR, no more.")
     ] = None,
@@ -89,7 +98,8 @@ def fsck(
     """Do what is asked for, and show it."""
     given = {
         "-n": look_only, "-p": preen, "-y": everything, "-i": ask, "--rebuild": rebuild, "--plan": plan is not None,
-        "--apply": apply is not None, "--undo": undo, "--salvage": salvage is not None, "--undo-file": undo_file is not None,
+        "--apply": apply is not None, "--undo": undo, "--compact": compact, "--salvage": salvage is not None,
+        "--undo-file": undo_file is not None,
         "-f": force, "-b": backup is not None, "--only": only is not None, "--path": path is not None,
         "--threads": threads is not None, "-C": progress_fd is not None, "--json": as_json, "-q": quiet, "-v": verbose,
     }  # fmt: skip
@@ -134,6 +144,8 @@ class _Run:
         """Do one of the deeds; *name* is the file or directory that it is about. Return the exit code."""
         if deed == UNDO:
             return self.undo()
+        if deed == COMPACT:
+            return self.compact()
         if deed == SALVAGE:
             return self.salvage(name)
         if deed == PLAN:
@@ -148,14 +160,25 @@ class _Run:
 
     def look(self) -> int:
         """Check, and show the report. An image that is mounted is looked at through its last checkpoint."""
+        plan = None
         try:
             with open_image(self._image, writable=False) as device:
                 report = self._screen.follow(check(device, self._options))
+                plan = self._offer(device, report)
         except ImageBusy as busy:
             report = self._look_at_mounted(busy)
         if not self._as_json:
             self._screen.end(report)
-        return self._told(report)
+            if plan is not None:
+                show_offer(self._screen, plan, self._image)
+        return self._told(report) if plan is None else self._told(report, compaction=offer_as_json(plan))
+
+    def _offer(self, device: Device, report: Report) -> Plan | None:
+        """Return what a compaction would do, if all of the image was checked, is clean, and that would pay."""
+        if report.clean and self._options == Options(threads=self._options.threads):
+            with suppress(RazorError):  # an offer is no reason to fail
+                return offered(device, report.summary)
+        return None
 
     def _look_at_mounted(self, busy: ImageBusy) -> Report:
         """Check an image while its mount goes on. Raises *busy* if it is not a mount that uses it."""
@@ -225,6 +248,21 @@ class _Run:
         for older in result.older_paths:
             self._screen.say(f"an earlier repair can be taken back with --undo --undo-file {older}")
         return 0
+
+    def compact(self) -> int:
+        """Pack the image, if it is clean."""
+        self._judge_undo_place()
+
+        def write(overlay: OverlayDevice) -> str:
+            return write_out(overlay, device, self._undo_path, before_writing=self._signals.hold, is_sound=True).undo_path
+
+        with open_image(self._image, writable=True) as device:
+            done = self._screen.follow(compacted(device, self._options, write, lambda: bool(self._signals.came)))
+        self._tell_of_signals("the step was written")
+        report = done.report()
+        if not self._as_json:
+            show_compaction(self._screen, done, report)
+        return self._told(report, compaction=done.as_json())
 
     def salvage(self, directory: str) -> int:
         """Copy out what can be read."""

@@ -54,7 +54,8 @@ def check(superblocks: SuperblockFacts, facts: InodeFacts, *, has_map: bool = Tr
         yield from judge_spare_map(superblocks.image, superblocks.other)
     sizes = zip(facts.types, facts.sizes, strict=True)
     file_bytes = sum(size for kind, size in sizes if kind == FileType.REGULAR)
-    return DataFacts(contents.records, contents.raw_bytes + contents.inline_bytes, contents.stored_bytes, file_bytes)
+    raw_bytes = contents.raw_bytes + contents.inline_bytes
+    return DataFacts(contents.records, raw_bytes, contents.stored_bytes, file_bytes, contents.breaks)
 
 
 def _claim_nodes(image: Image, facts: InodeFacts, claims: Claims) -> None:
@@ -78,6 +79,8 @@ class _Contents:
         self.inline_bytes = 0
         self.stored_bytes = 0
         self.blocks = 0
+        self.breaks = 0
+        self._end = -1  # block behind the record before, -1 at the start of a file
         self._number = 0
         self._inode: Inode | None = None
         self._blocks = 0  # of the current inode
@@ -104,6 +107,7 @@ class _Contents:
     def _start(self, number: int) -> None:
         self._number = number
         self._inode = None
+        self._end = -1
         self._blocks = 0
         self._kinds = set()
         self._first_record = False
@@ -157,8 +161,12 @@ class _Contents:
         if reason:
             yield self._wrong(key, reason)
         else:
+            end = self._end if is_data else -1
             for first, count in record.runs(self.image.block_bytes):
                 self.claims.claim(first, count)
+                self.breaks += first != end >= 0
+                end = first + count
+            self._end = end if is_data else -1
         if record.flags & CUT_OUT:
             yield problems.CUT_OUT.found(inode=number, what=self._words(key), path=self.paths.of(number), key=key)
         if inode is None or not is_data or inode.record_log2 >= 32:

@@ -104,6 +104,7 @@ class DataFacts:
     raw_bytes: int  # of all contents, inline data included
     stored_bytes: int
     file_bytes: int  # sizes of all regular files
+    breaks: int  # places at which a file goes on somewhere else in the image
 
 
 @dataclass(frozen=True, slots=True)

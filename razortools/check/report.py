@@ -30,6 +30,8 @@ class Summary:
     directories: int = 0
     total_bytes: int = 0  # sizes of all regular files
     stored_bytes: int = 0  # what their contents take in the image
+    leaf_fill: float = 1.0  # part of the leaves' room that items take
+    breaks: int = 0  # places at which a file goes on somewhere else in the image
 
     @property
     def ratio(self) -> float:

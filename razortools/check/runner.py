@@ -167,7 +167,7 @@ def _summary(inodes: InodeFacts, data: DataFacts | None) -> Summary:
     directories = inodes.types.count(FileType.DIRECTORY)
     files = len(inodes.numbers) - directories
     if data is not None:
-        return Summary(files, directories, data.file_bytes, data.stored_bytes)
+        return Summary(files, directories, data.file_bytes, data.stored_bytes, inodes.tree.leaf_fill, data.breaks)
     blocks = inodes.counters.data_blocks if inodes.counters is not None else 0
     sizes = zip(inodes.types, inodes.sizes, strict=True)
     total = sum(size for kind, size in sizes if kind == FileType.REGULAR)

@@ -15,12 +15,14 @@ from razortools.check.image import BLOCK_MASK, Image
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY, Kind
 from razortools.format.node import (
+    ITEM_OVERHEAD_BYTES,
     LEVEL_MAX,
     NODE_MAGIC,
     ChildPointer,
     NodeHeader,
     decode_header,
     decode_items,
+    node_capacity,
     node_checksum,
 )
 
@@ -83,12 +85,18 @@ class TreeIndex:
     lost: list[Place] = field(default_factory=list)
     shared: list[Place] = field(default_factory=list)  # where a node that belongs elsewhere was named: what belongs here is gone
     item_count: int = 0
+    item_bytes: int = 0  # in the leaves, with what each item takes beside its value
     _cache: dict[int, Items] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:
         """Whether every part of the tree could be read."""
         return not self.lost
+
+    @property
+    def leaf_fill(self) -> float:
+        """Part of the leaves' room that is used."""
+        return self.item_bytes / (self.leaf_count * node_capacity(self.image.geometry.node_bytes)) if self.leaf_count else 1.0
 
     @property
     def leaf_count(self) -> int:
@@ -290,3 +298,4 @@ def _note(index: TreeIndex, visit: Visit) -> None:
         index.leaf_checksums.append(pointer.crc32c)
         index.leaf_kinds.append(kinds_mask(*{key[9] for key in visit.keys}) & 0xFFFF)
         index.item_count += len(visit.keys)
+        index.item_bytes += visit.header.used_bytes + len(visit.keys) * ITEM_OVERHEAD_BYTES

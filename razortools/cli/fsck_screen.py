@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import TypeVar
 
 import razortools
+from razortools.check.compact.compact import StepPlanned
 from razortools.check.findings import Finding, Progress, Severity
 from razortools.check.in_use import LookBegins, LookStep
 from razortools.check.loss import Loss
@@ -29,6 +30,7 @@ PROGRESS_PARTS = 1000
 _STYLES = {"ok": "green", "note": "green", "warning": "yellow", "error": "bold red", "fatal": "bold red"}
 
 Result = TypeVar("Result")
+Step = RepairStep | LookStep | StepPlanned  # what any run of razorfsck tells of itself
 
 
 class Screen:
@@ -49,7 +51,7 @@ class Screen:
         """Note that the image is in use by a mount, which a look begins with."""
         self._mount = f"is mounted at {printable(mount_point)} by pid {pid}"
 
-    def follow(self, steps: Generator[RepairStep | LookStep, None, Result]) -> Result:
+    def follow(self, steps: Generator[Step, None, Result]) -> Result:
         """Run *steps* to their end and return what they come to."""
         while True:
             try:
@@ -65,6 +67,9 @@ class Screen:
                 self._show_round(step)
             elif isinstance(step, LookBegins):
                 self._say_look(step)
+            elif isinstance(step, StepPlanned):
+                self._is_repairing = True
+                self.say(f"{'' if step.number > 1 else chr(10)}Compacting, step {step.number}: {step.sentence}")
 
     def _say_look(self, begun: LookBegins) -> None:
         """Say what is looked at, on stderr: whoever reads the results is to know that they are of a moment."""
@@ -74,9 +79,7 @@ class Screen:
         again = f"; look {begun.number}, for it has moved on under the one before" if begun.number > 1 else ""
         render.message(f"{self._image}: {self._mount}; {how}{again}")
 
-    def _phase(
-        self, started: PhaseStarted, steps: Generator[RepairStep | LookStep, None, Result]
-    ) -> RepairStep | LookStep:
+    def _phase(self, started: PhaseStarted, steps: Generator[Step, None, Result]) -> Step:
         """Follow one phase; return the step that ends it."""
         with ExitStack() as stack:
             label = f"[{started.number}/{len(PHASES)}] {started.label}"

@@ -15,6 +15,7 @@ THREADS_MAX = 64
 DESCRIPTORS_MAX = 1 << 31  # what a C int holds
 EXPLAIN = "explain"
 LOOK, REPAIR, PLAN, APPLY, UNDO, SALVAGE = "a look", "a repair", "--plan", "--apply", "--undo", "--salvage"
+COMPACT = "--compact"
 
 POLICIES = ("-n", "-p", "-y", "-i")
 _CHECKING = ("-f", "-b", "--threads", "-C", "--json", "-q", "-v")  # what goes with everything that checks the image
@@ -24,6 +25,7 @@ GOES_WITH = {
     PLAN: frozenset((PLAN, "-p", "-y", "-i", "--rebuild", *_CHECKING)),
     APPLY: frozenset((APPLY, "--undo-file", "--threads", "-C", "--json", "-q", "-v")),  # the plan itself tells of -b
     UNDO: frozenset((UNDO, "--undo-file", "--json", "-q")),
+    COMPACT: frozenset((COMPACT, "--undo-file", "--threads", "-C", "--json", "-q", "-v")),
     SALVAGE: frozenset((SALVAGE, "--json", "-q", "-v")),
     EXPLAIN: frozenset[str](),
 }  # deed: the options that mean something to it
@@ -33,7 +35,7 @@ def deed_of(given: Iterable[str]) -> str:
     """Return what the options that were *given* ask for. Raises UsageError if they do not go together."""
     words = list(given)
     _only_one(word for word in words if word in POLICIES)
-    deed = _only_one(word for word in words if word in (PLAN, APPLY, UNDO, SALVAGE))
+    deed = _only_one(word for word in words if word in (PLAN, APPLY, UNDO, COMPACT, SALVAGE))
     if not deed:
         deed = REPAIR if {"-p", "-y", "-i", "--rebuild"} & set(words) else LOOK
     judge(deed, words)

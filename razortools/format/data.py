@@ -83,6 +83,10 @@ class DataRecord(Record):
         """Return whether both name the same blocks. Raises CorruptImage if a second checksum is cut off."""
         return self.address == other.address and self.further_runs == other.further_runs
 
+    def moved_to(self, first: BlockNo) -> "DataRecord":
+        """Return the record as it is when its blocks lie in one run from *first* on. Raises CorruptImage as further_runs does."""
+        return replace(self, address=int(first), more=self.more[: len(self.more) - len(self.further_runs)])
+
     def block_count(self, block_bytes: int) -> int:
         """Return how many blocks it takes."""
         return divide_up(self.stored_bytes, block_bytes)

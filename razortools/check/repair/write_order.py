@@ -57,8 +57,10 @@ class WriteOrder:
             return Stage.AHEAD
 
 
-def marked(image: Device, new: Superblock) -> tuple[int, bytes] | None:
+def marked(image: Device, new: Superblock, *, is_sound: bool = False) -> tuple[int, bytes] | None:
     """Return (offset, bytes) of a superblock that says what the old one does, and that there were errors; or None.
+
+    *is_sound*: nothing is wrong with the old filesystem, so of errors nothing is said.
 
     It goes into the slot whose turn it is, as when a mount marks an image as in use. Without it a repair that was cut off might
     leave an image in which nothing asks for a check, and `razorfsck -p` would not look at it. It also keeps the generations of
@@ -68,7 +70,7 @@ def marked(image: Device, new: Superblock) -> tuple[int, bytes] | None:
     if old is None or new.generation <= old.generation or layout_fault(old):
         return None
     # The state stays what it is: to mount what is not clean, the space map must be whole, and the repair may be about that.
-    errors = min(old.error_count + 1, ERROR_COUNT_MAX)
+    errors = min(old.error_count + (not is_sound), ERROR_COUNT_MAX)
     return superblocks.slot_image(replace(old, generation=old.generation + 1, error_count=errors))
 
 

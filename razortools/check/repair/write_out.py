@@ -50,14 +50,20 @@ class _Change:
 
 
 def write_out(
-    overlay: OverlayDevice, image: Device, undo_path: str, before_writing: Callable[[], None] = lambda: None
+    overlay: OverlayDevice,
+    image: Device,
+    undo_path: str,
+    before_writing: Callable[[], None] = lambda: None,
+    *,
+    is_sound: bool = False,
 ) -> Written:
     """Make *image* hold what *overlay*, which lies over it, shows. Raises a RazorError; the image is as it was then.
 
     *before_writing* is called when the undo file is complete, before it gets its name and the image is changed. Only if the
     device refuses even to be put back, the image is left half written; the sentence then says so, and undo() helps.
+    *is_sound*: this is no repair; what is written over was sound, and a power cut in the middle is no reason for a check.
     """
-    return write_out_keeping(overlay, image, HostShelf(undo_path, image.name), before_writing=before_writing)
+    return write_out_keeping(overlay, image, HostShelf(undo_path, image.name), before_writing=before_writing, is_sound=is_sound)
 
 
 def write_out_keeping(
@@ -66,9 +72,11 @@ def write_out_keeping(
     shelf: Shelf,
     clock: Callable[[], int] = time.time_ns,
     before_writing: Callable[[], None] = lambda: None,
+    *,
+    is_sound: bool = False,
 ) -> Written:
     """As write_out(), with the undo file on *shelf*."""
-    writing = _WriteOut(overlay, image)
+    writing = _WriteOut(overlay, image, is_sound=is_sound)
     if not writing.changes_anything:
         return Written(0, "")
     _keep(writing, shelf, clock, before_writing)
@@ -84,12 +92,12 @@ def write_out_keeping(
 class _WriteOut:
     """The pages that differ, stage by stage."""
 
-    def __init__(self, overlay: OverlayDevice, image: Device) -> None:
+    def __init__(self, overlay: OverlayDevice, image: Device, *, is_sound: bool) -> None:
         """Find out what differs; nothing is written."""
         self._overlay = overlay
         self._image = image
         self.order = WriteOrder(overlay)
-        self._mark = marked(image, self.order.superblock)
+        self._mark = marked(image, self.order.superblock, is_sound=is_sound)
         self._offsets = array("Q")
         self._stages = bytearray()
         self.kept_bytes = 0

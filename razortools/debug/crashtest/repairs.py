@@ -90,12 +90,15 @@ class RepairTally:
 class RepairExplorer:
     """Explores one repair of one image."""
 
-    def __init__(self, image: bytes, mend: Mend, seed: int, depth: RepairDepth = RepairDepth()) -> None:
-        """*mend* must do the same each time."""
+    def __init__(
+        self, image: bytes, mend: Mend, seed: int, depth: RepairDepth = RepairDepth(), *, is_sound: bool = False
+    ) -> None:
+        """*mend* must do the same each time. *is_sound*: the image is, as before a compaction; see write_out()."""
         self.base = Base(image)
         self.depth = depth
         self.tally = RepairTally()
         self._mend = mend
+        self._is_sound = is_sound
         self._chance = random.Random(f"{seed} {len(image)}")
         self._verdicts: Memory[str] = Memory()
         before = CrashedDisk(self.base, {})
@@ -136,7 +139,7 @@ class RepairExplorer:
             self._mend(overlay)
         except NothingToMend:
             return None
-        written = write_out_keeping(overlay, image, shelf, lambda: NOW_NS)
+        written = write_out_keeping(overlay, image, shelf, lambda: NOW_NS, is_sound=self._is_sound)
         return (log, shelf, image) if written.page_count else None
 
     def _state_of(self, disk: LoggedDisk) -> State:
