@@ -72,8 +72,9 @@ def mount(
         return 0 if fake else _remount(image, mountpoints.canonical(mount_point), texts, sloppy=sloppy, verbose=verbose)
     _check_image(source, image, writable=not chosen.read_only)
     target = mountpoints.canonical(mount_point)
-    if chosen.log is not None and Path(target) in Path(chosen.log).parents:
-        raise UsageError(f"option log: {chosen.log}: lies in the mount, which would wait for itself; choose another place")
+    for name, place in (("log", chosen.log), ("audit", chosen.audit)):
+        if place is not None and Path(target) in Path(place).parents:
+            raise UsageError(f"option {name}: {place}: lies in the mount, which would wait for itself; choose another place")
 
     def prepare() -> None:
         _enter(descriptor)

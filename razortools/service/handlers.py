@@ -148,7 +148,9 @@ class Handlers:
                 self.corrupt_count += 1
             else:
                 self.failed_count += 1
-            log.error("%s of %s: %s", what, self.path_of(ino), failure)
+            path, advice = self.path_of(ino), _advice(failure)
+            fields = {"operation": what, "path": path, "inode": ino, "advice": advice}
+            log.error("%s of %s: %s; %s", what, path, failure, advice, extra=fields)
             return failure.mount_errno
         if isinstance(failure, RazorError):
             return failure.mount_errno
@@ -166,6 +168,13 @@ class Handlers:
         except Exception:  # it is for the log alone, and the image may be in any state
             found = []
         return os.fsdecode(found[0]).encode("utf-8", "backslashreplace").decode() if found else f"inode {ino}"
+
+
+def _advice(failure: CorruptImage | DeviceFailed) -> str:
+    """Return what an operator should do about a failure."""
+    if isinstance(failure, DeviceFailed):
+        return "check the host's disk and its log"
+    return "take the file from a backup; unmount and run razorfsck to see what else is damaged"
 
 
 def name_of(opcode: int) -> str:

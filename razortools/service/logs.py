@@ -6,6 +6,7 @@ import os
 import sys
 
 from razortools.errors import UsageError
+from razortools.service import log_format
 from razortools.service.options import MountOptions
 
 LOGGER_NAME = "razorfs"
@@ -18,7 +19,7 @@ log.addHandler(logging.NullHandler())  # until start(): nothing, instead of Pyth
 
 def start(options: MountOptions, *, foreground: bool) -> None:
     """Send what the service logs to where *options* say. Raises UsageError if that place cannot be written to."""
-    handler = _handler(options.log or ("stderr" if foreground else "syslog"))
+    handler = _handler(options.log or ("stderr" if foreground else "syslog"), as_json=options.log_format == "json")
     for name in (LOGGER_NAME, "pyfuse3"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
@@ -80,21 +81,23 @@ class LogFile(logging.FileHandler):
             return True
 
 
-def _handler(place: str) -> logging.Handler:
+def _handler(place: str, *, as_json: bool) -> logging.Handler:
     """Return the handler for *place*: ``syslog``, ``stderr`` or a path."""
     handler: logging.Handler
     if place == "syslog":
         if not os.path.exists(SYSLOG_SOCKET):
             return logging.NullHandler()  # a machine without a syslog; there is no place left to say so
         handler = logging.handlers.SysLogHandler(SYSLOG_SOCKET, facility=logging.handlers.SysLogHandler.LOG_DAEMON)
-        handler.setFormatter(logging.Formatter("mount.razorfs[%(process)d]: %(message)s"))
+        handler.setFormatter(log_format.as_json(f"mount.razorfs[{os.getpid()}]: ") if as_json else log_format.of_syslog())
         return handler
     if place == "stderr":
         handler = logging.StreamHandler(sys.stderr)
+        formatter = log_format.of_stderr
     else:
         try:
             handler = LogFile(place)
+            formatter = log_format.of_file
         except OSError as failed:
             raise UsageError(f"option log: {place}: cannot be written to: {failed.strerror}") from None
-    handler.setFormatter(logging.Formatter("%(asctime)s mount.razorfs[%(process)d] %(levelname)s %(message)s"))
+    handler.setFormatter(log_format.as_json() if as_json else formatter())
     return handler

@@ -51,6 +51,9 @@ class MountOptions:
     kernel_flags: tuple[str, ...] = field(default=())  # nosuid, sync and the like
 
     metrics: Address | None = None
+    log_format: str = "text"
+    slow_s: float | None = None  # requests that take so long are logged
+    audit: str | None = None  # absolute path
 
     def is_for_all(self, *, is_root: bool) -> bool:
         """Whether other users may use a mount that root, or somebody else, makes."""
@@ -69,6 +72,7 @@ _KERNEL_FLAGS = {  # with the flag that takes each back
 }  # fmt: skip
 # What the kernel's mount table says of every mount of ours; mount(8) reads it there and hands it back when it remounts.
 _IGNORED_VALUES = frozenset(("comment", "user", "uhelper", "user_id", "group_id", "rootmode", "fd", "max_read", "blksize"))
+_LOG_FORMATS = ("text", "json")
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 _SWITCHES: dict[str, tuple[str, object]] = {
     "ro": ("read_only", True),
@@ -121,6 +125,13 @@ def _log_level(text: str) -> str:
     return text
 
 
+def _log_format(text: str) -> str:
+    """Return *text* if it is a form of the log. Raises ValueError."""
+    if text not in _LOG_FORMATS:
+        raise ValueError(f"'{text}' is none of {', '.join(_LOG_FORMATS)}")
+    return text
+
+
 def _word(text: str) -> str:
     """Return *text* unless it is empty. Raises ValueError."""
     if not text:
@@ -164,6 +175,9 @@ _VALUES = {
     "log": ("log", _log_place),
     "loglevel": ("log_level", _log_level),
     "metrics": ("metrics", _address),
+    "logformat": ("log_format", _log_format),
+    "slow": ("slow_s", _seconds),
+    "audit": ("audit", _file),
 }
 
 
@@ -176,6 +190,8 @@ def parse_options(texts: Iterable[str], *, sloppy: bool = False) -> MountOptions
     options = MountOptions(kernel_flags=flags, **fields)  # type: ignore[arg-type]
     if not options.recover and not options.read_only:
         raise UsageError("option norecovery: only together with ro, or changes would be made to a state that is not the last one")
+    if options.record is not None and options.audit is not None:
+        raise UsageError("option audit: not together with record, which is for tests")
     return options
 
 

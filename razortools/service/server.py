@@ -25,6 +25,7 @@ from razortools.engine.store.recording import RecordingDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import DeviceFailed, ImageBusy, RazorError
 from razortools.service import closing, logs, mountpoints, placement
+from razortools.service.audit import AuditedOperations, Trail
 from razortools.service.channel import Channel
 from razortools.service.committer import Committer
 from razortools.service.control import Client, Control, Farewell, Greeting, Waiter, listen
@@ -40,6 +41,7 @@ from razortools.service.remount import Remounter
 from razortools.service.remount_plan import limits_of
 from razortools.service.session import Session
 from razortools.service.settled import Settled
+from razortools.service.slow import SlowLog
 from razortools.service.space_history import SpaceHistory
 from razortools.service.user_mount import user_connection
 
@@ -135,6 +137,7 @@ class Mounted:
         self._hello = trio.Event()
         self._control: Control | None = None
         words = fuse_options(place.image, options)
+        self._trail = None if options.audit is None else Trail(options.audit)
         self._scrape = _scrape(options)
         try:
             self._connection = _connect(place, options, words)
@@ -155,16 +158,29 @@ class Mounted:
         self._settled = Settled(volume, self._channel.forget_attributes)
         self._committer = Committer(volume, options)
         self._committer.after_commit = self._settled.note_commit
-        kind = RecordedOperations if options.record is not None else Operations
-        operations = kind(volume, self._committer, self._settled, options)
+        operations = self._operations()
         self._remounter = Remounter(volume, self._committer, options, operations.adopt)
         self._holder = Holder(volume, self._committer)
-        self._pump = Pump(self._channel, operations, self._session.forward)
+        slow = None if options.slow_s is None else SlowLog(volume, options.slow_s)
+        self._pump = Pump(self._channel, operations, self._session.forward, slow)
         self._history = SpaceHistory(volume.used_bytes)
         self._telling = Telling(
             os.getpid(), self._place.image, self._place.mount_point, self._pump, operations, self._committer, self._history,
             mounted_at_s=time.monotonic(),
         )  # fmt: skip
+
+    def _operations(self) -> Operations:
+        """Return the handlers that the options ask for."""
+        volume, options = self._volume, self._options
+        if self._trail is not None:
+            return AuditedOperations(volume, self._committer, self._settled, options, self._trail)
+        kind = Operations if options.record is None else RecordedOperations
+        return kind(volume, self._committer, self._settled, options)
+
+    def _note(self, event: str, **fields: object) -> None:
+        """Note an event of the mount in the audit log."""
+        if self._trail is not None:
+            self._trail.note(event, None, image=self._place.image, mount_point=self._place.mount_point, **fields)
 
     def run(self) -> None:
         """Serve, then close. Raises RazorError if the image could not be closed well."""
@@ -184,6 +200,7 @@ class Mounted:
                 reason = str(failed)
                 raise
             finally:
+                self._note("unmount", clean=not reason)
                 if self._control is not None:
                     self._control.finish(Farewell(reason))
                 self._connection.detach()
@@ -235,6 +252,7 @@ class Mounted:
         else:
             await self._open_control(device, nursery)
             log.info("%s: mounted at %s%s", self._place.image, self._place.mount_point, ", read-only" * self._volume.read_only)
+            self._note("mount", read_only=self._volume.read_only, pid=os.getpid())
             nursery.start_soon(self._remounter.follow_table, device)
             nursery.start_soon(self._remounter.show_failure, self._place.mount_point)
         self._ready()
@@ -252,8 +270,11 @@ class Mounted:
         """Answer what a client of the control socket asks for."""
         if request.get("figures"):
             client.hand({"figures": self._telling.take().document()})
+        elif "hold" in request:
+            await self._holder.converse(request, client)
         else:
-            await (self._holder if "hold" in request else self._remounter).converse(request, client)
+            await self._remounter.converse(request, client)
+            self._note("remount asked for", options=request.get("options"), read_only=self._volume.read_only)
 
     def _greeting(self) -> Greeting:
         """Return what a client of the control socket is told now."""
@@ -276,6 +297,8 @@ class Mounted:
             async for number in signals:
                 if number == signal.SIGHUP:
                     logs.reopen()
+                    if self._trail is not None:
+                        self._trail.reopen()
                     log.info("SIGHUP: the log is opened again")
                     continue
                 log.info("%s: unmounting", signal.Signals(number).name)

@@ -137,8 +137,8 @@ def _about_space(figures: MountFigures, thresholds: Thresholds) -> Reason:
 
 def _about_requests(figures: MountFigures) -> Reason:
     if figures.failed_requests:
-        text = f"{figures.failed_requests} were refused because the device failed; see the log, and the host's disk"
-        return Reason(Verdict.CRITICAL, "Requests", text)
+        text = f"{figures.failed_requests} were refused because the device failed; see the log, and look at the host's disk"
+        return Reason(Verdict.WARNING, "Requests", text)
     count = sum(spread.count for spread in figures.requests.values())
     return Reason(Verdict.OK, "Requests", f"{count} answered, {figures.waiting_requests} waiting")
 
@@ -146,7 +146,7 @@ def _about_requests(figures: MountFigures) -> Reason:
 def _about_integrity(figures: MountFigures, now_ns: int) -> Reason:
     volume = figures.volume
     if figures.corrupt_requests:
-        text = f"{figures.corrupt_requests} requests met data that failed its check; the log names the files. "
+        text = f"{figures.corrupt_requests} requests met data that failed its check, or cannot be read; the log names it. "
         text += "Unmount it and run razorfsck"
         return Reason(Verdict.CRITICAL, "Integrity", text)
     checked = about_checks(volume.checked_at_ns, now_ns)

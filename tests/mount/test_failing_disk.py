@@ -5,6 +5,7 @@ makes it read-only, in the mount table too, with the reason.
 import errno
 import os
 import random
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -122,6 +123,19 @@ def raises(number: int) -> object:
     return pytest.raises(OSError, check=lambda failure: failure.errno == number)
 
 
+def assert_it_tells_of_this_alone(disk: Disk, exit_code: int, pattern: str) -> None:
+    """The mount goes on, and its health names what programs have met and nothing else."""
+    told = run(HEALTH, disk.path)
+    assert told.returncode == exit_code, told.stdout
+    (wrong,) = [line for line in told.stdout.splitlines() if not line.startswith("OK ")]
+    assert re.match(pattern, wrong)
+
+
+FAILED = r"WARNING  Requests: \d+ were refused because the device failed; .*the host's disk"
+# No copy of a node is left.
+DAMAGED = r"CRITICAL Integrity: \d+ requests met data that failed its check, or cannot be read; .*razorfsck"
+
+
 def read_at(path: Path, offset: int, length: int) -> bytes:
     with open(path, "rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
@@ -141,7 +155,7 @@ def test_a_record_that_cannot_be_read_is_an_error_for_its_bytes_alone(disk: Disk
     assert os.statvfs(disk.path).f_bfree > 0
     complaints = disk.mounted.complaints
     assert complaints and all("/large" in line and "Input/output error" in line for line in complaints)
-    assert run(HEALTH, disk.path).returncode == 0  # nothing endangers the image
+    assert_it_tells_of_this_alone(disk, 1, FAILED)
     disk.heal()
     assert read_at(disk.path / "large", 3 * RECORD_BYTES, 4096) == CONTENTS[3 * RECORD_BYTES : 3 * RECORD_BYTES + 4096]
 
@@ -171,7 +185,7 @@ def test_a_node_that_cannot_be_read_is_an_error_for_what_stands_in_it(disk: Disk
         file.write(b"new")
         file.flush()
         os.fsync(file.fileno())
-    assert run(HEALTH, disk.path).returncode == 0
+    assert_it_tells_of_this_alone(disk, 2, DAMAGED)
     disk.heal()
     assert (disk.path / "200").read_text() == "200"
     disk.mounted.umount()
@@ -275,4 +289,4 @@ def test_a_flush_into_a_node_that_cannot_be_read_fails_for_those_who_wait_and_no
         file.write(b"18")
         file.flush()
         os.fsync(file.fileno())
-    assert run(HEALTH, disk.path).returncode == 0
+    assert_it_tells_of_this_alone(disk, 2, DAMAGED)

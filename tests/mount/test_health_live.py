@@ -67,7 +67,7 @@ CASES: list[tuple[str, Change, Verdict, str]] = [
     ("Cache", lambda f: volume(f, **FULL_CACHE | {"record_hits": 3500}), Verdict.OK, "^hit rate 91 %$"),
     ("Space", lambda f: volume(f, free_blocks=f.volume.block_count // 20), Verdict.WARNING, "95 % of"),
     ("Space", lambda f: volume(f, free_blocks=0), Verdict.CRITICAL, "100 % of"),
-    ("Requests", lambda f: replace(f, failed_requests=3), Verdict.CRITICAL, "^3 were refused because the device failed"),
+    ("Requests", lambda f: replace(f, failed_requests=3), Verdict.WARNING, "^3 were refused because the device failed"),
     ("Integrity", lambda f: replace(f, corrupt_requests=2), Verdict.CRITICAL, "^2 requests met data.*razorfsck"),
     ("Integrity", lambda f: volume(f, healed_nodes=1), Verdict.WARNING, "^1 damaged copies"),
 ]
