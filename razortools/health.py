@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -16,6 +16,9 @@ from razortools.cli.app import DebugFlag, JsonFlag, VersionFlag
 from razortools.engine.health import Health, Reason, Thresholds, Verdict, about_failure, examine, worst
 from razortools.engine.store.device import open_image
 from razortools.errors import ImageBusy, RazorError, UsageError
+
+if TYPE_CHECKING:
+    from razortools.service.asking import Asker
 
 NAME = "razorfs-health"
 FILESYSTEM_TYPE = "fuse.razorfs"
@@ -29,10 +32,16 @@ _NORMAL = Thresholds()
 app = cli.new_app()
 
 
-@app.command(help="Tell whether a RAZORFS image is well. Without an argument: every mounted one.")
+@app.command(
+    help="Tell whether a RAZORFS image is well. Without an argument: every mounted one. "
+    "IMAGE 'profile' followed by a mount point draws where its daemon spends its time."
+)
 def health(
     target: Annotated[
         str | None, typer.Argument(metavar="[IMAGE | MOUNTPOINT]", help="Image, or where it is mounted.", show_default=False)
+    ] = None,
+    profiled: Annotated[
+        str | None, typer.Argument(metavar="[MOUNTPOINT]", help="With 'profile': the mount.", show_default=False)
     ] = None,
     as_json: JsonFlag = False,
     prometheus: Annotated[bool, typer.Option("--prometheus", help="Print metrics in Prometheus' text format.")] = False,
@@ -61,6 +70,8 @@ def health(
     watch: Annotated[bool, typer.Option("--watch", help="Show a mount live; q or Ctrl-C ends it.")] = False,
     interval: Annotated[float, typer.Option(metavar="SECONDS", help="With --watch: between two looks.")] = 2.0,
     frames: Annotated[int, typer.Option(metavar="COUNT", help="With --watch: leave after so many looks; 0: never.")] = 0,
+    seconds: Annotated[int, typer.Option(metavar="SECONDS", help="With 'profile': how long to look.")] = 10,
+    output: Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="With 'profile': the graph.")] = "flame.svg",
     version: VersionFlag = False,
     debug: DebugFlag = False,
 ) -> int:
@@ -76,6 +87,10 @@ def health(
         commit_age_warning_s=commit_age_warning,
         full_warning_days=full_warning,
     )
+    if target == "profile" and profiled is not None:
+        return _profile(profiled, seconds, output)
+    if profiled is not None:
+        raise UsageError(f"one image at a time; what is '{profiled}'?")
     if watch:
         return int(_watch(target, thresholds, interval, frames))
     found = [_examine(image, thresholds) for image in _images(target)]
@@ -98,18 +113,11 @@ def _watch(target: str | None, thresholds: Thresholds, interval_s: float, frames
     if interval_s <= 0 or frames < 0:
         raise UsageError("--interval takes a number of seconds above 0, --frames a number from 0")
     from razortools.service import watching  # late: few ask for it
-    from razortools.service.asking import Silent, connection
 
     images = _images(target)
     if len(images) != 1:
         raise UsageError(f"--watch shows one mount, and there are {len(images)}; name its mount point")
-    try:
-        asker = connection(images[0], PATIENCE_S)
-    except Silent as silent:
-        raise UsageError(str(silent)) from None
-    if asker is None:
-        raise UsageError(f"{images[0]}: is not mounted, so there is nothing to watch; leave --watch out")
-    with closing(asker), render.screen() as (show, is_enough):
+    with closing(_asker(images[0])) as asker, render.screen() as (show, is_enough):
         watcher = watching.Watcher(asker.figures, lambda: (time.monotonic(), time.time_ns()), thresholds)
         while (sections := watcher.look()) is not None:
             show(sections)
@@ -118,6 +126,36 @@ def _watch(target: str | None, thresholds: Thresholds, interval_s: float, frames
     if not watcher.looks:
         raise UsageError(f"{images[0]}: {_UNTOLD}")
     return watcher.verdict
+
+
+def _asker(image: str) -> "Asker":
+    """Return a connection to the daemon that serves *image*. Raises UsageError if there is none."""
+    from razortools.service.asking import Silent, connection
+
+    try:
+        asker = connection(image, PATIENCE_S)
+    except Silent as silent:
+        raise UsageError(str(silent)) from None
+    if asker is None:
+        raise UsageError(f"{image}: is not mounted, so no process serves it that could be looked at")
+    return asker
+
+
+def _profile(mount_point: str, seconds: int, output: str) -> int:
+    """Draw where a mount's daemon spends its time, and tell what requests waited for meanwhile."""
+    if seconds < 1:
+        raise UsageError("--seconds takes a number from 1")
+    from razortools.service import profile, watching
+
+    (image,) = _images(mount_point)
+    with closing(_asker(image)) as asker:
+        before, started_s = asker.figures(), time.monotonic()
+        profile.record(asker.greeting.pid, seconds, output)
+        now, took_s = asker.figures(), time.monotonic() - started_s
+    if before is not None and now is not None:
+        render.show_sections(watching.sections(now, before, took_s)[:2])
+    render.message(f"{NAME}: {output}: {seconds} s of process {asker.greeting.pid}; open it in a browser")
+    return 0
 
 
 def _images(target: str | None) -> list[str]:

@@ -129,13 +129,14 @@ def screen() -> Iterator[tuple[Callable[[Sequence[Section]], None], Callable[[fl
     """
     with _keys() as is_enough:
         if not sys.stdout.isatty():
-            yield _show_below, is_enough
+            yield show_sections, is_enough
             return
         with Live(console=_console(), screen=True, auto_refresh=False) as live:
             yield lambda sections: live.update(_page(sections), refresh=True), is_enough
 
 
-def _show_below(sections: Sequence[Section]) -> None:
+def show_sections(sections: Sequence[Section]) -> None:
+    """Print sections on stdout, one below the other."""
     for title, rows in sections:
         out(title)
         for row in rows:

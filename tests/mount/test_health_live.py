@@ -7,6 +7,7 @@ import re
 import select
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from jsonschema import Draft202012Validator
 from prometheus_client.parser import text_string_to_metric_families
 
 from razortools.engine.health import Reason, Thresholds, Verdict
-from razortools.service import wellness
+from razortools.service import profile, wellness
 from razortools.service.figures import MountFigures, Spread
 from razortools.service.watching import Watcher
 from tests.mount.mounts import ANSWER_S, Mounted, run
@@ -192,7 +193,45 @@ def test_a_look_shows_what_happened_since_the_one_before(told: MountFigures) -> 
 
 
 @pytest.mark.mount
+@pytest.mark.slow
+def test_a_daemon_is_profiled_while_it_serves(mounted: Mounted, tmp_path: Path) -> None:
+    """A machine may forbid it (a container without ptrace): then that is said in a sentence."""
+    is_enough = threading.Event()
+
+    def use() -> None:
+        number = 0
+        while not is_enough.is_set():
+            os.path.exists(mounted.path / f"absent {number}")
+            number += 1
+
+    user = threading.Thread(target=use)
+    user.start()
+    try:
+        done = run(HEALTH, "profile", mounted.path, "--seconds", "1", "-o", tmp_path / "flame.svg")
+    finally:
+        is_enough.set()
+        user.join()
+    if done.returncode:
+        assert (done.returncode, "ptrace is allowed" in done.stderr) == (3, True), done.stderr
+        return
+    graph = (tmp_path / "flame.svg").read_text(encoding="utf-8")
+    assert "</svg>" in graph and "pump.py" in graph
+    assert "lookup" in done.stdout and "requests waited for" in done.stdout
+
+
+def test_why_a_daemon_cannot_be_profiled_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "Error: Failed to get process executable name.\nReason: Permission denied (os error 13)\n"
+    assert "see that ptrace is allowed" in profile.explained(7, said)
+    assert "while the mount is used" in profile.explained(7, "Error: Failed to write flamegraph: No stack counts found")
+    assert profile.explained(7, "\nError: something else\n") == "py-spy has failed: Error: something else"
+    monkeypatch.setattr(profile.sys, "executable", "/none/python")
+    monkeypatch.setattr(profile.shutil, "which", lambda name: None)
+    with pytest.raises(profile.ProfilingFailed, match=r"pip install 'razortools\[profile\]'"):
+        profile.record(7, 1, "flame.svg")
+
+
+@pytest.mark.mount
 def test_what_is_not_mounted_cannot_be_watched(unmounted: Mounted) -> None:
     done = run(HEALTH, "--watch", unmounted.image)
     assert done.returncode == 3
-    assert "is not mounted, so there is nothing to watch" in done.stderr
+    assert "is not mounted, so no process serves it" in done.stderr
