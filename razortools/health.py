@@ -286,14 +286,27 @@ def _nagios_line(found: list[Health], verdict: Verdict, thresholds: Thresholds) 
         if reason.verdict is not Verdict.OK
     ]
     data = [
-        f"'{name} space'={one.figures.used_percent}%;{thresholds.space_warning};{thresholds.space_critical}"
-        f" '{name} journal'={one.figures.journal_used_percent}%;{thresholds.journal_warning}"
+        f"'{name} space'={space}%;{thresholds.space_warning};{thresholds.space_critical}"
+        f" '{name} journal'={journal}%;{thresholds.journal_warning}"
         for one in found
-        if one.figures and (name := os.path.basename(one.image))
+        if (name := os.path.basename(one.image))
+        for space, journal in _fill_percents(one)
     ]
     text = "; ".join(wrong) or ("all is well" if found else "no RAZORFS is mounted")
     line = f"RAZORFS {verdict.name} - {text.replace('|', '/')}"
     return f"{line} | {' '.join(data)}" if data else line
+
+
+def _fill_percents(one: Health) -> Iterator[tuple[float, float]]:
+    """Yield how full an image and its journal are, if that is known."""
+    if one.live is not None:
+        from razortools.service import wellness
+        from razortools.service.figures import MountFigures
+
+        live = MountFigures.from_document(one.live)
+        yield wellness.used_percent(live), wellness.journal_percent(live)
+    elif one.figures is not None:
+        yield one.figures.used_percent, one.figures.journal_used_percent
 
 
 def main() -> NoReturn:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from razortools.service import health_page
 from razortools.service.metrics import METRICS
 from tools import dashboard
 
@@ -64,6 +65,13 @@ def test_most_of_what_is_exported_is_shown() -> None:
     shown = {name for query in queries() for name in re.findall(r"\brazorfs_\w+", query)}
     unseen = [declared.name for declared in METRICS if not shown & set(declared.series)]
     assert len(unseen) < len(METRICS) / 3, unseen
+
+
+def test_the_page_for_operators_names_only_what_is_exported() -> None:
+    page = (CONTRIB.parent / "docs" / "OPERATIONS.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\brazorfs_\w+", page))
+    assert len(named) > 5
+    assert named - set(LABELS) - set(health_page.METRICS) == {"razorfs_health"}
 
 
 def test_the_dashboard_is_up_to_date() -> None:

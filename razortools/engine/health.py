@@ -179,7 +179,7 @@ def judge(figures: Figures, copies: Sequence[Copy], now_ns: int, thresholds: Thr
         _about_copies(figures, copies),
         _about_journal(figures, thresholds),
         about_space(figures.used_percent, figures.total_bytes, figures.free_bytes, thresholds),
-        _about_contents(figures),
+        about_contents(figures.inodes, figures.directories, figures.raw_bytes, figures.stored_bytes),
         _about_checks(figures, now_ns),
     )
 
@@ -221,11 +221,11 @@ def about_space(percent: float, total_bytes: int, free_bytes: int, thresholds: T
     return Reason(Verdict.OK, "Space", text)
 
 
-def _about_contents(figures: Figures) -> Reason:
-    text = f"{figures.inodes} inodes, {figures.directories} of them directories"
-    if figures.compression_ratio is not None:
-        text += f"; {format_size(figures.raw_bytes)} of data in {format_size(figures.stored_bytes)}"
-        text += f" ({figures.compression_ratio:.2f}:1)"
+def about_contents(inodes: int, directories: int, raw_bytes: int, stored_bytes: int) -> Reason:
+    """Return what to say of what an image holds; *raw_bytes* of data take *stored_bytes* in blocks."""
+    text = f"{inodes} inodes, {directories} of them directories"
+    if stored_bytes:
+        text += f"; {format_size(raw_bytes)} of data in {format_size(stored_bytes)} ({raw_bytes / stored_bytes:.2f}:1)"
     return Reason(Verdict.OK, "Contents", text)
 
 

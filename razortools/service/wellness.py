@@ -4,7 +4,7 @@ Invariants: what is judged was told, never guessed; a rate is only told of a tim
 share of few events is no reason to warn.
 """
 
-from razortools.engine.health import Reason, Thresholds, Verdict, about_checks, about_failure, about_space
+from razortools.engine.health import Reason, Thresholds, Verdict, about_checks, about_contents, about_failure, about_space
 from razortools.service.figures import MountFigures
 from razortools.units import format_duration, format_size
 
@@ -24,6 +24,7 @@ def judge(figures: MountFigures, now_ns: int, thresholds: Thresholds) -> tuple[R
         _about_memory(figures, thresholds),
         _about_cache(figures, thresholds),
         _about_space(figures, thresholds),
+        _about_contents(figures),
         _about_requests(figures),
         _about_integrity(figures, now_ns),
     )
@@ -133,6 +134,12 @@ def _about_space(figures: MountFigures, thresholds: Thresholds) -> Reason:
     if reason.verdict is Verdict.OK and days < thresholds.full_warning_days and watched_s >= WATCHED_TO_WARN_S:
         return Reason(Verdict.WARNING, "Space", f"{text}; plan for more room")
     return Reason(reason.verdict, "Space", text)
+
+
+def _about_contents(figures: MountFigures) -> Reason:
+    volume = figures.volume
+    stored_bytes = volume.data_blocks * volume.block_bytes
+    return about_contents(volume.inode_count, volume.directory_count, volume.raw_bytes, stored_bytes)
 
 
 def _about_requests(figures: MountFigures) -> Reason:

@@ -51,7 +51,7 @@ def test_a_mount_that_is_well_is_called_well_in_each_part(told: MountFigures) ->
     reasons = wellness.judge(told, 0, NORMAL)
     assert {reason.verdict for reason in reasons} == {Verdict.OK}
     subjects = [reason.subject for reason in reasons]
-    assert subjects == ["Mount", "Journal", "Persistence", "Memory", "Cache", "Space", "Requests", "Integrity"]
+    assert subjects == ["Mount", "Journal", "Persistence", "Memory", "Cache", "Space", "Contents", "Requests", "Integrity"]
 
 
 Change = Callable[[MountFigures], MountFigures]
@@ -139,7 +139,10 @@ def test_every_form_tells_of_a_mount_as_it_is_now(mounted: Mounted) -> None:
     values = {s.name: s.value for family in text_string_to_metric_families(page) for s in family.samples if len(s.labels) == 1}
     assert (values["razorfs_health"], values["razorfs_inodes"], values["razorfs_superblock_copies_invalid"]) == (0, 6, 0)
     assert page.count("# TYPE razorfs_inodes ") == 1
-    assert run(HEALTH, "--nagios", mounted.path).stdout.startswith("RAZORFS OK - all is well | 'image space'=")
+    nagios = run(HEALTH, "--nagios", mounted.path).stdout
+    space = wellness.used_percent(figures_of(mounted))
+    assert nagios.startswith(f"RAZORFS OK - all is well | 'image space'={space}%;90.0;97.0 'image journal'=")
+    assert "OK       Contents: 6 inodes, 1 of them directories" in shown.stdout
     assert run(HEALTH, "--memory-warning", "0", mounted.path).returncode == 1
 
 
