@@ -75,7 +75,9 @@ def crashtest(
     repairs: Annotated[
         int | None,
         typer.Option(
-            "--repairs", metavar="N", show_default=False,
+            "--repairs",
+            metavar="N",
+            show_default=False,
             help="Instead: damage N images at random, repair each as razorfsck does, and let the power fail inside of that.",
         ),
     ] = None,

@@ -103,9 +103,7 @@ def _finding(facts: InodeFacts, paths: Paths, broken: Broken) -> Finding:
     )
 
 
-def _judge_inline(
-    facts: InodeFacts, selected: bytearray | None, paths: Paths, used: "Counter[int]"
-) -> Iterator[Event]:
+def _judge_inline(facts: InodeFacts, selected: bytearray | None, paths: Paths, used: "Counter[int]") -> Iterator[Event]:
     """Decompress the contents that are kept in the tree."""
     tree = facts.tree
     for leaf, (keys, values) in tree.leaves(kinds_mask(Kind.INLINE_DATA)):

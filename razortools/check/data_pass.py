@@ -128,9 +128,7 @@ class _Contents:
         except (CorruptImage, IndexError) as broken:
             if kind in (Kind.DATA_RECORD, Kind.INLINE_DATA):  # the inode pass has told of the others
                 path = self.paths.of(self._number)
-                yield problems.ITEM_SHAPE.found(
-                    inode=self._number, what=item_words(key), reason=broken, path=path, key=key
-                )
+                yield problems.ITEM_SHAPE.found(inode=self._number, what=item_words(key), reason=broken, path=path, key=key)
             return
         if record is not None:
             yield from self._record(key, record)

@@ -181,9 +181,7 @@ def _quick_key_fault(key: bytes) -> str:
     return key_fault(key)
 
 
-def _judge_inode(
-    tree: TreeIndex, paths: Paths, found: _Table, key: bytes, value: bytes
-) -> Generator[Finding, None, _Current]:
+def _judge_inode(tree: TreeIndex, paths: Paths, found: _Table, key: bytes, value: bytes) -> Generator[Finding, None, _Current]:
     number = object_of(key)
     try:
         inode = Inode.decode(value)
@@ -194,9 +192,7 @@ def _judge_inode(
         return current
     found.add(number, inode)
     for field, seen, expected in inode_faults(inode):
-        yield problems.INODE_FIELD.found(
-            inode=number, field=field, value=seen, expected=expected, path=paths.of(number), key=key
-        )
+        yield problems.INODE_FIELD.found(inode=number, field=field, value=seen, expected=expected, path=paths.of(number), key=key)
     return _Current(key, inode)
 
 

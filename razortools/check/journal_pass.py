@@ -143,9 +143,7 @@ def _judge(ring: Ring, chain: Chain, start: int, found: list[Entry], number: int
     last = found[-1]
     block = ring.block_of(last.position)
     for field, value, expected in commit_faults(ring, start, found, number):
-        yield problems.COMMIT_WRONG.found(
-            block=block, sequence=last.head.sequence, field=field, value=value, expected=expected
-        )
+        yield problems.COMMIT_WRONG.found(block=block, sequence=last.head.sequence, field=field, value=value, expected=expected)
 
 
 def _judge_padding(ring: Ring, last: Entry, *, flushed: bool) -> Iterator[Finding]:

@@ -45,7 +45,12 @@ def _of_item(image: Image, paths: Paths, claims: Claims, key: bytes, value: byte
 
 
 def _shared(
-    claims: Claims, first: int, count: int, owner: str, path: str | None = None, inode: int | None = None,
+    claims: Claims,
+    first: int,
+    count: int,
+    owner: str,
+    path: str | None = None,
+    inode: int | None = None,
     key: bytes | None = None,
 ) -> Iterator[Finding]:
     for start, last in claims.shared(first, count):

@@ -124,9 +124,7 @@ def differences(before: Inventory, after: Inventory, number: int, number_after: 
             return
 
 
-def _difference(
-    before: Inventory, after: Inventory, one: Piece, other: Piece, first: int, behind: int
-) -> Iterator[Difference]:
+def _difference(before: Inventory, after: Inventory, one: Piece, other: Piece, first: int, behind: int) -> Iterator[Difference]:
     """Judge a stretch that both files have."""
     if other.identity is None:
         yield Difference(first, behind, was_readable=one.identity is not None)
@@ -137,9 +135,7 @@ def _difference(
         yield Difference(first, behind, was_readable=True)
 
 
-def _side_by_side(
-    before: Inventory, after: Inventory, number: int, number_after: int
-) -> Iterator[tuple[int, int, Piece, Piece]]:
+def _side_by_side(before: Inventory, after: Inventory, number: int, number_after: int) -> Iterator[tuple[int, int, Piece, Piece]]:
     """Yield (first byte, first behind, piece before, piece after) for stretches that lie in one piece on both sides."""
     left, right = pieces(before, number), pieces(after, number_after)
     one, other = next(left), next(right)

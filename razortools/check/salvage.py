@@ -260,9 +260,7 @@ class _Copier:
             self._first_paths[number] = target
         self._describe(inode, number, target, path)
 
-    def _copy_contents(
-        self, number: InodeNo, inode: Inode, target: bytes, path: str
-    ) -> Generator[Progress, None, str]:
+    def _copy_contents(self, number: InodeNo, inode: Inode, target: bytes, path: str) -> Generator[Progress, None, str]:
         """Copy a regular file; return why it could not be made, or an empty string."""
         opened: list[int] = []
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -31,9 +31,7 @@ def check(facts: DirectoryFacts) -> Generator[Event, None, int]:
                 name = Name.decode(value)
             except CorruptImage as broken:
                 number = object_of(key)
-                yield problems.ITEM_SHAPE.found(
-                    inode=0, what=item_words(key), reason=broken, key=key, where=f"name {number}"
-                )
+                yield problems.ITEM_SHAPE.found(inode=0, what=item_words(key), reason=broken, key=key, where=f"name {number}")
                 continue
             yield from _judge(facts, object_of(key), name)
     yield from _judge_counters(facts, count)

@@ -63,7 +63,7 @@ def look_into(device: Device, *, writable: bool, recover: bool = True, tell: Tel
         tell(f"{reason}. This shows its last checkpoint")
     else:
         tell(f"{reason}. Only what needs no tree can be looked at")
-    return Session(device, volume, writable=writable, fault=reason)
+    return Session(device, volume, writable=writable)
 
 
 def _last_checkpoint(device: Device, recover: bool) -> Volume | None:

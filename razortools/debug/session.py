@@ -62,7 +62,7 @@ class Session:
     """What a command works on. One owner: the front end."""
 
     def __init__(self, device: Device, volume: Volume | None, *, writable: bool, fault: str = "") -> None:
-        """Work on *device*, which is what lies on the disk, and on *volume*; None: it cannot be opened, *fault* says why."""
+        """Work on *device*, what lies on the disk, and *volume*; None: it cannot be opened, for *fault* if nobody was told."""
         self.writable = writable
         self.surgery: Surgery | None = None
         self._device = device
@@ -79,7 +79,11 @@ class Session:
     def volume(self) -> Volume:
         """The filesystem. Raises CorruptImage if it cannot be opened."""
         if self._volume is None:
-            raise CorruptImage(f"the filesystem cannot be opened ({self.fault}); what needs no tree still works: see 'help'")
+            why = f" ({self.fault})" if self.fault else ""
+            raise CorruptImage(
+                f"{self.device.name}: the filesystem cannot be opened{why}; what needs no tree works: "
+                "super, journal, btree, node, item, block, whois, verify"
+            )
         return self._volume
 
     @property

@@ -70,9 +70,7 @@ def follow_mode(volume: "Volume", ino: InodeNo, inode: Inode, mode: int) -> None
         xattrs.set(volume, ino, ACCESS_ACL, encode_acl(after), mode=mode)
 
 
-def for_new(
-    volume: "Volume", parent_no: InodeNo, parent: Inode, mode: int, umask: int
-) -> tuple[int, list[tuple[bytes, bytes]]]:
+def for_new(volume: "Volume", parent_no: InodeNo, parent: Inode, mode: int, umask: int) -> tuple[int, list[tuple[bytes, bytes]]]:
     """Return (mode, attributes) that a new file with the wished *mode* gets: a default list in *parent* counts, else *umask*.
 
     Raises PosixError(EINVAL) if the default list is none.

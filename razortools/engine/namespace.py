@@ -97,9 +97,7 @@ def mkdir(volume: "Volume", parent: InodeNo, name: bytes, mode: int, uid: int, g
     return _make(volume, _MKDIR, parent, name, stat.S_IFDIR | mode & 0o7777, uid, gid, umask=umask)
 
 
-def mknod(
-    volume: "Volume", parent: InodeNo, name: bytes, mode: int, rdev: int, uid: int, gid: int, umask: int = 0
-) -> InodeNo:
+def mknod(volume: "Volume", parent: InodeNo, name: bytes, mode: int, rdev: int, uid: int, gid: int, umask: int = 0) -> InodeNo:
     """Make a file, fifo, socket or device node, by the type in *mode* (none: a file).
 
     Raises as create does, EPERM for a directory, EINVAL for another type.

@@ -196,9 +196,7 @@ class Holder:
 
 def holders(mount: Mount) -> list[Holder]:
     """Return who uses *mount*, as far as the caller may see: open files, directories, programs, mapped files, mounts upon it."""
-    found = {
-        Holder(0, "mount", os.fsdecode(other.path)) for other in mounts() if other.parent_id == mount.mount_id
-    }
+    found = {Holder(0, "mount", os.fsdecode(other.path)) for other in mounts() if other.parent_id == mount.mount_id}
     for process in PROC.iterdir():
         if process.name.isdigit() and int(process.name) != os.getpid():
             found.update(_held_by(process, mount))

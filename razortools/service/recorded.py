@@ -19,8 +19,20 @@ from razortools.service.wire import WRITE, Opcode
 from razortools.units import InodeNo
 
 CHANGING = (
-    Opcode.WRITE, Opcode.MKNOD, Opcode.MKDIR, Opcode.SYMLINK, Opcode.LINK, Opcode.UNLINK, Opcode.RMDIR, Opcode.RENAME,
-    Opcode.RENAME2, Opcode.SETATTR, Opcode.SETXATTR, Opcode.REMOVEXATTR, Opcode.FORGET, Opcode.BATCH_FORGET,
+    Opcode.WRITE,
+    Opcode.MKNOD,
+    Opcode.MKDIR,
+    Opcode.SYMLINK,
+    Opcode.LINK,
+    Opcode.UNLINK,
+    Opcode.RMDIR,
+    Opcode.RENAME,
+    Opcode.RENAME2,
+    Opcode.SETATTR,
+    Opcode.SETXATTR,
+    Opcode.REMOVEXATTR,
+    Opcode.FORGET,
+    Opcode.BATCH_FORGET,
 )  # fmt: skip  (read only moves access times)
 SYNCING = (Opcode.FSYNC, Opcode.FSYNCDIR)
 

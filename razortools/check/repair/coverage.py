@@ -149,9 +149,7 @@ def _offered(nodes: list[FoundNode], above: _Answers) -> list[Offer]:
     return offered
 
 
-def _settle(
-    offered: list[Offer], ranges: dict[Identity, Range], children_of: Callable[[FoundNode], Iterable[Child]]
-) -> _Answers:
+def _settle(offered: list[Offer], ranges: dict[Identity, Range], children_of: Callable[[FoundNode], Iterable[Child]]) -> _Answers:
     """Let the newest answer for each key. *ranges* tells those of the nodes of the level below."""
     uncovered = Open()
     segments: list[tuple[bytes, bytes, int]] = []

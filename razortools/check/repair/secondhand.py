@@ -321,4 +321,3 @@ def _decoded(kind: type[Kept], value: bytes | None) -> Kept | None:
         return kind.decode(value) if value is not None else None
     except CorruptImage:
         return None
-

@@ -155,13 +155,9 @@ def _children(visit: Visit, is_exact: bool) -> Iterator[tuple[Place, bool]]:
         yield Place(ChildPointer.decode(value), place.level - 1, low, high), is_exact
 
 
-def _scan(
-    image: Image, seen: Survey, used: UsedBlocks, open_ranges: Open
-) -> Generator[Progress, None, list[FoundNode]]:
+def _scan(image: Image, seen: Survey, used: UsedBlocks, open_ranges: Open) -> Generator[Progress, None, list[FoundNode]]:
     """Return the nodes on the device that cover any of the open ranges and are not younger than the superblock."""
-    looked_for = {leaf.pointer.crc32c for leaf in seen.leaves if not leaf.block} | {
-        place.pointer.crc32c for place in seen.lost
-    }
+    looked_for = {leaf.pointer.crc32c for leaf in seen.leaves if not leaf.block} | {place.pointer.crc32c for place in seen.lost}
     newest = image.superblock.generation
     data = yield from scaled(_claimed_data(image, seen), 0, 200)
     given_up = 0
@@ -253,4 +249,3 @@ def _is_used(image: Image, used: UsedBlocks, node: FoundNode) -> bool | None:
     blocks = image.geometry.node_blocks
     answers = [used.are_used(place & BLOCK_MASK, blocks) for place in _places(node.pointer)]
     return False if False in answers else None if None in answers else True
-

@@ -151,9 +151,7 @@ class Unflushed:
                 chance.shuffle(writes)
             return self.arrived(writes)
         return {
-            sector: chance.randrange(1, len(versions))
-            for sector, versions in self.versions.items()
-            if chance.random() < likely
+            sector: chance.randrange(1, len(versions)) for sector, versions in self.versions.items() if chance.random() < likely
         }
 
     def contents(self, choice: Choice) -> list[tuple[int, bytes]]:
@@ -166,4 +164,3 @@ def whole_sectors(offset: int, length: int) -> tuple[int, int]:
     start = offset // SECTOR_BYTES * SECTOR_BYTES
     end = -(-(offset + length) // SECTOR_BYTES) * SECTOR_BYTES
     return start, end - start
-

@@ -455,9 +455,7 @@ def _verified(record: DataRecord, runs: list[Run], raw: bytes) -> bytes:
     """Return the stored bytes of *record* in its blocks *raw*. Raises CorruptImage."""
     checksum = crc32c.crc32c(raw)
     if checksum != record.crc32c:
-        raise CorruptImage(
-            f"data at block {runs[0][0]}: checksum {checksum:#010x} found, {record.crc32c:#010x} expected"
-        )
+        raise CorruptImage(f"data at block {runs[0][0]}: checksum {checksum:#010x} found, {record.crc32c:#010x} expected")
     return raw if len(raw) == record.stored_bytes else raw[: record.stored_bytes]
 
 

@@ -1,0 +1,117 @@
+"""Look into an image step by step; put what razorfs-debug says into docs/OPERATIONS.md.
+
+    python -m tools.looking [--check]
+
+--check compares instead, exit 1: the document tells something else than the commands do. The image is made under
+SOURCE_DATE_EPOCH, so the same input gives the same answers.
+"""
+
+import os
+import random
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from tools.tour import as_markdown
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENT = ROOT / "docs" / "OPERATIONS.md"
+COMMANDS = {"mkfs.razorfs": "razortools.mkfs", "razorfsck": "razortools.fsck", "razorfs-debug": "razortools.debugfs"}
+EPOCH_S = 1_700_000_000
+BAD_MAP = "# Mapfile. Created by GNU ddrescue\\n0x0 ? 1\\n0x0 0xd0000 +\\n0xd0000 0x1000 -\\n0xd1000 0xf2f000 +\\n"
+
+# Part of the document: the commands, their exit codes, and how many of their first lines are shown; None: all.
+WALKS: dict[str, tuple[tuple[str, int, int | None], ...]] = {
+    "files": (
+        ("mkfs.razorfs -q -L archive -d tree.tar disk.img 16M", 0, None),
+        ("razorfs-debug -R 'du -d 1' -R 'find / --larger 100K' disk.img", 0, None),
+        ("razorfs-debug -R 'cat /notes.txt | wc -l' -R 'export /photos | tar -t' disk.img", 0, None),
+    ),
+    "structures": (
+        ("razorfs-debug -R 'records --verify /photos/beach.jpg' -R 'inode /notes.txt' disk.img", 0, None),
+        ("razorfs-debug -R 'block 0 | head -n 9' disk.img", 0, None),
+        ("razorfs-debug --json -R 'paths 4' disk.img", 0, None),
+    ),
+    "bad blocks": (
+        (f"printf '{BAD_MAP}' > disk.map", 0, None),
+        ("razorfs-debug -R 'whois --ddrescue disk.map' disk.img", 0, None),
+    ),
+    "rehearsal": (
+        ("razorfs-debug -R 'damage --class lost-node --seed 7 drill.img' disk.img", 0, None),
+        ("razorfs-debug -R ls drill.img", 1, None),
+        ("razorfs-debug -w -R 'set inode.uid 1000 /notes.txt' -R changes -R commit disk.img", 0, None),
+    ),
+    "deleted": (
+        ("razorfs-debug -w -R 'rm /photos/beach.jpg' disk.img", 0, None),
+        ("razorfs-debug -R 'undelete --list' disk.img", 0, None),
+        ("razorfs-debug -R 'undelete 4 --out beach.jpg' disk.img && cmp beach.jpg tree/photos/beach.jpg && echo same", 0, None),
+    ),
+}
+
+
+def prepare(folder: Path) -> None:
+    """Make the tree that the image is made of, and an archive of it in which everything belongs to root."""
+    (folder / "tree" / "photos").mkdir(parents=True)
+    (folder / "tree" / "notes.txt").write_text("".join(f"note {number}\n" for number in range(40)))
+    (folder / "tree" / "photos" / "beach.jpg").write_bytes(random.Random(1).randbytes(200_000))
+    (folder / "tree" / "photos" / "hills.jpg").write_bytes(random.Random(2).randbytes(90_000))
+    for path in [*(folder / "tree").rglob("*"), folder / "tree"]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        os.utime(path, (EPOCH_S, EPOCH_S))
+
+    def roots(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid = member.gid = 0
+        return member
+
+    with tarfile.open(folder / "tree.tar", "w") as archive:
+        archive.add(folder / "tree", "", filter=roots)
+
+
+def walk(folder: Path) -> dict[str, str]:
+    """Run the commands in *folder*; return each part as Markdown. Raises RuntimeError for an unexpected exit code."""
+    shell = "".join(f'{name}() {{ "{sys.executable}" -m {module} "$@"; }}\n' for name, module in COMMANDS.items())
+    environment = os.environ | {"COLUMNS": "110", "PYTHONPATH": str(ROOT), "SOURCE_DATE_EPOCH": str(EPOCH_S), "LC_ALL": "C.UTF-8"}
+    parts = {}
+    for part, commands in WALKS.items():
+        seen = []
+        for command, expected, shown in commands:
+            words = ["bash", "-c", f"exec 2>&1\n{shell}{command}"]
+            done = subprocess.run(words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+            if done.returncode != expected:
+                raise RuntimeError(f"{command}: exit code {done.returncode}, {expected} expected\n{done.stdout}")
+            lines = done.stdout.splitlines()[:shown]
+            seen.append((command, "\n".join([*lines, *([f"(exit code {expected})"] if expected else [])])))
+        parts[part] = as_markdown(seen)
+    return parts
+
+
+def marked(part: str) -> tuple[str, str]:
+    """Return the marks around a part of the document."""
+    return f"<!-- {part}: made by python -m tools.looking -->\n", f"<!-- end of {part} -->\n"
+
+
+def main() -> int:
+    """Walk, then write the document or compare it."""
+    with tempfile.TemporaryDirectory(prefix="razorfs-looking.") as name:
+        prepare(Path(name))
+        parts = walk(Path(name))
+    text = before = DOCUMENT.read_text(encoding="utf-8")
+    for part, told in parts.items():
+        begin, end = marked(part)
+        head, _, rest = text.partition(begin)
+        _, found, tail = rest.partition(end)
+        assert found, f"no marks for {part}"
+        text = f"{head}{begin}\n{told}\n{end}{tail}"
+    if "--check" in sys.argv[1:]:
+        if text != before:
+            print("docs/OPERATIONS.md is out of date; run: python -m tools.looking", file=sys.stderr)
+            return 1
+        return 0
+    DOCUMENT.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
