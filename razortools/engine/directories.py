@@ -220,5 +220,11 @@ def _path_of(volume: "Volume", link: BackLink) -> bytes:
     text = volume.names.text
     parts = [text(NameId(link.name_id))]
     above = ancestors(volume, InodeNo(link.parent))
-    parts += [text(NameId(next(links(volume, directory)).name_id)) for directory in above if directory != ROOT_INODE]
+    parts += [text(NameId(_first_link(volume, directory).name_id)) for directory in above if directory != ROOT_INODE]
     return b"/" + b"/".join(reversed(parts))
+
+
+def _first_link(volume: "Volume", directory: InodeNo) -> BackLink:
+    for link in links(volume, directory):
+        return link
+    raise CorruptImage(f"directory {directory} has no back link; unmount and run razorfsck")
