@@ -12,6 +12,7 @@ from razortools.engine.create import create, plan_create
 from razortools.engine.store.device import FileDevice, create_image, open_image
 from razortools.engine.store.journal import FILL_BYTES
 from razortools.engine.volume import open_volume
+from razortools.errors import DeviceFailed
 from razortools.format.inode import ROOT_INODE
 from razortools.units import KIB, MIB
 
@@ -36,6 +37,13 @@ def allocated(path: Path, offset: int, length: int) -> int:
 @pytest.fixture
 def device(tmp_path: Path) -> FileDevice:
     return create_image(tmp_path / "image", 4 * MIB)
+
+
+@pytest.mark.parametrize("offset", [4 * MIB, 1 << 62, 1 << 80])
+def test_a_place_that_no_file_reaches_is_a_failure_in_words(device: FileDevice, offset: int) -> None:
+    """A damaged superblock may name any place. The last one does not even fit into the host's numbers."""
+    with pytest.raises(DeviceFailed, match="end"):
+        device.read(offset, 4 * KIB)
 
 
 def test_filling_holes_changes_no_byte(device: FileDevice, tmp_path: Path) -> None:

@@ -100,6 +100,8 @@ class FileDevice(Device):
                         f"{self.name}: {length} bytes at {offset} reach behind its end at {format_size(self.size_bytes)}"
                     )
                 data += more
+        except OverflowError:  # a damaged superblock may name any place; the host cannot even be asked for this one
+            raise DeviceFailed(f"{self.name}: {length} bytes at {offset} lie behind any end") from None
         except OSError as failed:
             raise self._failed("read", offset, length, failed) from failed
         return data
