@@ -5,17 +5,23 @@ import random
 import pytest
 
 from razortools.check import inode_pass, journal_pass
+from razortools.engine.store.pages import PAGE_BYTES
+from razortools.format.keys import inline_key
+from razortools.format.node import NODE_MAGIC, ChildPointer, decode_header
 from razortools.format.record import CATALOGUE
+from tests.check.editing import edit_item, find_inode
+from tests.check.samples import healthy
 from tools.fsck_matrix import UNDO_MODULE
 from tools.fuzzing import verdict
 from tools.fuzzing.bases import BASES, base
-from tools.fuzzing.campaigns import damage_outcome
+from tools.fuzzing.campaigns import damage_outcome, differing_pages, origins
 from tools.fuzzing.damage import DAMAGES
 from tools.fuzzing.damaged import Damaged
 from tools.fuzzing.fields import cases, examine, sites_of
 from tools.fuzzing.harmless import FREE, why_not_usable
 from tools.fuzzing.histories import history
 from tools.fuzzing.outcome import Outcome, Tally
+from tools.fuzzing.sites import find_sites
 from tools.fuzzing.verbs import VERBS, changes
 from tools.fuzzing.verdict import judge
 
@@ -65,6 +71,32 @@ def test_a_check_that_stops_in_the_middle_is_seen(monkeypatch: pytest.MonkeyPatc
     assert "E0299" in judge(base("at rest")).stumbled
     device = DAMAGES["one bit"](history(1), random.Random(1))
     assert damage_outcome("one bit", history(1), device, "").failure
+
+
+def test_a_pointer_with_another_checksum_is_what_a_lost_write_leaves() -> None:
+    """So nothing can vouch for what is below such a pointer, and it is within the blast radius."""
+    one, other = healthy(1), healthy(1)
+    key = inline_key(find_inode(one, "/small"))
+    for device, text in ((one, b"one way"), (other, b"another")):
+        edit_item(device, key, stored=text, raw_bytes=7, algorithm=0)
+    nodes = [page for page in differing_pages(one, other) if one.read(page * PAGE_BYTES, 4) == NODE_MAGIC]
+    leaf = next(page for page in nodes if decode_header(one.read(page * PAGE_BYTES, PAGE_BYTES)).level == 0)
+    lost_write, lie = Damaged(other), Damaged(one)
+    lost_write.write(leaf * PAGE_BYTES, one.read(leaf * PAGE_BYTES, PAGE_BYTES))
+    pointer = next(
+        site
+        for site in find_sites(one)
+        if site.structure is ChildPointer and "child" in site.owner and ChildPointer.decode(site.read(one)).address == leaf
+    )
+    pointer.write(lie, ChildPointer.FIXED_BYTES - 4, other.read(leaf * PAGE_BYTES + 4, 4), sealed=True)
+    assert lie.differs() and differing_pages(lie, lost_write) == []
+
+
+def test_an_image_without_its_newest_superblock_may_be_of_an_earlier_commit_and_with_it_never() -> None:
+    past = history(4340)
+    assert origins(past, DAMAGES["stale blocks"](past, random.Random("4340 stale blocks"))) == past.last_session[::-1]
+    assert origins(past, Damaged(past.now)) == ()
+    assert origins(history(2002), DAMAGES["stale blocks"](history(2002), random.Random("2002 stale blocks"))) == ()
 
 
 def test_a_tally_counts_all_and_shows_the_first_failures_of_each_sort() -> None:

@@ -3,7 +3,9 @@
 import random
 from collections.abc import Callable, Iterable, Iterator
 
+from razortools.check.repair.superblock_copies import all_copies_of
 from razortools.engine.store.device import Device
+from razortools.engine.store.pages import PAGE_BYTES
 from razortools.errors import RazorError
 from tests.check.editing import image_of
 from tools.fuzzing import bytesweep, fields
@@ -78,7 +80,7 @@ def why_passed(past: History, device: Device) -> tuple[str, str]:
     if after != before:
         word = "as torn"
         if not any(after == view(state) for state in past.committed):
-            if _is_older(past, device) and any(after == view(state) for state in past.states):
+            if _is_older(past, device) and any(after == view(state) for state in (*past.states, *past.last_session)):
                 return "as before", ""
             found = sorted(differences(before, after).items())
             words = "; ".join(f"inode {ino}: {', '.join(sorted(parts))}" for ino, parts in found[:5])
@@ -128,9 +130,34 @@ def lawful_field(case: fields.FieldCase, *, with_files: bool = True) -> Outcome:
 
 def lawful_damage(name: str, past: History, device: Damaged, case: str, *, with_files: bool = True) -> Outcome:
     """Repair an image with random damage."""
-    terrain = terrain_of(past.now)
-    contents = touched_by(terrain, device.changed_pages())
-    return _lawful(name, device, _known(view(past.now), terrain, contents), case, with_files=with_files)
+    outcome = _lawful(name, device, _known_of(past.now, device.changed_pages()), case, with_files=with_files)
+    for origin in origins(past, device) if outcome.failure else ():
+        other = _lawful(name, device, _known_of(origin, differing_pages(origin, device)), case, with_files=with_files)
+        if not other.failure:
+            return other
+    return outcome
+
+
+def origins(past: History, device: Damaged) -> tuple[Device, ...]:
+    """Return the other states that the damaged image may come from, the latest first.
+
+    Where no copy of the newest superblock is left, the image may as well be one that a crash left before that was written, and
+    then the damage is whatever differs from that one. A repair cannot know; it has to be lawful for one of them. That holds for
+    the last superblock only: whoever goes back further has what the younger nodes tell against him.
+    """
+    newest, found = image_of(past.now).superblock.generation, [copy.generation for copy in all_copies_of(device)]
+    return past.last_session[::-1] if max(found, default=0) == newest - 1 else ()
+
+
+def differing_pages(one: Device, other: Device) -> list[int]:
+    """Return the numbers of the pages in which two devices of the same size differ."""
+    starts = range(0, one.size_bytes, PAGE_BYTES)
+    return [at // PAGE_BYTES for at in starts if one.read(at, PAGE_BYTES) != other.read(at, PAGE_BYTES)]
+
+
+def _known_of(origin: Device, pages: Iterable[int]) -> Undamaged:
+    terrain = terrain_of(origin)
+    return _known(view(origin), terrain, touched_by(terrain, pages))
 
 
 def _known(before: View, terrain: Terrain, contents: set[int]) -> Undamaged:

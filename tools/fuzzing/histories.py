@@ -20,6 +20,7 @@ class History:
 
     states: tuple[Device, ...]
     committed: tuple[Device, ...]  # the states that each commit since then left; empty: the last was closed cleanly, too
+    last_session: tuple[Device, ...] = ()  # the states that each commit since the last but one left, in either case
 
     @property
     def is_pending(self) -> bool:
@@ -43,18 +44,21 @@ def history(seed: int) -> History:
     is_pending = seed % 3 == 0
     for moment in range(MOMENTS):
         volume = opened(device, clock)
+        session: list[Device] = []
         work = Workload(volume, seed * MOMENTS + moment, file_bytes_max=100_000)
         for step in range(STEPS):
             work.step()
             if step % 13 == 12:
                 volume.commit()
-                committed.append(_kept(device))
+                session.append(_kept(device))
         volume.commit()
+        session.append(_kept(device))
+        committed += session[:-1]
         if not (is_pending and moment == MOMENTS - 1):
             volume.close()
             committed = [_kept(device)]
         states.append(_kept(device))
-    return History(tuple(states), tuple(committed) if is_pending else ())
+    return History(tuple(states), tuple(committed) if is_pending else (), tuple(session))
 
 
 def _kept(device: MemoryDevice) -> Device:
