@@ -17,7 +17,7 @@ from razortools.check.tree import Place, TreeIndex, walk
 from razortools.engine import directories, files, namespace
 from razortools.engine.store.device import Device
 from razortools.engine.volume import Volume
-from razortools.format.data import CUT_OUT, DataRecord
+from razortools.format.data import CUT_OUT, DataRecord, Patch
 from razortools.format.inode import ROOT_INODE, Inode
 from razortools.format.keys import (
     HIGHEST_KEY,
@@ -29,12 +29,14 @@ from razortools.format.keys import (
     inode_key,
     kind_range,
     object_of,
+    patch_key,
     record_key,
 )
 from razortools.format.name import hash_name
 from razortools.format.node import NodeHeader, encode_node
+from razortools.format.superblock import State
 from razortools.units import KIB, MIB, BlockNo, InodeNo
-from tests.check.editing import edit_item, editing, image_of, indexed
+from tests.check.editing import edit_item, editing, image_of, indexed, write_superblocks
 from tests.check.samples import Copy, KeptDevice
 from tests.check.test_rebuild import contents, destroy, items_of, nodes_by_level, rebuilt
 from tests.check.test_scan import ended
@@ -149,6 +151,27 @@ def test_an_old_name_comes_back_only_if_the_string_table_counts_one_more_use_of_
     found = {name: InodeNo(entry.inode) for _, name, entry in directories.entries(volume, ROOT_INODE)}
     assert (b"twin" in found) is not is_renamed
     assert files.read(volume, number, 4096, 9000 - 4096) == random.Random(7).randbytes(9000)[4096:]  # whatever its name is
+
+
+@pytest.mark.parametrize("is_stored_anew", [False, True])
+def test_a_small_change_that_was_synced_comes_back_unless_the_record_was_stored_anew(is_stored_anew: bool) -> None:
+    story = Story()
+    number = story.inodes[b"file 5"]
+    key, value = patch_key(number, 4096), Patch(0, b"synced").encode()
+    with editing(story.device) as store:
+        store.tree.put(key, value)
+    with editing(story.device) as store:  # the leaf is written anew
+        place = record_key(number, 1)
+        record = DataRecord.decode(store.tree.get(place) or b"")
+        if is_stored_anew:
+            store.tree.delete(key)
+            store.tree.put(place, replace(record, birth=store.generation).encode())
+        store.tree.put(patch_key(number, 8192), value)
+    lost = lose_leaves_with(story.device, key)
+    write_superblocks(lost, backups=True, state=State.DIRTY)
+    done = repaired(lost)
+    assert indexed(done.overlay).get(key) == (None if is_stored_anew else value)
+    assert any("small changes" in remark for remark in done.remarks)
 
 
 def test_a_file_made_since_is_lost() -> None:

@@ -32,13 +32,14 @@ from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.superblocks import backup_images, slot_image
 from razortools.errors import CorruptImage, OutOfSpace
 from razortools.format.geometry import geometry_of
-from razortools.format.keys import KIND_AT, Kind, Table, object_of
+from razortools.format.keys import KIND_AT, Kind, Table, object_of, table_range
 from razortools.format.node import ChildPointer
-from razortools.format.superblock import SLOT_COUNT, Superblock
+from razortools.format.superblock import SLOT_COUNT, State, Superblock
 from razortools.units import BlockNo, format_size
 
 PROGRESS_STEP = 64  # leaves
 TILES_AT_ONCE = 64  # packed together: what fills nodes well, and is done in a moment
+_PATCHES_LOW = table_range(Table.PATCHES)[0]
 GENERATION_MAX = 1 << 62  # a checkpoint each microsecond would take a hundred thousand years to get there
 
 
@@ -70,6 +71,8 @@ class RebuildResult:
         if self.older_inodes:
             told.append(f"files that were found in an older state, and may miss the last changes: {len(self.older_inodes)}")
         told += [f"a lost node held {range_words(gap.low, gap.high)}" for gap in self.lost]
+        if self.superblock.state != State.CLEAN and any(gap.high > _PATCHES_LOW for gap in self.lost):
+            told.append("a lost node may have held small changes that were synced right before the machine stopped")
         return told
 
 

@@ -6,10 +6,9 @@ believed if a current entry, or current items or data of its own, lead to it; an
 lost with it, the old one proves nothing, for both may be from before a renaming: then the string table must count a use more of
 the name than there are. A data record is believed if its blocks verify, are in use by the current space map, and nobody else
 names them: then nobody but this record can own them, and it has not changed. Where a record cannot be believed it is cut out.
-Attributes of an inode may be out of date.
+A patch is believed if the record below it is older: it goes when that is stored anew. Attributes of an inode may be out of date.
 """
 
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -18,13 +17,14 @@ from typing import TypeVar
 from razortools.check.contents import sound_record
 from razortools.check.image import Image
 from razortools.check.repair.coverage import Open, Tile
+from razortools.check.repair.current import Current
 from razortools.check.repair.gaps import Gap, Owner, cut_out
 from razortools.check.repair.name_uses import count_uses
 from razortools.check.repair.stock import Stock, items_of
 from razortools.check.repair.survey import item_verifies
 from razortools.check.repair.used import UsedBlocks
 from razortools.errors import CorruptImage, DeviceFailed
-from razortools.format.data import DataRecord, InlineData, Run
+from razortools.format.data import CUT_OUT, DataRecord, InlineData, Patch, Run
 from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.inode import ROOT_INODE, Inode, InodeFlag
 from razortools.format.keys import (
@@ -38,48 +38,14 @@ from razortools.format.keys import (
     name_key,
     object_of,
     offset_of,
+    record_key,
 )
 from razortools.format.name import Name, hash_name
 from razortools.format.record import Record
 from razortools.format.xattr import Xattr, XattrFlag
 from razortools.units import InodeNo, NameId
 
-CACHED_LEAVES = 64
-NEVER = 1 << 64  # a generation that comes after all others
-
 Kept = TypeVar("Kept", bound=Record)
-
-
-class Current:
-    """The current leaves, asked key by key."""
-
-    def __init__(self, image: Image, tiles: list[Tile]) -> None:
-        """Read from *tiles*, which cover every key."""
-        self._image = image
-        self._tiles = tiles
-        self._lows = [tile.low for tile in tiles]
-        self._cache: dict[int, dict[bytes, bytes]] = {}
-
-    def is_lost(self, key: bytes) -> bool:
-        """Whether nobody knows what stands there now."""
-        return self._tiles[bisect_right(self._lows, key) - 1].leaf is None
-
-    def generation(self, key: bytes) -> int:
-        """Return when the current leaf at *key* was written; what it holds has not changed since."""
-        leaf = self._tiles[bisect_right(self._lows, key) - 1].leaf
-        return leaf.pointer.generation if leaf is not None else NEVER
-
-    def get(self, key: bytes) -> bytes | None:
-        """Return the current value, None if there is none or it is lost."""
-        number = bisect_right(self._lows, key) - 1
-        leaf = self._tiles[number].leaf
-        if leaf is None:
-            return None
-        if number not in self._cache:
-            if len(self._cache) >= CACHED_LEAVES:
-                del self._cache[next(iter(self._cache))]
-            self._cache[number] = dict(items_of(self._image, self._tiles[number], leaf))
-        return self._cache[number].get(key)
 
 
 @dataclass(slots=True)
@@ -107,13 +73,13 @@ class _Judge:
         self.found = SecondHand()
         self.used = UsedBlocks(image)
         self.old: dict[bytes, bytes] = {}
-        self.written: dict[bytes, int] = {}  # generations of old contents
+        self.written: dict[bytes, int] = {}  # generations of old contents and patches
         self.owners: dict[int, Owner] = {}
         self.uses: Counter[int] | None = None  # of names, by id; counted when that is asked for first
         for gap in stock.gaps.values():
             for key, value, generation in _newest_old(image, gap):
                 self.old[key] = value
-                if key[KIND_AT] == Kind.INLINE_DATA:
+                if key[KIND_AT] in (Kind.INLINE_DATA, Kind.PATCH):
                     self.written[key] = generation
             self.owners.update({owner.number: owner for owner in (gap.before, gap.after) if owner is not None})
 
@@ -135,6 +101,8 @@ class _Judge:
         used |= {BackLink.decode(value).name_id for value in self._believed(Kind.BACK_LINK)}
         for key in by_kind.get(Kind.NAME, []):
             self._if(object_of(key) in used, key)
+        for key in by_kind.get(Kind.PATCH, []):
+            self._if(self._is_good_patch(key), key)
         self._if(COUNTERS_KEY in self.old, COUNTERS_KEY)
         for number in self.found.older_inodes & self.owners.keys():
             self._stretch(self.owners[number])
@@ -251,6 +219,15 @@ class _Judge:
         if self._value(place) is None or _decoded(InlineData, self.old[key]) is None:
             return False
         return place in self.found.items or self.current.generation(place) <= self.written[key]
+
+    def _is_good_patch(self, key: bytes) -> bool:
+        """Whether the record below has not been stored anew since: that would have removed the patch."""
+        inode = _decoded(Inode, self._value(inode_key(InodeNo(object_of(key)))))
+        if inode is None or not inode.is_regular or inode.record_log2 >= 32 or _decoded(Patch, self.old[key]) is None:
+            return False
+        value = self._value(record_key(InodeNo(object_of(key)), offset_of(key) >> inode.record_log2))
+        record = _decoded(DataRecord, value)
+        return record is not None and not record.flags & CUT_OUT and record.birth <= self.written[key]
 
     def _record(self, key: bytes) -> None:
         number = object_of(key)
