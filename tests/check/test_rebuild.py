@@ -1,6 +1,7 @@
 """What a rebuild finds again when the root, inner nodes, leaves or superblocks of an image are lost."""
 
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -17,10 +18,10 @@ from razortools.format.data import CUT_OUT, DataRecord
 from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import KIND_AT, Kind, back_link_key, kind_range, object_of, offset_of, record_key
-from razortools.format.node import decode_header, decode_items
+from razortools.format.node import CHILD_BYTES, NODE_HEADER_BYTES, ChildPointer, decode_header, decode_items
 from razortools.units import KIB, MIB, InodeNo
 from tests.check.damages import DAMAGES
-from tests.check.editing import editing, find_inode, flip, image_of
+from tests.check.editing import editing, find_inode, flip, image_of, rewrite_node
 from tests.check.samples import Copy, KeptDevice, healthy, opened, unclean
 from tests.workload import Seen, Workload, everything, formatted
 from tests.workload import opened as opened_for_work
@@ -351,3 +352,36 @@ def test_where_there_is_no_room_for_a_new_tree_that_is_said() -> None:
     destroy(device, nodes[max(nodes)][0])
     with pytest.raises(OutOfSpace, match=r"no room for a new tree.*--salvage"):
         rebuilt(device)
+
+
+def _point_elsewhere(raw: bytearray) -> None:
+    """Let the second child's pointer name another block."""
+    header = decode_header(bytes(raw))
+    at = NODE_HEADER_BYTES + header.item_count * (CHILD_BYTES - ChildPointer.FIXED_BYTES) + ChildPointer.FIXED_BYTES
+    raw[at] ^= 1
+
+
+def swap(device: Device, one: int, other: int) -> None:
+    before = device.read(one * 4096, 4096)
+    device.write(one * 4096, device.read(other * 4096, 4096))
+    device.write(other * 4096, before)
+
+
+def with_two_leaves_swapped() -> Device:
+    device = healthy(1)
+    (one,), (other,) = nodes_by_level(device)[0][1:3]
+    swap(device, one, other)
+    return device
+
+
+def with_a_pointer_that_lies() -> Device:
+    device = healthy(1)
+    rewrite_node(device, lambda level, raw: level == 1, _point_elsewhere)
+    return device
+
+
+@pytest.mark.parametrize("damage", [with_two_leaves_swapped, with_a_pointer_that_lies])
+def test_a_leaf_that_lies_elsewhere_is_known_by_the_checksum_that_its_parent_tells(damage: Callable[[], Device]) -> None:
+    after, result = rebuilt(damage())
+    assert result.lost == [] and result.older_inodes == []
+    assert contents(after) == contents(healthy(1))

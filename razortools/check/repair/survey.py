@@ -58,8 +58,21 @@ def survey(image: Image) -> Generator[Progress, None, tuple[list[Tile], Survey]]
         seen.scanned = len(found)
     current = [node for node in found if not node.is_at_home or _is_used(image, used, node) is not False]
     current = yield from scaled(without_forged(image, current, item_runs, item_verifies), 800, PARTS)
+    _find_where_they_are(seen, current)
     offered = offers(current, seen.leaves, _children_of(image))
     return tile(seen.leaves, offered, found, _leaf_of), seen
+
+
+def _find_where_they_are(seen: Survey, found: list[FoundNode]) -> None:
+    """Take lost leaves from where a scan *found* them: what has the checksum that a good parent tells is the leaf it means.
+
+    The pointer may lie about the place, or the node may have been written to another one.
+    """
+    leaves = {(node.pointer.crc32c, node.pointer.generation, node.low): node for node in found if node.level == 0}
+    for number, leaf in enumerate(seen.leaves):
+        node = leaves.get((leaf.pointer.crc32c, leaf.pointer.generation, leaf.low)) if not leaf.block else None
+        if node is not None and node.high == leaf.high:
+            seen.leaves[number] = _leaf_of(node)
 
 
 def _walk(image: Image, seen: Survey) -> Generator[Progress, None, None]:
