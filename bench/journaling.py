@@ -5,10 +5,10 @@
 Both engines do the same operations on fresh image files, in turns within one run; a ratio compares two runs that lie side by
 side in time, and the table shows the median of these ratios. --write puts the table into docs/BENCHMARKS.md.
 
-The clock runs from the first operation to the end of the last commit. Commits come as a mount makes them: when half of the dirty
-data's limit is dirty, when 5 s have passed, and at the end; checkpoints when the journal asks for one. No checkpoint is added at
-the end, so nothing that both engines do alike hides the difference. Python's garbage collector is told what a mount tells it: as
-it comes, it looks at everything now and then, in the middle of whichever run is under way.
+The clock runs from the first operation to the end of the last commit. Commits come when half of the dirty data's limit is dirty
+(a mount stores the data then, and commits less often), when 5 s have passed, and at the end; checkpoints when the journal asks
+for one. No checkpoint is added at the end, so nothing that both engines do alike hides the difference. Python's garbage collector
+is told what a mount tells it: as it comes, it looks at everything now and then, in the middle of whichever run is under way.
 """
 
 import argparse

@@ -8,6 +8,7 @@ running are for the statistics alone: the same input must give the same image, w
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -92,24 +93,57 @@ class Tally:
         )
 
 
-def pack(raw: bytes, policy: Policy, *, is_first: bool, inline_bytes_max: int, block_bytes: int) -> Packing:
-    """Return *raw* as it should be stored: a hole if it is all zeros, compressed if that saves a block or makes it fit inline.
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """One record, and how it should be stored.
 
     *is_first*: it is the start of a file, where formats show themselves. *inline_bytes_max*: 0 if it may not become inline.
     """
-    if is_zeros(raw):
+
+    raw: bytes
+    policy: Policy
+    is_first: bool
+    inline_bytes_max: int
+    block_bytes: int
+
+
+def pack(raw: bytes, policy: Policy, *, is_first: bool, inline_bytes_max: int, block_bytes: int) -> Packing:
+    """Return *raw* as it should be stored: a hole if it is all zeros, compressed if that saves a block or makes it fit inline."""
+    return pack_all([Unpacked(raw, policy, is_first, inline_bytes_max, block_bytes)])[0]
+
+
+def pack_all(records: Sequence[Unpacked]) -> tuple[Packing, ...]:
+    """Return each of *records* as it should be stored. Those that are compressed alike are compressed in one go."""
+    choices = [None if is_zeros(record.raw) else choose(record.raw, record.policy, record.is_first) for record in records]
+    alike: dict[tuple[Algorithm, int], list[int]] = {}
+    for number, choice in enumerate(choices):
+        if choice is not None and choice[0] is not Algorithm.NONE:
+            alike.setdefault((choice[0], records[number].policy.level), []).append(number)
+    stored = [record.raw for record in records]
+    took_s = [0.0] * len(records)
+    for (algorithm, level), numbers in alike.items():
+        raws = [stored[number] for number in numbers]
+        started = time.perf_counter()
+        packed = compression.pack_all(raws, algorithm, level)
+        each_s = (time.perf_counter() - started) / sum(map(len, raws))
+        for number, raw, shrunk in zip(numbers, raws, packed, strict=True):
+            stored[number], took_s[number] = shrunk, each_s * len(raw)
+    return tuple(map(_packing, records, choices, stored, took_s))
+
+
+def _packing(record: Unpacked, choice: tuple[Algorithm, Verdict] | None, stored: bytes, took_s: float) -> Packing:
+    """Judge what came out of compressing a record, which took *took_s*."""
+    if choice is None:
         return Packing(b"", Algorithm.NONE, Verdict.HOLE)
-    algorithm, reason = choose(raw, policy, is_first)
-    started = time.perf_counter()
-    stored = compression.pack(raw, algorithm, policy.level) if algorithm is not Algorithm.NONE else raw
-    took_s = time.perf_counter() - started
+    algorithm, reason = choice
+    raw = record.raw
     if len(stored) >= len(raw):
         stored = raw
-    if len(stored) <= inline_bytes_max:
+    if len(stored) <= record.inline_bytes_max:
         if stored is raw:
             return Packing(raw, Algorithm.NONE, reason, is_inline=True, took_s=took_s)
         return Packing(stored, algorithm, _COMPRESSED[algorithm], is_inline=True, took_s=took_s)
-    if algorithm is Algorithm.NONE or divide_up(len(stored), block_bytes) >= divide_up(len(raw), block_bytes):
+    if algorithm is Algorithm.NONE or divide_up(len(stored), record.block_bytes) >= divide_up(len(raw), record.block_bytes):
         return Packing(raw, Algorithm.NONE, reason, took_s=took_s)
     return Packing(stored, algorithm, _COMPRESSED[algorithm], took_s=took_s)
 

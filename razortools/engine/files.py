@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from razortools.engine import truncation
 from razortools.engine.flush import Placed, apply_flush, flush_all, give_back, make_room, place, visit, write_out
-from razortools.engine.flush_plan import FlushPlan, Packed, pack, pack_record, plan_flush
+from razortools.engine.flush_plan import FlushPlan, Packed, pack, plan_flush
 from razortools.engine.records import Buffer, Records
 from razortools.engine.store.residence import NotResident
 from razortools.engine.truncation import delete_contents, delete_step
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FlushPlan", "Packed", "Placed", "apply_flush", "delete_contents", "delete_step", "flush_all", "fsync", "give_back", "pack",
-    "pack_record", "place", "plan_flush", "read", "truncate", "visit", "write", "write_out",
+    "place", "plan_flush", "read", "truncate", "visit", "write", "write_out",
 ]  # fmt: skip
 
 _WRITE = Operation.WRITE  # a member of an enumeration is found slowly
@@ -169,6 +169,8 @@ def _write_step(volume: "Volume", ino: InodeNo, offset: int, data: Buffer) -> No
                 records.replace(ino, record_no, base, as_stored=as_stored)
             if first == last:
                 records.overwrite(ino, first, offset - (first << record_log2), data)
+                if end == (first + 1) << record_log2:
+                    records.note_end(ino, first)
             else:
                 _change(records, ino, record_log2, offset, data)
             return
@@ -223,5 +225,7 @@ def _change(records: Records, ino: InodeNo, record_log2: int, offset: int, data:
     while view:
         piece = view[: (1 << record_log2) - at]
         records.overwrite(ino, RecordNo(record_no), at, piece)
+        if at + len(piece) == 1 << record_log2:
+            records.note_end(ino, RecordNo(record_no))
         view = view[len(piece) :]
         record_no, at = record_no + 1, 0

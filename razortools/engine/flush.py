@@ -86,8 +86,11 @@ def write_out(volume: "Volume", placed: Placed) -> None:
     with placed.lock:
         if placed.is_settled:
             return
-        for runs, data in _joined(placed.records):
-            volume.store.write_blocks(runs, data)
+        store = volume.store
+        for runs, parts in _joined(placed.records):
+            store.write_blocks(runs, *parts)
+            for start, count in runs:
+                store.device.start_flush(start * store.block_bytes, count * store.block_bytes)
         placed.is_settled = True
 
 
@@ -210,8 +213,8 @@ def _place_record(volume: "Volume", planned: PlannedRecord, packing: Packing) ->
     return PlacedRecord(planned, packing, runs, record, padded)
 
 
-def _joined(records: Sequence[PlacedRecord]) -> Iterator[tuple[list[Run], bytes]]:
-    """Yield (runs, data) to write, with records that lie side by side put together."""
+def _joined(records: Sequence[PlacedRecord]) -> Iterator[tuple[list[Run], list[bytes]]]:
+    """Yield (runs, parts) to write: records that lie side by side in one run, or one record in several."""
     parts: list[bytes] = []
     start = count = total = 0
     for placed in records:
@@ -220,10 +223,10 @@ def _joined(records: Sequence[PlacedRecord]) -> Iterator[tuple[list[Run], bytes]
         alone = len(placed.runs) > 1
         first, blocks = placed.runs[0]
         if parts and (alone or first != start + count or total + len(placed.padded) > WRITE_BYTES_MAX):
-            yield [(BlockNo(start), count)], b"".join(parts)
+            yield [(BlockNo(start), count)], parts
             parts = []
         if alone:
-            yield placed.runs, placed.padded
+            yield placed.runs, [placed.padded]
             continue
         if not parts:
             start, count, total = first, 0, 0
@@ -231,7 +234,7 @@ def _joined(records: Sequence[PlacedRecord]) -> Iterator[tuple[list[Run], bytes]
         total += len(placed.padded)
         parts.append(placed.padded)
     if parts:
-        yield [(BlockNo(start), count)], b"".join(parts)
+        yield [(BlockNo(start), count)], parts
 
 
 def _steps(records: Sequence[PlacedRecord]) -> Iterator[list[PlacedRecord]]:

@@ -3,12 +3,13 @@
 Invariants: planning reads memory and decides, it changes nothing; packing is pure, from bytes to bytes, for any thread.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from razortools.engine import adaptive
-from razortools.engine.adaptive import Packing
+from razortools.engine.adaptive import Packing, Unpacked
+from razortools.engine.records import Place
 from razortools.errors import PosixError
 from razortools.format.compression import LEVELS, Algorithm, Policy
 from razortools.format.data import InlineData
@@ -18,6 +19,8 @@ from razortools.units import InodeNo, RecordNo
 
 if TYPE_CHECKING:
     from razortools.engine.volume import Volume
+
+NOTHING: Mapping[Place, bytes] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +61,14 @@ def plan_flush(
     bytes_max: int | None = None,
     records_max: int | None = None,
     patched: bool = True,
+    complete: bool = False,
+    packing: Mapping[Place, bytes] = NOTHING,
 ) -> FlushPlan:
     """Return the plan for the dirty records of *inodes* (None: all files), oldest first.
 
     It stops at *records_max* records, or with the one that reaches *bytes_max*. Without *patched* it leaves out what the tree has
-    in patches.
+    in patches; with *complete* all to whose record more may be written soon; and always what *packing* tells to be in another
+    plan already.
 
     Leaves out what another flush has placed already; drops dirty data of inodes that exist no more. Raises CorruptImage if an
     inode cannot be read.
@@ -70,12 +76,13 @@ def plan_flush(
     planned: list[PlannedRecord] = []
     total = 0
     gone: set[InodeNo] = set()
-    for ino, record_no, raw in volume.records.snapshots(inodes, patched=patched):
+    some = volume.records.complete if complete else None if patched else volume.records.changed
+    for ino, record_no, raw in volume.records.snapshots(inodes, some=some):
         inode = inode_or_none(volume, ino)
         if inode is None:
             gone.add(ino)
             continue
-        if is_placed(volume, ino, record_no):
+        if packing.get((ino, record_no)) is raw or is_placed(volume, ino, record_no):
             continue
         planned.append(_planned(volume, ino, inode, record_no, raw))
         total += len(raw)
@@ -86,20 +93,12 @@ def plan_flush(
     return FlushPlan(tuple(planned))
 
 
-def pack_record(planned: PlannedRecord) -> Packing:
-    """Compress one record. Pure, for any thread."""
-    return adaptive.pack(
-        planned.raw,
-        planned.policy,
-        is_first=planned.record_no == 0,
-        inline_bytes_max=planned.inline_bytes_max,
-        block_bytes=planned.block_bytes,
-    )
-
-
 def pack(plan: FlushPlan) -> Packed:
     """Compress all records of a plan. Pure, for any thread."""
-    return Packed(tuple(pack_record(planned) for planned in plan.records))
+    return Packed(adaptive.pack_all([
+        Unpacked(planned.raw, planned.policy, planned.record_no == 0, planned.inline_bytes_max, planned.block_bytes)
+        for planned in plan.records
+    ]))  # fmt: skip
 
 
 def inode_or_none(volume: "Volume", ino: InodeNo) -> Inode | None:

@@ -8,7 +8,7 @@ that may be on its way to the device and is never changed in place.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from razortools.engine.adaptive import Packing, Tally, Verdict
@@ -30,21 +30,23 @@ Place = tuple[InodeNo, RecordNo]
 # What a clean record takes besides its bytes: the objects for its key, its place in an ordered dictionary, and the set of its
 # file's records, which most files have to themselves. Small files would fill many times the limit unseen.
 RECORD_OVERHEAD_BYTES = 512
+UNREAD_SHARE = 4  # of the cache, for records that were written and have not been looked at since
 
 
 class DirtyRecord:
     """What one record is to become. bytes: a snapshot, replaced at the next change; bytearray: changed in place.
 
     Bytes *changed_from* to *changed_to* (not included) are not in the tree yet. *is_based*: all others are, in the record or in
-    the patches over it.
+    the patches over it. *in_order*: it was written from its first byte on, each write where the one before had ended.
     """
 
-    __slots__ = ("changed_from", "changed_to", "data", "is_based", "reserved_blocks")
+    __slots__ = ("changed_from", "changed_to", "data", "in_order", "is_based", "reserved_blocks")
 
     def __init__(self, data: bytes | bytearray) -> None:
         self.data = data
         self.reserved_blocks = 0
         self.changed_from = self.changed_to = 0
+        self.in_order = False
         self.is_based = False
 
 
@@ -57,11 +59,16 @@ class Records:
         self._clean: OrderedDict[tuple[InodeNo, RecordNo], bytes] = OrderedDict()
         self._clean_of: dict[InodeNo, set[RecordNo]] = {}  # which clean records a file has
         self._clean_bytes = 0
+        self._unread: OrderedDict[Place, None] = OrderedDict()  # clean ones that were written and not looked at since
+        self._unread_bytes = 0
         self.dirty_bytes = 0
         self.dirty_count = 0
         self.reserved_blocks = 0
         # Those of the dirty ones that the tree does not have in patches, in the order in which they changed.
         self.changed: dict[Place, DirtyRecord] = {}
+        # Dirty ones that were written in order up to their end, in the order in which they got there: more is hardly to come.
+        self.complete: dict[Place, DirtyRecord] = {}
+        self.complete_bytes = 0
         self.flush_count = 0  # records that a flush has made clean: who prepared a change before sees whether to prepare it anew
         self.in_flight: dict[Placed, None] = {}  # flushes that hold blocks, in the order of placing
         self.patched: dict[Place, set[int]] = {}  # records with patches in the tree, and where in the file these start
@@ -89,6 +96,8 @@ class Records:
             return self._load(ino, inode, record_no)
         self.hit_count += 1
         self._clean.move_to_end((ino, record_no))
+        if self._unread:
+            self._note_read(ino, record_no, raw)
         return raw
 
     def is_in_memory(self, ino: InodeNo, record_no: RecordNo) -> bool:
@@ -170,11 +179,31 @@ class Records:
         while self._clean_bytes > limit:
             self.drop_clean(*next(iter(self._clean)))
 
+    def _keep_unread(self, ino: InodeNo, record_no: RecordNo, raw: bytes) -> None:
+        """Put what was just written and stored into the cache, where such records take no more than a share.
+
+        The kernel has it, too. Who writes a large file does not empty the cache, and takes the same memory over and over: that
+        of which the system makes pages anew takes longer to fill than to copy.
+        """
+        self.keep(ino, record_no, raw)
+        if (ino, record_no) not in self._clean:
+            return
+        self._unread[ino, record_no] = None
+        self._unread_bytes += len(raw) + RECORD_OVERHEAD_BYTES
+        while self._unread_bytes > self._volume.limits.record_cache_bytes // UNREAD_SHARE:
+            self.drop_clean(*next(iter(self._unread)))
+
+    def _note_read(self, ino: InodeNo, record_no: RecordNo, raw: bytes) -> None:
+        """A clean record is wanted, or goes: it does not count among the unread ones any more."""
+        if self._unread.pop((ino, record_no), self) is None:
+            self._unread_bytes -= len(raw) + RECORD_OVERHEAD_BYTES
+
     def drop_clean(self, ino: InodeNo, record_no: RecordNo) -> None:
         """Forget what was read of a record."""
         raw = self._clean.pop((ino, record_no), None)
         if raw is None:
             return
+        self._note_read(ino, record_no, raw)
         self._clean_bytes -= len(raw) + RECORD_OVERHEAD_BYTES
         of_file = self._clean_of[ino]
         of_file.remove(record_no)
@@ -226,6 +255,8 @@ class Records:
             self.dirty_count += 1
             if ino in self._clean_of:
                 self.drop_clean(ino, record_no)
+        if dirty.in_order:
+            self._note_disorder(ino, record_no, dirty)
         self.dirty_bytes += len(data) - len(dirty.data)
         dirty.data = data
         dirty.is_based = as_stored
@@ -239,12 +270,16 @@ class Records:
         dirty = self.find_dirty(ino, record_no)
         if dirty is None:
             self.replace(ino, record_no, bytes(at) + piece if at else bytes(piece))
+            self._dirty[ino][record_no].in_order = not at
             return
         data = dirty.data
         before = len(data)
         if at == 0 and len(piece) >= before:
             self.replace(ino, record_no, bytes(piece))
+            dirty.in_order = True
             return
+        if at != before and dirty.in_order:
+            self._note_disorder(ino, record_no, dirty)
         start, stop = at if at < before else before, at + len(piece)
         if dirty.changed_from >= dirty.changed_to:
             dirty.changed_from, dirty.changed_to = start, stop
@@ -268,6 +303,19 @@ class Records:
         elif not dirty.reserved_blocks:  # a flush has placed it meanwhile, with the old bytes
             self.reserve(dirty)
 
+    def note_end(self, ino: InodeNo, record_no: RecordNo) -> None:
+        """A write has just reached the end of a record."""
+        dirty = self._dirty[ino][record_no]
+        if dirty.in_order:
+            self.complete[ino, record_no] = dirty
+            self.complete_bytes += len(dirty.data)
+
+    def _note_disorder(self, ino: InodeNo, record_no: RecordNo, dirty: DirtyRecord) -> None:
+        """A record is being changed otherwise than at its end, or is not dirty any more."""
+        dirty.in_order = False
+        if self.complete.pop((ino, record_no), None) is not None:
+            self.complete_bytes -= len(dirty.data)
+
     def drop_dirty_beyond(self, ino: InodeNo, size: int, record_log2: int) -> None:
         """Drop the dirty records of a file that lie wholly beyond *size* bytes."""
         first = divide_up(size, 1 << record_log2)
@@ -282,6 +330,8 @@ class Records:
         self.dirty_count -= 1
         self.reserved_blocks -= dirty.reserved_blocks
         self.changed.pop((ino, record_no), None)
+        if dirty.in_order:
+            self._note_disorder(ino, record_no, dirty)
         if not of_file:
             del self._dirty[ino]
 
@@ -290,7 +340,7 @@ class Records:
         self.drop_dirty(ino, record_no)
         self.patched.pop((ino, record_no), None)
         self.unreadable.pop((ino, record_no), None)
-        self.keep(ino, record_no, raw)
+        self._keep_unread(ino, record_no, raw)
         self.flush_count += 1
 
     def discard(self, ino: InodeNo) -> None:
@@ -312,14 +362,14 @@ class Records:
         dirty.reserved_blocks = 0
 
     def snapshots(
-        self, inodes: Iterable[InodeNo] | None = None, *, patched: bool = True
+        self, inodes: Iterable[InodeNo] | None = None, *, some: Mapping[Place, DirtyRecord] | None = None
     ) -> Iterator[tuple[InodeNo, RecordNo, bytes]]:
         """Yield (inode, record, contents) of dirty records, oldest first. Changes after this replace the bytes object.
 
-        Without *patched* those are left out that the tree has in patches; *inodes* must be None then.
+        With *some* of these alone: `changed` without those that the tree has in patches, or `complete`; *inodes* is None then.
         """
-        if not patched:
-            for (ino, record_no), dirty in list(self.changed.items()):
+        if some is not None:
+            for (ino, record_no), dirty in list(some.items()):
                 raw = dirty.data = bytes(dirty.data)
                 yield ino, record_no, raw
             return
@@ -375,8 +425,11 @@ class Records:
         self._dirty.clear()
         self._clean.clear()
         self._clean_of.clear()
+        self._unread.clear()
         self.patched.clear()
         self.unreadable.clear()
         self.changed.clear()
+        self.complete.clear()
         self._unfinished = None
-        self._clean_bytes = self.dirty_bytes = self.dirty_count = self.reserved_blocks = 0
+        self._clean_bytes = self._unread_bytes = 0
+        self.dirty_bytes = self.dirty_count = self.reserved_blocks = self.complete_bytes = 0

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import trio
 
-from razortools.engine import files
 from razortools.engine.store.flight import Flight
 from razortools.engine.volume import Volume
 from razortools.errors import DeviceFailed, RazorError, ReadOnly
@@ -22,15 +21,12 @@ from razortools.service.logs import log
 from razortools.service.options import MountOptions
 from razortools.service.phases import Phase, phase
 from razortools.service.residence import Fetcher
-from razortools.units import KIB, MIB
+from razortools.service.writeback import Writeback
+from razortools.units import KIB
 
-ASIDE_BYTES_MIN = 256 * KIB  # less is flushed at once: two hops to a thread cost as much as compressing 64 KiB
-ROUND_BYTES = 4 * MIB  # raw data in flight in one round: about 10 ms of compression
-ROUND_RECORDS = 128  # entering them in the tree takes the loop some 40 us each, and requests wait
 INLINE_S = 0.0005  # a hop to a thread and back takes a fifth of this; nobody notices that requests wait so long
 HERE_BYTES_MAX = 64 * KIB  # of new data: a hop to a thread takes as long as to compress that
 HERE_RECORDS_MAX = 16
-MARGIN_BYTES = 2 * MIB  # the largest request and the record around it: below it the engine would have to flush by itself
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +54,8 @@ class Committer:
     def __init__(self, volume: Volume, options: MountOptions) -> None:
         """Commit *volume* at the intervals in *options*."""
         self._volume = volume
-        self._fetcher = Fetcher(volume.store.residence)
+        self.writeback = Writeback(volume, Fetcher(volume.store.residence), options.dirty_bytes)
+        self.writeback.on_failure = self._failed
         self._batch = Batch()
         self._errands: list[Errand] = []
         self._wanted = trio.Event()
@@ -77,12 +74,12 @@ class Committer:
         """Keep to the intervals and limits in *options* from now on."""
         self._commit_interval_s = options.commit_interval_s
         self._checkpoint_interval_s = options.checkpoint_interval_s
-        self._full_bytes = max(options.dirty_bytes - MARGIN_BYTES, options.dirty_bytes // 2)
-        self._many_bytes = options.dirty_bytes // 2
+        self.writeback.configure(options.dirty_bytes)
         # Small files fill the journal before they fill the memory. A request that then has to commit by itself stops all others.
         # Half of the journal may hold what was committed before a checkpoint is due.
         self._full_records = self._volume.dirty_records_max * 3 // 8
         self._many_records = self._volume.dirty_records_max // 8
+        self._many_journal_bytes = self._volume.store.journal.ring_bytes // 4
         self._wanted.set()  # the present wait may be for the old interval, and more may be dirty than may be from now on
 
     async def between_commits(self, do: Callable[[], None]) -> None:
@@ -115,7 +112,7 @@ class Committer:
         Raises what kept it from being durable.
         """
         records = self._volume.records
-        if not self._is_idle or self._flight_s >= INLINE_S:
+        if not self._is_idle or self._flight_s >= INLINE_S or records.in_flight:
             return False
         try:
             self._volume.enter_patches()
@@ -135,23 +132,31 @@ class Committer:
 
     def note_write(self) -> bool:
         """See to it that what is dirty becomes less if it is much. Return whether a writer must come to `room` first."""
-        records = self._volume.records
-        dirty_bytes, dirty_count = records.dirty_bytes, records.dirty_count
-        if dirty_bytes >= self._many_bytes or dirty_count >= self._many_records:
+        volume = self._volume
+        dirty_count = volume.records.dirty_count
+        if dirty_count >= self._many_records or volume.store.transaction.parts_bytes >= self._many_journal_bytes:
             self._wanted.set()
-        return dirty_bytes >= self._full_bytes or dirty_count >= self._full_records
+        return self.writeback.note_write() or dirty_count >= self._full_records
 
     async def room(self) -> None:
         """Return when less is dirty than may be. Raises what a commit raises."""
         while self.note_write():
-            self._batch.makes_room = True
             with phase(Phase.ROOM):
-                await self._committed()
+                if self._volume.records.dirty_count >= self._full_records:
+                    self._batch.makes_room = True
+                    await self._committed()
+                else:
+                    await self.writeback.room()
 
     # The task
 
     async def run(self) -> None:
         """Commit and checkpoint until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.writeback.run)
+            await self._run()
+
+    async def _run(self) -> None:
         checkpointed_at = time.monotonic()
         while True:
             self._is_idle = True
@@ -181,7 +186,7 @@ class Committer:
         # What is synced again and again need not be stored anew each time. What nobody waits for is, once it rests.
         storing = self._batch.makes_room or not self._batch.is_asked_for
         try:
-            await self._flush_aside(storing=storing)
+            await self.writeback.drain(storing=storing)
         except Exception as failed:
             failure = failed
         batch, self._batch = self._batch, Batch()
@@ -200,38 +205,14 @@ class Committer:
         if self._volume.wants_checkpoint:
             await self._checkpoint()
 
-    async def _flush_aside(self, *, storing: bool) -> None:
-        """Compress and write most of what is dirty while requests are served; the commit itself then has little left to do.
-
-        Not *storing*: leave out what can become a patch.
-        """
-        volume = self._volume
-        records = volume.records
-        if not storing:
-            volume.enter_patches()
-        # Whoever writes faster than that is slowed down by the commit.
-        rounds = 2 + max(records.dirty_bytes // ROUND_BYTES, records.dirty_count // ROUND_RECORDS)
-        while rounds and (records.dirty_bytes if storing else records.changed_bytes) >= ASIDE_BYTES_MIN:
-            rounds -= 1
-            plan = files.plan_flush(volume, bytes_max=ROUND_BYTES, records_max=ROUND_RECORDS, patched=storing)
-            packed = await placement.run_sync(files.pack, plan)
-            placed = files.place(volume, plan, packed)
-            try:
-                await placement.run_sync(files.write_out, volume, placed)
-                await self._fetcher.run(files.visit, volume, placed)
-            except BaseException:
-                files.give_back(volume, placed)
-                raise
-            files.apply_flush(volume, placed)
-
     async def _checkpoint(self) -> None:
         """Write a checkpoint if there is anything to write."""
         try:
             if self._volume.store.tree.dirty_count:
-                await self._flush_aside(storing=True)
+                await self.writeback.drain(storing=True)
                 await self._write_out(self._volume.begin_commit(storing=True))
                 # What was written while the commit flew: the checkpoint would compress it in the loop.
-                await self._flush_aside(storing=True)
+                await self.writeback.drain(storing=True)
                 await self._write_out(self._volume.begin_checkpoint())
             self.checkpointed_at_s = time.monotonic()
         except Exception as failure:

@@ -49,7 +49,6 @@ class MountOptions:
     log: str | None = None  # syslog, stderr or an absolute path; None: stderr in the foreground, otherwise syslog
     log_level: str = "info"
     kernel_flags: tuple[str, ...] = field(default=())  # nosuid, sync and the like
-
     metrics: Address | None = None
     log_format: str = "text"
     slow_s: float | None = None  # requests that take so long are logged

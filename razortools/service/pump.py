@@ -5,8 +5,8 @@ already, keeps looking for a moment after one was served, giving way to others b
 it. What a handler can answer at once is answered before the next request is read; what has to wait (a flush, room, the disk)
 goes on as a task.
 
-Invariants: other tasks run after at most BURST_MAX requests in a row; an idle mount never spins; a spin never lasts longer than
-SPIN_S; whatever a handler raises becomes the errno of its own request, and the mount lives on.
+Invariants: other tasks run after at most BURST_MAX requests in a row, fewer large ones; an idle mount never spins; a spin never
+lasts longer than SPIN_S; whatever a handler raises becomes the errno of its own request, and the mount lives on.
 """
 
 import os
@@ -29,9 +29,10 @@ from razortools.service.phases import Phase
 from razortools.service.residence import Fetcher
 from razortools.service.tally import LATELY_MAX, Tally
 from razortools.service.wire import HEAD, Opcode
-from razortools.units import NANOSECONDS, InodeNo
+from razortools.units import KIB, NANOSECONDS, InodeNo
 
 BURST_MAX = 48  # requests served before others get their turn: at 15 us each that is under a millisecond
+LARGE_BYTES = 16 * KIB  # a request takes as long as one more for each time that it holds this
 SPIN_S = 100e-6  # a client that will ask again does so within about this time
 CREDIT_MAX = 16
 RETRY_EVERY = 32  # parkings without spinning before it is tried again
@@ -117,7 +118,8 @@ class Pump:
             self._count_at = self.served_count + LATELY_MAX
             self.tally.settle()
         started = _clock()
-        for _ in range(BURST_MAX):
+        left = BURST_MAX
+        while left > 0:
             try:
                 length = receive()
             except BlockingIOError:
@@ -131,6 +133,7 @@ class Pump:
                 return True
             if not length:
                 return False
+            left -= 1 + length // LARGE_BYTES
             self.served_count += 1
             started = answer(length, started, nursery)
         if self._syncing:

@@ -24,7 +24,7 @@ from razortools.engine.store.device import Device, FileDevice, open_image
 from razortools.engine.store.recording import RecordingDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import DeviceFailed, ImageBusy, RazorError
-from razortools.service import closing, logs, mountpoints, placement
+from razortools.service import allocator, closing, logs, mountpoints, placement
 from razortools.service.audit import AuditedOperations, Trail
 from razortools.service.channel import Channel
 from razortools.service.committer import Committer
@@ -247,6 +247,7 @@ class Mounted:
         # Should the pump end now nobody answers the thread before the connection is closed, which is when trio has ended.
         device = await trio.to_thread.run_sync(_device_of, self._place.mount_point, abandon_on_cancel=True)
         collector.calm()
+        allocator.keep_memory()
         if device is None:
             log.info("%s: not mounted at %s any more", self._place.image, self._place.mount_point)
         else:

@@ -19,11 +19,26 @@ from tests.engine.data_volumes import data_records, new_file, new_volume
 BLOCK = 4096
 NOISE = random.Random(5).randbytes(128 * KIB)
 TEXT = b"".join(b"%d bottles of beer on the wall\n" % number for number in range(5000))[: 128 * KIB]
+ZEROS = bytes(128 * KIB)
 POLICIES = [Policy(algorithm) for algorithm in Algorithm] + [Policy(Algorithm.ZSTD, 15), Policy(Algorithm.ZLIB, 9)]
 
 
 def pack(raw: bytes, policy: Policy = Policy(), *, is_first: bool = True, inline_bytes_max: int = 0) -> adaptive.Packing:  # noqa: B008
     return adaptive.pack(raw, policy, is_first=is_first, inline_bytes_max=inline_bytes_max, block_bytes=BLOCK)
+
+
+@given(
+    asked=st.lists(
+        st.tuples(st.sampled_from([TEXT, NOISE, ZEROS]), st.integers(1, 9000), st.sampled_from(POLICIES), st.booleans()),
+        max_size=5,
+    )
+)
+def test_records_that_are_packed_together_are_stored_as_each_would_be_alone(
+    asked: list[tuple[bytes, int, Policy, bool]],
+) -> None:
+    records = [adaptive.Unpacked(raw[:size], policy, first, 2048 * first, BLOCK) for raw, size, policy, first in asked]
+    alone = [pack(one.raw, one.policy, is_first=one.is_first, inline_bytes_max=one.inline_bytes_max) for one in records]
+    assert list(adaptive.pack_all(records)) == alone
 
 
 @given(

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from razortools.engine import files, truncation
+from razortools.engine.flush import finish_placed
 from razortools.engine.limits import Limits
 from razortools.engine.store.simulated import NO_FAULTS, Faults, SimulatedDevice
 from razortools.engine.volume import Volume, open_volume
@@ -518,6 +519,36 @@ def test_an_unlinked_file_keeps_its_place_among_the_orphans_when_it_is_truncated
 
 
 # Flushing
+
+
+def test_a_record_is_complete_when_it_was_written_in_order_to_its_end_and_until_it_is_changed_or_flushed() -> None:
+    volume = new_volume()
+    ino = new_file(volume, 12)
+    for at in range(0, 8192, 1024):
+        files.write(volume, ino, at, noise(1024))
+        assert_memory_adds_up(volume)
+    assert list(volume.records.complete) == [(ino, 0), (ino, 1)]
+    files.write(volume, ino, 100, b"later")
+    assert list(volume.records.complete) == [(ino, 1)]
+    files.write(volume, ino, 8192 + 2048, noise(2048))  # its end, but not its start
+    files.write(volume, ino, 8192, noise(2048))
+    assert list(volume.records.complete) == [(ino, 1)]
+    plan = files.plan_flush(volume, complete=True)
+    assert [planned.record_no for planned in plan.records] == [1]
+    assert files.plan_flush(volume, complete=True, packing={(ino, RecordNo(1)): plan.records[0].raw}).records == ()
+    finish_placed(volume, files.place(volume, plan, files.pack(plan)))
+    assert volume.records.complete == {} and volume.records.dirty_count == 2
+    assert_memory_adds_up(volume)
+
+
+@pytest.mark.parametrize("size", [4096, 4000])
+def test_a_record_that_was_cut_is_not_complete(size: int) -> None:
+    volume = new_volume()
+    ino = new_file(volume, 12)
+    files.write(volume, ino, 0, noise(8192))
+    files.truncate(volume, ino, size)
+    assert list(volume.records.complete) == ([(ino, 0)] if size == 4096 else [])
+    assert_memory_adds_up(volume)
 
 
 def test_a_record_written_while_its_flush_is_under_way_stays_dirty_and_its_blocks_are_given_back() -> None:

@@ -1,13 +1,16 @@
 """The bounds of what is kept in memory hold for the memory that is taken, not for the bytes that were put in."""
 
+import random
 import tracemalloc
 from collections.abc import Iterator
 
 import pytest
 
+from razortools.engine import files
 from razortools.engine.limits import Limits
 from razortools.engine.volume import Volume, open_volume
 from razortools.units import KIB, MIB, InodeNo, RecordNo
+from tests.engine.data_volumes import assert_memory_adds_up, new_file
 from tests.engine.test_residence import populated
 from tests.engine.volumes import new_device
 from tests.workload import everything
@@ -34,6 +37,26 @@ def test_the_cache_of_records_takes_no_more_than_its_limit_however_small_they_ar
     finally:
         tracemalloc.stop()
     assert LIMIT_BYTES // 4 < taken <= LIMIT_BYTES * 5 // 4  # dictionaries grow by doubling, so this cannot be exact
+
+
+def test_writing_a_large_file_does_not_empty_the_cache_of_what_is_read(volume: Volume) -> None:
+    records, read = volume.records, [(InodeNo(1), RecordNo(number)) for number in range(8)]
+    for place in read:
+        records.keep(*place, bytes(128 * KIB))
+    ino = new_file(volume)
+    for number in range(64):
+        files.write(volume, ino, number * 128 * KIB, random.Random(number).randbytes(128 * KIB))
+        files.flush_all(volume)
+        assert_memory_adds_up(volume)
+    assert all(records.is_in_memory(*place) for place in read)
+    last = [number for number in range(64) if records.is_in_memory(ino, RecordNo(number))]
+    assert last == list(range(64 - len(last), 64)) and last, "the newest are kept"
+    files.read(volume, ino, last[0] * 128 * KIB, 1)  # from now on it counts as read
+    for number in range(64, 80):
+        files.write(volume, ino, number * 128 * KIB, random.Random(number).randbytes(128 * KIB))
+        files.flush_all(volume)
+    assert records.is_in_memory(ino, RecordNo(last[0]))
+    assert_memory_adds_up(volume)
 
 
 def test_a_lower_limit_of_the_metadata_cache_is_kept_at_once_even_by_a_reader() -> None:

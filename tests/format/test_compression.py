@@ -8,17 +8,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from razortools.errors import CorruptImage, UsageError
-from razortools.format.compression import LEVELS, Algorithm, Policy, pack, parse_policy, unpack
+from razortools.format.compression import LEVELS, Algorithm, Policy, pack, pack_all, parse_policy, unpack
 
 STORED_AS = [Algorithm.NONE, Algorithm.ZSTD, Algorithm.LZ4, Algorithm.ZLIB]
 REAL = STORED_AS[1:]
 TEXT = b"the quick brown fox jumps over the lazy dog\n" * 3000
+NOISE = random.Random(1).randbytes(12_000)
 
 
 @given(raw=st.binary(max_size=5000), times=st.integers(1, 20), algorithm=st.sampled_from(STORED_AS))
 def test_what_is_packed_comes_out_again(raw: bytes, times: int, algorithm: Algorithm) -> None:
     raw *= times
     assert unpack(pack(raw, algorithm), algorithm, len(raw)) == raw
+
+
+@given(cuts=st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 9000), st.booleans()), max_size=6), data=st.data())
+def test_what_is_packed_together_is_what_each_would_be_alone(cuts: list[tuple[int, int, bool]], data: st.DataObject) -> None:
+    """The same bytes must come out, whatever else is flushed at the time; what does not shrink is given back as it is."""
+    algorithm = data.draw(st.sampled_from(STORED_AS))
+    level = data.draw(st.sampled_from([0, *LEVELS.get(algorithm, ())]))
+    raws = [(NOISE if is_noise else TEXT)[at : at + size] for at, size, is_noise in cuts]
+    for raw, stored in zip(raws, pack_all(raws, algorithm, level), strict=True):
+        alone = pack(raw, algorithm, level)
+        assert stored == alone or (stored is raw and len(alone) >= len(raw))
 
 
 @pytest.mark.parametrize(("algorithm", "level"), [(algorithm, level) for algorithm in LEVELS for level in LEVELS[algorithm]])

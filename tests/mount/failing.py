@@ -16,7 +16,7 @@ from razortools.engine.store import device
 
 def fail(faults: Path, image: str) -> None:
     """Let the calls of this process on *image* fail."""
-    pread, preadv, pwrite, fdatasync = os.pread, os.preadv, os.pwrite, os.fdatasync
+    pread, preadv, pwrite, pwritev, fdatasync = os.pread, os.preadv, os.pwrite, os.pwritev, os.fdatasync
 
     def meet(kind: str, descriptor: int, offset: int, length: int) -> None:
         if os.readlink(f"/proc/self/fd/{descriptor}") != image:
@@ -39,12 +39,17 @@ def fail(faults: Path, image: str) -> None:
         meet("write", descriptor, offset, len(data))
         return pwrite(descriptor, data, offset)
 
+    def failing_pwritev(descriptor: int, parts: Any, offset: int) -> int:
+        meet("write", descriptor, offset, sum(map(len, parts)))
+        return pwritev(descriptor, parts, offset)
+
     def failing_fdatasync(descriptor: int) -> None:
         meet("flush", descriptor, 0, 1)
         fdatasync(descriptor)
 
     device.os.pread, device.os.preadv = failing_pread, failing_preadv  # type: ignore
-    device.os.pwrite, device.os.fdatasync = failing_pwrite, failing_fdatasync  # type: ignore
+    device.os.pwrite, device.os.pwritev = failing_pwrite, failing_pwritev  # type: ignore
+    device.os.fdatasync = failing_fdatasync  # type: ignore
 
 
 if __name__ == "__main__":

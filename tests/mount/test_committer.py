@@ -2,7 +2,7 @@
 
 import random
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -17,8 +17,9 @@ from razortools.engine.volume import Volume, open_volume
 from razortools.errors import DeviceFailed
 from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY
-from razortools.service.committer import ASIDE_BYTES_MIN, HERE_BYTES_MAX, Committer
+from razortools.service.committer import HERE_BYTES_MAX, Committer
 from razortools.service.options import parse_options
+from razortools.service.writeback import ASIDE_BYTES_MIN
 from razortools.units import MIB, InodeNo
 from tests.cold import forget_all
 
@@ -189,14 +190,14 @@ def test_a_writer_of_small_files_waits_before_the_journal_is_full_of_promises() 
 
 def test_what_is_written_while_a_commit_flies_is_not_compressed_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     loop, packed_in_loop = threading.get_ident(), []
-    true_pack = adaptive.pack
+    true_pack = adaptive.pack_all
 
-    def pack(raw: bytes, *args: object, **keywords: object) -> object:
+    def pack_all(records: Sequence[adaptive.Unpacked]) -> object:
         if threading.get_ident() == loop:
-            packed_in_loop.append(len(raw))
-        return true_pack(raw, *args, **keywords)  # type: ignore[arg-type]
+            packed_in_loop.append(sum(len(record.raw) for record in records))
+        return true_pack(records)
 
-    monkeypatch.setattr(adaptive, "pack", pack)
+    monkeypatch.setattr(adaptive, "pack_all", pack_all)
 
     async def scenario() -> None:
         disk = SlowDisk()
@@ -239,7 +240,7 @@ def test_what_a_flush_changes_is_read_before_it_by_a_thread() -> None:
             forget_all(volume)
             volume.store.last(LOWEST_KEY, HIGHEST_KEY)
             before = disk.reads_in_loop
-            await committer._flush_aside(storing=True)
+            await committer.writeback.drain(storing=True)
             assert volume.records.dirty_bytes < ASIDE_BYTES_MIN and disk.reads_in_loop == before
 
     trio.run(scenario)

@@ -17,7 +17,7 @@ from razortools.service.callers import Caller
 from razortools.service.channel import Channel
 from razortools.service.handlers import Answer, Handler, Refused, Soon
 from razortools.service.phases import Phase
-from razortools.service.pump import BURST_MAX, CREDIT_MAX, Pump, SlowRequests
+from razortools.service.pump import BURST_MAX, CREDIT_MAX, LARGE_BYTES, Pump, SlowRequests
 from razortools.service.residence import Fetcher
 from razortools.service.wire import HEAD, REPLY_HEAD, Opcode
 from razortools.units import InodeNo
@@ -181,21 +181,24 @@ def test_requests_that_are_there_are_answered_in_their_order_without_a_pause(ker
     run(story)
 
 
-def test_others_get_their_turn_however_busy_it_is(kernel: Kernel) -> None:
+@pytest.mark.parametrize(("body_bytes", "a_turn"), [(0, BURST_MAX), (7 * LARGE_BYTES, BURST_MAX // 8)])
+def test_others_get_their_turn_however_busy_it_is(kernel: Kernel, body_bytes: int, a_turn: int) -> None:
+    """Large requests count for more: 48 writes of a MiB in a row kept all others waiting for 50 ms."""
+
     async def story() -> None:
         at_work = Pumping(kernel)
         turns = 0
 
         def flooded(ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
-            kernel.ask(ECHO)  # the next one is there before this one is answered
+            kernel.ask(ECHO, bytes(body_bytes))  # the next one is there before this one is answered
             kernel.told()
             return b""
 
         at_work.pump._handlers[ECHO] = flooded
-        kernel.ask(ECHO)
+        kernel.ask(ECHO, bytes(body_bytes))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(at_work.pump.run)
-            while at_work.pump.served_count < BURST_MAX * 10:
+            while at_work.pump.served_count < a_turn * 10:
                 turns += 1
                 await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()

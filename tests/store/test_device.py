@@ -46,6 +46,29 @@ def test_a_place_that_no_file_reaches_is_a_failure_in_words(device: FileDevice, 
         device.read(offset, 4 * KIB)
 
 
+def test_parts_lie_one_behind_the_other_even_if_the_system_takes_only_some(
+    device: FileDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [bytes([number]) * (number * 100 + 1) for number in range(1, 9)]
+    device.write_parts(1000, parts)
+    assert device.read(1000, len(b"".join(parts))) == b"".join(parts)
+    monkeypatch.setattr(os, "pwritev", lambda descriptor, parts, offset: os.pwrite(descriptor, b"".join(parts)[:450], offset))
+    device.write_parts(50_000, parts)
+    assert device.read(50_000, len(b"".join(parts))) == b"".join(parts)
+
+
+def test_parts_that_cannot_be_written_are_told_like_any_write(device: FileDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(DeviceFailed, match="reaches behind its end"):
+        device.write_parts(device.size_bytes - 5, [b"abc", b"def"])
+    assert device.read(device.size_bytes - 5, 5) == bytes(5)
+    monkeypatch.setattr(os, "pwritev", broken)
+    with pytest.raises(DeviceFailed, match="write of 6 bytes at 0 failed"):
+        device.write_parts(0, [b"abc", b"def"])
+
+
 def test_filling_holes_changes_no_byte(device: FileDevice, tmp_path: Path) -> None:
     for offset in (0, 100_000, 104_096, MIB):
         device.write(offset, random.Random(offset).randbytes(3000))

@@ -11,6 +11,7 @@ import os
 import stat
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,9 @@ from pathlib import Path
 from razortools.engine.store.durations import Durations
 from razortools.errors import DeviceFailed, ImageBusy, NotAnImage, ReadOnly, UsageError
 from razortools.units import format_size
+
+PARTS_MAX = 1024  # of one write; more the system does not take
+_SYNC_FILE_RANGE_WRITE = 2
 
 
 class Device(ABC):
@@ -34,6 +38,10 @@ class Device(ABC):
     @abstractmethod
     def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write all of *data* at *offset*. It may be lost until flush has returned. Raises DeviceFailed."""
+
+    def write_parts(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
+        """Write *parts* one behind the other, as one write. Otherwise as write()."""
+        self.write(offset, parts[0] if len(parts) == 1 else b"".join(parts))
 
     @abstractmethod
     def flush(self) -> None:
@@ -54,6 +62,9 @@ class Device(ABC):
 
     def discard(self, offset: int, length: int) -> None:  # noqa: B027  (a device may ignore the hint)
         """Tell the device that these bytes are not needed any more. A hint: it may do nothing."""
+
+    def start_flush(self, offset: int, length: int) -> None:  # noqa: B027  (memory has nothing to start)
+        """Have what was written here stored from now on: the next flush then has less to wait for. A hint; promises nothing."""
 
     def fill_holes(self, offset: int, length: int) -> None:  # noqa: B027  (only an image file has holes)
         """Make the host allocate a range, if it can, without changing what it holds."""
@@ -135,6 +146,19 @@ class FileDevice(Device):
         except OSError as failed:
             raise self._failed("write", offset, len(view), failed) from failed
 
+    def write_parts(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
+        """See Device. They are not put together before."""
+        total = sum(map(len, parts))
+        if self.read_only or len(parts) > PARTS_MAX or offset + total > self.size_bytes:
+            self.write(offset, b"".join(parts))
+            return
+        try:
+            written = os.pwritev(self._descriptor, parts, offset)
+        except OSError as failed:
+            raise self._failed("write", offset, total, failed) from failed
+        if written < total:
+            self.write(offset + written, memoryview(b"".join(parts))[written:])
+
     def flush(self) -> None:
         """See Device."""
         started = time.perf_counter()
@@ -155,6 +179,10 @@ class FileDevice(Device):
         """Punch a hole into an image file, so that the host gets its space back."""
         if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
             _punch_hole(self._descriptor, offset, length)
+
+    def start_flush(self, offset: int, length: int) -> None:
+        """See Device. It may have to wait for the disk's queue, and whatever goes wrong the flush will tell."""
+        _libc().sync_file_range(self._descriptor, ctypes.c_long(offset), ctypes.c_long(length), _SYNC_FILE_RANGE_WRITE)
 
     def fill_holes(self, offset: int, length: int) -> None:
         """Write zeros into the holes of an image file: to overwrite is flushed faster than to allocate.

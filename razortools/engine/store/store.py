@@ -231,15 +231,18 @@ class Store:
         """Give back a placement that no item names."""
         self.maps.unplace(runs)
 
-    def write_blocks(self, runs: list[Run], data: bytes | memoryview) -> None:
-        """Write whole blocks into *runs*. Durable with the next flush. May run in a thread.
+    def write_blocks(self, runs: list[Run], *parts: bytes | memoryview) -> None:
+        """Write whole blocks into *runs*: *parts*, one behind the other. Durable with the next flush. May run in a thread.
 
         Raises DeviceFailed; the store is read-only then. Raises ReadOnly if it is so already.
         """
         if self.read_only:
             raise ReadOnly(self.failure or f"{self.device.name}: is open for reading only")
-        view = memoryview(data)
         with self.failing():
+            if len(runs) == 1:
+                self.device.write_parts(runs[0][0] * self.block_bytes, parts)
+                return
+            view = memoryview(b"".join(parts))
             for start, count in runs:
                 length = count * self.block_bytes
                 self.device.write(start * self.block_bytes, view[:length])

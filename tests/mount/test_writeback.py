@@ -1,0 +1,223 @@
+"""Write-back: what is complete is stored before anybody asks, and who writes too fast waits for a round, not for a commit."""
+
+import random
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from razortools.check import runner
+from razortools.engine import adaptive, files, namespace
+from razortools.engine.create import create, plan_create
+from razortools.engine.volume import Volume, open_volume
+from razortools.errors import DeviceFailed
+from razortools.format.compression import Algorithm, Policy
+from razortools.format.inode import ROOT_INODE
+from razortools.service.committer import Committer
+from razortools.service.options import parse_options
+from razortools.service.writeback import ASIDE_BYTES_MIN, ROUND_BYTES, START_BYTES, Writeback
+from razortools.units import KIB, MIB, InodeNo, RecordNo
+from tests.engine.data_volumes import assert_memory_adds_up, new_file
+from tests.mount.test_committer import PATIENCE_S, SlowDisk
+
+RECORD_BYTES = 128 * KIB
+DIRTY_BYTES = 16 * MIB
+STORED = Policy(Algorithm.NONE)
+
+
+class Disk(SlowDisk):
+    """A larger one, whose writes of data wait as well if they are told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resize(64 * MIB)
+        self.may_write = threading.Event()
+        self.may_write.set()
+        self.refuses = False
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        assert self.may_write.wait(PATIENCE_S)
+        if self.refuses:
+            raise DeviceFailed("slow disk: write failed")
+        super().write(offset, data)
+
+
+@asynccontextmanager
+async def writing_back(disk: Disk) -> AsyncIterator[tuple[Volume, Writeback]]:
+    create(disk, plan_create(disk.size_bytes))
+    volume = open_volume(disk)
+    writeback = Committer(volume, parse_options([f"dirty={DIRTY_BYTES}"])).writeback  # which commits nothing: it does not run
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writeback.run)
+        try:
+            yield volume, writeback
+        finally:
+            disk.may_write.set()
+            nursery.cancel_scope.cancel()
+
+
+def noise(number: int, size: int = RECORD_BYTES) -> bytes:
+    return random.Random(number).randbytes(size)
+
+
+def fill(volume: Volume, writeback: Writeback, ino: InodeNo, numbers: range) -> None:
+    """Write whole records, and tell as a request does."""
+    for number in numbers:
+        files.write(volume, ino, number * RECORD_BYTES, noise(number))
+        writeback.note_write()
+
+
+def test_complete_records_are_stored_while_their_file_is_written_and_the_others_are_not() -> None:
+    async def scenario() -> None:
+        disk = Disk()
+        async with writing_back(disk) as (volume, writeback):
+            flushes = disk.flush_count
+            whole, part = new_file(volume, policy=STORED), new_file(volume, policy=STORED)
+            files.write(volume, part, 0, noise(1, 1000))
+            fill(volume, writeback, whole, range(START_BYTES // RECORD_BYTES - 1))
+            assert not writeback._wanted.is_set(), "a file that may be gone soon is left alone"
+            fill(volume, writeback, whole, range(START_BYTES // RECORD_BYTES - 1, START_BYTES // RECORD_BYTES))
+            with trio.fail_after(PATIENCE_S):
+                while volume.records.complete_bytes >= ROUND_BYTES:
+                    await writeback._told.wait()
+            assert volume.records.find_dirty(part, RecordNo(0)) is not None
+            assert disk.flush_count == flushes, "nobody has committed"
+            assert_memory_adds_up(volume)
+
+    trio.run(scenario)
+
+
+def test_who_waits_for_room_goes_on_after_a_round_though_no_commit_can_end() -> None:
+    async def scenario() -> None:
+        disk = Disk()
+        async with writing_back(disk) as (volume, writeback):
+            ino = new_file(volume, policy=STORED)
+            disk.may_write.clear()
+            disk.may_flush.clear()
+            number = 0
+            while not writeback.note_write():
+                fill(volume, writeback, ino, range(number, number + 1))
+                number += 1
+            assert volume.records.dirty_bytes <= DIRTY_BYTES
+            async with trio.open_nursery() as nursery:
+                waiting = trio.Event()
+
+                async def write() -> None:
+                    waiting.set()
+                    await writeback.room()
+
+                nursery.start_soon(write)
+                await waiting.wait()
+                assert writeback.note_write()
+                disk.may_write.set()
+            assert volume.records.dirty_bytes < DIRTY_BYTES
+
+    trio.run(scenario)
+
+
+def test_half_of_what_may_be_dirty_is_left_alone_if_more_may_be_written_to_it() -> None:
+    async def scenario() -> None:
+        disk = Disk()
+        async with writing_back(disk) as (volume, writeback):
+            ino = new_file(volume, policy=STORED)
+            for number in range(DIRTY_BYTES // RECORD_BYTES * 3 // 4):  # each without its last byte
+                files.write(volume, ino, number * RECORD_BYTES, noise(number)[:-1])
+                if writeback.note_write():
+                    await writeback.room()
+            with trio.fail_after(PATIENCE_S):
+                while volume.records.dirty_bytes >= DIRTY_BYTES // 2:
+                    await writeback._told.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            assert volume.records.dirty_bytes > DIRTY_BYTES // 2 - 4 * ROUND_BYTES
+
+    trio.run(scenario)
+
+
+def test_no_record_is_compressed_by_two_rounds_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed: list[bytes] = []
+    true_pack = adaptive.pack_all
+
+    def pack_all(records: Sequence[adaptive.Unpacked]) -> object:
+        packed.extend(record.raw for record in records)
+        return true_pack(records)
+
+    monkeypatch.setattr(adaptive, "pack_all", pack_all)
+
+    async def scenario() -> None:
+        disk = Disk()
+        async with writing_back(disk) as (volume, writeback):
+            writeback._workers = 4
+            ino = new_file(volume, policy=STORED)
+            fill(volume, writeback, ino, range(DIRTY_BYTES // RECORD_BYTES - 16))
+            await writeback.drain(storing=True)
+            assert volume.records.dirty_bytes < ASIDE_BYTES_MIN and not writeback._packing
+
+    trio.run(scenario)
+    assert len(packed) == len(set(map(id, packed))) == DIRTY_BYTES // RECORD_BYTES - 16
+
+
+def test_a_commit_gets_to_its_end_and_finds_little_left_however_fast_others_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is compressed in the loop, and nobody is served meanwhile; it was up to 30 MiB."""
+    loop, packed_in_loop = threading.get_ident(), [0]
+    true_pack = adaptive.pack_all
+
+    def pack_all(records: Sequence[adaptive.Unpacked]) -> object:
+        packed_in_loop[-1] += sum(len(record.raw) for record in records) * (threading.get_ident() == loop)
+        return true_pack(records)
+
+    monkeypatch.setattr(adaptive, "pack_all", pack_all)
+
+    async def scenario() -> None:
+        disk = Disk()
+        create(disk, plan_create(disk.size_bytes))
+        volume = open_volume(disk)
+        committer = Committer(volume, parse_options([f"dirty={DIRTY_BYTES}"]))
+        ino = namespace.create(volume, ROOT_INODE, b"file", 0o644, 0, 0)
+        written, noises = 0, [noise(number) for number in range(7)]
+
+        async def write() -> None:
+            nonlocal written
+            while True:
+                if committer.note_write():
+                    await committer.room()
+                files.write(volume, ino, written % 200 * RECORD_BYTES, noises[written % 7])
+                written += 1
+                if written % 16 == 0:
+                    await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(committer.run)
+            nursery.start_soon(write)
+            with trio.fail_after(PATIENCE_S):
+                for _ in range(4):
+                    await committer.durable()
+                    packed_in_loop.append(0)
+            nursery.cancel_scope.cancel()
+        assert written and max(packed_in_loop) <= ASIDE_BYTES_MIN
+        volume.close()
+        assert not runner.check_quietly(disk.copy()).findings
+
+    trio.run(scenario)
+
+
+def test_who_waits_for_room_is_told_that_the_device_has_failed() -> None:
+    async def scenario() -> None:
+        disk = Disk()
+        async with writing_back(disk) as (volume, writeback):
+            ino = new_file(volume, policy=STORED)
+            disk.may_write.clear()
+            number = 0
+            while not writeback.note_write():
+                fill(volume, writeback, ino, range(number, number + 1))
+                number += 1
+            disk.refuses = True
+            disk.may_write.set()
+            with trio.fail_after(PATIENCE_S), pytest.raises(DeviceFailed, match="write failed"):
+                await writeback.room()
+            assert volume.read_only
+            assert_memory_adds_up(volume)
+
+    trio.run(scenario)
