@@ -4,17 +4,20 @@ import random
 from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate, chain, pairwise
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from razortools.check.compact import plan as plan_module
+from razortools.check.compact import write as write_module
 from razortools.check.compact.compact import compact
 from razortools.check.compact.layout import measure, usage
-from razortools.check.compact.loose import fill_limit, find_sections, grouped
-from razortools.check.compact.offer import offered
-from razortools.check.compact.plan import Plan
+from razortools.check.compact.loose import fill_limit, find_sections, first_part, grouped
+from razortools.check.compact.offer import may_pay, offered
+from razortools.check.compact.pieces import Chunk
+from razortools.check.compact.plan import Plan, make_plan
 from razortools.check.compact.sameness import difference
 from razortools.check.inventory import take_inventory
 from razortools.check.loss import loss
@@ -22,13 +25,15 @@ from razortools.check.runner import Options, check_quietly
 from razortools.check.steps import finished
 from razortools.engine import directories, files, namespace, xattrs
 from razortools.engine.store.device import Device
+from razortools.engine.store.nodepool import NodePool
 from razortools.errors import OutOfSpace
+from razortools.format.data import DataRecord
 from razortools.format.inode import ROOT_INODE, Inode
-from razortools.format.keys import COUNTERS_KEY, Kind, name_key
+from razortools.format.keys import COUNTERS_KEY, Kind, name_key, record_key
 from razortools.format.name import Name
 from razortools.format.node import ITEM_OVERHEAD_BYTES
 from razortools.format.volume import Counters
-from razortools.units import MIB, NameId
+from razortools.units import MIB, BlockNo, InodeNo, NameId
 from tests.check.aged import aged, compacted
 from tests.check.editing import edit_inode, find_inode, image_of
 from tests.check.samples import Copy, healthy, new_device, opened, unclean
@@ -69,19 +74,20 @@ def test_a_record_in_several_runs_becomes_one() -> None:
     chance = random.Random(SEED)
     with opened(device) as volume:
         Workload(volume, SEED, file_bytes_max=4096).fill()
-        names = [name for _, name, _ in directories.entries(volume, ROOT_INODE)]
-        for name in names[::2]:  # no free block lies beside another one
-            namespace.unlink(volume, ROOT_INODE, name)
+        names = [name for _, name in sorted((entry.inode, name) for _, name, entry in directories.entries(volume, ROOT_INODE))]
+        for number, name in enumerate(names):
+            if number % 3:  # no more than two free blocks lie side by side
+                namespace.unlink(volume, ROOT_INODE, name)
         volume.checkpoint()
         with suppress(OutOfSpace):
             for number in range(100):
                 ino = namespace.create(volume, ROOT_INODE, b"broken %d" % number, 0o644, 1, 2)
                 files.write(volume, ino, 0, chance.randbytes(8000))
-                xattrs.set(volume, ino, b"user.large", chance.randbytes(9000))
+                xattrs.set(volume, ino, b"user.large", chance.randbytes(16_000))
     chunks = list(measure(image_of(device)).chunks())
     assert sum(len(chunk.records) == 1 and chunk.piece_count > 1 for chunk in chunks) >= 4
     with opened(device) as volume:
-        for name in names[1::2]:
+        for name in names[::3]:
             namespace.unlink(volume, ROOT_INODE, name)
     before = seen(device)
     done = compacted(device)
@@ -169,6 +175,31 @@ def test_what_does_not_fit_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.fragments_left > 0
     assert done.layout_before is not None and done.layout_after is not None
     assert done.layout_after.fragment_count == done.layout_before.fragment_count
+
+
+class TightPool(NodePool):
+    """A pool without room for more than so many nodes."""
+
+    nodes_max = 0
+
+    def reserve(self, node_count: int, spare_blocks: int = 0) -> bool:
+        """See NodePool."""
+        self.nodes_max -= 1
+        return self.nodes_max >= 0 and super().reserve(node_count, spare_blocks)
+
+
+def test_where_not_all_nodes_fit_a_part_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_module, "NodePool", TightPool)
+    monkeypatch.setattr(plan_module, "MOVED_BYTES_MAX", 0)
+    device = aged()
+    nothing = compacted(device)
+    assert (nothing.step_count, nothing.refused, nothing.report().exit_code) == (0, "", 0) and nothing.nodes_left > 0
+    monkeypatch.setattr(TightPool, "nodes_max", 6)
+    before = seen(device)
+    done = compacted(device)
+    assert done.step_count > 0 and done.layout_before is not None and done.layout_after is not None
+    assert done.layout_after.node_count < done.layout_before.node_count
+    assert seen(device) == before and check_quietly(device).clean
 
 
 def test_steps_that_are_used_up_are_told() -> None:
@@ -261,6 +292,53 @@ def test_the_same_image_does_not_differ_and_another_one_does() -> None:
 # The parts
 
 
+def chunk_at(*places: int) -> Chunk:
+    """Return a chunk whose records, of a block each, lie at *places*."""
+    chunk = Chunk(4096)
+    for number, place in enumerate(places):
+        record = DataRecord(place, 4096, 4096, 0, 0, 0, 1)
+        chunk.add((record_key(InodeNo(5), number), record.encode(), record))
+    return chunk
+
+
+class Runs:
+    """Stands for a space map in which runs of no more than so many blocks are free."""
+
+    def __init__(self, blocks_max: int) -> None:
+        self.blocks_max = blocks_max
+        self.next = 1000
+
+    def allocate_run(self, block_count: int, near: int) -> BlockNo | None:
+        """See SpaceMaps."""
+        if block_count > self.blocks_max:
+            return None
+        self.next += 100
+        return BlockNo(self.next)
+
+
+@pytest.mark.parametrize(
+    ("places", "blocks_max", "moved", "joined"),
+    [
+        ((10, 20, 30), 9, 3, 2),
+        ((10, 11, 12), 9, 0, 0),  # in one piece
+        ((10, 20, 21, 30), 9, 4, 2),
+        ((10, 20, 21, 30), 2, 0, 0),  # what would be joined is parted elsewhere
+        ((10, 20, 30, 40), 2, 4, 2),
+        ((10, 20, 30, 31), 2, 2, 1),
+        ((10, 20), 1, 0, 0),
+    ],
+)
+def test_what_is_moved_joins_more_than_it_parts(places: tuple[int, ...], blocks_max: int, moved: int, joined: int) -> None:
+    chunk = chunk_at(*places)
+    measured = SimpleNamespace(image=SimpleNamespace(block_bytes=4096), chunks=lambda: [chunk])
+    plan = Plan(measured, Runs(blocks_max))  # type: ignore[arg-type]
+    plan_module._Moving(plan, 100).run()
+    assert (len(plan.moves), plan.fragments_joined) == (moved, joined)
+    after = [DataRecord.decode(plan.moves.get(key, value)).address for key, value, _ in chunk.records]
+    assert chunk.piece_count - chunk_at(*after).piece_count == joined
+    assert plan.fragments_left == chunk.piece_count - 1 - joined
+
+
 @st.composite
 def leaves(draw: st.DrawFn) -> list[list[int]]:
     """Return the sizes of the items of leaves of a thousand bytes, many of them loose."""
@@ -287,6 +365,12 @@ def test_packed_leaves_are_fewer_hold_the_same_and_are_packed(sizes: list[list[i
         assert len(groups) < section.behind - section.first and all(sum(group) <= 1000 for group in groups)
         packed += groups
         at = section.behind
+        for nodes_max in (1, 2, 5, len(sizes)):
+            part = first_part(section, sizes.__getitem__, 1000, nodes_max)
+            if part is not None:
+                assert part.first == section.first and part.behind <= section.behind
+                assert 0 < len(part.packed) <= nodes_max and part.saved > 0
+            assert nodes_max < len(sizes) or part == section
     packed += sizes[at:]
     assert list(chain(*packed)) == list(chain(*sizes))
     if len(sizes) > 1 and all(sum(one) <= 300 for one in sizes):
@@ -319,6 +403,19 @@ def test_a_look_offers_what_pays_and_nothing_else() -> None:
     assert done.layout_before.fragment_count - done.layout_after.fragment_count >= plan.fragments_joined
     assert offered(broken_up, check_quietly(broken_up).summary) is None
     assert offered(healthy(), check_quietly(healthy()).summary) is None
+    small = aged(20 * MIB)
+    summary = check_quietly(small).summary
+    saved = make_plan(measure(image_of(small))).nodes_saved
+    assert may_pay(summary) and saved * 3 >= image_of(small).superblock.node_count
+    assert offered(small, summary) is None, "so few nodes are not worth a word"
+
+
+def test_the_check_counts_the_breaks_in_files() -> None:
+    for device in (aged(), healthy(), healthy_image(4).device):
+        chunks = [chunk for chunk in measure(image_of(device)).chunks() if chunk.records[0][0][9] == Kind.DATA_RECORD]
+        files_there = {chunk.records[0][0][:9] for chunk in chunks}
+        pieces = sum(chunk.piece_count - chunk.joins_before for chunk in chunks)
+        assert check_quietly(device).summary.breaks == pieces - len(files_there)
 
 
 def test_what_the_check_counts_bounds_what_can_be_gained() -> None:

@@ -26,7 +26,7 @@ from razortools.engine.store.pages import OverlayDevice
 from razortools.errors import CorruptImage, OutOfSpace
 
 STEPS_MAX = 16  # a full image that is much broken up gets the rest from the next run
-SHARES = (1, 4, 16, 64)  # where not everything fits at once, a part of it is tried
+SHARES = (1, 4, 16, 64, 256, 1024)  # where not everything fits at once, a part of it is tried
 
 _FRAME = Edit(verb=Verb.FRAME, code=problems.REPLAY_PENDING.code, why="replay what waits in the journal")
 

@@ -61,6 +61,23 @@ def find_sections(used: Sequence[int], sizes: Sizes, capacity: int) -> list[Sect
     return [section for section in found if section.saved > 0]
 
 
+def first_part(section: Section, sizes: Sizes, capacity: int, nodes_max: int) -> Section | None:
+    """Return the longest section that begins as *section* does, takes *nodes_max* nodes at the most, and saves one; or None."""
+    limit = fill_limit(capacity)
+    node_count, used = 1, 0
+    best = None
+    for leaf in range(section.first, section.behind):
+        for size in sizes(leaf):
+            if used + size > limit and used:
+                node_count, used = node_count + 1, 0
+            used += size
+        if node_count > nodes_max:
+            break
+        if leaf + 1 - section.first > node_count:
+            best = leaf + 1
+    return Section(section.first, best, _packed(section.first, best, sizes, limit)) if best is not None else None
+
+
 def _packed(first: int, behind: int, sizes: Sizes, limit: int) -> tuple[int, ...]:
     """Return the bytes of each leaf into which those from *first* on are packed. As grouped(), which needs the items."""
     packed: list[int] = []

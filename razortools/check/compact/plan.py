@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from razortools.check.compact.layout import Measured
-from razortools.check.compact.loose import Item, Section, fill_limit, find_sections, grouped
+from razortools.check.compact.loose import Item, Section, fill_limit, find_sections, first_part, grouped
 from razortools.check.compact.pieces import Chunk
 from razortools.check.compact.strings import Strings, find_strings
 from razortools.check.repair.bulk import NodeCounter
@@ -172,7 +172,7 @@ def _touched(plan: Plan) -> set[int]:
 
 
 def _pack(plan: Plan, written_leaves: int) -> None:
-    """Find the sections, and leave out those that come behind the first *written_leaves* leaves."""
+    """Find the sections, and leave out what comes behind the first *written_leaves* leaves that are written for them."""
 
     @lru_cache(LEAVES_IN_MEMORY)
     def sizes(leaf: int) -> list[int]:
@@ -182,9 +182,10 @@ def _pack(plan: Plan, written_leaves: int) -> None:
     for leaf in plan.touched:
         used[leaf] = sum(sizes(leaf))
     for section in find_sections(used, sizes, plan.measured.capacity):
-        written_leaves -= len(section.packed)
-        if written_leaves >= 0:
-            plan.sections.append(section)
+        part = first_part(section, sizes, plan.measured.capacity, written_leaves)
+        if part is not None:
+            plan.sections.append(part)
+            written_leaves -= len(part.packed)
 
 
 class _Moving:
