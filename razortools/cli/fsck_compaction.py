@@ -48,8 +48,9 @@ def _gain(done: Compacted, image: str) -> Iterator[str]:
 
 
 def _left(done: Compacted) -> str:
-    left = ((done.fragments_left, "fragment to join"), (done.nodes_left, "node to save"))
-    return ", ".join(f"{count:,} {noun.replace(' ', 's ', 1) if count > 1 else noun}" for count, noun in left if count)
+    """Return what there was no room for."""
+    left = ((done.fragments_left, "fragment", "join"), (done.nodes_left, "node", "save"))
+    return ", ".join(f"{plural(count, noun)} to {verb}" for count, noun, verb in left if count)
 
 
 def _what(done: Compacted) -> str:

@@ -20,7 +20,7 @@ from razortools.check.repair.edits import Edit, Verb
 from razortools.check.repair.journal import scanned
 from razortools.check.repair.surveying import believed, recovered
 from razortools.check.report import Report
-from razortools.check.runner import Options, Step, check
+from razortools.check.runner import Options, Step, check, plural
 from razortools.engine.store.device import Device
 from razortools.engine.store.pages import OverlayDevice
 from razortools.errors import CorruptImage, OutOfSpace
@@ -220,9 +220,9 @@ def in_words(plan: Plan) -> str:
     """Return what a step does."""
     parts = []
     if plan.fragments_joined:
-        parts.append(f"join {plan.fragments_joined:,} fragments")
+        parts.append(f"join {plural(plan.fragments_joined, 'fragment')}")
     if plan.strings.dropped_count:
-        parts.append(f"drop {plan.strings.dropped_count:,} strings")
+        parts.append(f"drop {plural(plan.strings.dropped_count, 'string')}")
     if plan.nodes_saved > 0:
-        parts.append(f"save {plan.nodes_saved:,} nodes")
+        parts.append(f"save {plural(plan.nodes_saved, 'node')}")
     return ", ".join(parts)
