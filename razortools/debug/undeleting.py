@@ -36,7 +36,7 @@ def undelete(session: Session, options: argparse.Namespace) -> Answer:
         return _told(chosen, f"{options.out} on the host")
     if not session.writable:
         raise ReadOnly("undelete puts a file back only with -w; --out copies it to the host, which changes nothing in the image")
-    path = _restore(session, chosen, options.path)
+    path = restore(session, chosen, options.path)
     return _told(chosen, path)
 
 
@@ -85,7 +85,7 @@ def _copy_out(session: Session, chosen: Deleted, target: str) -> None:
         os.close(descriptor)
 
 
-def _restore(session: Session, chosen: Deleted, target: str | None) -> str:
+def restore(session: Session, chosen: Deleted, target: str | None) -> str:
     """Make the file anew in the image, with its attributes; return its path. All of it or nothing."""
     volume = session.for_writing()
     path = target or _default_path(session, chosen)

@@ -97,3 +97,15 @@ def test_a_new_uuid_that_finds_no_room_changes_nothing(
             become(volume, bytes(range(16, 32)))
     assert answer(capsys, image, "uuid") == before
     assert is_good(image)
+
+
+def test_what_is_committed_after_a_new_uuid_survives_a_crash(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_for_writing(image) as volume:
+        become(volume, bytes(range(16, 32)))
+        namespace.mkdir(volume, ROOT_INODE, b"after", 0o755, 0, 0)
+        volume.commit()
+        (tmp_path / "crashed.img").write_bytes(image.read_bytes())
+    assert answer(capsys, tmp_path / "crashed.img", "stat /after")["type"] == "directory"
+    assert len(answer(capsys, tmp_path / "crashed.img", "journal")["transactions"]) == 1

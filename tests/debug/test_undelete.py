@@ -7,11 +7,19 @@ from pathlib import Path
 import pytest
 
 from razortools.check.runner import check_quietly
+from razortools.debug.deleted import find_deleted
+from razortools.debug.opening import open_session
+from razortools.debug.undeleting import restore
 from razortools.engine import files, namespace
+from razortools.engine.limits import Limits
 from razortools.engine.store.device import open_image
 from razortools.engine.volume import Volume
+from razortools.format.inode import ROOT_INODE
+from razortools.format.keys import inode_key, record_key
+from razortools.format.node import NODE_MAGIC, decode_header, decode_items
+from razortools.units import KIB, MIB
 from tests.debug.tool import NOISE, TEXT, answer, debug, furnished, hurt, text, written
-from tests.images import open_for_writing
+from tests.images import make_image, open_for_writing
 
 
 @pytest.fixture
@@ -126,3 +134,44 @@ def test_undelete_without_the_right_to_write_says_what_can_be_done(image: Path, 
     assert "--out copies it" in capsys.readouterr().err
     assert debug("-w", "-R", "undelete 99999", image) == 2
     assert debug("-w", "-R", f"undelete {listed['inode']} /hard", image) == 1
+
+
+def test_a_file_of_which_a_node_is_lost_is_not_called_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = make_image(tmp_path / "a.img", 8 * MIB, record_bytes=4096)  # nodes of one block, and a record for each block
+    with open_for_writing(image) as volume:
+        ino = written(volume, ROOT_INODE, b"long", random.Random(4).randbytes(400 * 4096))
+    delete(image, b"/long")
+    (listed,) = answer(capsys, image, "undelete")
+    assert listed["state"] == "whole"
+    raw = image.read_bytes()
+    inodes_leaf = inode_key(ino)
+    for place in range(0, len(raw), 4096):
+        if raw[place : place + 4] == NODE_MAGIC:
+            keys, _ = decode_items(raw[place : place + 4096], decode_header(raw[place : place + 4096]))
+            if record_key(ino, 300) in keys and inodes_leaf not in keys:
+                hurt(image, place + 500)
+    (listed,) = answer(capsys, image, "undelete")
+    assert "blocks not found" in listed["state"]
+
+
+def test_what_comes_back_is_not_written_over_what_is_still_to_be_read(tmp_path: Path) -> None:
+    image = make_image(tmp_path / "a.img", 4 * MIB)
+    data = random.Random(6).randbytes(3 * 128 * KIB)
+    with open_for_writing(image) as volume:
+        written(volume, ROOT_INODE, b"first", random.Random(5).randbytes(128 * KIB))
+        volume.checkpoint()
+        ino = written(volume, ROOT_INODE, b"file", data[: 2 * 128 * KIB])
+        volume.checkpoint()
+        namespace.unlink(volume, ROOT_INODE, b"first")
+    with open_for_writing(image) as volume:  # its last record takes the place of the first file, which is the lowest
+        files.write(volume, ino, 2 * 128 * KIB, data[2 * 128 * KIB :])
+    delete(image, b"/file")
+    with open_session(str(image), writable=True, tell=lambda said: None) as session:
+        session.volume.set_limits(Limits(dirty_bytes=128 * KIB))
+        (found,) = (one for one in find_deleted(session) if one.ino == ino)
+        starts = [found.records[number].address for number in range(3)]
+        assert min(starts) == starts[2]
+        restore(session, found, "/back")
+        assert files.read(session.volume, session.find("/back"), 0, len(data)) == data
+    with open_image(image, writable=False) as device:
+        assert check_quietly(device).exit_code == 0
