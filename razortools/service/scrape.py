@@ -82,6 +82,7 @@ class Scrape:
             raise MountRefused(f"option metrics: {address}: cannot be listened at: {why}{advice}") from None
         self.address = Address(address.host, self._server.server_port)
         self._thread: threading.Thread | None = None
+        self._is_closed = False
 
     def start(self, take: Callable[[], MountFigures]) -> None:
         """Answer from now on with what *take* tells, called in this thread. In a trio task."""
@@ -100,12 +101,18 @@ class Scrape:
             return body
 
         self._server.set_app(app)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="metrics", daemon=True)
         self._thread.start()
+
+    def _serve(self) -> None:
+        """Answer until closed. Not serve_forever(): that looks twice a second whether it is to end, and unmounting would wait."""
+        while not self._is_closed:
+            self._server.handle_request()
 
     def close(self) -> None:
         """Stop answering, and give the address back."""
+        self._is_closed = True
         if self._thread is not None:
-            self._server.shutdown()
+            self._server.socket.shutdown(socket.SHUT_RDWR)  # who waits for a connection is woken
             self._thread.join()
         self._server.server_close()

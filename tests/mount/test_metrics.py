@@ -3,12 +3,14 @@
 import os
 import re
 import socket
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import trio
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -18,7 +20,9 @@ from razortools.service import mountpoints
 from razortools.service.asking import Asker
 from razortools.service.figures import MountFigures
 from razortools.service.metrics import METRICS, page
+from razortools.service.mountpoints import MountRefused
 from razortools.service.options import Address, parse_options
+from razortools.service.scrape import Scrape
 from tests.mount.mounts import MOUNT, Mounted, run
 
 Values = dict[str, float]  # by name and labels, the image left out
@@ -117,6 +121,22 @@ def test_a_port_that_is_taken_is_told_and_nothing_is_mounted(unmounted: Mounted)
     assert "Traceback" not in done.stderr
     assert mountpoints.mount_at(str(unmounted.path)) is None
     unmounted.mount()
+
+
+def test_the_address_is_free_as_soon_as_it_is_closed_and_who_asks_meanwhile_is_told() -> None:
+    first = Scrape(Address("127.0.0.1", 0))
+
+    async def serve() -> None:
+        first.start(lambda: pytest.fail("nobody asks now"))
+
+    trio.run(serve)  # has ended when somebody asks: the daemon is closing its image
+    with pytest.raises(urllib.error.HTTPError, match="503"):
+        urllib.request.urlopen(f"http://{first.address}/metrics", timeout=30)
+    first.close()
+    second = Scrape(first.address)
+    with pytest.raises(MountRefused, match="choose another port"):
+        Scrape(second.address)
+    second.close()
 
 
 @pytest.mark.parametrize(
