@@ -16,8 +16,11 @@ import pytest
 from jsonschema import Draft202012Validator
 from prometheus_client.parser import text_string_to_metric_families
 
-from razortools.engine.health import Reason, Thresholds, Verdict
+from razortools import health as front_end
+from razortools.cli import app as cli
+from razortools.engine.health import Health, Reason, Thresholds, Verdict
 from razortools.service import profile, wellness
+from razortools.service.asking import Asker
 from razortools.service.figures import MountFigures, Spread
 from razortools.service.watching import Watcher
 from tests.mount.mounts import ANSWER_S, Mounted, run
@@ -193,6 +196,36 @@ def test_a_look_shows_what_happened_since_the_one_before(told: MountFigures) -> 
     assert sections["Data in 2.0 s"][0] == ("read by programs", "2 MiB/s")
     assert watcher.look() is None
     assert (watcher.verdict, watcher.looks) == (Verdict.OK, 2)
+
+
+@pytest.mark.mount
+def test_who_is_told_nothing_sees_the_last_checkpoint_and_why(
+    told: MountFigures, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Asker, "fetch", lambda self, what: None)
+    assert cli.invoke(front_end.app, front_end.NAME, cli.HEALTH_CODES, [told.image]) == 0
+    shown = capsys.readouterr().out
+    assert "Mount: is served, and tells more only to root and to whoever has mounted it" in shown
+    assert "Space: " in shown and "Persistence: " not in shown
+
+
+@pytest.mark.mount
+def test_a_checkpoint_that_is_written_over_while_it_is_looked_at_is_no_damage(
+    told: MountFigures, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks, examine = [], front_end.examine
+
+    def overtaken(*arguments: object, **keywords: object) -> Health:
+        looks.append(1)
+        found = examine(*arguments, **keywords)  # type: ignore[arg-type]
+        if len(looks) < front_end.CHECKPOINTS_TRIED:
+            return Health(found.image, Verdict.CRITICAL, (Reason(Verdict.CRITICAL, "Integrity", "torn"),), None)
+        return found
+
+    monkeypatch.setattr(front_end, "examine", overtaken)
+    assert cli.invoke(front_end.app, front_end.NAME, cli.HEALTH_CODES, [told.image]) == 0
+    assert len(looks) == front_end.CHECKPOINTS_TRIED
+    assert "Superblock: 6 copies" in capsys.readouterr().out
 
 
 @pytest.mark.mount
