@@ -35,7 +35,7 @@ from razortools.format.node import ITEM_OVERHEAD_BYTES
 from razortools.format.volume import Counters
 from razortools.units import MIB, BlockNo, InodeNo, NameId
 from tests.check.aged import aged, compacted
-from tests.check.editing import edit_inode, find_inode, image_of
+from tests.check.editing import edit_inode, find_inode, image_of, write_superblocks
 from tests.check.samples import Copy, healthy, new_device, opened, unclean
 from tests.workload import Seen, Workload, everything
 from tools.fuzzing.generator import healthy_image
@@ -277,6 +277,12 @@ def test_a_result_that_takes_more_room_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(plan_module, "fill_limit", lambda capacity: capacity // 4)
     done = compacted(aged())
     assert "more room" in done.refused
+    monkeypatch.undo()
+    once = aged(copies=1)
+    write_superblocks(once, backups=True, metadata_copies=2)
+    before = once.read(0, once.size_bytes)
+    assert "nodes with one" in compacted(once).refused
+    assert once.read(0, once.size_bytes) == before
 
 
 def test_the_same_image_does_not_differ_and_another_one_does() -> None:

@@ -111,9 +111,8 @@ def compact(device: Device, options: Options, write: Write, is_to_stop: Callable
             return done
         yield StepPlanned(number, made.sentence)
         report = yield from check(made.overlay, options)
-        wrong = _wrong(made, report, done.layout_after)
-        if wrong:
-            done.refused = f"the result would not be right: {wrong}; that is a defect of razorfsck, please report it"
+        done.refused = _wrong(made, report) or _grown(made, done.layout_after)
+        if done.refused:
             return done
         done.undo_path = write(made.overlay)
         done.step_count += 1
@@ -200,20 +199,30 @@ def _part(whole: Plan, share: int) -> Limits:
     return Limits(moved, leaves // share, drops_strings=False)
 
 
-def _wrong(made: _Made, report: Report, before: Layout | None) -> str:
+def _wrong(made: _Made, report: Report) -> str:
     """Return what is wrong with a step's result; empty: nothing."""
+    wrong = _difference(made, report)
+    return f"the result would not be right: {wrong}; that is a defect of razorfsck, please report it" if wrong else ""
+
+
+def _difference(made: _Made, report: Report) -> str:
     left = [finding for finding in report.left if finding.severity > Severity.NOTE]
     if made.plan is None:
         left = [finding for finding in left if not _is_dropped(finding)]
     if left:
         return f"{left[0].code}, {left[0].message}"
     changed = difference(made.before.tree, made.after.tree)
-    if changed:
-        return f"{changed} would not be what it is"
-    # A replay makes nodes, and may free what is deleted in it; from there on nothing may grow.
-    if made.plan is not None and before is not None and made.layout.used_bytes > before.used_bytes:
-        return "it would take more room than before"
-    return ""
+    return f"{changed} would not be what it is" if changed else ""
+
+
+def _grown(made: _Made, before: Layout | None) -> str:
+    """Return why a step that takes more room is not made; empty: it does not. A replay makes nodes, as every mount does."""
+    if made.plan is None or before is None or made.layout.used_bytes <= before.used_bytes:
+        return ""
+    return (
+        "it would take more room than before. A rebuild that had no room for two copies has left nodes with one, and what is "
+        "written gets both"
+    )
 
 
 def in_words(plan: Plan) -> str:
