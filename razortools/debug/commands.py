@@ -53,7 +53,7 @@ def _all_commands() -> Answer:
     """Return the table of all commands, topic by topic."""
     parts: list[Answer] = []
     for topic, commands in TOPICS.items():
-        rows = [(command.words.usage_line().removeprefix("usage: "), command.summary) for command in commands]
+        rows = [(command.words.short_line(), command.summary) for command in commands]
         parts += [Lines(["", topic] if parts else [topic]), Table(("command", "what it does"), rows, None)]
     parts.append(Lines(["", "'help COMMAND' shows options and examples; COMMAND | PROGRAM gives the output to a program."]))
     data = [

@@ -45,6 +45,13 @@ class Words(argparse.ArgumentParser):
         """Return how the command is written, on one line."""
         return " ".join(self.format_usage().split())
 
+    def short_line(self) -> str:
+        """Return how the command is written without its options by name: what an overview has room for."""
+        words = {None: "{}", "?": "[{}]", "+": "{}...", "*": "[{}]..."}
+        parts = [words[action.nargs].format(action.metavar) for action in self._actions if not action.option_strings]  # type: ignore[index]
+        options = ["[OPTION]..."] if len(parts) < len(self._actions) else []
+        return " ".join([self.prog, *options, *parts])
+
     def parameters(self) -> Iterator[argparse.Action]:
         """Yield the options and words that it takes, in their order."""
         yield from self._actions

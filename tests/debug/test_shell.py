@@ -38,6 +38,8 @@ def test_commands_options_and_paths_are_completed_from_their_declarations(image:
         assert completed(session, "cat /hard /home/te") == ["cat /hard /home/text "]
         assert completed(session, f"get /hard {tmp_path}/o") == [f"get /hard {tmp_path}/out/"]
         assert completed(session, "help jour") == ["help journal "]
+        assert completed(session, "set inode.ui") == ["set inode.uid "]
+        assert completed(session, "find --type ") == [f"find --type {one} " for one in "fdlpscb"]
         assert completed(session, "tree -L 1 /home/de") == ["tree -L 1 /home/deep/"]
         session.directory = b"/home"
         assert completed(session, "stat sm") == ["stat small "]
