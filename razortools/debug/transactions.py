@@ -159,12 +159,15 @@ def _path(session: Session, inode: int) -> str:
     return next(map(show_name, _paths(session, inode)), "")
 
 
+_OPERATIONS = [one.name.lower() for one in Operation if one is not Operation.COMMIT]
 _JOURNAL = Words("journal")
 _JOURNAL.add_argument("-v", dest="verbose", action="store_true", help="every entry with its value before and after")
 _JOURNAL.add_argument("--path", metavar="PATH", help="only what is about this file, or below this directory")
-_OPERATIONS = [one.name.lower() for one in Operation if one is not Operation.COMMIT]
 _JOURNAL.add_argument(
-    "--operation", metavar="OPERATION", choices=_OPERATIONS, help=f"only what this one did: {', '.join(_OPERATIONS)}"
+    "--operation",
+    choices=_OPERATIONS,
+    metavar="OPERATION",
+    help=f"only what this operation did: {', '.join(_OPERATIONS)}",
 )
 _JOURNAL.add_argument("--transaction", type=int, metavar="NUMBER", help="only this transaction")
 _JOURNAL.add_argument("--since", type=seconds, metavar="SECONDS", help="only what was committed then or later, since 1970")
