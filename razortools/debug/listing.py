@@ -43,7 +43,7 @@ def show_stat(session: Session, options: argparse.Namespace) -> Answer:
         "paths": directories.paths(volume, ino),
         "record_bytes": inode.record_bytes,
         "record_count": sum(1 for _ in volume.store.items(*kind_range(ino, Kind.DATA_RECORD))),
-        "run_count": _run_count(session, ino),
+        "run_count": run_count(session, ino),
         "compression": str(Policy(Algorithm(inode.compression), inode.compression_level)),
         "xattrs": {os.fsdecode(name): xattrs.get(volume, ino, name) for name in xattrs.names(volume, ino)},
     }
@@ -157,7 +157,7 @@ def _shown_place(inode: Inode, stored_bytes: int, record_count: int, run_count: 
     return "in the tree" if inode.size and not inode.is_directory else "nothing"
 
 
-def _run_count(session: Session, ino: InodeNo) -> int:
+def run_count(session: Session, ino: InodeNo) -> int:
     """Return in how many pieces the data of a file lies: runs that do not follow on from the one before."""
     count, end = 0, -1
     for _, value in session.volume.store.items(*kind_range(ino, Kind.DATA_RECORD)):

@@ -5,17 +5,17 @@ times stay; what is a hole stays one.
 """
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from razortools.debug.answers import Answer, Lines
+from razortools.debug.listing import run_count
 from razortools.debug.session import Command, Session, Words
 from razortools.debug.walking import walk
 from razortools.engine import files, namespace, xattrs
 from razortools.engine.namespace import AttributeChange
 from razortools.errors import OutOfSpace
 from razortools.format.compression import parse_policy
-from razortools.format.data import DataRecord
 from razortools.format.inode import Inode
 from razortools.format.keys import Kind, kind_range, offset_of
 from razortools.units import MIB, InodeNo, format_size
@@ -39,7 +39,7 @@ def defragment(session: Session, options: argparse.Namespace) -> Answer:
     """defrag: store the files anew that lie in several pieces."""
 
     def wanted(ino: InodeNo, inode: Inode) -> bool:
-        return pieces_of(session, ino) > 1
+        return run_count(session, ino) > 1
 
     return _told(_rewrite(session, options.paths, wanted))
 
@@ -75,7 +75,7 @@ def _rewrite(session: Session, paths: list[str], wanted: Callable[[InodeNo, Inod
                 uncommitted = 0
     session.volume.checkpoint()  # so that what was replaced is free, and the figures are final
     for ino in rewritten:
-        done.pieces_after += pieces_of(session, ino)
+        done.pieces_after += run_count(session, ino)
         done.blocks_after += session.volume.inodes.get(ino).stored_blocks
     return done
 
@@ -86,7 +86,7 @@ def _rewrite_file(session: Session, ino: InodeNo, done: Rewritten) -> int:
     inode = volume.inodes.get(ino)
     mtime_ns, record_bytes = inode.mtime_ns, inode.record_bytes
     done.files += 1
-    done.pieces_before += pieces_of(session, ino)
+    done.pieces_before += run_count(session, ino)
     done.blocks_before += inode.stored_blocks
     total = 0
     for number in [offset_of(key) for key, _ in volume.store.items(*kind_range(ino, Kind.DATA_RECORD))]:
@@ -99,20 +99,6 @@ def _rewrite_file(session: Session, ino: InodeNo, done: Rewritten) -> int:
     namespace.setattr(volume, ino, AttributeChange(mtime_ns=mtime_ns))
     done.data_bytes += total
     return total
-
-
-def pieces_of(session: Session, ino: InodeNo) -> int:
-    """Return in how many pieces the data of a file lie: runs that do not follow on from the one before."""
-    return sum(1 for _ in _breaks(session, ino))
-
-
-def _breaks(session: Session, ino: InodeNo) -> Iterator[int]:
-    end = -1
-    for _, value in session.volume.store.items(*kind_range(ino, Kind.DATA_RECORD)):
-        for first, count in DataRecord.decode(value).runs(session.volume.block_bytes):
-            if first != end:
-                yield first
-            end = first + count
 
 
 def _told(done: Rewritten) -> Answer:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from razortools.debug.answers import Answer
-from razortools.debug.surgery import StagedDevice, Surgery, write_staged
+from razortools.debug.surgery import StagedDevice, Surgery, newest_superblock, write_staged
 from razortools.engine import namespace
-from razortools.engine.store import superblocks
 from razortools.engine.store.device import Device
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage, PosixError, RazorError, ReadOnly, UsageError
@@ -100,10 +99,7 @@ class Session:
 
     def superblock(self) -> Superblock:
         """Return the newest superblock that verifies, even if the image is cut off. Raises CorruptImage if there is none."""
-        found = [copy.superblock for copy in superblocks.find_copies(self.device) if copy.superblock]
-        if not found:
-            raise CorruptImage(f"{self.device.name}: no copy of its superblock verifies; run razorfsck --rebuild")
-        return max(found, key=lambda one: (one.generation, -one.slot))
+        return newest_superblock(self.device)
 
     def geometry(self) -> Geometry:
         """Return where the fixed parts lie. Raises as superblock() does."""
