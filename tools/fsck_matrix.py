@@ -1,14 +1,17 @@
 """Write the matrix of damage into docs/FSCK.md: what is found, what is harmless, what is repaired and what is lost.
 
-    python -m tools.fsck_matrix            run the cases (some minutes) and write the tables between the marks
-    python -m tools.fsck_matrix --check    only say whether the tables have a row for every class of damage there is
+    python -m tools.fsck_matrix                  run the cases (some minutes) and write the tables between the marks
+    python -m tools.fsck_matrix --processes N    the same in so many processes; as many as there are processors otherwise
+    python -m tools.fsck_matrix --check          only say whether the tables have a row for every class of damage there is
 
 The cases are those of tools/fuzz.py with fixed seeds, so a second run writes the same figures.
 """
 
+import multiprocessing
+import os
 import random
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from razortools.format.record import CATALOGUE
@@ -25,6 +28,7 @@ BEGIN, END = "<!-- begin matrix: written by tools/fsck_matrix.py -->\n", "<!-- e
 SEED = 5
 LAW_EVERY = 41  # so many cases of the field fuzz are judged for each that is repaired; odd: right and wrong checksums take turns
 DAMAGE_SEEDS = range(2000, 2024)
+PARTS = 16  # of the field fuzz of an image, that processes share
 UNDO_MODULE = "razortools.format.undo"  # the undo file's structures are in no image
 FOUND = ("cases", "detected", "harmless", "as torn", "as before", "failed")
 MENDED = ("cases", "repaired", "with loss", "refused", "failed")
@@ -41,7 +45,8 @@ def main(arguments: list[str]) -> int:
         if missing:
             print(f"docs/FSCK.md has no row for {', '.join(missing)}; run: python -m tools.fsck_matrix", file=sys.stderr)
         return 1 if missing else 0
-    PLACE.write_text(head + begin + text() + end + tail, encoding="utf-8")
+    processes = int(arguments[1]) if arguments[:1] == ["--processes"] else os.cpu_count() or 1
+    PLACE.write_text(head + begin + text(processes) + end + tail, encoding="utf-8")
     return 0
 
 
@@ -51,10 +56,10 @@ def kinds() -> list[str]:
     return [*DAMAGES, *(f"{name}, checksum {seal}" for name in structures for seal in ("wrong", "right"))]
 
 
-def text() -> str:
+def text(processes: int) -> str:
     """Return the tables, in Markdown."""
     found, mended = Tally(), Tally()
-    for judged, lawful in (*_damage(), *_fields()):
+    for judged, lawful in _cases(processes):
         for tally, outcome in ((found, judged), (mended, lawful)):
             for failure in tally.add([outcome] if outcome is not None else []):
                 print(f"FAILED {failure.kind}: {failure.case}: {failure.failure}", file=sys.stderr, flush=True)
@@ -77,23 +82,41 @@ def text() -> str:
     return "\n".join(parts) + "\n"
 
 
-def _damage() -> Iterator[tuple[Outcome, Outcome | None]]:
-    for name, make in DAMAGES.items():
-        for seed in DAMAGE_SEEDS:
-            past, case = history(seed // 4), f"seed {seed}"
-            device = make(past, random.Random(f"{seed} {name}"))
-            if device.differs():
-                judged = damage_outcome(name, past, device, case)
-                is_found = "detected" in judged.results
-                yield judged, lawful_damage(name, past, device, case, with_files=seed % 8 == 0) if is_found else None
+Judged = list[tuple[Outcome, Outcome | None]]  # found or harmless; what the repair did, if it was tried
 
 
-def _fields() -> Iterator[tuple[Outcome, Outcome | None]]:
-    for image in BASES:
-        for number, case in enumerate(fields.cases(image, SEED, sites_max=1)):
+def _cases(processes: int) -> Iterator[tuple[Outcome, Outcome | None]]:
+    """Yield what came of every case, always in the same order."""
+    damages = [(_damage, (name, seed)) for name in DAMAGES for seed in DAMAGE_SEEDS]
+    changes = [(_fields, (image, part)) for image in BASES for part in range(PARTS)]
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        for judged in pool.imap(_one, [*damages, *changes]):
+            yield from judged
+
+
+def _one(work: tuple[Callable[..., Judged], tuple[str, int]]) -> Judged:
+    function, arguments = work
+    return function(*arguments)
+
+
+def _damage(name: str, seed: int) -> Judged:
+    past, case = history(seed // 4), f"seed {seed}"
+    device = DAMAGES[name](past, random.Random(f"{seed} {name}"))
+    if not device.differs():
+        return []
+    judged = damage_outcome(name, past, device, case)
+    is_found = "detected" in judged.results
+    return [(judged, lawful_damage(name, past, device, case, with_files=seed % 8 == 0) if is_found else None)]
+
+
+def _fields(image: str, part: int) -> Judged:
+    found: Judged = []
+    for number, case in enumerate(fields.cases(image, SEED, sites_max=1)):
+        if number % PARTS == part:
             judged = field_outcome(case)
             is_tried = number % LAW_EVERY == 0 and "detected" in judged.results
-            yield judged, lawful_field(case, with_files=number % (8 * LAW_EVERY) == 0) if is_tried else None
+            found.append((judged, lawful_field(case, with_files=number % (8 * LAW_EVERY) == 0) if is_tried else None))
+    return found
 
 
 def _table(words: Iterable[str], tally: Tally) -> str:
