@@ -14,6 +14,7 @@ from razortools.check.compact.plan import Plan
 from razortools.check.explain import explain
 from razortools.check.in_use import look
 from razortools.check.problems import PROBLEMS
+from razortools.check.pulse import PulsingDevice
 from razortools.check.repair.plan_file import HEAD, plan_for, read_plan, write_plan
 from razortools.check.repair.plan_place import judge_place
 from razortools.check.repair.repair import Choose, Repaired, RepairSteps, Wishes, follow, repair
@@ -213,21 +214,21 @@ class _Run:
         """Check and repair."""
         wishes = Wishes(self._options, self._chooser(), rebuild=rebuilds, careful=self._policy == "-p")
         self._judge_undo_place()
-        with open_image(self._image, writable=True) as device:
+        with self._open(writable=True) as device:
             return self._carry_out(device, repair(device, wishes))
 
     def apply(self, path: str) -> int:
         """Do what stands in a plan."""
         made = read_plan(path)
         self._judge_undo_place()
-        with open_image(self._image, writable=True) as device:
+        with self._open(writable=True) as device:
             return self._carry_out(device, follow(device, made, self._options))
 
     def plan(self, path: str, *, rebuilds: bool) -> int:
         """Write down what a repair would do."""
         judge_place(path, self._image, HEAD)
         wishes = Wishes(self._options, self._chooser(), rebuild=rebuilds, careful=self._policy == "-p")
-        with open_image(self._image, writable=False) as device:
+        with self._open(writable=False) as device:
             done = self._screen.follow(repair(device, wishes))
             if done.changes:
                 write_plan(plan_for(device, done.rounds, self._options.backup_block), self._image, path)
@@ -238,7 +239,7 @@ class _Run:
 
     def undo(self) -> int:
         """Take the last repair back."""
-        with open_image(self._image, writable=True) as device:
+        with self._open(writable=True) as device, self._screen.pace.between("Taking back"):
             result = take_back(device, self._undo_path, before_writing=self._signals.hold)
         self._tell_of_signals("the repair was taken back")
         if self._as_json:
@@ -275,13 +276,18 @@ class _Run:
             self._screen.end_salvage(report, directory)
         return exit_code
 
+    def _open(self, *, writable: bool) -> Device:
+        """Open and lock the image for a repair, whose work between the checks is told by what it reads and writes."""
+        return PulsingDevice(open_image(self._image, writable=writable), self._screen.pace.pulse)
+
     def _carry_out(self, device: Device, steps: RepairSteps) -> int:
         """Follow a repair, write its result if it is worth it and wanted, and show what came of it."""
         done = self._screen.follow(steps)
         written = done.changes and self._is_wanted(done)
         undo_path = ""
         if written:
-            undo_path = write_out(done.overlay, device, self._undo_path, before_writing=self._signals.hold).undo_path
+            with self._screen.pace.between("Writing"):
+                undo_path = write_out(done.overlay, device, self._undo_path, before_writing=self._signals.hold).undo_path
             self._tell_of_signals("the repair was written")
         report = replace(done.report(written=written), is_modified=bool(undo_path), is_refused=bool(done.refused))
         if not self._as_json:

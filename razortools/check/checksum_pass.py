@@ -24,8 +24,12 @@ def check(
     count = len(facts.tree.addresses)
     if contents is not None:
         count += contents.record_count
-        for damaged in contents.damaged:
+        for number, damaged in enumerate(contents.damaged):
+            if number % PROGRESS_STEP == 0:
+                yield Progress(number, 2 * len(contents.damaged))
             yield _finding(facts, paths, damaged)
+        if contents.more_damaged:
+            yield problems.TOO_MANY[8].found(where="phase 8", count=contents.more_damaged, code=problems.DATA_CHECKSUM.code)
     else:
         for batch in verify(facts, selected, threads, decompress=False):
             yield Progress(batch.leaf, 2 * facts.tree.leaf_count)
@@ -72,7 +76,9 @@ def _judge_checkpoint(journal: JournalFacts) -> Iterator[Event]:
             yield Progress(number, journal.on_device.superblock.node_count)
         for fault in visit.read.faults:
             yield problems.CHECKPOINT_COPY.found(block=fault.address, reason=fault.reason)
-    for node in on_device.unread_mirrors:
+    for number, node in enumerate(on_device.unread_mirrors):
+        if number % PROGRESS_STEP == 0:
+            yield Progress(number, len(on_device.unread_mirrors))
         raw, reason = read_node_copy(on_device.image, on_device.mirrors[node], on_device.checksums[node])
         if raw is None:
             yield problems.CHECKPOINT_COPY.found(block=on_device.mirrors[node], reason=reason)

@@ -40,7 +40,7 @@ def check(facts: InodeFacts, selected: bytearray | None, threads: int) -> Genera
     used: Counter[int] = Counter()
     yield from _judge_inline(facts, selected, paths, used)
     damaged: list[DamagedRecord] = []
-    count = 0
+    count = more = 0
     for batch in verify(facts, selected, threads, decompress=True):
         yield Progress(facts.tree.leaf_count + batch.leaf, 2 * facts.tree.leaf_count)
         count += len(batch.records)
@@ -50,13 +50,15 @@ def check(facts: InodeFacts, selected: bytearray | None, threads: int) -> Genera
             if broken.fault in CHECKSUM_FAULTS:
                 if len(damaged) < DAMAGED_MAX:
                     damaged.append(damaged_record(broken))
+                else:
+                    more += 1
             else:
                 yield _finding(facts, paths, broken)
     for feature, count_of_it in ((_FEATURES[one], used[one]) for one in _FEATURES):
         if count_of_it and not facts.tree.image.superblock.incompat & feature:
             name = str(feature.name).lower()
             yield problems.FEATURE_UNANNOUNCED.found(where="superblock", feature=name, count=count_of_it)
-    return ContentFacts(tuple(damaged), count)
+    return ContentFacts(tuple(damaged), count, more)
 
 
 def damaged_record(broken: Broken) -> DamagedRecord:

@@ -25,6 +25,7 @@ from razortools.units import MIB
 
 BATCH_BYTES = 4 * MIB  # stored bytes of a batch: a few milliseconds of work, so handing it to a thread costs little
 BATCH_RECORDS = 256
+BATCH_LEAVES = 64
 READ_BYTES_MAX = 2 * MIB  # records that lie side by side are read together
 _ALGORITHMS = frozenset(Algorithm) - {Algorithm.AUTO}
 
@@ -92,6 +93,9 @@ def _batches(facts: InodeFacts, selected: bytearray | None) -> Iterator[Batch]:
     tree, image = facts.tree, facts.tree.image
     batch = Batch(0)
     for leaf, (keys, values) in tree.leaves(kinds_mask(Kind.XATTR, Kind.DATA_RECORD)):
+        if leaf - batch.leaf >= BATCH_LEAVES:  # few of the items here are records, or selected: tell how far it is all the same
+            yield batch
+            batch = Batch(leaf)
         for key, value in zip(keys, values, strict=True):
             if key[0] != Table.FILES or (selected is not None and not is_selected(facts, selected, key)):
                 continue

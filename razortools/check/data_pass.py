@@ -27,6 +27,7 @@ from razortools.format.keys import Kind, Table, object_of, offset_of
 from razortools.format.superblock import State
 
 PROGRESS_STEP = 64  # leaves
+NODES_STEP = 16_384  # of those that are only claimed
 CONTENT_KINDS = kinds_mask(Kind.INODE, Kind.XATTR, Kind.INLINE_DATA, Kind.DATA_RECORD)
 
 
@@ -35,7 +36,7 @@ def check(superblocks: SuperblockFacts, facts: InodeFacts, *, has_map: bool = Tr
     image = facts.tree.image
     paths = Paths(facts.tree)
     claims = fixed_claims(image)
-    _claim_nodes(image, facts, claims)
+    yield from _claim_nodes(image, facts, claims)
     contents = _Contents(facts, paths, claims)
     yield from contents.read()
     if claims.has_shared:
@@ -58,10 +59,12 @@ def check(superblocks: SuperblockFacts, facts: InodeFacts, *, has_map: bool = Tr
     return DataFacts(contents.records, raw_bytes, contents.stored_bytes, file_bytes, contents.breaks)
 
 
-def _claim_nodes(image: Image, facts: InodeFacts, claims: Claims) -> None:
+def _claim_nodes(image: Image, facts: InodeFacts, claims: Claims) -> Iterator[Progress]:
     blocks = image.geometry.node_blocks
     for addresses in (facts.tree.addresses, facts.tree.mirrors):
-        for address in addresses:
+        for number, address in enumerate(addresses):
+            if number % NODES_STEP == 0:
+                yield Progress(0, facts.tree.leaf_count)
             if address and image.holds(address, blocks):
                 claims.claim(address, blocks)
 

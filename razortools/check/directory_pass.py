@@ -24,7 +24,9 @@ from razortools.units import InodeNo
 
 PROGRESS_STEP = 64  # leaves
 SUSPECTS_MAX = 20_000  # looked at closely; where more names are wrong, more of the same findings would tell nothing new
-_ROUNDS = 3  # names, links, what is left over
+INODES_STEP = 8192  # some 10 ms
+_NAMES, _ENTRIES, _LINKS, _SECOND, _SUSPECTS, _WAY_UP = range(6)  # the rounds; the second look at the entries is rarely needed
+_ROUNDS = 6
 _SUM = (1 << 64) - 1
 
 _entry_values = DirectoryEntry.STRUCT.unpack
@@ -67,7 +69,7 @@ class _Links:
         tree = self.facts.tree
         for leaf, (keys, values) in tree.leaves(kinds_mask(Kind.NAME)):
             if leaf % PROGRESS_STEP == 0:
-                yield Progress(leaf, _ROUNDS * tree.leaf_count)
+                yield _far(_NAMES, leaf, tree.leaf_count)
             for key, value in zip(keys, values, strict=True):
                 number = object_of(key)
                 if key[0] != Table.NAMES or key[9] != Kind.NAME or (self.name_ids and number <= self.name_ids[-1]):
@@ -86,7 +88,7 @@ class _Links:
         previous = b""
         for leaf, (keys, values) in tree.leaves(kinds_mask(Kind.BACK_LINK, Kind.DIRECTORY_ENTRY)):
             if leaf % PROGRESS_STEP == 0:
-                yield Progress(tree.leaf_count + leaf, _ROUNDS * tree.leaf_count)
+                yield _far(_ENTRIES, leaf, tree.leaf_count)
             for key, value in zip(keys, values, strict=True):
                 if key[0] != Table.FILES:
                     continue
@@ -163,9 +165,14 @@ class _Links:
         """Compare both sides, the link counts and the sizes of directories."""
         facts = self.facts
         suspects: set[int] = set()
+        more = 0
         for at, number in enumerate(facts.numbers):
+            if at % INODES_STEP == 0:
+                yield _far(_LINKS, at, len(facts.numbers))
             if self.sums[at] and len(suspects) < SUSPECTS_MAX:
                 suspects.add(number)
+            elif self.sums[at]:
+                more += 1
             is_directory = facts.types[at] == FileType.DIRECTORY
             if self.entries[at] and not is_directory:
                 yield problems.NOT_A_DIRECTORY.found(inode=number, path=self.paths.of(number))
@@ -176,6 +183,8 @@ class _Links:
             yield from self._judge_count(at, number, is_directory=is_directory)
         if suspects:
             yield from self._judge_suspects(suspects)
+        if more:
+            yield problems.TOO_MANY[4].found(where="phase 4", count=more, code="E0403 or E0404")
 
     def _judge_count(self, at: int, number: int, *, is_directory: bool) -> Iterator[Finding]:
         facts = self.facts
@@ -197,13 +206,15 @@ class _Links:
         entries: dict[int, dict[tuple[int, int, int], bytes]] = {}
         for leaf, (keys, values) in tree.leaves(kinds_mask(Kind.DIRECTORY_ENTRY)):
             if leaf % PROGRESS_STEP == 0:
-                yield Progress((_ROUNDS - 1) * tree.leaf_count + leaf, _ROUNDS * tree.leaf_count)
+                yield _far(_SECOND, leaf, tree.leaf_count)
             for key, value in zip(keys, values, strict=True):
                 if key[9] == Kind.DIRECTORY_ENTRY and len(value) == DirectoryEntry.FIXED_BYTES:
                     inode, name_id, link_no, _ = _entry_values(value)
                     if inode in suspects:
                         entries.setdefault(inode, {})[object_of(key), name_id, link_no] = key
-        for number in sorted(suspects):
+        for done, number in enumerate(sorted(suspects)):
+            if done % PROGRESS_STEP == 0:
+                yield _far(_SUSPECTS, done, len(suspects))
             yield from self._compare(number, entries.get(number, {}))
 
     def _compare(self, number: int, forward: dict[tuple[int, int, int], bytes]) -> Iterator[Finding]:
@@ -220,11 +231,18 @@ class _Links:
             yield problems.BACK_LINK_UNCONFIRMED.found(inode=number, link_no=link_no, path=path)
 
 
-def _unreachable(facts: InodeFacts, links: _Links, paths: Paths) -> Iterator[Finding]:
+def _far(number: int, done: int, total: int) -> Progress:
+    """Return how far the pass is in round *number*."""
+    return Progress(number * total + done, _ROUNDS * total)
+
+
+def _unreachable(facts: InodeFacts, links: _Links, paths: Paths) -> Iterator[Event]:
     """Yield the directories whose way up never comes to the root, once for each cycle."""
     unknown, on_the_way, done = 0, 1, 2
     state = bytearray(len(facts.numbers))
     for place, kind in enumerate(facts.types):
+        if place % INODES_STEP == 0:
+            yield _far(_WAY_UP, place, len(facts.types))
         if kind != FileType.DIRECTORY:
             continue
         trail: list[int] = []

@@ -125,3 +125,4 @@ class ContentFacts:
 
     damaged: tuple[DamagedRecord, ...]
     record_count: int
+    more_damaged: int  # counted only: there were too many to hand on

@@ -26,6 +26,7 @@ from razortools.format.xattr import Xattr
 from razortools.units import InodeNo
 
 PROGRESS_STEP = 64  # nodes
+INODES_STEP = 65_536  # of a look at two numbers each
 EVERYTHING = 0xFFFF
 FINDINGS_KEPT = 10_000  # of the walk, until it is over
 _TYPES = frozenset(FileType)
@@ -37,15 +38,24 @@ def check(facts: JournalFacts) -> Generator[Event, None, InodeFacts]:
     image = facts.image
     tree = TreeIndex(image)
     kept: list[Visit] = []
+    more = 0
     for number, visit in enumerate(walk(image, tree)):
         if number % PROGRESS_STEP == 0:
             yield Progress(number, 2 * image.superblock.node_count)
-        if (visit.header is None or visit.read.faults or visit.wrong or visit.disorder) and len(kept) < FINDINGS_KEPT:
+        if not (visit.header is None or visit.read.faults or visit.wrong or visit.disorder):
+            continue
+        if len(kept) >= FINDINGS_KEPT:
+            more += 1
+        else:
             # The contents are in the index already; a damaged image must not fill the memory.
             kept.append(replace(visit, read=replace(visit.read, raw=None), keys=[], values=[]))
     paths = Paths(tree)
-    for visit in kept:
+    for number, visit in enumerate(kept):
+        if number % PROGRESS_STEP == 0:
+            yield Progress(tree.leaf_count, 2 * tree.leaf_count)
         yield from _judge_node(tree, paths, visit)
+    if more:
+        yield problems.TOO_MANY[3].found(where="phase 3", count=more, code="E0301 to E0305")
     found = _Table()
     yield from _read_orphans(tree, found)
     yield from _judge_items(tree, paths, found)
@@ -261,7 +271,7 @@ def _read_counters(found: _Table, value: bytes) -> Iterator[Finding]:
         yield problems.ITEM_SHAPE.found(inode=0, what="the counters", reason=broken, key=COUNTERS_KEY, where="counters")
 
 
-def _judge_whole(journal: JournalFacts, facts: InodeFacts, paths: Paths) -> Iterator[Finding]:
+def _judge_whole(journal: JournalFacts, facts: InodeFacts, paths: Paths) -> Iterator[Event]:
     """Judge the root, the orphans and the counters."""
     root = facts.find(ROOT_INODE)
     if root < 0:
@@ -275,6 +285,8 @@ def _judge_whole(journal: JournalFacts, facts: InodeFacts, paths: Paths) -> Iter
     if facts.orphans:
         yield problems.ORPHANS_PENDING.found(where="orphans", count=len(facts.orphans))
     for place, number in enumerate(facts.numbers):
+        if place % INODES_STEP == 0:
+            yield Progress(1, 1)
         if facts.link_counts[place] == 0 and facts.orphans.get(number) != OrphanReason.UNLINKED:
             yield problems.ORPHAN_UNMARKED.found(inode=number, path=paths.of(number))
     if facts.tree.is_whole:

@@ -11,6 +11,7 @@ and attributes (but for one chance in 2^64).
 from array import array
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TypeVar
 
 from razortools.check import inode_pass, journal_pass, superblock_pass
@@ -61,7 +62,19 @@ class Inventory:
     headless: "array[int]" = field(default_factory=lambda: array("Q"))  # numbers that have contents, but no inode
     headless_contents: "array[int]" = field(default_factory=lambda: array("Q"))
     dangling: list[bytes] = field(default_factory=list)  # keys of entries whose inode is missing
+    more_dangling: int = 0  # that are not remembered
     _paths: Paths | None = None
+    _lost: "tuple[list[bytes], list[bytes], list[Place]] | None" = None  # in order, with how far those up to each reach
+
+    def lost_within(self, low: bytes, high: bytes) -> list[Place]:
+        """Return the parts of the tree of which nobody knows what was in them, and which may hold keys from *low* to *high*."""
+        assert self.facts is not None
+        if self._lost is None:
+            places = lost_places(self.facts)
+            self._lost = [place.low for place in places], list(accumulate((place.high for place in places), max)), places
+        lows, reach, places = self._lost
+        # They lie side by side, unless the keys of a node are in disorder: then each child may hold anything of its parent's.
+        return places[bisect_right(reach, low) : bisect_right(lows, high)]
 
     @property
     def numbers(self) -> "array[int]":
@@ -188,6 +201,8 @@ class _Taking:
         if place < 0:
             if len(inventory.dangling) < DANGLING_MAX:
                 inventory.dangling.append(key)
+            else:
+                inventory.more_dangling += 1
             return
         inventory.names[place] = (inventory.names[place] + hash(key)) & _SUM
         if not inventory.parents[place]:

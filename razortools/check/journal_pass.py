@@ -182,11 +182,13 @@ def _later_transaction(ring: Ring, stop: int, sequence: int) -> JournalCommit | 
     Its flushed sequence tells whether the entry *sequence* had been safe when it was written.
     """
     newest: JournalCommit | None = None
+    behind = stop  # what was read already: an entry in the middle of it leads to the same commit entry
     for position in ring.entry_starts(stop):
-        entry = ring.entry(position)
+        entry = ring.entry(position) if position >= behind else ""
         if isinstance(entry, str) or entry.head.sequence <= sequence:
             continue
         found, _ = read_entries(ring, position, entry.head.sequence)
+        behind = found[-1].end if found else position
         if found and found[-1].head.operation == Operation.COMMIT and len(found[-1].redo) == JournalCommit.FIXED_BYTES:
             commit = JournalCommit.decode(found[-1].redo)
             if newest is None or commit.flushed_sequence > newest.flushed_sequence:

@@ -74,7 +74,7 @@ class Loss:
     def is_none(self) -> bool:
         """Whether every file is what it was."""
         lists = self.renamed, self.truncated, self.lost, self.changed, self.mended
-        return not any(lists) and not self.dropped_transactions
+        return not any(lists) and not self.dropped_transactions and not self.unlisted
 
     @property
     def sentences(self) -> list[str]:
@@ -83,6 +83,8 @@ class Loss:
         if self.dropped_transactions:
             told.append(f"dropped: transactions that were safe in the journal: {self.dropped_transactions}")
         told += [f"dropped: a change of {printable(path)}" for path in self.dropped]
+        if self.unlisted:
+            told.append(f"and {self.unlisted} more of all these that are not listed")
         return told + [f"mended: {what}: one bit was turned, which makes its checksum right" for what in self.mended]
 
     def as_json(self) -> dict[str, object]:
@@ -230,7 +232,8 @@ class _Comparing:
         old_names, new_names = _names_of(self.before, self._other_names), _names_of(self.after, self._other_names)
         for number in sorted(self._other_names):
             old, new = old_names.get(number, []), new_names.get(number, [])
-            gone, come = [name for name in old if name not in new], [name for name in new if name not in old]
+            old_set, new_set = set(old), set(new)
+            gone, come = [name for name in old if name not in new_set], [name for name in new if name not in old_set]
             if not new:  # it is there, but no path leads to it
                 path = self.before.path(number)
                 self.found.add(self.found.lost, path)
@@ -277,6 +280,7 @@ class _Comparing:
                 told.add(self.before.path_at(key))
         for path in sorted(told - set(self.found.lost)):
             self.found.add(self.found.lost, path)
+        self.found.unlisted += self.before.more_dangling
 
 
 def _names_of(inventory: Inventory, numbers: set[int]) -> dict[int, list[tuple[int, str]]]:

@@ -4,19 +4,23 @@ from collections.abc import Iterator
 
 from razortools.check import problems
 from razortools.check.claims import Claims, bit_runs
-from razortools.check.findings import Finding
+from razortools.check.findings import Event, Finding, Progress
 from razortools.check.image import Image
 from razortools.check.map_rules import counted_free, fixed_claims, map_pages, stray_entries
 from razortools.format.superblock import Superblock
 
+PROGRESS_STEP = 256  # pages
 
-def judge_map(image: Image, claims: Claims) -> Iterator[Finding]:
+
+def judge_map(image: Image, claims: Claims) -> Iterator[Event]:
     """Yield where the map that tells the truth is damaged or says something else than *claims*."""
     superblock, shape = image.superblock, image.geometry.spacemap
     fixed = fixed_claims(image)
     seen: set[int] = set()
     free, damaged = 0, False
-    for page in map_pages(image, superblock.spacemap_active & 1, superblock.spacemap_top):
+    for number, page in enumerate(map_pages(image, superblock.spacemap_active & 1, superblock.spacemap_top)):
+        if number % PROGRESS_STEP == 0:
+            yield Progress(1, 1)
         if page.raw is None:
             yield problems.MAP_PAGE_DAMAGED.found(block=page.block, reason=page.reason)
             damaged = True
@@ -42,11 +46,13 @@ def judge_map(image: Image, claims: Claims) -> Iterator[Finding]:
         yield problems.FREE_BLOCKS_WRONG.found(where="space map", value=superblock.free_blocks, counted=free)
 
 
-def judge_spare_map(image: Image, other: Superblock) -> Iterator[Finding]:
+def judge_spare_map(image: Image, other: Superblock) -> Iterator[Event]:
     """Yield the damaged pages of the map that the older superblock names; its contents are out of date by design."""
     if other.spacemap_active == image.superblock.spacemap_active:
         return
-    for page in map_pages(image, other.spacemap_active & 1, other.spacemap_top):
+    for number, page in enumerate(map_pages(image, other.spacemap_active & 1, other.spacemap_top)):
+        if number % PROGRESS_STEP == 0:
+            yield Progress(1, 1)
         if page.raw is None:
             yield problems.SPARE_MAP_DAMAGED.found(block=page.block, reason=page.reason)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from razortools.check import problems
 from razortools.check.claims import Claims
 from razortools.check.facts import InodeFacts
-from razortools.check.findings import Finding
+from razortools.check.findings import Event, Finding, Progress
 from razortools.check.image import Image
 from razortools.check.keynames import item_words
 from razortools.check.paths import Paths
@@ -15,17 +15,24 @@ from razortools.errors import CorruptImage
 from razortools.format.items import owned_record
 from razortools.format.keys import Kind, Table, object_of
 
+PROGRESS_STEP = 64  # leaves, or nodes
 
-def judge_shared(facts: InodeFacts, paths: Paths, claims: Claims) -> Iterator[Finding]:
+
+def judge_shared(facts: InodeFacts, paths: Paths, claims: Claims) -> Iterator[Event]:
     """Yield each owner of blocks in claims.twice."""
     image = facts.tree.image
     for first, count in image.geometry.fixed_extents():
         yield from _shared(claims, first, count, "a fixed part of the filesystem")
+    leaf_count = facts.tree.leaf_count
     for addresses in (facts.tree.addresses, facts.tree.mirrors):
-        for address in addresses:
+        for number, address in enumerate(addresses):
+            if number % PROGRESS_STEP == 0:
+                yield Progress(leaf_count, leaf_count)
             if address and image.holds(address, image.geometry.node_blocks):
                 yield from _shared(claims, address, image.geometry.node_blocks, "a tree node")
-    for _, (keys, values) in facts.tree.leaves(kinds_mask(Kind.XATTR, Kind.DATA_RECORD)):
+    for leaf, (keys, values) in facts.tree.leaves(kinds_mask(Kind.XATTR, Kind.DATA_RECORD)):
+        if leaf % PROGRESS_STEP == 0:
+            yield Progress(leaf_count, leaf_count)
         for key, value in zip(keys, values, strict=True):
             if key[0] == Table.FILES:
                 yield from _of_item(image, paths, claims, key, value)

@@ -7,7 +7,7 @@ memory than the pieces at hand.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from razortools.check.inventory import Inventory, identity_of, lost_places, unpack_inline
+from razortools.check.inventory import Inventory, identity_of, unpack_inline
 from razortools.errors import RazorError
 from razortools.format.compression import unpack
 from razortools.format.data import RECORD_BYTES_MAX, DataRecord
@@ -92,8 +92,9 @@ def _lost(inventory: Inventory, number: int, inode: Inode) -> Iterator[Piece]:
     """Yield the bytes whose records may have been in a lost node, or the whole file if its inline data may have been."""
     assert inventory.facts is not None
     low, high = kind_range(InodeNo(number), Kind.DATA_RECORD)
-    for place in lost_places(inventory.facts):
-        if place.low <= inline_key(InodeNo(number)) < place.high:
+    inline = inline_key(InodeNo(number))
+    for place in inventory.lost_within(min(inline, low), max(inline, high)):
+        if place.low <= inline < place.high:
             yield Piece(0, FAR, None)
             return
         if place.low > high or place.high <= low:

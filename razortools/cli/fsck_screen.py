@@ -3,10 +3,8 @@
 Phases and findings are results: stdout. The progress bar is not: stderr.
 """
 
-import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable
-from contextlib import ExitStack
 from typing import TypeVar
 
 import razortools
@@ -21,12 +19,12 @@ from razortools.check.report import PhaseResult, Report
 from razortools.check.runner import PHASES, PhaseDone, PhaseStarted, plural
 from razortools.check.salvage import SalvageReport
 from razortools.cli import render
+from razortools.cli.fsck_pace import BETWEEN, Pace
 from razortools.units import format_size
 
 SHOWN_PER_PHASE = 20  # findings, unless -v asks for all
 SHOWN_EDITS = 40
 LABEL_WIDTH = 40
-PROGRESS_PARTS = 1000
 _STYLES = {"ok": "green", "note": "green", "warning": "yellow", "error": "bold red", "fatal": "bold red"}
 
 Result = TypeVar("Result")
@@ -41,7 +39,7 @@ class Screen:
         self._image = image
         self._quiet = quiet
         self._verbose = verbose
-        self._fd = progress_fd
+        self.pace = Pace(image, progress_fd, quiet=quiet)
         self._has_title = False
         self._mount = ""
         self._say_to: Callable[[str], None] | None = None  # instead of stdout
@@ -55,7 +53,8 @@ class Screen:
         """Run *steps* to their end and return what they come to."""
         while True:
             try:
-                step = next(steps)
+                with self.pace.between("Repairing" if self._is_repairing else "Reading"):
+                    step = next(steps)
                 while isinstance(step, PhaseStarted):
                     step = self._phase(step, steps)
             except StopIteration as done:
@@ -81,28 +80,10 @@ class Screen:
 
     def _phase(self, started: PhaseStarted, steps: Generator[Step, None, Result]) -> Step:
         """Follow one phase; return the step that ends it."""
-        with ExitStack() as stack:
-            label = f"[{started.number}/{len(PHASES)}] {started.label}"
-            advance = stack.enter_context(render.progress(label, PROGRESS_PARTS, quiet=self._quiet))
-            reached = 0
-            self._tell_program(started.number, 0)
+        with self.pace.phase(started.number, f"[{started.number}/{len(PHASES)}] {started.label}") as far:
             while isinstance(step := next(steps), Progress):
-                parts = min(step.done * PROGRESS_PARTS // step.total, PROGRESS_PARTS) if step.total else 0
-                if parts > reached:
-                    advance(parts - reached)
-                    reached = parts
-                    self._tell_program(started.number, reached)
-            self._tell_program(started.number, PROGRESS_PARTS)
+                far(step.done, step.total)
         return step
-
-    def _tell_program(self, phase: int, parts: int) -> None:
-        """Write a line as e2fsck does: phase, done, total, image. A reader that went away is no reason to stop."""
-        if self._fd is not None:
-            try:
-                os.write(self._fd, f"{phase} {parts} {PROGRESS_PARTS} {self._image}\n".encode("utf-8", "surrogateescape"))
-            except OSError as failed:
-                self._fd = None
-                render.message(f"razorfsck: -C: progress is not told any more: {failed.strerror}")
 
     def _show_phase(self, done: PhaseDone) -> None:
         result, findings = done.result, done.findings
@@ -232,18 +213,14 @@ class Screen:
 
     def follow_progress(self, label: str, steps: Generator[Progress, None, Result]) -> Result:
         """Run *steps*, which only tell how far they are, to their end."""
-        with render.progress(label, PROGRESS_PARTS, quiet=self._quiet) as advance:
-            reached = 0
+        with self.pace.phase(BETWEEN, label) as far:
             while True:
                 try:
                     step = next(steps)
                 except StopIteration as done:
                     result: Result = done.value
                     return result
-                parts = min(step.done * PROGRESS_PARTS // step.total, PROGRESS_PARTS) if step.total else 0
-                if parts > reached:
-                    advance(parts - reached)
-                    reached = parts
+                far(step.done, step.total)
 
     def say(self, text: str) -> None:
         """Print a line, unless that is not wanted."""

@@ -118,6 +118,18 @@ def progress(label: str, total: int | None, *, quiet: bool = False) -> Iterator[
         yield lambda step: bar.update(task, advance=step)
 
 
+@contextmanager
+def working(label: str, *, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows *label* with a few words on stderr, if that is a terminal: work whose end nobody knows."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda words: None
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[words]}", markup=False))
+    with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None, words="")
+        yield lambda words: bar.update(task, words=words)
+
+
 Section = tuple[str, Sequence[Sequence[str]]]  # title, rows
 
 

@@ -88,9 +88,7 @@ class Tally:
 
     def plus(self, raw_bytes: int, stored_bytes: int, took_s: float) -> "Tally":
         """Return the tally with one record more."""
-        return Tally(
-            self.record_count + 1, self.raw_bytes + raw_bytes, self.stored_bytes + stored_bytes, self.took_s + took_s
-        )
+        return Tally(self.record_count + 1, self.raw_bytes + raw_bytes, self.stored_bytes + stored_bytes, self.took_s + took_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,8 +42,6 @@ class Outside:
         store, block_bytes = self._volume.store, self._volume.block_bytes
         runs = store.place(divide_up(len(stored), block_bytes))
         self._runs += runs
-        record, padded = make_record(
-            runs, stored, raw_bytes, algorithm, store.generation, block_bytes, twice=store.checks_twice
-        )
+        record, padded = make_record(runs, stored, raw_bytes, algorithm, store.generation, block_bytes, twice=store.checks_twice)
         store.write_blocks(runs, padded)
         return record

@@ -84,9 +84,7 @@ class Trail:
 class AuditedOperations(Operations):
     """Operations whose security-relevant requests leave a trail."""
 
-    def __init__(
-        self, volume: Volume, committer: Committer, settled: Settled, options: MountOptions, trail: Trail
-    ) -> None:
+    def __init__(self, volume: Volume, committer: Committer, settled: Settled, options: MountOptions, trail: Trail) -> None:
         """As Handlers; events go to *trail*."""
         super().__init__(volume, committer, settled, options)
         self._trail = trail

@@ -25,10 +25,11 @@ from razortools.check.steps import finished
 from razortools.check.witness import Slots, Witness
 from razortools.engine import namespace
 from razortools.engine.volume import Volume
+from razortools.errors import CorruptImage
 from razortools.format.data import DataRecord
 from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import Kind
-from tests.check.editing import facts_of, find_inode, first_item
+from tests.check.editing import facts_of, find_inode, first_item, indexed
 from tests.check.restless import Pinned, Restless
 from tests.check.samples import healthy
 
@@ -243,3 +244,12 @@ def test_the_document_tells_of_the_look() -> None:
     told = looked(device).as_json()["in_use"]
     assert isinstance(told, dict) and told["held"] is True and told["looks"] == 1
     assert "in_use" not in check_quietly(healthy()).as_json()
+
+
+def test_a_leaf_that_has_become_another_one_since_the_walk_is_refused() -> None:
+    """It is sound by itself; what it holds belongs elsewhere."""
+    device = healthy()
+    tree = indexed(device)
+    device.write(tree.leaf_addresses[0] * 4096, device.read(tree.leaf_addresses[1] * 4096, 4096))
+    with pytest.raises(CorruptImage, match="has changed since"):
+        tree.items_of(0)

@@ -4,6 +4,7 @@ Planners look at it instead of at the tree, so each sees what those before it ha
 """
 
 from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -68,7 +69,10 @@ class Draft:
         self._finding: Finding | None = None
         self._next_inode = 0
         self._next_name = 0
+        self._planned: Counter[tuple[Verb, str]] = Counter()  # edits by verb and code
         self._edits_before = 0  # the finding that is being answered
+        self._links_of = -1  # the inode whose back links are in memory
+        self._links: dict[int, BackLink] = {}
 
     def answer(self, finding: Finding) -> None:
         """The edits that follow answer *finding*."""
@@ -84,14 +88,22 @@ class Draft:
 
     def take_back(self) -> None:
         """Forget the answer to the finding."""
+        self._links_of = -1
         for key, before, _ in reversed(self._answers):
             if before == self.tree.get(key):
                 if self._changed.pop(key, _ABSENT) is not _ABSENT:
                     del self._order[bisect_left(self._order, key)]
             else:
+                if key not in self._changed:
+                    insort(self._order, key)
                 self._changed[key] = before
+        self._planned.subtract((edit.verb, edit.code) for edit in self.edits[self._edits_before :])
         del self.edits[self._edits_before :]
         self._answers = []
+
+    def has_planned(self, verb: Verb, code: str) -> bool:
+        """Return whether such an edit answers a finding of this code already."""
+        return self._planned[verb, code] > 0
 
     @property
     def pointers(self) -> dict[int, ChildPointer]:
@@ -145,6 +157,11 @@ class Draft:
 
     def back_links(self, number: int) -> dict[int, BackLink]:
         """Return the back links of an inode that can be read: link number -> link."""
+        if number != self._links_of:  # a file may have thousands of names, and as many findings
+            self._links_of, self._links = number, self._read_back_links(number)
+        return dict(self._links)
+
+    def _read_back_links(self, number: int) -> dict[int, BackLink]:
         found: dict[int, BackLink] = {}
         for key, value in self.items(*kind_range(InodeNo(number), Kind.BACK_LINK)):
             link = _decoded(BackLink, value)
@@ -217,14 +234,26 @@ class Draft:
         if entry is not None:
             self.named.add(entry.name_id)
         self._answers.append((key, self.get(key), value))
+        self._note_link(key, value)
         if key not in self._changed:
             insort(self._order, key)
         self._changed[key] = value
+
+    def _note_link(self, key: bytes, value: bytes | None) -> None:
+        """Keep the back links that are in memory as they are planned."""
+        if key[KIND_AT] != Kind.BACK_LINK or object_of(key) != self._links_of:
+            return
+        link, link_no = _decoded(BackLink, value), offset_of(key)
+        if link is not None and link_no <= LINK_NO_MAX and link_no > next(reversed(self._links), -1):
+            self._links[link_no] = link  # it comes last there, too
+        else:
+            self._links_of = -1
 
     def _add(self, verb: Verb, why: str, path: str | None, *, key: bytes = b"", value: Value = None, field: str = "",
              block: int | None = None, source: int | None = None) -> None:  # fmt: skip
         finding = self._finding
         assert finding is not None
+        self._planned[verb, finding.code] += 1
         self.edits.append(
             Edit(
                 verb=verb, code=finding.code, why=why, path=path if path is not None else finding.path, key=key, value=value,

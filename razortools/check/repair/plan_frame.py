@@ -7,5 +7,5 @@ from razortools.check.repair.edits import Verb
 
 def frame(draft: Draft, finding: Finding) -> None:
     """Plan to write the space map, the counters and all copies of the superblock anew; once is enough."""
-    if not any(edit.verb is Verb.FRAME and edit.code == finding.code for edit in draft.edits):
+    if not draft.has_planned(Verb.FRAME, finding.code):
         draft.other(Verb.FRAME, finding.repair)

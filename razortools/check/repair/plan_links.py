@@ -41,15 +41,15 @@ def entry_unconfirmed(draft: Draft, finding: Finding) -> None:
     if links.get(entry.link_no) == wanted:
         return
     for link_no, link in links.items():
-        if link == wanted and not is_confirmed(draft, number, link_no, link):
+        if link.name_id == entry.name_id and link == wanted and not is_confirmed(draft, number, link_no, link):
             draft.set(key, "link_no", link_no, f"name back link {link_no}, which leads here")
             return
-    confirmed = confirmed_links(draft, number)
-    if inode.is_directory and (number == ROOT_INODE or confirmed or _is_above(draft, number, directory)):
+    if inode.is_directory and (number == ROOT_INODE or confirmed_links(draft, number) or _is_above(draft, number, directory)):
         draft.delete(key, f"remove this name: directory inode {number} has another one")
         return
     link_no = entry.link_no
-    if link_no in confirmed or link_no > inode.next_link_no + 1000:
+    link_there = links.get(link_no)  # of a file with many names not all are asked for
+    if (link_there and is_confirmed(draft, number, link_no, link_there)) or link_no > inode.next_link_no + 1000:
         link_no = free_link_no(draft, number, inode)
         draft.set(key, "link_no", link_no, f"let it name back link {link_no}")
     put_back_link(draft, number, link_no, wanted)

@@ -5,6 +5,7 @@ a finding that says that the contents of a file are hurt, or that it is not ther
 had to be given up: in the bytes that the finding names, where it names any. A number that is wrong explains nothing.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable
 
 from razortools.check.findings import Finding, Severity
@@ -81,7 +82,10 @@ class _Excuses:
         """Return whether what was found explains the loss of these bytes of a file; None: of more than bytes."""
         if path in self.paths:
             return True
-        return ranges is not None and all(_lies_in(one, self.ranges.get(path, ())) for one in ranges)
+        if ranges is None:
+            return False
+        stretches = _joined(self.ranges.get(path, ()))
+        return all(_lies_in(one, stretches) for one in ranges)
 
 
 def _is_about_contents(finding: Finding, unfound: int) -> bool:
@@ -93,10 +97,18 @@ def _is_about_contents(finding: Finding, unfound: int) -> bool:
     return finding.code in _CONTENTS or finding.code in _EXISTENCE
 
 
-def _lies_in(wanted: Range, ranges: Iterable[Range]) -> bool:
-    """Return whether all bytes of *wanted* lie in the *ranges* together."""
-    at = wanted[0]
+def _joined(ranges: Iterable[Range]) -> list[Range]:
+    """Return the stretches that *ranges* cover together, in rising order, none touching another."""
+    stretches: list[Range] = []
     for first, behind in sorted(ranges):
-        if first <= at < behind:
-            at = behind
-    return at >= wanted[1]
+        if stretches and first <= stretches[-1][1]:
+            stretches[-1] = stretches[-1][0], max(stretches[-1][1], behind)
+        else:
+            stretches.append((first, behind))
+    return stretches
+
+
+def _lies_in(wanted: Range, stretches: list[Range]) -> bool:
+    """Return whether all bytes of *wanted* lie in one of the *stretches*."""
+    place = bisect_right(stretches, wanted[0], key=lambda stretch: stretch[0]) - 1
+    return wanted[1] <= wanted[0] or (place >= 0 and wanted[1] <= stretches[place][1])

@@ -1,5 +1,6 @@
 """Devices in memory: what was written is kept page by page, alone or over another device that is never changed."""
 
+from bisect import bisect_left
 from collections.abc import Iterator
 
 from razortools.engine.store.device import Device
@@ -17,11 +18,13 @@ class PagedDevice(Device):
         self.size_bytes = size_bytes
         self.read_only = False
         self._pages: dict[int, bytearray] = {}
+        self._in_order: list[int] = []  # the pages that there were when somebody last asked for the next one
 
     def resize(self, size_bytes: int) -> None:
         """See Device."""
         kept = -(-size_bytes // PAGE_BYTES)
         self._pages = {number: page for number, page in self._pages.items() if number < kept}
+        self._in_order = []
         last, used = divmod(size_bytes, PAGE_BYTES)
         if used and size_bytes < self.size_bytes:
             page = bytearray(self.read(last * PAGE_BYTES, used).ljust(PAGE_BYTES, b"\0"))
@@ -37,8 +40,10 @@ class PagedDevice(Device):
 
     def next_data(self, offset: int) -> int:
         """See Device."""
-        first = offset // PAGE_BYTES
-        page = min((number for number in self._pages if number >= first), default=self.size_bytes // PAGE_BYTES + 1)
+        if len(self._in_order) != len(self._pages):  # a scan asks again and again, and writes nothing meanwhile
+            self._in_order = sorted(self._pages)
+        place = bisect_left(self._in_order, offset // PAGE_BYTES)
+        page = self._in_order[place] if place < len(self._in_order) else self.size_bytes // PAGE_BYTES + 1
         return max(offset, min(page * PAGE_BYTES, self._data_below(offset)))
 
     def _below(self, offset: int, length: int) -> bytes:
@@ -143,6 +148,7 @@ class OverlayDevice(PagedDevice):
         for number in range(offset // PAGE_BYTES, (offset + length) // PAGE_BYTES):
             self._pages.pop(number, None)
             self._shown.pop(number, None)
+        self._in_order = []
 
     def resize(self, size_bytes: int) -> None:
         """See Device."""

@@ -1,0 +1,70 @@
+"""Where there are more problems than are kept in memory, that is told with their number: nothing is left out without a word."""
+
+import pytest
+
+from razortools.check import compression_pass, directory_pass, inode_pass, inventory, loss
+from razortools.check.inventory import take_inventory
+from razortools.check.report import Report
+from razortools.check.runner import check_quietly
+from razortools.format.data import DataRecord
+from razortools.format.keys import Kind, Table, object_range
+from tests.check.editing import editing, find_inode, flip, indexed
+from tests.check.samples import healthy
+
+
+def more(report: Report, phase: int) -> int:
+    return sum(finding.count for finding in report.findings if finding.code == f"E{phase:02}98")
+
+
+def test_damaged_nodes_beyond_what_is_kept_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inode_pass, "FINDINGS_KEPT", 2)
+    device = healthy()
+    addresses = list(indexed(device).addresses)[1:6]
+    for address in addresses:
+        flip(device, address * 4096 + 100)
+    report = check_quietly(device)
+    assert more(report, 3) == len(addresses) - 2 and report.exit_code == 4
+
+
+def test_unconfirmed_names_beyond_what_is_looked_at_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory_pass, "SUSPECTS_MAX", 3)
+    device = healthy()
+    links = [
+        key for _, (keys, _) in indexed(device).leaves() for key in keys if key[9] == Kind.BACK_LINK and key[0] == Table.FILES
+    ][-10:]
+    with editing(device) as store:
+        for key in links:
+            store.tree.delete(key)
+    assert more(check_quietly(device), 4) == len(links) - 3
+
+
+def test_damaged_records_beyond_what_is_handed_on_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression_pass, "DAMAGED_MAX", 2)
+    device = healthy()
+    records = [
+        DataRecord.decode(value)
+        for _, (keys, values) in indexed(device).leaves()
+        for key, value in zip(keys, values, strict=True)
+        if key[9] == Kind.DATA_RECORD
+    ]
+    for record in records[:7]:
+        flip(device, record.runs(4096)[0][0] * 4096 + 9)
+    assert more(check_quietly(device), 8) == 5
+
+
+def test_names_that_are_lost_beyond_what_is_remembered_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inventory, "DANGLING_MAX", 1)
+    before, after = healthy(), healthy()
+    one, many = find_inode(before, "/docs/one"), find_inode(before, "/docs/many")
+    for device in (before, after):
+        with editing(device) as store:
+            for number in (one, many):
+                for key, _ in list(store.tree.items(*_all_of(number))):
+                    store.tree.delete(key)
+    found = loss.loss(take_inventory(before, 1), take_inventory(after, 1))
+    assert len(found.lost) == 1 and found.unlisted == 1 and not found.is_none
+    assert "and 1 more of all these that are not listed" in found.sentences
+
+
+def _all_of(number: int) -> tuple[bytes, bytes]:
+    return object_range(Table.FILES, number)
