@@ -347,8 +347,8 @@ class Records:
         """Forget all data of a file that is being deleted, dirty data too."""
         if ino in self._dirty:
             self.drop_dirty_beyond(ino, 0, 0)
-        for record_no in self._clean_of.pop(ino, ()):
-            self._clean_bytes -= len(self._clean.pop((ino, record_no))) + RECORD_OVERHEAD_BYTES
+        for record_no in list(self._clean_of.get(ino, ())):
+            self.drop_clean(ino, record_no)
 
     def reserve(self, dirty: DirtyRecord) -> None:
         """Claim the blocks that the record takes at worst."""

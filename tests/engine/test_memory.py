@@ -59,6 +59,17 @@ def test_writing_a_large_file_does_not_empty_the_cache_of_what_is_read(volume: V
     assert_memory_adds_up(volume)
 
 
+def test_what_was_written_of_a_file_that_is_deleted_is_forgotten(volume: Volume) -> None:
+    """It was not: it counted for good, and once that was more than its share of the cache, the loop that drops it had no end."""
+    for _ in range(3):
+        ino = new_file(volume)
+        files.write(volume, ino, 0, random.Random(1).randbytes(1 * MIB))
+        files.flush_all(volume)
+        volume.records.discard(ino)
+        assert_memory_adds_up(volume)
+        assert not volume.records.is_in_memory(ino, RecordNo(0))
+
+
 def test_a_lower_limit_of_the_metadata_cache_is_kept_at_once_even_by_a_reader() -> None:
     with open_volume(populated().copy(), read_only=True) as volume:
         everything(volume)
