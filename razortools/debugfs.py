@@ -85,6 +85,8 @@ def _run(session: Session, line: str, *, paged: bool = False) -> None:
 def _prompt(session: Session) -> int:
     """Ask for commands until the end of the input. On a terminal an error does not end the session."""
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    if interactive and session.fault:
+        render.message(f"{session.fault}. Only what needs no tree can be looked at")
     for line in _lines_typed(session, interactive):
         if line.strip() in ("quit", "exit", "q"):
             break

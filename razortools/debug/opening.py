@@ -1,8 +1,8 @@
 """Opening an image to look into it, in whatever state it is.
 
 Clean: as it is. Not closed: its journal is replayed into memory. Mounted by somebody else, or with a damaged journal: its last
-checkpoint. Damaged so that no tree can be opened: the device alone. Each departure is told. Invariant: without the right to
-write, not a byte of the image changes; with it, an image that is in use is refused.
+checkpoint, which is told. Damaged so that no tree can be opened: the device alone, and whoever asks for the filesystem learns
+why. Invariant: without the right to write, not a byte of the image changes; with it, an image that is in use is refused.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ Tell = Callable[[str], None]
 
 @contextmanager
 def open_session(image: str, *, writable: bool, tell: Tell) -> Iterator[Session]:
-    """Yield the session of the image at path *image*; *tell* gets a sentence for everything that is not as it should be.
+    """Yield the session of the image at path *image*; *tell* gets a sentence if what it shows is not what is there now.
 
     If the body raises, what it had not committed is dropped. Raises NotAnImage, UnsupportedFormat, DeviceFailed, ImageBusy (a
     writer only), each one sentence for the operator.
@@ -61,9 +61,7 @@ def look_into(device: Device, *, writable: bool, recover: bool = True, tell: Tel
     volume = None if writable else _last_checkpoint(device, recover)
     if volume is not None:
         tell(f"{reason}. This shows its last checkpoint")
-    else:
-        tell(f"{reason}. Only what needs no tree can be looked at")
-    return Session(device, volume, writable=writable)
+    return Session(device, volume, writable=writable, fault="" if volume is not None else reason)
 
 
 def _last_checkpoint(device: Device, recover: bool) -> Volume | None:

@@ -68,7 +68,7 @@ class Session:
     """What a command works on. One owner: the front end."""
 
     def __init__(self, device: Device, volume: Volume | None, *, writable: bool, fault: str = "") -> None:
-        """Work on *device*, what lies on the disk, and *volume*; None: it cannot be opened, for *fault* if nobody was told."""
+        """Work on *device*, what lies on the disk, and *volume*; None: it cannot be opened, *fault* says why."""
         self.writable = writable
         self.surgery: Surgery | None = None
         self._device = device
@@ -85,11 +85,8 @@ class Session:
     def volume(self) -> Volume:
         """The filesystem. Raises CorruptImage if it cannot be opened."""
         if self._volume is None:
-            why = f" ({self.fault})" if self.fault else ""
-            raise CorruptImage(
-                f"{self.device.name}: the filesystem cannot be opened{why}; what needs no tree works: "
-                "super, journal, btree, node, item, block, whois, verify"
-            )
+            works = "what needs no tree works: super, journal, btree, node, item, block, whois, verify"
+            raise CorruptImage(f"{self.fault or f'{self.device.name}: the filesystem cannot be opened'}; {works}")
         return self._volume
 
     @property

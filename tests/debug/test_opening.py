@@ -50,12 +50,9 @@ def test_clean_dirty_and_damaged_images_are_looked_at_without_a_change(image: Pa
         root = superblocks.newest(device).root
     hurt(damaged, root.address * 4096)
     hurt(damaged, root.mirror * 4096)
-    for one, has_volume, names, words in ((image, True, b"home late", ""), (dirty, True, b"home late", ""),
-                                          (damaged, False, b"", "Only what needs no tree")):  # fmt: skip
+    for one, has_volume, names in ((image, True, b"home late"), (dirty, True, b"home late"), (damaged, False, b"")):
         before = one.read_bytes()
-        told, found_volume, found = opened(one)
-        assert (found_volume, found, bool(told)) == (has_volume, names, bool(words))
-        assert all(words in sentence for sentence in told)
+        assert opened(one) == ([], has_volume, names)
         assert one.read_bytes() == before
 
 
@@ -94,7 +91,8 @@ def test_without_a_tree_a_command_that_needs_one_says_what_else_works(image: Pat
     hurt(image, root.mirror * 4096)
     assert debug("-R", "super", image) == 0
     assert debug("-R", "ls", image) == 1
-    assert "cannot be opened" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no good copy is left" in line and "what needs no tree works: super" in line
 
 
 def test_what_a_failed_session_had_not_committed_is_dropped(image: Path) -> None:

@@ -37,7 +37,7 @@ def ending() -> Iterator[Mounted]:
     handlers = {number: signal.getsignal(number) for number in closing.SIGNALS}
     interval_s = sys.getswitchinterval()
     made = Mounted.__new__(Mounted)
-    made._control = None
+    made._control = made._scrape = made._trail = None
     made._connection = made._channel = made._session = made._remounter = Nothing()  # type: ignore[assignment]
     made._options = MountOptions()
     made._volume = Nothing()  # type: ignore[assignment]
