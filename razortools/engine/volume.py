@@ -292,8 +292,11 @@ class Volume:
         self._put_counters()
 
     def enter_patches(self) -> None:
-        """Enter the small changes of dirty records as patches: a commit that follows need not store these records anew."""
-        if self.records.changed and not self.read_only:
+        """Enter the small changes of dirty records as patches: a commit that follows need not store these records anew.
+
+        Without a journal it would not write them at all.
+        """
+        if self.records.changed and not self.read_only and self.store.journaling:
             with self.store.residence.in_place():
                 flush.finish_in_flight(self)
                 patches.enter(self)

@@ -58,6 +58,9 @@ def test_a_commit_writes_the_data_and_flushes_once_and_leaves_the_journal_alone(
     assert (device.writes - writes, device.flushes - flushes) == (1, 1)
     volume.commit()
     assert (device.writes - writes, device.flushes - flushes) == (1, 1)  # nothing has changed
+    files.write(volume, ino, 65_536, b"a small change, which a journal would hold as a patch")
+    volume.commit()
+    assert (device.writes - writes, device.flushes - flushes) == (2, 2)
     journal = volume.store.journal
     assert JOURNAL_MAGIC not in device.read(journal.start_bytes, journal.ring_bytes)
 
