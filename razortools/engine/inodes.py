@@ -8,7 +8,8 @@ Some inodes change with every request: a directory in which files are made, a fi
 inode in a transaction goes into the tree; the next ones are kept here, encoded, until the commit puts the last of them (it is
 *behind*). That needs no room of its own: the leaf is dirty since the first change, and stays so until a checkpoint, before which
 everything is put; the key has its entry in the journal; the new value is as long as the old one. Nobody else may read inodes from
-the tree.
+the tree. A new inode changes at once again (its file is written, its mode set): before the journal encodes the part of the
+transaction in which it was made it is put, and has one entry instead of two.
 
 Most files lose their last name while the kernel still knows them, and are forgotten a moment later. Their items in the orphan
 table would be made and deleted within a transaction, so they are not made: an inode that the running transaction has left
@@ -54,6 +55,7 @@ class InodeTable:
         self._holds = Holds()
         self._changed: set[InodeNo] = set()  # whose item the running transaction has put
         self._behind: dict[InodeNo, bytes] = {}  # what is newer than the item, of some of these
+        self._fresh: list[InodeNo] = []  # made since the last part of the running transaction
         self._firsts: list[InodeNo] = []  # what the running operation added to _changed
         self._before: list[tuple[InodeNo, bytes | None]] = []  # what it found in _behind
         self.nameless: set[InodeNo] = set()  # behind, and not in the orphan table yet
@@ -138,6 +140,7 @@ class InodeTable:
     def put_behind(self) -> None:
         """Bring the tree up to date, before a commit or a checkpoint. Cannot fail for lack of room."""
         behind, put = self._behind, self._volume.store.put
+        self._fresh.clear()  # they are put here with all the others, also if a part ends meanwhile
         for ino in sorted(self.nameless):
             with self._volume.operation(Operation.COUNTERS, ino):
                 put(inode_key(ino), behind[ino])
@@ -151,6 +154,14 @@ class InodeTable:
                     put(inode_key(ino), behind[ino])
         behind.clear()
         self._changed.clear()
+
+    def put_fresh(self) -> None:
+        """Bring the items of new inodes up to date, as the last of what the running operation does: their part ends with it."""
+        behind, put = self._behind, self._volume.store.put
+        for ino in self._fresh:
+            if ino in behind and ino not in self.nameless:
+                put(inode_key(ino), behind.pop(ino))
+        self._fresh.clear()
 
     def nameless_nodes(self) -> int:
         """Return how many nodes the orphan items that are not put yet may make: they lie side by side, in one leaf or two."""
@@ -183,6 +194,7 @@ class InodeTable:
         policy, counters = volume.default_policy, volume.counters
         number = counters.next_inode
         counters.next_inode = number + 1
+        self._fresh.append(InodeNo(number))
         counters.inode_count += 1
         if is_directory:
             counters.directory_count += 1
@@ -254,4 +266,5 @@ class InodeTable:
         self.forget_copies()
         self._changed.clear()
         self._behind.clear()
+        self._fresh.clear()
         self.nameless.clear()

@@ -347,6 +347,8 @@ class _OperationContext:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         volume = self._volume
         if kind is None:
+            if volume.store.ends_part:
+                volume.inodes.put_fresh()
             volume.store.finish()
             volume.inodes.keep_changes()
             return

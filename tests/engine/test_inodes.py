@@ -2,12 +2,14 @@
 
 import errno
 import stat
+from collections import Counter
 
 import pytest
 
-from razortools.engine import namespace
+from razortools.engine import files, namespace
 from razortools.engine.attributes import AttributeChange
 from razortools.engine.inodes import InodeTable
+from razortools.engine.store.transaction import PART_KEYS
 from razortools.engine.volume import Volume
 from razortools.errors import PosixError
 from razortools.format.inode import ROOT_INODE, Inode
@@ -28,6 +30,13 @@ def set_uid(volume: Volume, uid: int) -> None:
         inode = volume.inodes.get(ROOT_INODE)
         inode.uid = uid
         volume.inodes.put(ROOT_INODE, inode)
+
+
+def set_size(volume: Volume, ino: InodeNo, size: int) -> None:
+    inode = volume.inodes.get(ino)
+    with volume.operation(Operation.SETATTR, ino):
+        inode.size = size
+        volume.inodes.put(ino, inode)
 
 
 def stored_uid(volume: Volume) -> int:
@@ -57,6 +66,39 @@ def test_what_changes_again_and_again_is_written_into_the_tree_by_the_commit() -
     assert (stored_uid(volume), volume.inodes.behind_count) == (79, 0)
     set_uid(volume, 80)  # the first one of the next transaction
     assert stored_uid(volume) == 80
+
+
+def test_a_new_file_that_is_written_at_once_has_one_entry_in_the_journal() -> None:
+    """Its inode had two: one in the part in which it was made, and one at the commit."""
+    volume = new_volume()
+    made = []
+    for number in range(400):  # in several parts
+        ino = namespace.create(volume, ROOT_INODE, b"%d" % number, 0o644, 0, 0)
+        files.write(volume, ino, 0, b"short")
+        made.append(ino)
+    volume.commit()
+    (transaction,) = volume.store.journal.verify().transactions
+    keys = Counter(entry.head.key for entry in transaction.entries)
+    twice = [ino for ino in made if keys[inode_key(ino)] > 1]
+    assert len(twice) <= 8, "only those that the end of a part comes between"
+    assert {volume.inodes.get(ino).size for ino in made} == {5}
+
+
+def test_a_commit_in_which_a_part_ends_puts_every_inode_that_was_newer() -> None:
+    volume = new_volume()
+    made = [namespace.create(volume, ROOT_INODE, b"%d" % number, 0o644, 0, 0) for number in range(300)]
+    volume.commit()
+    for ino in made:
+        set_size(volume, ino, 1)
+        set_size(volume, ino, 2)  # newer than its item
+    fresh: list[InodeNo] = []
+    while not volume.store.transaction.parts or len(volume.store.transaction.redo) < PART_KEYS // 2 + 10:
+        fresh.append(namespace.create(volume, ROOT_INODE, b"fresh %d" % len(fresh), 0o644, 0, 0))
+        set_size(volume, fresh[-1], 3)
+    volume.commit()
+    again = open_again(volume.store.device)
+    assert {again.inodes.get(ino).size for ino in made} == {2}
+    assert {again.inodes.get(ino).size for ino in fresh} == {3}
 
 
 @pytest.mark.parametrize("way", ["commit", "checkpoint", "begin_commit", "begin_checkpoint"])

@@ -181,6 +181,11 @@ class Store:
             self.maps.claim(runs)
             self.running.placed += runs
 
+    @property
+    def ends_part(self) -> bool:
+        """Whether a part of the journal may end with the running operation, as it is now."""
+        return len(self.transaction.redo) + len(self.running.steps) >= PART_KEYS
+
     def finish(self) -> None:
         """The operation is complete: it belongs to the running transaction."""
         running, transaction = self.running, self.transaction
