@@ -38,6 +38,7 @@ from razortools.format.inode import ROOT_INODE
 from razortools.service import logs, mountpoints, server
 from razortools.service.channel import Channel
 from razortools.service.committer import Committer
+from razortools.service.opening import Place
 from razortools.service.operations import Operations
 from razortools.service.options import Address, MountOptions
 from razortools.service.pump import Pump
@@ -146,7 +147,7 @@ def _serve_one(folder: Path, name: str, pump: type[Pump], ready: Event, metrics:
     with create_image(image, IMAGE_BYTES) as device:
         create(device, plan_create(IMAGE_BYTES, uuid=bytes(range(16)), hash_seed=bytes(16)))
     logs.start(MountOptions(log="stderr", log_level="error"), foreground=True)
-    server.serve(server.Place(str(image), str(mount_point)), MountOptions(metrics=metrics), ready.set)
+    server.serve(Place(str(image), str(mount_point)), MountOptions(metrics=metrics), ready.set)
 
 
 def _mounted_cost_us(folder: Path, pid: int, turn: int, count: int) -> float:

@@ -39,6 +39,7 @@ from razortools.engine.store.residence import Residence
 from razortools.engine.volume import Volume, open_volume
 from razortools.format.compression import Algorithm, Policy
 from razortools.service import mountpoints, server
+from razortools.service.opening import Place
 from razortools.service.options import parse_options
 from razortools.units import GIB, KIB, MIB
 
@@ -152,7 +153,7 @@ def serve(image: str, mount_point: str, *, in_place: bool) -> None:
         threading.Thread(target=answer, args=(trio.lowlevel.current_trio_token(),), daemon=True).start()
         say("ready")
 
-    server.serve(server.Place(image, mount_point), parse_options([OPTIONS]), ready)
+    server.serve(Place(image, mount_point), parse_options([OPTIONS]), ready)
 
 
 # The clients

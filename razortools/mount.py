@@ -22,7 +22,7 @@ from razortools.service.options import MountOptions, parse_options
 from razortools.service.remount_plan import kernel_words, kernel_words_after
 
 if TYPE_CHECKING:
-    from razortools.service.server import Place
+    from razortools.service.opening import Place
 
 FUSE_DEVICE = "/dev/fuse"
 SYSTEM_ERROR = 2  # mount(8): the machine lacks something
@@ -89,7 +89,7 @@ def mount(
         prepare()
     if fake:
         return 0
-    from razortools.service.server import Place  # late: trio and pyfuse3 are not needed to refuse
+    from razortools.service.opening import Place  # late: trio and pyfuse3 are not needed to refuse
 
     return _serve(Place(source, target), chosen, prepare, foreground=foreground, verbose=verbose)
 

@@ -12,55 +12,39 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
 from razortools.engine import collector, orphans
-from razortools.engine.attributes import AtimePolicy
-from razortools.engine.store.device import Device, FileDevice, open_image
-from razortools.engine.store.recording import RecordingDevice
-from razortools.engine.volume import Volume, open_volume
+from razortools.engine.volume import Volume
 from razortools.errors import DeviceFailed, ImageBusy, RazorError
 from razortools.service import allocator, closing, logs, mountpoints, placement
 from razortools.service.audit import AuditedOperations, Trail
 from razortools.service.channel import Channel
 from razortools.service.committer import Committer
-from razortools.service.control import Client, Control, Farewell, Greeting, Waiter, listen
+from razortools.service.connecting import connect, fuse_options
+from razortools.service.control import Client, Control, Farewell, Greeting, listen
 from razortools.service.figures import Telling
 from razortools.service.holding import Holder
-from razortools.service.kernel_mount import Connection, root_connection
 from razortools.service.logs import log
+from razortools.service.opening import Place, open_place
 from razortools.service.operations import Operations
 from razortools.service.options import MountOptions
 from razortools.service.pump import Pump
 from razortools.service.recorded import RecordedOperations
 from razortools.service.remount import Remounter
-from razortools.service.remount_plan import limits_of
 from razortools.service.session import Session
 from razortools.service.settled import Settled
 from razortools.service.slow import SlowLog
 from razortools.service.space_history import SpaceHistory
-from razortools.service.user_mount import user_connection
 
 if TYPE_CHECKING:
     from razortools.service.scrape import Scrape
 
-BUSY_GRACE_S = 5.0  # umount(8) returns before the daemon has closed the image: a mount right after it is worth some patience
-BUSY_LOOK_S = 0.02
-HOLDER_PATIENCE_S = 1.0  # its name is worth that much
 UNMOUNT_GRACE_S = 10.0  # after a signal
 SWITCH_S = 0.005  # between threads, as Python has it; the pump, while it serves, wants its turn sooner
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """What is served where."""
-
-    image: str
-    mount_point: str
 
 
 def serve(
@@ -70,7 +54,7 @@ def serve(
 
     *before_mounting* is called when the image is open, which is the last that is looked for in this mount namespace.
     """
-    volume = _open(place, options)
+    volume = open_place(place, options)
     try:
         before_mounting()
         mounted = Mounted(volume, place, options, ready)
@@ -78,51 +62,6 @@ def serve(
         volume.close()
         raise
     mounted.run()
-
-
-def _open(place: Place, options: MountOptions) -> Volume:
-    """Open the image; waits for a daemon that has been unmounted and is about to be done."""
-    limits = limits_of(options)
-    device: Device = _locked(place.image, writable=not options.read_only)
-    try:
-        if options.record is not None:
-            device = RecordingDevice(device, options.record)
-        volume = open_volume(device, read_only=options.read_only, recover=options.recover, limits=limits)
-    except BaseException:
-        device.close()
-        raise
-    volume.store.discards = options.discard
-    if options.compression is not None:
-        volume.default_policy = options.compression
-    return volume
-
-
-def _locked(image: str, *, writable: bool) -> FileDevice:
-    """Open and lock the image. If somebody holds it, but not for a mount that can be seen, wait for a moment."""
-    end = time.monotonic() + BUSY_GRACE_S
-    while True:
-        try:
-            return open_image(image, writable=writable)
-        except ImageBusy:
-            holder = _holder(image)
-            if holder is not None:
-                where = f"is mounted at {holder.mount_point} by pid {holder.pid}"
-                raise ImageBusy(f"{image}: {where}; use it there, or unmount it first") from None
-            if time.monotonic() > end or mountpoints.is_source(image):
-                raise
-        time.sleep(BUSY_LOOK_S)
-
-
-def _holder(image: str) -> Greeting | None:
-    """Return what the daemon says that has *image* mounted in this namespace; None if there is none, or it does not answer."""
-    for mount in mountpoints.mounts():
-        if mount.is_fuse:
-            with suppress(OSError):
-                waiter = Waiter(mount.device, HOLDER_PATIENCE_S)
-                waiter.close()
-                if waiter.greeting.image == image:
-                    return waiter.greeting
-    return None
 
 
 class Mounted:
@@ -140,7 +79,7 @@ class Mounted:
         self._trail = None if options.audit is None else Trail(options.audit)
         self._scrape = _scrape(options)
         try:
-            self._connection = _connect(place, options, words)
+            self._connection = connect(place, options, words)
             try:
                 self._prepare(words)
             except BaseException:
@@ -333,40 +272,6 @@ def _let_go(volume: Volume) -> None:
         while volume.inodes.is_held(ino):
             volume.inodes.release(ino)
     orphans.finish_orphans(volume)
-
-
-def fuse_options(image: str, options: MountOptions) -> set[str]:
-    """Return what libfuse and the kernel are to be told."""
-    is_root = os.geteuid() == 0
-    chosen = {"default_permissions", f"fsname={_escaped(options.source_name or image)}", f"subtype={_escaped(options.subtype)}"}
-    if options.is_for_all(is_root=is_root):
-        chosen.add("allow_other")
-    chosen.add("ro" if options.read_only else "rw")
-    if options.atime is AtimePolicy.NEVER:
-        chosen.add("noatime")  # only so that the mount table shows it
-    if is_root:
-        chosen |= {"suid", "dev"}  # libfuse leaves them out even when root mounts; mount(8) does not
-    for flag in options.kernel_flags:
-        chosen -= {flag.removeprefix("no"), f"no{flag}"}
-        chosen.add(flag)
-    return chosen - {"exec", "async"}
-
-
-def _connect(place: Place, options: MountOptions, words: set[str]) -> Connection:
-    """Mount: root by the kernel itself, others through fusermount3. Raises MountRefused, NoPermission."""
-    unnamed = {word for word in words if not word.startswith(("fsname=", "subtype="))}
-    source, subtype = options.source_name or place.image, options.subtype
-    if os.geteuid() == 0:
-        if options.atime is AtimePolicy.ALWAYS:
-            unnamed.add("strictatime")  # libfuse and fusermount3 do not know it; it is there for the mount table
-        return root_connection(place.mount_point, source, subtype, unnamed)
-    return user_connection(place.mount_point, unnamed | {f"fsname={source}", f"subtype={subtype}"})
-
-
-def _escaped(text: str) -> str:
-    """Return *text* for libfuse's option parser, which knows ASCII only and takes commas and backslashes for its own."""
-    ascii_only = text.encode("ascii", "backslashreplace").decode("ascii")
-    return ascii_only.replace("\\", "\\\\").replace(",", "\\,")
 
 
 def _device_of(mount_point: str) -> tuple[int, int] | None:

@@ -17,8 +17,9 @@ from razortools.engine import collector
 from razortools.service import closing, logs, mountpoints, server
 from razortools.service.control import Control
 from razortools.service.mountpoints import Mount
+from razortools.service.opening import Place
 from razortools.service.options import MountOptions
-from razortools.service.server import Mounted, Place
+from razortools.service.server import Mounted
 from tests.mount.mounts import ANSWER_S
 
 

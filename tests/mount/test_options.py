@@ -9,8 +9,8 @@ from razortools.engine.attributes import AtimePolicy
 from razortools.errors import UsageError
 from razortools.format.compression import Algorithm, Policy
 from razortools.service import mountpoints
+from razortools.service.connecting import fuse_options
 from razortools.service.options import MountOptions, parse_options
-from razortools.service.server import fuse_options
 from razortools.units import GIB, MIB
 
 
