@@ -18,7 +18,7 @@ from razortools.cli import app as cli
 from razortools.engine.store.device import open_image
 from razortools.engine.volume import open_volume
 from razortools.format.superblock import State
-from razortools.service import mountpoints, server
+from razortools.service import mountpoints, opening
 from razortools.service.kernel_mount import root_connection
 from tests.mount.mounts import ANSWER_S, MOUNT, UMOUNT, Mounted, run
 
@@ -207,7 +207,7 @@ def test_an_image_in_use_is_refused_with_the_pid_that_holds_it(mounted: Mounted,
 def test_an_image_that_something_else_than_a_mount_uses_is_refused_with_its_pid(
     unmounted: Mounted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "BUSY_GRACE_S", 0.05)
+    monkeypatch.setattr(opening, "BUSY_GRACE_S", 0.05)
     with open_image(unmounted.image, writable=True):
         code, message = refusal(unmounted.image, unmounted.path)
     assert code == 32

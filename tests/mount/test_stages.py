@@ -22,11 +22,11 @@ UNSYNCED = "unsynced"
 PROJECT = Path(__file__).parents[2]
 
 MOUNTING = [
-    "before,razortools.service.server:open_image",
-    "after,razortools.service.server:open_image",
+    "before,razortools.service.opening:open_image",
+    "after,razortools.service.opening:open_image",
     "before,razortools.engine.store.checkpoint:mark",
     "after,razortools.engine.store.checkpoint:mark",
-    "after,razortools.service.server:open_volume",
+    "after,razortools.service.opening:open_volume",
     "before,razortools.service.kernel_mount:_mount",
     "after,razortools.service.kernel_mount:_mount",
     "before,razortools.service.session:Session.forward",
@@ -38,7 +38,7 @@ MOUNTING = [
 ]
 RECOVERING = [
     "after,razortools.engine.store.recovery:_replay",
-    "after,razortools.service.server:open_volume+before,razortools.service.kernel_mount:_mount",
+    "after,razortools.service.opening:open_volume+before,razortools.service.kernel_mount:_mount",
 ]
 UNMOUNTING = [
     "before,razortools.engine.volume:Volume.close",
