@@ -38,7 +38,7 @@ from razortools.engine.store.device import create_image
 from razortools.engine.store.residence import Residence
 from razortools.engine.volume import Volume, open_volume
 from razortools.format.compression import Algorithm, Policy
-from razortools.service import mountpoints, server
+from razortools.service import mountpoints, opening, server
 from razortools.service.opening import Place
 from razortools.service.options import parse_options
 from razortools.units import GIB, KIB, MIB
@@ -130,7 +130,7 @@ def serve(image: str, mount_point: str, *, in_place: bool) -> None:
         volumes.append(open_volume(*args, **keywords))
         return volumes[-1]
 
-    setattr(server, "open_volume", remembered)  # noqa: B010  (it is not for others to set)
+    setattr(opening, "open_volume", remembered)  # noqa: B010  (it is not for others to set)
     def figures() -> Figures:
         volume = volumes[0].statistics()
         return Figures(
