@@ -16,16 +16,12 @@ from pathlib import Path
 
 from bench.datasets import DATASETS, dataset
 from bench.mounts.peers import PEERS, RAZORFS, Peer, adopt_daemons, missing_tools, mounted
-from bench.mounts.place import LIBC
+from bench.mounts.place import WrongResult, settle
 from bench.mounts.report import layout
 from bench.page import machine, publish
 
 NAMES = ("ext4", "btrfs", RAZORFS)
 SLACK_BYTES = 64 * 1024  # what a filesystem may take or give back while nothing is written
-
-
-class NotThere(Exception):
-    """What was written is not what is found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +39,20 @@ class Room:
 
 def used_bytes(point: Path) -> int:
     """Return what is in use on the filesystem at *point*, after everything has been written out."""
-    descriptor = os.open(point, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        LIBC.syncfs(descriptor)  # for filesystems of the kernel; FUSE does not pass it on
-        os.fsync(descriptor)
-        figures = os.fstatvfs(descriptor)
-    finally:
-        os.close(descriptor)
+    settle(point)
+    figures = os.statvfs(point)
     return (figures.f_blocks - figures.f_bfree) * figures.f_frsize
 
 
 def fill(point: Path, files: tuple[tuple[str, bytes], ...]) -> int:
-    """Write the files and return how many bytes they hold together. Raises NotThere if one reads back differently."""
+    """Write the files and return how many bytes they hold together. Raises WrongResult if one reads back differently."""
     for path, data in files:
         target = point / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
     for path, data in files:
         if (point / path).read_bytes() != data:
-            raise NotThere(f"{path} is not what was written")
+            raise WrongResult(f"{path} is not what was written")
     return sum(len(data) for _, data in files)
 
 
@@ -72,7 +63,7 @@ def measure(peer: Peer, name: str, folder: Path) -> Room:
         logical = fill(point, dataset(name))
         taken = used_bytes(point) - before
     if taken <= SLACK_BYTES:
-        raise NotThere(f"{peer.name} says that {name} takes {taken} bytes: it has not been written yet")
+        raise WrongResult(f"{peer.name} says that {name} takes {taken} bytes: it has not been written yet")
     return Room(logical, taken)
 
 

@@ -49,6 +49,19 @@ def drop_caches(level: int) -> None:
     Path("/proc/sys/vm/drop_caches").write_text(f"{level}\n")
 
 
+def settle(root: bytes | Path) -> None:
+    """Return when the filesystem at *root* has written out everything, as far as it lets us ask."""
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        LIBC.syncfs(descriptor)  # for filesystems of the kernel; FUSE does not pass it on
+        try:
+            os.fsync(descriptor)
+        except OSError:  # some have no fsync for directories
+            pass
+    finally:
+        os.close(descriptor)
+
+
 class Place:
     """A directory on the filesystem under test. Paths are bytes, so that the client does not encode them while the clock runs."""
 
@@ -65,15 +78,7 @@ class Place:
 
     def settle(self) -> None:
         """Wait for what earlier rows left to be written, so that no row pays for another as far as a filesystem lets us ask."""
-        descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            LIBC.syncfs(descriptor)  # for filesystems of the kernel; FUSE does not pass it on
-            try:
-                os.fsync(descriptor)
-            except OSError:  # some have no fsync for directories
-                pass
-        finally:
-            os.close(descriptor)
+        settle(self.root)
 
     def cold(self, level: int) -> None:
         """Settle and let the kernel forget. A FUSE daemon goes on running and keeps what it has in its own memory."""

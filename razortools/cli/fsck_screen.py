@@ -18,6 +18,7 @@ from razortools.check.repair.repair import Repaired, RepairStep, RoundPlanned
 from razortools.check.report import PhaseResult, Report
 from razortools.check.runner import PHASES, PhaseDone, PhaseStarted, plural
 from razortools.check.salvage import SalvageReport
+from razortools.check.steps import followed
 from razortools.cli import render
 from razortools.cli.fsck_pace import BETWEEN, Pace
 from razortools.units import format_size
@@ -214,13 +215,7 @@ class Screen:
     def follow_progress(self, label: str, steps: Generator[Progress, None, Result]) -> Result:
         """Run *steps*, which only tell how far they are, to their end."""
         with self.pace.phase(BETWEEN, label) as far:
-            while True:
-                try:
-                    step = next(steps)
-                except StopIteration as done:
-                    result: Result = done.value
-                    return result
-                far(step.done, step.total)
+            return followed(steps, lambda step: far(step.done, step.total))
 
     def say(self, text: str) -> None:
         """Print a line, unless that is not wanted."""

@@ -8,6 +8,7 @@ import zstandard
 
 from bench import datasets, space
 from bench.datasets import DATASETS
+from bench.mounts.place import WrongResult
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_pictures_do_not_shrink(small: None) -> None:
 def test_a_file_that_reads_back_differently_is_no_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert space.fill(tmp_path, (("a/b", b"abc"), ("c", b"de"))) == 5
     monkeypatch.setattr(Path, "read_bytes", lambda self: b"abd")
-    with pytest.raises(space.NotThere, match="a/b"):
+    with pytest.raises(WrongResult, match="a/b"):
         space.fill(tmp_path, (("a/b", b"abc"),))
 
 
@@ -55,7 +56,7 @@ def test_what_takes_no_room_has_not_been_written(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(space, "mounted", lambda peer, folder: Nowhere())
     monkeypatch.setattr(space, "dataset", lambda name: (("a", b"abc"),))
     monkeypatch.setattr(space, "used_bytes", lambda point: 4096)
-    with pytest.raises(space.NotThere, match="not been written"):
+    with pytest.raises(WrongResult, match="not been written"):
         space.measure(SimpleNamespace(name="peer"), "logs", tmp_path)
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from razortools.check.findings import Progress
 from razortools.check.salvage import SalvageReport, salvage
+from razortools.check.steps import followed
 from razortools.engine.store.device import Device
 from razortools.errors import NotAnImage, UnsupportedFormat, UsageError
 from razortools.format.data import DataRecord
@@ -34,14 +36,10 @@ class Sealed(Copy):
 
 
 def salvaged(device: Device, into: Path) -> SalvageReport:
-    steps = salvage(Sealed(device), str(into))
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as done:
-            report: SalvageReport = done.value
-            return report
+    def judge(step: Progress) -> None:
         assert 0 <= step.done <= step.total
+
+    return followed(salvage(Sealed(device), str(into)), judge)
 
 
 def on_host(top: Path) -> dict[bytes, Seen]:

@@ -12,6 +12,7 @@ import pytest
 from razortools.check.findings import Progress
 from razortools.check.image import Image
 from razortools.check.scan import PIECE_BYTES, FoundNode, find_superblock, read_items, scan_nodes
+from razortools.check.steps import followed
 from razortools.engine.store.device import Device, FileDevice, create_image
 from razortools.engine.store.pages import MemoryDevice, OverlayDevice
 from razortools.errors import DeviceFailed, NotAnImage, UnsupportedFormat
@@ -25,14 +26,13 @@ Result = TypeVar("Result")
 
 def ended(steps: Generator[Progress, None, Result]) -> Result:
     before = -1
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as done:
-            result: Result = done.value
-            return result
+
+    def judge(step: Progress) -> None:
+        nonlocal before
         assert before <= step.done <= step.total
         before = step.done
+
+    return followed(steps, judge)
 
 
 def all_nodes(image: Image) -> list[FoundNode]:
