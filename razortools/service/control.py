@@ -18,6 +18,7 @@ from typing import Any
 
 import trio
 
+from razortools.service import mountpoints
 from razortools.service.logs import log
 
 STRANGERS_MAX = 64  # that are connected at once; root, and the user whose daemon this is, always get in
@@ -268,6 +269,21 @@ class Waiter:
     def close(self) -> None:
         """Hang up."""
         self._socket.close()
+
+
+def waiter_for(image: str, patience_s: float) -> Waiter | None:
+    """Return a connection to the daemon that has *image*, an absolute path, mounted in this namespace.
+
+    None if there is none, or it does not answer within *patience_s*.
+    """
+    for mount in mountpoints.mounts():
+        if mount.is_fuse:
+            with suppress(OSError):
+                waiter = Waiter(mount.device, patience_s)
+                if waiter.greeting.image == image:
+                    return waiter
+                waiter.close()
+    return None
 
 
 def _line(value: Greeting | Farewell) -> bytes:

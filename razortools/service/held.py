@@ -3,12 +3,10 @@
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from razortools.check.witness import Slots, Witness
 from razortools.engine.store.device import Device
-from razortools.service import mountpoints
-from razortools.service.control import Greeting, Waiter
+from razortools.service.control import Greeting, Waiter, waiter_for
 
 LISTEN_S = 5.0  # for a daemon to say who it is: it does so between two requests
 SPEAK_S = 5.0  # the daemon gives up who says nothing for a minute
@@ -61,7 +59,7 @@ class Held(Witness):
 
 def mount_of(image: str) -> Greeting | None:
     """Return what the daemon says that has *image* mounted; None if no mount in this namespace does, or it does not answer."""
-    waiter = _waiter(os.path.realpath(image))
+    waiter = waiter_for(os.path.realpath(image), LISTEN_S)
     if waiter is None:
         return None
     waiter.close()
@@ -70,7 +68,7 @@ def mount_of(image: str) -> Greeting | None:
 
 def witness_for(device: Device, mount: Greeting) -> Witness:
     """Return who knows whether the image on *device* has moved on: the daemon of *mount*, or its superblocks if it will not."""
-    waiter = _waiter(mount.image)
+    waiter = waiter_for(mount.image, LISTEN_S)
     if waiter is None:
         return Slots(device, "its mount does not answer")
     held = Held(waiter)
@@ -78,15 +76,3 @@ def witness_for(device: Device, mount: Greeting) -> Witness:
         return held
     held.close()
     return Slots(device, held.refusal or "it needs the space")
-
-
-def _waiter(image: str) -> Waiter | None:
-    """Return a connection to the daemon that serves *image*, an absolute path, or None."""
-    for mount in mountpoints.mounts():
-        if mount.is_fuse:
-            with suppress(OSError):
-                waiter = Waiter(mount.device, LISTEN_S)
-                if waiter.greeting.image == image:
-                    return waiter
-                waiter.close()
-    return None

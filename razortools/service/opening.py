@@ -1,7 +1,6 @@
 """Opening the image that is to be served: locked, recovered, with the options' limits. Who has it is told, or waited for."""
 
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 
 from razortools.engine.store.device import Device, FileDevice, open_image
@@ -9,7 +8,7 @@ from razortools.engine.store.recording import RecordingDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import ImageBusy
 from razortools.service import mountpoints
-from razortools.service.control import Greeting, Waiter
+from razortools.service.control import waiter_for
 from razortools.service.options import MountOptions
 from razortools.service.remount_plan import limits_of
 
@@ -50,22 +49,11 @@ def _locked(image: str, *, writable: bool) -> FileDevice:
         try:
             return open_image(image, writable=writable)
         except ImageBusy:
-            holder = _holder(image)
-            if holder is not None:
-                where = f"is mounted at {holder.mount_point} by pid {holder.pid}"
+            waiter = waiter_for(image, HOLDER_PATIENCE_S)
+            if waiter is not None:
+                waiter.close()
+                where = f"is mounted at {waiter.greeting.mount_point} by pid {waiter.greeting.pid}"
                 raise ImageBusy(f"{image}: {where}; use it there, or unmount it first") from None
             if time.monotonic() > end or mountpoints.is_source(image):
                 raise
         time.sleep(BUSY_LOOK_S)
-
-
-def _holder(image: str) -> Greeting | None:
-    """Return what the daemon says that has *image* mounted in this namespace; None if there is none, or it does not answer."""
-    for mount in mountpoints.mounts():
-        if mount.is_fuse:
-            with suppress(OSError):
-                waiter = Waiter(mount.device, HOLDER_PATIENCE_S)
-                waiter.close()
-                if waiter.greeting.image == image:
-                    return waiter.greeting
-    return None
