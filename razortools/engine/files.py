@@ -56,16 +56,14 @@ def read(volume: "Volume", ino: InodeNo, offset: int, size: int) -> bytes:
     start = record_no << record_log2
     if end <= start + (1 << record_log2):
         return _part(contents(ino, inode, RecordNo(record_no)), offset - start, end - start)
-    parts: list[Buffer] = []
+    parts: list[bytes] = []  # no views: what is dirty cannot grow while an error keeps this frame, and with it a view
     while offset < end:
         stop = min(end, start + (1 << record_log2))
         try:
-            view = memoryview(contents(ino, inode, RecordNo(record_no)))[offset - start : stop - start]
+            raw = contents(ino, inode, RecordNo(record_no))
         except NotResident:
             raise volume.records.missing(ino, inode, range(record_no, ((end - 1) >> record_log2) + 1)) from None
-        parts.append(view)
-        if len(view) < stop - offset:
-            parts.append(bytes(stop - offset - len(view)))
+        parts.append(_part(raw, offset - start, stop - start))
         record_no += 1
         offset = start = stop
     return b"".join(parts)

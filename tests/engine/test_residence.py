@@ -264,6 +264,22 @@ def test_a_write_into_a_cold_record_waits_for_it_before_it_changes_anything() ->
     assert files.read(volume, ino, 0, 20) == data[:10] + b"here" + data[14:20]
 
 
+def test_a_record_grows_while_a_read_of_it_and_its_neighbours_waits() -> None:
+    """Seen by the exerciser of contents: a waiting read kept a view of a dirty record, and a write into it failed half-way."""
+    volume, ino, data = stored_file()
+    files.truncate(volume, ino, 100)
+    files.write(volume, ino, 8 * KIB, data[8 * KIB :])
+    volume.checkpoint()
+    forget_all(volume)
+    files.write(volume, ino, 60, b"dirty")  # of the first record, 100 bytes long; the others stay on the disk
+    with pytest.raises(NotResident) as waiting:
+        volume.store.residence.attempt({}, files.read, volume, ino, 0, len(data))
+    files.write(volume, ino, 200, b"longer than it was")
+    assert waiting.value.missing
+    found = files.read(volume, ino, 0, 250)
+    assert found == data[:60] + b"dirty" + data[65:100] + bytes(100) + b"longer than it was" + bytes(32)
+
+
 def test_what_the_kernel_forgets_is_not_read_for_it() -> None:
     disk = ColdDisk.holding(populated())
     volume = opened(disk)
