@@ -3,7 +3,7 @@
 A break is a function that changes the engine through pytest's monkeypatch; its docstring says which promise it breaks, and how.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,7 +37,7 @@ def commit_without_flush(patch: pytest.MonkeyPatch) -> None:
     """A commit is acknowledged before the device has been flushed."""
 
     def write_commit(store: Store, frozen: FrozenCommit) -> None:
-        store.journal.write(frozen.position, frozen.data)
+        store.journal.write(frozen.position, frozen.parts)
 
     patch.setattr(Store, "write_commit", write_commit)
 
@@ -250,7 +250,8 @@ def journal_released_at_every_commit(patch: pytest.MonkeyPatch) -> None:
 def ring_wraps_to_the_wrong_place(patch: pytest.MonkeyPatch) -> None:
     """What does not fit at the end of the ring goes one block behind its start."""
 
-    def write(ring: Journal, position: int, data: bytes) -> None:
+    def write(ring: Journal, position: int, parts: Sequence[bytes]) -> None:
+        data = b"".join(parts)
         offset = position % ring.ring_bytes
         first = min(len(data), ring.ring_bytes - offset)
         ring.device.write(ring.start_bytes + offset, memoryview(data)[:first])

@@ -6,7 +6,7 @@ tear if it was never acknowledged, and damage if a later transaction tells that 
 holds what the last checkpoint does not contain.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from struct import Struct
@@ -119,8 +119,11 @@ class Journal:
             done = until
         transaction.end_part(b"".join(entries), sequence - first)
 
-    def encode(self, transaction: Transaction, now_ns: int) -> bytes:
-        """Return the bytes of *transaction*, padded to whole blocks, and count its sequence numbers as used."""
+    def encode(self, transaction: Transaction, now_ns: int) -> tuple[bytes, ...]:
+        """Return the bytes of *transaction*, in parts, padded to whole blocks, and count its sequence numbers as used.
+
+        Not put together: a large transaction would be copied into memory that the system has to clear first.
+        """
         self.encode_part(transaction)
         first, sequence = self.next_sequence, self.next_sequence + transaction.entry_count
         total = round_up(transaction.parts_bytes + COMMIT_BYTES, self.block_bytes)
@@ -128,7 +131,7 @@ class Journal:
         body = _HEAD.pack(transaction.number, sequence, 0, Operation.COMMIT, _REDO, 0, 0, len(commit), LOWEST_KEY) + commit
         seal = _SEAL.pack(JOURNAL_MAGIC, crc32c.crc32c(body, self.seed))
         self.next_sequence = sequence + 1
-        return b"".join((*transaction.parts, seal, body, bytes(total - transaction.parts_bytes - COMMIT_BYTES)))
+        return *transaction.parts, b"".join((seal, body, bytes(total - transaction.parts_bytes - COMMIT_BYTES)))
 
     def fits(self, length: int) -> bool:
         """Return whether *length* more bytes fit into the ring."""
@@ -141,15 +144,19 @@ class Journal:
         self.head += length
         return position
 
-    def write(self, position: int, data: bytes) -> None:
-        """Write *data* at *position* of the ring. It is durable after the device's next flush. May run in a thread."""
-        if len(data) <= SMALL_BYTES and position + len(data) > self._filled:
+    def write(self, position: int, parts: Sequence[bytes]) -> None:
+        """Write *parts* as one at *position* of the ring. Durable after the device's next flush. For any thread."""
+        length = sum(map(len, parts))
+        if length <= SMALL_BYTES and position + length > self._filled:
             self._fill(position)
         offset = position % self.ring_bytes
-        first = min(len(data), self.ring_bytes - offset)
-        self.device.write(self.start_bytes + offset, memoryview(data)[:first])
-        if first < len(data):
-            self.device.write(self.start_bytes, memoryview(data)[first:])
+        first = min(length, self.ring_bytes - offset)
+        if first == length:
+            self.device.write_parts(self.start_bytes + offset, parts)
+            return
+        data = memoryview(b"".join(parts))
+        self.device.write(self.start_bytes + offset, data[:first])
+        self.device.write(self.start_bytes, data[first:])
 
     def _fill(self, position: int) -> None:
         """Have the host allocate what the next commits will take: each would else wait for the host to do so for it alone."""

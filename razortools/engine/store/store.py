@@ -44,7 +44,7 @@ class FrozenCommit:
 
     number: int
     position: int
-    data: bytes
+    parts: tuple[bytes, ...]
     last_sequence: int
 
 
@@ -286,10 +286,11 @@ class Store:
         transaction = self.transaction
         if transaction.is_empty:
             return None
-        data = self.journal.encode(transaction, now_ns) if self.journaling else b""
-        position = self.journal.place(len(data)) if self.journal.fits(len(data)) else -1
+        parts = self.journal.encode(transaction, now_ns) if self.journaling else ()
+        length = sum(map(len, parts))
+        position = self.journal.place(length) if self.journal.fits(length) else -1
         self._end_transaction()
-        return FrozenCommit(transaction.number, position, data, self.journal.next_sequence - 1)
+        return FrozenCommit(transaction.number, position, parts, self.journal.next_sequence - 1)
 
     def _end_transaction(self) -> None:
         """What is changed from now on belongs to the next transaction; what this one let go is free after a checkpoint."""
@@ -299,8 +300,8 @@ class Store:
     def write_commit(self, frozen: FrozenCommit) -> None:
         """Write and flush a frozen transaction. May run in a thread. Raises DeviceFailed."""
         assert frozen.position >= 0, "a transaction larger than the journal needs a checkpoint"
-        if frozen.data:
-            self.journal.write(frozen.position, frozen.data)
+        if frozen.parts:
+            self.journal.write(frozen.position, frozen.parts)
         self.device.flush()
 
     def note_committed(self, frozen: FrozenCommit) -> None:
