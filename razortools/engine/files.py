@@ -154,7 +154,10 @@ def _write_step(volume: "Volume", ino: InodeNo, offset: int, data: Buffer) -> No
             make_room(volume, touched_bytes)
         if end > inode.size and records.is_unfinished(ino):
             truncation.finish(volume, ino)
-        bases, blocks = _prepare(volume, ino, inode, offset, end)
+        loose = None
+        if first == last and end <= inode.size:
+            loose = records.loose.blocks_wanted(ino, inode, offset, end)
+        bases, blocks = ((), loose) if loose is not None else _prepare(volume, ino, inode, offset, end)
         flushed = records.flush_count
         with volume.operation(_WRITE, ino, blocks=blocks) as now_ns:
             if records.flush_count != flushed:  # it had to flush before it could start: what was prepared is out of date
@@ -163,6 +166,9 @@ def _write_step(volume: "Volume", ino: InodeNo, offset: int, data: Buffer) -> No
                 inode.size = end
             inode.mtime_ns = inode.ctime_ns = now_ns
             volume.inodes.put(ino, inode)
+            if loose is not None:
+                records.loose.add(ino, first, offset - (first << record_log2), data)
+                return
             for record_no, base, as_stored in bases:
                 records.replace(ino, record_no, base, as_stored=as_stored)
             if first == last:
@@ -203,7 +209,8 @@ def _prepare(volume: "Volume", ino: InodeNo, inode: Inode, offset: int, end: int
         if kept > 0 and (offset > start or stop < kept):  # else nothing of the old contents remains
             contents = records.contents(ino, inode, record_no)
             base = contents[:kept]
-            as_stored = dirty is None and len(base) == len(contents) and (ino, record_no) not in records.patched
+            is_whole = dirty is None and records.loose.find(ino, record_no) is None
+            as_stored = is_whole and len(base) == len(contents) and (ino, record_no) not in records.patched
             stop = max(stop, len(base))
         if base or dirty is not None:
             bases.append((record_no, base, as_stored))

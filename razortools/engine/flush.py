@@ -19,7 +19,7 @@ from itertools import groupby
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from razortools.engine import patches
+from razortools.engine import loose, patches
 from razortools.engine.adaptive import Packing
 from razortools.engine.flush_plan import FlushPlan, Packed, PlannedRecord, inode_or_none, is_current, is_placed, pack, plan_flush
 from razortools.engine.store.room import PROMISED_PLACES
@@ -163,10 +163,26 @@ def flush_all(volume: "Volume", inodes: Sequence[InodeNo] | None = None, *, patc
     """
     with volume.store.residence.in_place():  # to come back for a node would mean to compress everything again
         finish_in_flight(volume)
-        while (plan := plan_flush(volume, inodes, bytes_max=BATCH_BYTES, patched=patched)).records:
-            before = volume.records.dirty_count
-            flush(volume, plan)
-            assert volume.records.dirty_count < before, "a flush that nobody disturbed left everything dirty"
+        while True:
+            while (plan := plan_flush(volume, inodes, bytes_max=BATCH_BYTES, patched=patched)).records:
+                before = volume.records.dirty_count
+                flush(volume, plan)
+                assert volume.records.dirty_count < before, "a flush that nobody disturbed left everything dirty"
+            if not merge_loose(volume):
+                return
+
+
+def merge_loose(volume: "Volume") -> bool:
+    """Make those records dirty that have had loose pages for longest, a batch of them; whether there were any.
+
+    Waits for the device. Raises as flush_all does.
+    """
+    pages = volume.records.loose
+    places = pages.oldest(BATCH_BYTES)
+    before = len(pages)
+    loose.merge(volume, loose.read_bases(volume, loose.items_of(volume, places)))
+    assert not places or len(pages) < before, "records kept their loose pages although nobody disturbed"
+    return bool(places)
 
 
 def make_room(volume: "Volume", wanted_bytes: int) -> None:
@@ -180,9 +196,10 @@ def make_room(volume: "Volume", wanted_bytes: int) -> None:
         target = max(0, limit * 3 // 4 - wanted_bytes)
         while (excess := volume.records.dirty_bytes - target) > 0:
             plan = plan_flush(volume, bytes_max=min(excess, BATCH_BYTES))
-            if not plan.records:
+            if plan.records:
+                flush(volume, plan)
+            elif not merge_loose(volume):
                 return
-            flush(volume, plan)
 
 
 def _give_back(volume: "Volume", records: Iterable[PlacedRecord]) -> None:

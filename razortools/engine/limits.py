@@ -14,5 +14,7 @@ class Limits:
     dirty_bytes: int = 64 * MIB  # data written but not yet compressed and placed
     # A change is synced as a patch if what it belongs to is at least so many times as large: else it is compressed as soon.
     patch_share: int = 4
+    # Pages that are overwritten in records which are not in memory wait as such once so many records have changed.
+    loose_from: int = 64
     commit_interval_s: float = 5.0  # the most that a program that never syncs can lose
     checkpoint_interval_s: float = 30.0  # bounds how much a recovery replays

@@ -1,10 +1,10 @@
 """Records in memory: dirty ones that wait for a flush, and a bounded cache of decompressed clean ones.
 
-Invariants: a dirty record holds the whole record from its first byte on; what lies behind its last byte is zeros.
-`dirty_bytes` is the sum of their sizes and `reserved_blocks` the blocks that they take at worst, if nothing can be
-compressed, less what has been placed for them already. A record may reach beyond the file's size (a tail that could not be
-cut when the file shrank): readers clip at the size, and whoever lets a file grow cuts first. Data of type bytes is a snapshot
-that may be on its way to the device and is never changed in place.
+Invariants: a dirty record holds the whole record from its first byte on, and what lies behind its last byte is zeros; but for
+loose pages (engine/loose.py), which count among what is dirty. `dirty_bytes` is the sum of the sizes and `reserved_blocks` the
+blocks that all this takes at worst, if nothing can be compressed, less what has been placed for it already. A record may reach
+beyond the file's size (a tail that could not be cut when the file shrank): readers clip at the size, and whoever lets a file grow
+cuts first. Data of type bytes is a snapshot that may be on its way to the device and is never changed in place.
 """
 
 from collections import OrderedDict
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from razortools.engine.adaptive import Packing, Tally, Verdict
+from razortools.engine.loose import LoosePages
 from razortools.engine.store.residence import Missing, NotResident
 from razortools.engine.stored import read_stored
 from razortools.errors import CorruptImage
@@ -51,7 +52,7 @@ class DirtyRecord:
 
 
 class Records:
-    """Owner of the volume's file data in memory. `dirty_bytes`, `dirty_count` and `reserved_blocks` are exact at any time."""
+    """Owner of the volume's file data in memory. The counts of what is dirty, and `reserved_blocks`, are exact at any time."""
 
     def __init__(self, volume: "Volume") -> None:
         self._volume = volume
@@ -70,6 +71,7 @@ class Records:
         self.complete: dict[Place, DirtyRecord] = {}
         self.complete_bytes = 0
         self.flush_count = 0  # records that a flush has made clean: who prepared a change before sees whether to prepare it anew
+        self.loose = LoosePages(volume, self)
         self.in_flight: dict[Placed, None] = {}  # flushes that hold blocks, in the order of placing
         self.patched: dict[Place, set[int]] = {}  # records with patches in the tree, and where in the file these start
         # Of those the ones that could not be read when the volume was opened, as the tree has them; None: not even that is known.
@@ -93,12 +95,14 @@ class Records:
             return dirty.data
         raw = self._clean.get((ino, record_no))
         if raw is None:
-            return self._load(ino, inode, record_no)
-        self.hit_count += 1
-        self._clean.move_to_end((ino, record_no))
-        if self._unread:
-            self._note_read(ino, record_no, raw)
-        return raw
+            raw = self._load(ino, inode, record_no)
+        else:
+            self.hit_count += 1
+            self._clean.move_to_end((ino, record_no))
+            if self._unread:
+                self._note_read(ino, record_no, raw)
+        loose = self.loose.find(ino, record_no)
+        return raw if loose is None else loose.laid_over(raw)
 
     def is_in_memory(self, ino: InodeNo, record_no: RecordNo) -> bool:
         """Tell whether `contents` would answer without the device (a hole aside)."""
@@ -255,6 +259,7 @@ class Records:
             self.dirty_count += 1
             if ino in self._clean_of:
                 self.drop_clean(ino, record_no)
+            self.loose.drop(ino, record_no)
         if dirty.in_order:
             self._note_disorder(ino, record_no, dirty)
         self.dirty_bytes += len(data) - len(dirty.data)
@@ -321,6 +326,7 @@ class Records:
         first = divide_up(size, 1 << record_log2)
         for record_no in [number for number in self.dirty_of(ino) if number >= first]:
             self.drop_dirty(ino, record_no)
+        self.loose.drop_beyond(ino, first)
 
     def drop_dirty(self, ino: InodeNo, record_no: RecordNo) -> None:
         """Forget a record's dirty data: it was flushed, or is not wanted any more."""
@@ -345,8 +351,7 @@ class Records:
 
     def discard(self, ino: InodeNo) -> None:
         """Forget all data of a file that is being deleted, dirty data too."""
-        if ino in self._dirty:
-            self.drop_dirty_beyond(ino, 0, 0)
+        self.drop_dirty_beyond(ino, 0, 0)
         for record_no in list(self._clean_of.get(ino, ())):
             self.drop_clean(ino, record_no)
 
@@ -386,10 +391,15 @@ class Records:
 
     @property
     def changed_bytes(self) -> int:
-        """Bytes of the dirty records that the tree does not have in patches."""
+        """Bytes of the dirty records that the tree does not have in patches, and of what has loose pages."""
         if not self.patched:
-            return self.dirty_bytes
-        return sum(len(dirty.data) for dirty in self.changed.values())
+            return self.flush_bytes
+        return sum(len(dirty.data) for dirty in self.changed.values()) + self.loose.raw_bytes
+
+    @property
+    def flush_bytes(self) -> int:
+        """Bytes to compress when all that is dirty is flushed: loose pages take their whole records along."""
+        return self.dirty_bytes + self.loose.raw_bytes
 
     def count(self, packing: Packing, raw_bytes: int) -> None:
         """Note for the statistics how a record was stored."""
@@ -430,6 +440,7 @@ class Records:
         self.unreadable.clear()
         self.changed.clear()
         self.complete.clear()
+        self.loose.clear()
         self._unfinished = None
         self._clean_bytes = self._unread_bytes = 0
         self.dirty_bytes = self.dirty_count = self.reserved_blocks = self.complete_bytes = 0

@@ -96,7 +96,7 @@ class Volume:
             # The items of the records that are about to become dirty lie side by side; each takes a block at least.
             nodes = 2 * divide_up(blocks * RECORD_ITEM_BYTES, store.tree.capacity)
         if dirty:
-            inline_bytes, dirty_bytes = dirty * self._inline_max, records.dirty_bytes
+            inline_bytes, dirty_bytes = (dirty - len(records.loose)) * self._inline_max, records.dirty_bytes
             journal_bytes = dirty * FLUSH_ITEM_BYTES + 2 * (dirty_bytes if dirty_bytes < inline_bytes else inline_bytes)
             # A dirty record's item may need a leaf of its own, and in a high tree a node above it.
             nodes += dirty if store.tree.root_level < 2 else 2 * dirty
@@ -107,8 +107,14 @@ class Volume:
 
     @property
     def dirty_records_max(self) -> int:
-        """How many dirty records the journal has room for at the worst. Beyond it an operation has to commit before it starts."""
+        """How many small dirty files the journal has room for at the worst. With more an operation has to commit first."""
         return self.store.journal.ring_bytes // (FLUSH_ITEM_BYTES + 2 * self._inline_max)
+
+    @property
+    def flush_journal_bytes(self) -> int:
+        """What the journal takes at the worst when all that is dirty is flushed: small files' contents stand in the tree."""
+        dirty_count = self.records.dirty_count
+        return dirty_count * FLUSH_ITEM_BYTES + 2 * (dirty_count - len(self.records.loose)) * self._inline_max
 
     def _make_room(self, blocks: int, *, deleting: bool) -> None:
         """Turn what is promised into what is needed, and make what was freed usable. Raises OutOfSpace if that is not enough."""

@@ -77,9 +77,10 @@ class Committer:
         self.writeback.configure(options.dirty_bytes)
         # Small files fill the journal before they fill the memory. A request that then has to commit by itself stops all others.
         # Half of the journal may hold what was committed before a checkpoint is due.
-        self._full_records = self._volume.dirty_records_max * 3 // 8
-        self._many_records = self._volume.dirty_records_max // 8
-        self._many_journal_bytes = self._volume.store.journal.ring_bytes // 4
+        ring_bytes = self._volume.store.journal.ring_bytes
+        self._full_promise_bytes = ring_bytes * 3 // 8
+        self._many_promise_bytes = ring_bytes // 8
+        self._many_journal_bytes = ring_bytes // 4
         self._wanted.set()  # the present wait may be for the old interval, and more may be dirty than may be from now on
 
     async def between_commits(self, do: Callable[[], None]) -> None:
@@ -133,16 +134,16 @@ class Committer:
     def note_write(self) -> bool:
         """See to it that what is dirty becomes less if it is much. Return whether a writer must come to `room` first."""
         volume = self._volume
-        dirty_count = volume.records.dirty_count
-        if dirty_count >= self._many_records or volume.store.transaction.parts_bytes >= self._many_journal_bytes:
+        promised = volume.flush_journal_bytes
+        if promised >= self._many_promise_bytes or volume.store.transaction.parts_bytes >= self._many_journal_bytes:
             self._wanted.set()
-        return self.writeback.note_write() or dirty_count >= self._full_records
+        return self.writeback.note_write() or promised >= self._full_promise_bytes
 
     async def room(self) -> None:
         """Return when less is dirty than may be. Raises what a commit raises."""
         while self.note_write():
             with phase(Phase.ROOM):
-                if self._volume.records.dirty_count >= self._full_records:
+                if self._volume.flush_journal_bytes >= self._full_promise_bytes:
                     self._batch.makes_room = True
                     await self._committed()
                 else:

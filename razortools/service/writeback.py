@@ -6,6 +6,9 @@ left. Everything else waits, because more may be written to it, until half of wh
 
     plan (loop)  -->  pack (thread)  -->  place (loop)  -->  write (thread)  -->  enter in the tree (loop)       a round
 
+When little else is dirty, a round begins with records that have loose pages (engine/loose.py): they are read (thread), and become
+dirty with their pages over them (loop).
+
 Invariants: as many rounds as there are processors (up to WORKERS_MAX) are under way, no two of them with the same record as it
 is now; either a commit has them made or the task here, never both; a commit waits for nobody who writes, and whoever waits here
 is told of each round's end and of each failure, so nobody waits for good. Nothing here is durable before a commit.
@@ -16,7 +19,7 @@ from collections.abc import Callable
 
 import trio
 
-from razortools.engine import files
+from razortools.engine import files, loose
 from razortools.engine.records import Place
 from razortools.engine.volume import Volume
 from razortools.service import placement
@@ -47,6 +50,7 @@ class Writeback:
         self._told = trio.Event()
         self._failure: Exception | None = None
         self.on_failure: Callable[[Exception], Exception] = lambda failed: failed  # what those are told who wait
+        self._reading: set[Place] = set()  # records with loose pages that a round reads
         self._packing: dict[Place, bytes] = {}  # records that a round has planned and not placed yet
         self._under_way_bytes = 0  # of all rounds
         self.configure(dirty_bytes_max)
@@ -82,7 +86,7 @@ class Writeback:
             await self._wanted.wait()
             self._wanted = trio.Event()
             async with self._driving:
-                await self._make_rounds(self._plan_unasked)
+                await self._make_rounds(self._plan_unasked, self._is_much_dirty)
 
     def _plan_unasked(self) -> files.FlushPlan:
         """Return the next round of the task: none if a commit wants to go on, or if too little is left."""
@@ -91,7 +95,10 @@ class Writeback:
             return NO_PLAN
         if records.complete_bytes - self._under_way_bytes >= ROUND_BYTES:
             return self._plan(complete=True)
-        return self._plan() if records.dirty_bytes - self._under_way_bytes >= self._many_bytes else NO_PLAN
+        return self._plan() if self._is_much_dirty() else NO_PLAN
+
+    def _is_much_dirty(self) -> bool:
+        return self._volume.records.dirty_bytes - self._under_way_bytes >= self._many_bytes
 
     # For the commit
 
@@ -106,7 +113,7 @@ class Writeback:
         async with self._driving:
             if self._is_little_left(storing=storing):
                 return
-            limit = max(self._volume.records.dirty_bytes, SPARED_BYTES)
+            limit = max(self._volume.records.flush_bytes, SPARED_BYTES)
             planned_bytes = 0
 
             def plan() -> files.FlushPlan:
@@ -120,7 +127,7 @@ class Writeback:
                 return found
 
             try:
-                await self._make_rounds(plan)
+                await self._make_rounds(plan, lambda: True)
             finally:
                 self._limit_bytes = self._full_bytes
                 self._tell()
@@ -136,7 +143,7 @@ class Writeback:
     def _left_bytes(self, *, storing: bool) -> int:
         """Return how much no round has taken yet."""
         records = self._volume.records
-        return (records.dirty_bytes if storing else records.changed_bytes) - self._under_way_bytes
+        return (records.flush_bytes if storing else records.changed_bytes) - self._under_way_bytes
 
     # Rounds
 
@@ -150,18 +157,23 @@ class Writeback:
             packing=self._packing,
         )
 
-    async def _make_rounds(self, plan: Callable[[], files.FlushPlan]) -> None:
-        """Make what *plan* gives, several rounds at a time, until it gives nothing or one fails, which is kept as `_failure`."""
+    async def _make_rounds(self, plan: Callable[[], files.FlushPlan], merges: Callable[[], bool]) -> None:
+        """Make what *plan* gives, several rounds at a time, until it gives nothing or one fails, which is kept as `_failure`.
+
+        While *merges* says so, what has loose pages is made dirty before.
+        """
         self._failure = None
         async with trio.open_nursery() as nursery:
             for _ in range(self._workers):
-                nursery.start_soon(self._work, plan)
+                nursery.start_soon(self._work, plan, merges)
         self._tell()  # a plan may have found less dirty than it seemed, without a round
 
-    async def _work(self, plan: Callable[[], files.FlushPlan]) -> None:
+    async def _work(self, plan: Callable[[], files.FlushPlan], merges: Callable[[], bool]) -> None:
         """Make one round after the other."""
         while self._failure is None:
             try:
+                if len(self._volume.records.loose) and merges():
+                    await self._merge_loose()
                 planned = plan()
                 if not planned.records:
                     return
@@ -170,6 +182,21 @@ class Writeback:
                 if self._failure is None:
                     self._failure = self.on_failure(failed)
             self._tell()
+
+    async def _merge_loose(self) -> None:
+        """Make records with loose pages dirty, as many as a round takes, unless enough others are."""
+        records = self._volume.records
+        if records.dirty_count - len(records.loose) - len(self._packing) >= ROUND_RECORDS:
+            return
+        places = records.loose.oldest(ROUND_BYTES, but=self._reading)
+        self._reading.update(places)
+        try:
+            items = await self._fetcher.run(loose.items_of, self._volume, places)
+            bases = await placement.run_sync(loose.read_bases, self._volume, items)
+            with self._fetcher.residence.in_place():
+                loose.merge(self._volume, bases)
+        finally:
+            self._reading.difference_update(places)
 
     async def _round(self, plan: files.FlushPlan) -> None:
         """Compress, write and enter the records of *plan*."""

@@ -5,6 +5,7 @@ from itertools import count
 
 from razortools.engine.create import create, plan_create
 from razortools.engine.limits import Limits
+from razortools.engine.loose import PAGE_BYTES
 from razortools.engine.records import RECORD_OVERHEAD_BYTES, UNREAD_SHARE
 from razortools.engine.store.device import Device
 from razortools.engine.store.pages import MemoryDevice
@@ -67,11 +68,21 @@ def assert_memory_adds_up(volume: Volume) -> None:
     """The figures of the dirty and of the clean records are what one gets by counting."""
     records = volume.records
     dirty = [record for ino in records.dirty_inodes() for record in records.dirty_of(ino).values()]
-    assert records.dirty_bytes == sum(len(record.data) for record in dirty)
-    assert records.dirty_count == len(dirty)
-    assert records.reserved_blocks == sum(record.reserved_blocks for record in dirty)
+    loose_places = records.loose.oldest(1 << 60)
+    loose = [known for place in loose_places if (known := records.loose.find(*place)) is not None]
+    assert len(records.loose) == len(loose)
+    assert records.loose.raw_bytes == sum(known.raw_bytes for known in loose)
+    page_bytes = sum(len(page) for known in loose for page in known.pages.values())
+    assert records.dirty_bytes == sum(len(record.data) for record in dirty) + page_bytes
+    assert records.dirty_count == len(dirty) + len(loose)
+    assert records.reserved_blocks == sum(record.reserved_blocks for record in [*dirty, *loose])
     for record in dirty:
         assert record.reserved_blocks in (0, divide_up(len(record.data), volume.block_bytes))
+    for (ino, number), known in zip(loose_places, loose, strict=True):
+        assert known.reserved_blocks == divide_up(known.raw_bytes, volume.block_bytes)
+        item = records.find_item(ino, number)
+        assert item is not None and item.raw_bytes == known.raw_bytes >= max(known.pages) + PAGE_BYTES
+        assert records.find_dirty(ino, number) is None and (ino, number) not in records.patched
     assert records.cached_bytes <= volume.limits.record_cache_bytes
     complete = {place: record for place, record in records.complete.items() if records.find_dirty(*place) is record}
     assert complete == records.complete and all(record.in_order for record in complete.values())

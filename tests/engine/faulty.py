@@ -28,7 +28,7 @@ IMAGE_BYTES = 1 * MIB
 RECORD_BYTES = 8 * KIB
 OLD_FILES = 16
 # So little memory that nearly everything is read from the device again, and that writing flushes what was written before.
-TIGHT = Limits(record_cache_bytes=0, metadata_cache_bytes=8 * KIB, dirty_bytes=4 * RECORD_BYTES)
+TIGHT = Limits(record_cache_bytes=0, metadata_cache_bytes=8 * KIB, dirty_bytes=4 * RECORD_BYTES, loose_from=0)
 HONEST = (DeviceFailed, CorruptImage)  # what may be raised instead of an answer
 Picture = dict[bytes, Seen]
 Action = Callable[[Volume], object]
@@ -128,6 +128,9 @@ STEPS: tuple[Action, ...] = (
     unlink(b"/b"),  # its last name
     create(b"/g"),
     write(b"/g", 0, noise(30_000, 7)),  # more than may be dirty together with what is
+    sync,
+    write(b"/g", 12 * KIB, noise(4 * KIB, 9)),  # a page of a record that is not in memory
+    write(b"/g", 16 * KIB, noise(4 * KIB, 10)),
     sync,
     unlink(b"/d/e"),
     setxattr(b"/d", b"user.large", b"not any more"),

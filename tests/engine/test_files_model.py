@@ -15,7 +15,7 @@ from razortools.errors import OutOfSpace
 from razortools.format.compression import Algorithm, Policy
 from razortools.format.journal import Operation
 from razortools.format.keys import inode_key
-from razortools.units import KIB, MIB, InodeNo
+from razortools.units import KIB, MIB, InodeNo, RecordNo
 from tests.engine.data_volumes import (
     SMALL,
     assert_memory_adds_up,
@@ -76,6 +76,7 @@ class DataPath(RuleBasedStateMachine):
         self.plan: files.FlushPlan | None = None
         self.packed: files.Packed | None = None
         self.placed: files.Placed | None = None
+        self.loose_count = 0
 
     def note(self) -> None:
         """The model has changed by one operation."""
@@ -122,6 +123,24 @@ class DataPath(RuleBasedStateMachine):
     @rule(number=st.integers(0, 5), data=payloads())
     def append(self, number: int, data: bytes) -> None:
         self.write(number, len(self.model[self.pick(number)]) // self.scale, data)
+
+    @precondition(lambda self: self.model)
+    @rule(number=st.integers(0, 5), page=st.integers(0, 30), count=st.integers(1, 4), seed=st.integers(0, 255))
+    def overwrite(self, number: int, page: int, count: int, seed: int) -> None:
+        """Whole pages inside of a file, as databases write them."""
+        count *= 4 * KIB
+        offset = page * 4 * KIB * self.scale
+        if offset + count <= len(self.model[self.pick(number)]):
+            ino = self.pick(number)
+            data = random.Random(seed).randbytes(count // 2) + bytes([seed]) * (count // 2)
+            try:
+                assert files.write(self.volume, ino, offset, data) == count
+            except OutOfSpace:
+                return
+            self.model[ino][offset : offset + count] = data
+            record_no = RecordNo(offset >> self.volume.inodes.get(ino).record_log2)
+            self.loose_count += self.volume.records.loose.find(ino, record_no) is not None
+            self.note()
 
     @precondition(lambda self: self.model)
     @rule(number=st.integers(0, 5), size=places())
@@ -281,6 +300,40 @@ class LargeRecords(DataPath):
     limits = Limits(dirty_bytes=2 * MIB, record_cache_bytes=MIB)
 
 
+def fill(machine: DataPath, room_bytes: int) -> InodeNo:
+    """Fill a machine's image up to *room_bytes* with a file that the model does not know."""
+    ballast = new_file(machine.volume, 12, Policy(Algorithm.NONE))
+    size = 0
+    with pytest.raises(OutOfSpace):
+        while True:
+            size += files.write(machine.volume, ballast, size, random.Random(size).randbytes(4096))
+    files.truncate(machine.volume, ballast, size - room_bytes)
+    machine.volume.checkpoint()
+    return ballast
+
+
+class LoosePages(DataPath):
+    """The same where nothing is kept that was read: pages that are overwritten wait as such."""
+
+    record_log2s = (13, 14, 15, 17)
+    image_bytes = 6 * MIB
+    limits = Limits(dirty_bytes=256 * KIB, record_cache_bytes=0, loose_from=0)
+
+
+class FullLoosePages(LoosePages):
+    """The same where the image is full most of the time."""
+
+    image_bytes = 4 * MIB
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ballast = fill(self, room_bytes=1200 * KIB)
+
+    def teardown(self) -> None:
+        files.truncate(self.volume, self.ballast, 0)
+        super().teardown()
+
+
 class FullImage(DataPath):
     """The same where the image is full most of the time."""
 
@@ -290,14 +343,7 @@ class FullImage(DataPath):
 
     def __init__(self) -> None:
         super().__init__()
-        ballast = new_file(self.volume, 12, Policy(Algorithm.NONE))
-        size = 0
-        with pytest.raises(OutOfSpace):
-            while True:
-                size += files.write(self.volume, ballast, size, random.Random(size).randbytes(4096))
-        files.truncate(self.volume, ballast, size - self.room_bytes)
-        self.volume.checkpoint()
-        self.ballast = ballast
+        self.ballast = fill(self, self.room_bytes)
 
     def teardown(self) -> None:
         files.truncate(self.volume, self.ballast, 0)
@@ -327,6 +373,7 @@ def live(machine: DataPath, seed: int, step_count: int) -> None:
     machine.two_files()
     steps = {
         machine.write: (25, lambda: (chance.randrange(6), place(), payload())),
+        machine.overwrite: (20, lambda: (chance.randrange(6), chance.randrange(13), chance.randint(1, 3), chance.randrange(256))),
         machine.append: (15, lambda: (chance.randrange(6), payload())),
         machine.truncate: (10, lambda: (chance.randrange(6), place())),
         machine.read: (10, lambda: (chance.randrange(6), place(), place())),
@@ -349,10 +396,14 @@ def live(machine: DataPath, seed: int, step_count: int) -> None:
     machine.teardown()
 
 
-@pytest.mark.parametrize(("kind", "step_count"), [(DataPath, 1500), (FullImage, 1500), (LargeRecords, 200)])
+@pytest.mark.parametrize(
+    ("kind", "step_count"), [(DataPath, 1500), (FullImage, 1500), (LargeRecords, 200), (LoosePages, 1500), (FullLoosePages, 1000)]
+)
 @pytest.mark.parametrize("seed", range(2))
 def test_files_keep_their_contents_through_a_long_life(kind: type[DataPath], step_count: int, seed: int) -> None:
-    live(kind(), seed, step_count)
+    machine = kind()
+    live(machine, seed, step_count)
+    assert (machine.loose_count > 20) == issubclass(kind, LoosePages)
 
 
 EFFORT = settings(max_examples=40, stateful_step_count=50, suppress_health_check=list(HealthCheck), deadline=None)
@@ -362,3 +413,5 @@ TestLargeRecords = LargeRecords.TestCase
 TestLargeRecords.settings = settings(EFFORT, max_examples=12)
 TestFullImage = FullImage.TestCase
 TestFullImage.settings = EFFORT
+TestLoosePages = LoosePages.TestCase
+TestLoosePages.settings = settings(EFFORT, max_examples=20)

@@ -12,6 +12,7 @@ import trio.testing
 from razortools.check import runner
 from razortools.engine import adaptive, files, namespace
 from razortools.engine.create import create, plan_create
+from razortools.engine.limits import Limits
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import DeviceFailed
 from razortools.format.compression import Algorithm, Policy
@@ -219,5 +220,44 @@ def test_who_waits_for_room_is_told_that_the_device_has_failed() -> None:
                 await writeback.room()
             assert volume.read_only
             assert_memory_adds_up(volume)
+
+    trio.run(scenario)
+
+
+def test_records_with_loose_pages_are_read_by_no_round_in_the_loop_and_stored_once() -> None:
+    """Pages at random places, more than may be dirty as records: no request and no commit waits for what they lie over."""
+
+    async def scenario() -> None:
+        disk = Disk()
+        disk.resize(256 * MIB)
+        async with writing_back(disk) as (volume, writeback):
+            count = 2 * DIRTY_BYTES // RECORD_BYTES
+            ino = new_file(volume, policy=STORED)
+            for number in range(count):
+                files.write(volume, ino, number * RECORD_BYTES, noise(number))
+            volume.checkpoint()
+            volume.records.forget_all()
+            volume.limits = Limits(dirty_bytes=DIRTY_BYTES, record_cache_bytes=0, loose_from=0)
+            readers: list[int] = []
+            read = disk.read
+
+            def noted(offset: int, length: int) -> bytes:
+                readers.append(threading.get_ident())
+                return read(offset, length)
+
+            disk.read = noted  # type: ignore[method-assign]
+            for number in range(2 * count):
+                assert not writeback.note_write()
+                files.write(volume, ino, number % count * RECORD_BYTES + number // count * 8 * KIB, noise(number, 4 * KIB))
+            assert len(volume.records.loose) == count and not readers
+            assert_memory_adds_up(volume)
+            await writeback.drain(storing=True)
+            assert len(readers) == count and threading.get_ident() not in readers
+            volume.commit()
+            assert not volume.records.dirty_count
+            for number in range(count):
+                old = noise(number)
+                wanted = noise(number, 4 * KIB) + old[4 * KIB : 8 * KIB] + noise(number + count, 4 * KIB) + old[12 * KIB :]
+                assert files.read(volume, ino, number * RECORD_BYTES, RECORD_BYTES) == wanted
 
     trio.run(scenario)

@@ -1,0 +1,228 @@
+"""Loose pages: pages that were overwritten in stored records which nobody has in memory.
+
+A program that writes pages at random places of a large file touches more records than may be dirty. To read each of them, and to
+write it out when the next ones want its memory, would compress most records several times. A write of whole pages need not know
+what else the record holds: the pages wait here, in a hundredth of the memory, and the record is read when it is time to store it,
+once for all of its pages, and not while a request waits for it.
+
+Invariants: a record has loose pages or dirty data, never both, and no patches; its item in the tree reaches as far as its pages,
+so its length does not change by them; nobody else changes that item but who deletes it, and the pages go first. They count in the
+figures of the dirty records: their own bytes, and the blocks of the whole record. Loose pages over a record that cannot be read
+become patches (engine/patches.py): reading tells why, and whoever can read it later gets it with them.
+"""
+
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from razortools.engine.stored import unpack_item
+from razortools.errors import CorruptImage, DeviceFailed
+from razortools.format.data import CHECKED_TWICE, DataRecord, Patch
+from razortools.format.inode import Inode
+from razortools.format.journal import Operation
+from razortools.format.keys import patch_key
+from razortools.format.node import patch_bytes
+from razortools.format.superblock import Incompat
+from razortools.units import KIB, InodeNo, RecordNo, divide_up
+
+if TYPE_CHECKING:
+    from razortools.engine.records import Buffer, Place, Records
+    from razortools.engine.volume import Volume
+
+PAGE_BYTES = 4 * KIB
+FREE_SHARE = 2  # of the free blocks a half may be claimed: without room an operation stores everything while others wait
+
+
+class LooseRecord:
+    """The loose pages of one record by their place in it, in bytes; the record itself has *raw_bytes*."""
+
+    __slots__ = ("pages", "raw_bytes", "reserved_blocks")
+
+    def __init__(self, raw_bytes: int, reserved_blocks: int) -> None:
+        self.pages: dict[int, bytes] = {}
+        self.raw_bytes = raw_bytes
+        self.reserved_blocks = reserved_blocks
+
+    def laid_over(self, base: bytes | bytearray) -> bytes:
+        """Return *base* with the pages over it."""
+        data = bytearray(base)
+        for at, page in self.pages.items():
+            data[at : at + PAGE_BYTES] = page
+        return bytes(data)
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a record with loose pages holds without them, as *item* names it, or why that cannot be told."""
+
+    ino: InodeNo
+    record_no: RecordNo
+    item: DataRecord
+    found: bytes | CorruptImage | DeviceFailed
+
+
+class LoosePages:
+    """Owner of the loose pages of a volume. *raw_bytes*: of the records that have some."""
+
+    def __init__(self, volume: "Volume", records: "Records") -> None:
+        """Count in the figures of *records*."""
+        self._volume = volume
+        self._records = records
+        self._of: dict[Place, LooseRecord] = {}  # in the order in which they got their first one
+        self._numbers_of: dict[InodeNo, set[RecordNo]] = {}
+        self.raw_bytes = 0
+
+    def __len__(self) -> int:
+        """How many records have loose pages."""
+        return len(self._of)
+
+    def find(self, ino: InodeNo, record_no: RecordNo) -> LooseRecord | None:
+        """Return a record's loose pages, or None."""
+        return self._of.get((ino, record_no))
+
+    def oldest(self, bytes_max: int, *, but: Container["Place"] = ()) -> list["Place"]:
+        """Return the records that have had loose pages for longest, about *bytes_max* bytes of them, and none of *but*."""
+        found: list[Place] = []
+        for place, known in self._of.items():
+            if bytes_max <= 0:
+                break
+            if place not in but:
+                found.append(place)
+                bytes_max -= known.raw_bytes
+        return found
+
+    def blocks_wanted(self, ino: InodeNo, inode: Inode, offset: int, end: int) -> int | None:
+        """Return how many blocks more must be free before bytes *offset* to *end* may become loose pages; None: they cannot.
+
+        They may if they are whole pages of one record, but not all of it, that is stored, not in memory, and reaches as far; and
+        if so much has changed that a commit would store it anew anyway, not its changes alone. Raises NotResident, CorruptImage.
+        """
+        records, volume = self._records, self._volume
+        if len(records.changed) + len(self._of) < volume.limits.loose_from or (offset | end) % PAGE_BYTES:
+            return None
+        if not volume.store.superblock.incompat & Incompat.PATCHES:  # nowhere to go if the record cannot be read
+            return None
+        record_no = RecordNo(offset >> inode.record_log2)
+        here = ino, record_no
+        start = record_no << inode.record_log2
+        end -= start
+        known = self._of.get(here)
+        if known is not None:
+            return 0 if end <= known.raw_bytes else None
+        if inode.size <= inode.record_bytes:  # it may become inline data, for which room would have to be promised
+            return None
+        if records.is_in_memory(ino, record_no) or here in records.patched or here in records.unreadable:
+            return None
+        item = records.find_item(ino, record_no)
+        if not isinstance(item, DataRecord) or item.flags & ~CHECKED_TWICE or not end <= item.raw_bytes <= inode.record_bytes:
+            return None
+        if offset == start and end == item.raw_bytes:
+            return None
+        blocks = divide_up(item.raw_bytes, volume.block_bytes)
+        if (records.reserved_blocks + blocks) * FREE_SHARE > volume.store.maps.free_blocks:
+            return None
+        return blocks
+
+    def add(self, ino: InodeNo, record_no: RecordNo, at: int, data: "Buffer") -> None:
+        """Make *data* loose pages from byte *at* of a record on. `blocks_wanted` must have told that this can be."""
+        records, here = self._records, (ino, record_no)
+        known = self._of.get(here)
+        if known is None:
+            item = records.find_item(ino, record_no)
+            assert isinstance(item, DataRecord)
+            known = self._of[here] = LooseRecord(item.raw_bytes, divide_up(item.raw_bytes, self._volume.block_bytes))
+            self._numbers_of.setdefault(ino, set()).add(record_no)
+            self.raw_bytes += item.raw_bytes
+            records.dirty_count += 1
+            records.reserved_blocks += known.reserved_blocks
+        before = len(known.pages)
+        for start in range(0, len(data), PAGE_BYTES):
+            known.pages[at + start] = bytes(data[start : start + PAGE_BYTES])
+        records.dirty_bytes += (len(known.pages) - before) * PAGE_BYTES
+
+    def drop(self, ino: InodeNo, record_no: RecordNo) -> None:
+        """Forget the loose pages of a record, if it has any."""
+        known = self._of.pop((ino, record_no), None)
+        if known is None:
+            return
+        records = self._records
+        self.raw_bytes -= known.raw_bytes
+        records.dirty_bytes -= len(known.pages) * PAGE_BYTES
+        records.dirty_count -= 1
+        records.reserved_blocks -= known.reserved_blocks
+        numbers = self._numbers_of[ino]
+        numbers.remove(record_no)
+        if not numbers:
+            del self._numbers_of[ino]
+
+    def drop_beyond(self, ino: InodeNo, first: int) -> None:
+        """Forget the loose pages of a file's records from number *first* on."""
+        for record_no in [number for number in self._numbers_of.get(ino, ()) if number >= first]:
+            self.drop(ino, record_no)
+
+    def clear(self) -> None:
+        """Forget everything; the figures are whoever's who does that."""
+        self._of.clear()
+        self._numbers_of.clear()
+        self.raw_bytes = 0
+
+
+def items_of(volume: "Volume", places: Iterable["Place"]) -> list[tuple["Place", DataRecord]]:
+    """Return the items of those of *places* that still have loose pages. Raises NotResident, CorruptImage, DeviceFailed."""
+    loose, found = volume.records.loose, []
+    for place in places:
+        item = volume.records.find_item(*place) if loose.find(*place) is not None else None
+        if isinstance(item, DataRecord):
+            found.append((place, item))
+    return found
+
+
+def read_bases(volume: "Volume", items: Sequence[tuple["Place", DataRecord]]) -> list[Base]:
+    """Read the records that *items* name. For any thread. A read that fails once is tried again."""
+    return [Base(*place, item, _read(volume, item)) for place, item in items]
+
+
+def _read(volume: "Volume", item: DataRecord) -> bytes | CorruptImage | DeviceFailed:
+    for is_last in (False, True):
+        try:
+            return unpack_item(item, item.raw_bytes, volume.store.read_record)
+        except (CorruptImage, DeviceFailed) as failed:
+            if is_last:
+                return failed
+    raise AssertionError("the last try returns")
+
+
+def merge(volume: "Volume", bases: Iterable[Base]) -> None:
+    """Make the records dirty whose bases were read: with their loose pages over them, for the next flush.
+
+    What has changed meanwhile stays as it is. Raises what kept a base from being read if even its pages find no room.
+    """
+    records = volume.records
+    for base in bases:
+        known = records.loose.find(base.ino, base.record_no)
+        if known is None or records.find_item(base.ino, base.record_no) != base.item:
+            continue
+        records.flush_count += 1  # who prepared a write before prepares it anew
+        if isinstance(base.found, bytes):
+            records.replace(base.ino, base.record_no, known.laid_over(base.found))
+        else:
+            _enter_as_patches(volume, base, known, base.found)
+
+
+def _enter_as_patches(volume: "Volume", base: Base, known: LooseRecord, failed: CorruptImage | DeviceFailed) -> None:
+    """Keep the loose pages of a record that cannot be read where a mount after a crash would look for them."""
+    if not volume.has_room_now():  # patches take room in tree and journal beside what is promised
+        raise failed
+    ino, record_no, records = base.ino, base.record_no, volume.records
+    start = record_no << volume.inodes.peek(ino).record_log2
+    step = patch_bytes(volume.store.geometry.node_bytes)
+    places = []
+    with volume.operation(Operation.FLUSH_DATA, ino):
+        for at, page in known.pages.items():
+            for part in range(0, PAGE_BYTES, step):
+                places.append(start + at + part)
+                volume.store.put(patch_key(ino, places[-1]), Patch(0, page[part : part + step]).encode())
+    records.loose.drop(ino, record_no)
+    records.drop_clean(ino, record_no)
+    records.patched.setdefault((ino, record_no), set()).update(places)
+    records.unreadable[ino, record_no] = base.item
