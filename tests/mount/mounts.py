@@ -55,13 +55,18 @@ class Mounted:
         assert done.returncode == 0, done.stderr
         return self
 
-    def umount(self) -> None:
-        """Unmount it; returns when the image is closed."""
+    def try_umount(self) -> "subprocess.CompletedProcess[str]":
+        """Unmount it, however that ends; who looks at all mounts of the machine, another test, is waited for."""
         end = time.monotonic() + self.patience_s
         done = run(UMOUNT, self.path)
         while done.returncode and "is in use by" in done.stderr and time.monotonic() < end:
             time.sleep(BUSY_LOOK_S)
             done = run(UMOUNT, self.path)
+        return done
+
+    def umount(self) -> None:
+        """Unmount it; returns when the image is closed."""
+        done = self.try_umount()
         assert done.returncode == 0, done.stderr + self.log.read_text()
 
     def remount(self, *options: str) -> "Mounted":

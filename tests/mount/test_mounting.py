@@ -214,6 +214,25 @@ def test_an_image_that_something_else_than_a_mount_uses_is_refused_with_its_pid(
     assert f"is in use by pid {os.getpid()}" in message
 
 
+def test_who_was_in_the_mount_for_a_moment_only_does_not_keep_it_from_being_unmounted(
+    mounted: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen in a test run: somebody looked at all mounts of the machine, and umount.razorfs gave up over it."""
+    held = [os.open(mounted.path, os.O_RDONLY)]
+    found = mountpoints.holders
+
+    def holders(mount: mountpoints.Mount) -> list[mountpoints.Holder]:
+        for descriptor in held:
+            os.close(descriptor)
+        held.clear()
+        return found(mount)
+
+    monkeypatch.setattr(mountpoints, "holders", holders)
+    assert cli.invoke(mount.umount_app, "umount.razorfs", cli.MOUNT_CODES, [str(mounted.path)]) == 0
+    assert not held and mountpoints.mount_at(str(mounted.path)) is None
+    assert mounted.complaints == []
+
+
 def test_a_mount_on_a_mount_of_itself_names_the_holder(mounted: Mounted) -> None:
     code, message = refusal(mounted.image, mounted.path, "-o", "ro,nonempty")
     assert code == 32
