@@ -70,6 +70,37 @@ class Deleted:
 
 
 _Versions = dict[bytes, dict[int, bytes]]  # key: generation: value
+_DEPTH_MAX = 4096  # no path of a host is deeper, and a circle of back links must end
+
+
+@dataclass(slots=True)
+class _Past:
+    """What is known of names: those that were found, and the back links of what is deleted, directories among them."""
+
+    names: dict[int, bytes]
+    links: dict[int, list[tuple[int, bytes]]]  # inode: (generation, value)
+
+    def name(self, session: Session, link: BackLink) -> bytes | None:
+        """Return the name that *link* gives; None: it was not found."""
+        held = session.volume.store.get(name_key(NameId(link.name_id))) or self.names.get(link.name_id)
+        return None if held is None else Name.decode(held).text
+
+    def path(self, session: Session, directory: int, generation: int) -> bytes:
+        """Return where a directory was at checkpoint *generation*, without a slash at the end; ? for what cannot be told."""
+        below = b""
+        for _ in range(_DEPTH_MAX):
+            if session.volume.store.get(inode_key(InodeNo(directory))) is not None:
+                above = directories.paths(session.volume, InodeNo(directory))
+                return (above[0].rstrip(b"/") if above else b"?") + below
+            known = [one for one in self.links.get(directory, []) if one[0] <= generation]
+            if not known:
+                break
+            link = BackLink.decode(max(known)[1])
+            name = self.name(session, link)
+            if name is None:
+                break
+            directory, below = link.parent, b"/" + name + below
+        return b"?" + below
 
 
 def find_deleted(session: Session) -> list[Deleted]:
@@ -87,7 +118,11 @@ def find_deleted(session: Session) -> list[Deleted]:
                 ours.append(key)
                 versions.setdefault(key, {})[generation] = value
         leaves.append(_Leaf(generation, low, high, frozenset(ours)))
-    found = [_assemble(session, key, versions, leaves, names) for key in versions if key[KIND_AT] == Kind.INODE]
+    past = _Past(names, {})
+    for key, values_then in versions.items():
+        if key[KIND_AT] == Kind.BACK_LINK:
+            past.links.setdefault(object_of(key), []).extend(values_then.items())
+    found = [_assemble(session, key, versions, leaves, past) for key in versions if key[KIND_AT] == Kind.INODE]
     return sorted((one for one in found if one is not None), key=lambda one: (-one.generation, one.ino))
 
 
@@ -120,7 +155,7 @@ def _leaves(session: Session) -> Iterator[tuple[int, bytes, bytes, list[bytes], 
                 continue
 
 
-def _assemble(session: Session, key: bytes, versions: _Versions, leaves: list[_Leaf], names: dict[int, bytes]) -> Deleted | None:
+def _assemble(session: Session, key: bytes, versions: _Versions, leaves: list[_Leaf], past: _Past) -> Deleted | None:
     """Return the file whose inode stands at *key*, as it was when it last had a name."""
     inodes = {generation: Inode.decode(value) for generation, value in versions[key].items() if len(value) == Inode.FIXED_BYTES}
     named = [generation for generation, inode in inodes.items() if inode.link_count]
@@ -136,13 +171,13 @@ def _assemble(session: Session, key: bytes, versions: _Versions, leaves: list[_L
         if any(leaf.generation > written and leaf.low <= other < leaf.high and other not in leaf.keys for leaf in about):
             continue  # it was gone before the file was
         try:
-            _take(session, found, other, versions[other][written], names)
+            _take(session, found, other, versions[other][written], past)
         except RazorError:
             continue
     return found
 
 
-def _take(session: Session, found: Deleted, key: bytes, value: bytes, names: dict[int, bytes]) -> None:
+def _take(session: Session, found: Deleted, key: bytes, value: bytes, past: _Past) -> None:
     """Add one item to a file."""
     kind = key[KIND_AT]
     if kind == Kind.DATA_RECORD:
@@ -164,10 +199,9 @@ def _take(session: Session, found: Deleted, key: bytes, value: bytes, names: dic
         found.attributes[attribute.name] = attribute.value if outside is None else read_stored(session, outside)
     elif kind == Kind.BACK_LINK:
         link = BackLink.decode(value)
-        held = session.volume.store.get(name_key(NameId(link.name_id))) or names.get(link.name_id)
-        if held is not None:
-            above = directories.paths(session.volume, InodeNo(link.parent))
-            found.path = (above[0].rstrip(b"/") if above else b"?") + b"/" + Name.decode(held).text
+        name = past.name(session, link)
+        if name is not None:
+            found.path = past.path(session, link.parent, found.generation) + b"/" + name
 
 
 def contents(session: Session, found: Deleted) -> Iterator[tuple[int, bytes]]:

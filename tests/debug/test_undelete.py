@@ -71,6 +71,28 @@ def test_a_file_is_put_back_with_its_attributes_and_the_image_is_good(image: Pat
         assert files.read(volume, namespace.resolve(volume, b"/home/noise"), 0, len(NOISE)) == NOISE
 
 
+def test_a_file_whose_directories_were_deleted_with_it_is_listed_where_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Found by playing an incident: after `rm -r photos` the list said ?/beach.jpg, and undelete had no place for it."""
+    image = make_image(tmp_path / "a.img")
+    with open_for_writing(image) as volume:
+        above = namespace.mkdir(volume, ROOT_INODE, b"photos", 0o755, 0, 0)
+        below = namespace.mkdir(volume, above, b"old", 0o755, 0, 0)
+        written(volume, below, b"beach.jpg", NOISE)
+        volume.checkpoint()
+        namespace.rename(volume, above, b"old", above, b"2020")
+    with open_for_writing(image) as volume:
+        namespace.unlink(volume, below, b"beach.jpg")
+        namespace.rmdir(volume, above, b"2020")
+        namespace.rmdir(volume, ROOT_INODE, b"photos")
+    (listed,) = answer(capsys, image, "undelete --list")
+    assert (listed["path"], listed["state"]) == ("/photos/2020/beach.jpg", "whole")
+    assert "-> /undeleted-" in text(capsys, image, f"undelete {listed['inode']}", write=True)
+    put_back = ("mkdir /photos", "mkdir /photos/2020", f"undelete {listed['inode']}")
+    assert "-> /photos/2020/beach.jpg: 300000 bytes" in text(capsys, image, *put_back, write=True)
+
+
 def test_what_was_overwritten_is_never_returned_as_if_it_were_whole(
     image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
