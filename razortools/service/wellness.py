@@ -5,11 +5,12 @@ share of few events is no reason to warn.
 """
 
 from razortools.engine.health import Reason, Thresholds, Verdict, about_checks, about_contents, about_failure, about_space
+from razortools.format.data import RECORD_BYTES_MAX
 from razortools.service.figures import MountFigures
 from razortools.units import format_duration, format_size
 
 LOOKUPS_MIN = 1000  # before a share of hits means something
-FULL_SHARE = 0.9  # a cache that is not full has no use for more room
+FULL_SHARE = 0.9  # a cache that is not full has no use for more room; a record may be too large for the rest of a small one
 WATCHED_MIN_S = 3600.0
 WATCHED_TO_WARN_S = 24 * 3600.0  # an hour's copying must not wake anybody
 _DAY_S = 24 * 3600.0
@@ -113,7 +114,7 @@ def _about_cache(figures: MountFigures, thresholds: Thresholds) -> Reason:
     if percent >= thresholds.cache_target:
         return Reason(Verdict.OK, "Cache", f"hit rate {percent:.0f} %")
     text = f"hit rate {percent:.0f} %, target {thresholds.cache_target:.0f} %"
-    if volume.record_cache_bytes < FULL_SHARE * limit:
+    if limit - volume.record_cache_bytes >= max((1 - FULL_SHARE) * limit, RECORD_BYTES_MAX):
         text += f"; first reads: {format_size(volume.record_cache_bytes)} of {format_size(limit)} are used"
         return Reason(Verdict.OK, "Cache", text)
     if volume.record_hits + volume.record_misses < LOOKUPS_MIN:

@@ -67,6 +67,15 @@ CASES: list[tuple[str, Change, Verdict, str]] = [
     ("Memory", lambda f: volume(f, dirty_bytes=600 << 20), Verdict.WARNING, "of 448 MiB; more than the limits"),
     ("Cache", lambda f: volume(f, **FULL_CACHE), Verdict.WARNING, r"65 %, target 80 %\. Working set is larger than cache=256M"),
     ("Cache", lambda f: volume(f, **FULL_CACHE | {"record_cache_bytes": 1 << 20}), Verdict.OK, "65 %, target 80 %; first reads"),
+    (
+        "Cache",  # found by playing an incident: seven records of 1 MiB, with what each costs besides, fill 8 MiB
+        lambda f: volume(
+            replace(f, limits_bytes={**f.limits_bytes, "records": 8 << 20}),
+            **FULL_CACHE | {"record_cache_bytes": (7 << 20) + 4000},
+        ),
+        Verdict.WARNING,
+        "Working set is larger than cache=8M",
+    ),
     ("Cache", lambda f: volume(f, **FULL_CACHE | {"record_hits": 65, "record_misses": 35}), Verdict.OK, "of few reads"),
     ("Cache", lambda f: volume(f, **FULL_CACHE | {"record_hits": 3500}), Verdict.OK, "^hit rate 91 %$"),
     ("Space", lambda f: volume(f, free_blocks=f.volume.block_count // 20), Verdict.WARNING, "95 % of"),
@@ -79,9 +88,7 @@ CASES: list[tuple[str, Change, Verdict, str]] = [
 
 @pytest.mark.mount
 @pytest.mark.parametrize(("subject", "change", "verdict", "text"), CASES, ids=[f"{case[0]} {case[2].name}" for case in CASES])
-def test_what_is_wrong_is_told_with_advice(
-    told: MountFigures, subject: str, change: Change, verdict: Verdict, text: str
-) -> None:
+def test_what_is_wrong_is_told_with_advice(told: MountFigures, subject: str, change: Change, verdict: Verdict, text: str) -> None:
     reason = of(change(told), subject)
     assert reason.verdict is verdict
     assert re.search(text, reason.text), reason.text
