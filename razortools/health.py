@@ -16,6 +16,7 @@ from razortools.cli.app import DebugFlag, JsonFlag, VersionFlag
 from razortools.engine.health import Health, Reason, Thresholds, Verdict, about_failure, examine, worst
 from razortools.engine.store.device import open_image
 from razortools.errors import ImageBusy, RazorError, UsageError
+from razortools.service import mountpoints
 
 if TYPE_CHECKING:
     from razortools.service.asking import Asker
@@ -163,11 +164,11 @@ def _images(target: str | None) -> list[str]:
     mounted = dict(_mounts())
     if target is None:
         return sorted(set(mounted.values()))
-    if Path(target).is_dir():
-        place = os.path.realpath(target)
-        if place not in mounted:
-            raise UsageError(f"{target}: no RAZORFS is mounted there; name an image or a mount point")
+    place = mountpoints.canonical(target)  # asks nothing of the mount itself, whose daemon may have died
+    if place in mounted:
         return [mounted[place]]
+    if Path(target).is_dir():
+        raise UsageError(f"{target}: no RAZORFS is mounted there; name an image or a mount point")
     return [target]
 
 
@@ -208,10 +209,18 @@ def _examine(image: str, thresholds: Thresholds) -> Health:
             live = _live(image, thresholds)
             return _in_use(image, live, thresholds)
         with device:
-            return examine(device, time.time_ns(), thresholds)
+            return examine(device, time.time_ns(), thresholds, live=_dead_mounts(image))
     except (RazorError, OSError) as failure:
         reasons = (*live.reasons, Reason(Verdict.UNKNOWN, "Image", cli.sentence(failure)))
         return Health(image, worst([reason.verdict for reason in reasons]), reasons, None, live.document)
+
+
+def _dead_mounts(image: str) -> list[Reason]:
+    """Return what to say of the mount points of *image*, which nobody has open: whoever uses them gets errors only."""
+    real = os.path.realpath(image)
+    places = [place for place, source in _mounts() if source in (image, real) and mountpoints.is_dead(place)]
+    text = "the daemon that served it at {} has died, and programs get errors there; to go on: mount.razorfs {} {}"
+    return [Reason(Verdict.CRITICAL, "Mount", text.format(place, image, place)) for place in places]
 
 
 def _in_use(image: str, live: Live, thresholds: Thresholds) -> Health:

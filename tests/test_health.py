@@ -1,5 +1,6 @@
 """razorfs-health: what is wrong is said, what is well is called well, and the exit code is the verdict."""
 
+import errno
 import json
 import os
 import re
@@ -157,6 +158,29 @@ def test_mount_points_are_found_in_the_kernels_table(
     assert health(place) == 0
     assert health() == 0
     assert f"{image}: OK" in capsys.readouterr().out
+
+
+def test_a_mount_whose_daemon_has_died_is_critical_and_says_how_to_go_on(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Found by playing an incident: it was "Transport endpoint is not connected" and unknown, or nothing of the mount."""
+    table = tmp_path / "mounts"
+    table.write_text(f"{image} {tmp_path} fuse.razorfs rw 0 0\n", encoding="utf-8")
+    monkeypatch.setattr(front_end, "MOUNTS", table)
+    monkeypatch.setattr(front_end.mountpoints, "is_dead", lambda place: place == str(tmp_path))
+    is_directory = Path.is_dir
+
+    def as_the_kernel_answers(path: Path) -> bool:
+        if path == tmp_path:
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+        return is_directory(path)
+
+    monkeypatch.setattr(Path, "is_dir", as_the_kernel_answers)
+    for words in ([tmp_path], [image], []):
+        assert health(*words) == 2, words
+        said = capsys.readouterr().out
+        assert f"CRITICAL Mount: the daemon that served it at {tmp_path} has died" in said
+        assert f"mount.razorfs {image} {tmp_path}" in said
 
 
 def test_without_any_mount_nothing_is_known(
