@@ -20,7 +20,6 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "OPERATIONS.md"
 COMMANDS = {"mkfs.razorfs": "razortools.mkfs", "razorfsck": "razortools.fsck", "razorfs-debug": "razortools.debugfs"}
 EPOCH_S = 1_700_000_000
-BAD_MAP = "# Mapfile. Created by GNU ddrescue\\n0x0 ? 1\\n0x0 0xd0000 +\\n0xd0000 0x1000 -\\n0xd1000 0xf2f000 +\\n"
 
 # Part of the document: the commands, their exit codes, and how many of their first lines are shown; None: all.
 WALKS: dict[str, tuple[tuple[str, int, int | None], ...]] = {
@@ -34,19 +33,10 @@ WALKS: dict[str, tuple[tuple[str, int, int | None], ...]] = {
         ("razorfs-debug -R 'block 0 | head -n 9' disk.img", 0, None),
         ("razorfs-debug --json -R 'paths 4' disk.img", 0, None),
     ),
-    "bad blocks": (
-        (f"printf '{BAD_MAP}' > disk.map", 0, None),
-        ("razorfs-debug -R 'whois --ddrescue disk.map' disk.img", 0, None),
-    ),
     "rehearsal": (
         ("razorfs-debug -R 'damage --class lost-node --seed 7 drill.img' disk.img", 0, None),
         ("razorfs-debug -R ls drill.img", 1, None),
         ("razorfs-debug -w -R 'set inode.uid 1000 /notes.txt' -R changes -R commit disk.img", 0, None),
-    ),
-    "deleted": (
-        ("razorfs-debug -w -R 'rm /photos/beach.jpg' disk.img", 0, None),
-        ("razorfs-debug -R 'undelete --list' disk.img", 0, None),
-        ("razorfs-debug -R 'undelete 4 --out beach.jpg' disk.img && cmp beach.jpg tree/photos/beach.jpg && echo same", 0, None),
     ),
 }
 
