@@ -20,6 +20,7 @@ from razortools.units import MIB, InodeNo
 
 PIECE_BYTES = 1 * MIB
 _REFUSED = (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EINVAL)
+_NO_ROOM_BESIDE = (errno.ENOSPC, errno.EDQUOT, errno.E2BIG, errno.ERANGE)  # what hosts say that have little of it for attributes
 
 
 @dataclass(slots=True)
@@ -110,17 +111,18 @@ class _Copier:
         self._allowed("owners", lambda: os.chown(target, inode.uid, inode.gid, follow_symlinks=False))
         for name in xattrs.names(self.volume, ino):
             value = xattrs.get(self.volume, ino, name)
-            self._allowed("extended attributes", partial(os.setxattr, target, name, value, follow_symlinks=False))
+            keep = partial(os.setxattr, target, name, value, follow_symlinks=False)
+            self._allowed("extended attributes", keep, _REFUSED + _NO_ROOM_BESIDE)
         if not inode.is_symlink:
             self._allowed("modes", lambda: os.chmod(target, stat.S_IMODE(inode.mode)))
         self._allowed("times", lambda: os.utime(target, ns=(inode.atime_ns, inode.mtime_ns), follow_symlinks=False))
 
-    def _allowed(self, what: str, action: Callable[[], object]) -> bool:
+    def _allowed(self, what: str, action: Callable[[], object], refusals: tuple[int, ...] = _REFUSED) -> bool:
         """Do something that the host may refuse; note *what* is lost then."""
         try:
             action()
         except OSError as refused:
-            if refused.errno not in _REFUSED:
+            if refused.errno not in refusals:
                 raise
             self.done.not_kept.add(what)
             return False

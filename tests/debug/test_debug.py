@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from razortools import debugfs
 from razortools.cli import app as cli
-from razortools.engine import namespace
+from razortools.engine import namespace, xattrs
 from razortools.format.inode import ROOT_INODE
 from razortools.format.superblock import Superblock
 from tests.images import make_image, open_for_writing
@@ -112,6 +112,25 @@ def test_owners_and_device_nodes_are_kept_by_whoever_may(
     assert debug("-R", f"get / {tmp_path / 'back'}", image) == 0
     assert "not kept: device nodes, owners; root can keep more" in capsys.readouterr().out
     assert sorted(os.listdir(tmp_path / "back")) == ["given"]
+
+
+@pytest.mark.parametrize("refusal", [errno.ENOSPC, errno.E2BIG, errno.ERANGE, errno.EDQUOT])
+def test_an_attribute_that_finds_no_room_on_the_host_does_not_end_a_copy(
+    refusal: int, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by a script of all commands: one attribute of 10 KiB, and ext4 made get end in the middle of a tree: no space left."""
+    with open_for_writing(image) as volume:
+        for name in (b"first", b"second"):
+            ino = namespace.create(volume, ROOT_INODE, name, 0o644, 0, 0)
+            xattrs.set(volume, ino, b"user.large", bytes(10_240))
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(os, "setxattr", refused)
+    assert debug("-R", f"get / {tmp_path / 'back'}", image) == 0
+    assert "2 files" in (said := capsys.readouterr().out) and "not kept: extended attributes" in said
+    assert sorted(os.listdir(tmp_path / "back")) == ["first", "second"]
 
 
 @given(
