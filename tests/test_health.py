@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-from jsonschema import Draft202012Validator
 
 from razortools import health as front_end
 from razortools.cli import app as cli
@@ -15,8 +14,7 @@ from razortools.engine import files, namespace
 from razortools.engine.health import Verdict, about_failure, worst
 from razortools.format.inode import ROOT_INODE
 from tests.images import make_image, open_for_writing
-
-SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "schemas" / "razorfs-health.schema.json").read_text(encoding="utf-8"))
+from tests.schemas import valid
 
 
 @pytest.fixture
@@ -56,7 +54,7 @@ def test_json_tells_the_figures(image: Path, capsys: pytest.CaptureFixture[str])
     assert health("--json", image) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["verdict"], told["exit_code"]) == ("ok", 0)
-    Draft202012Validator(SCHEMA).validate(told)
+    valid("razorfs-health", told)
     figures = told["images"][0]["figures"]
     assert told["images"][0]["live"] is None
     assert figures["label"] == "tested"

@@ -37,7 +37,15 @@ def show_super(session: Session, options: argparse.Namespace) -> Answer:
     ]
     data = {
         "superblock": fields_of(chosen),
-        "copies": [dict(zip(("place", "offset", "generation", "state"), row, strict=True)) for row in rows],
+        "copies": [
+            {
+                "place": copy_name(number),
+                "offset": copy.offset,
+                "generation": copy.superblock.generation if copy.superblock else None,
+                "state": "valid" if copy.superblock else copy.reason,
+            }
+            for number, copy in enumerate(copies)
+        ],
     }
     return Several(
         [

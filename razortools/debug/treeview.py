@@ -90,7 +90,7 @@ def show_btree(session: Session, options: argparse.Namespace) -> Answer:
     levels: dict[int, list[float]] = {}
     kinds: Counter[str] = Counter()
     kind_bytes: Counter[str] = Counter()
-    rows: list[tuple[object, ...]] = []
+    nodes: list[dict[str, Any]] = []
     faults: list[dict[str, Any]] = []
     for node in RawTree(session.device, superblock).walk():
         fill = _fill(node, capacity)
@@ -105,8 +105,10 @@ def show_btree(session: Session, options: argparse.Namespace) -> Answer:
             kind_bytes[kind] += len(value)
         if options.walk:
             state = "good" if not any(node.faults) else "LOST" if node.header is None else "one copy"
-            place = ", ".join(map(str, node.copies))
-            rows.append((node.level, place, node.pointer.generation, len(node.keys), f"{fill:.0%}", state, show_key(node.low)))
+            nodes.append({
+                "level": node.level, "blocks": node.copies, "generation": node.pointer.generation, "items": len(node.keys),
+                "fill": fill, "state": state, "from": show_key(node.low),
+            })  # fmt: skip
     by_level = [
         {"level": level, "nodes": len(fills), "fill_mean": sum(fills) / len(fills), "fill_least": min(fills)}
         for level, fills in sorted(levels.items(), reverse=True)
@@ -123,6 +125,9 @@ def show_btree(session: Session, options: argparse.Namespace) -> Answer:
     ]
     if options.walk:
         columns = ("level", "blocks", "generation", "items", "fill", "state", "from key")
+        rows = [
+            tuple((one | {"blocks": ", ".join(map(str, one["blocks"])), "fill": f"{one['fill']:.0%}"}).values()) for one in nodes
+        ]
         parts += [Lines([""]), Table(columns, rows, None, right=(0, 2, 3, 4))]
     parts += [Lines([_shown_fault(fault)]) for fault in faults]
     data: dict[str, Any] = {
@@ -132,8 +137,7 @@ def show_btree(session: Session, options: argparse.Namespace) -> Answer:
         "faults": faults,
     }
     if options.walk:
-        names = ("level", "blocks", "generation", "items", "fill", "state", "from")
-        data["nodes"] = [dict(zip(names, row, strict=True)) for row in rows]
+        data["nodes"] = nodes
     return Several(parts, data)
 
 

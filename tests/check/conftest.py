@@ -1,5 +1,6 @@
 """What the tests of the command share: how it is run, and an image to run it on."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from razortools.cli import app as cli
 from tests.check.editing import edit_inode, find_inode
 from tests.check.running import Run, stored
 from tests.check.samples import healthy
+from tests.schemas import valid
 
 
 @pytest.fixture
@@ -19,7 +21,10 @@ def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Run]:
     def call(*arguments: object) -> Run:
         capfd.readouterr()
         code = cli.invoke(fsck.app, "razorfsck", cli.FSCK_CODES, [str(argument) for argument in arguments])
-        return Run(code, *capfd.readouterr())
+        done = Run(code, *capfd.readouterr())
+        if "--json" in arguments:
+            valid("razorfsck", json.loads(done.out))
+        return done
 
     return call
 

@@ -23,6 +23,7 @@ from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import KIND_AT, Kind, Table, table_range
 from tests.check.editing import editing
 from tests.debug.tool import answer, crashed, furnished
+from tests.schemas import valid
 
 LOOKING = (
     "cd /home", "pwd", "ls -l /home", "ls -R /", "stat /home/noise", "tree /", "find / --name 's*'", "du", "cat /home/text",
@@ -47,7 +48,7 @@ def look(session: Session, line: str) -> str:
             debug_screen.show(run_line(session, COMMANDS, line))
             found = run_line(session, COMMANDS, line)
             if found is not None:
-                render.document(debug_screen.data_of(found))
+                valid("razorfs-debug", render.plain(debug_screen.data_of(found)), line.split()[0])
     except RazorError as refused:
         assert str(refused)
         return f"failed: {refused}"

@@ -118,7 +118,7 @@ def test_owners_and_device_nodes_are_kept_by_whoever_may(
 def test_an_attribute_that_finds_no_room_on_the_host_does_not_end_a_copy(
     refusal: int, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Found by a script of all commands: one attribute of 10 KiB, and ext4 made get end in the middle of a tree: no space left."""
+    """Found by a script of all commands: an attribute of 10 KiB, and get ended in the middle of a tree: no space left."""
     with open_for_writing(image) as volume:
         for name in (b"first", b"second"):
             ino = namespace.create(volume, ROOT_INODE, name, 0o644, 0, 0)

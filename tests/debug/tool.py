@@ -15,6 +15,7 @@ from razortools.format.acl import AclEntry, Tag, encode_acl
 from razortools.format.inode import ROOT_INODE
 from razortools.units import MIB, InodeNo
 from tests.images import make_image, open_for_writing
+from tests.schemas import valid
 
 NOISE = bytes(os.urandom(300_000))
 TEXT = b"a line of text that compresses well\n" * 10_000
@@ -26,12 +27,12 @@ def debug(*words: object) -> int:
 
 
 def answer(capsys: pytest.CaptureFixture[str], image: Path, command: str, *words: object) -> Any:
-    """Return the JSON answer of one command, which must succeed."""
+    """Return the JSON answer of one command, which must succeed and answer as its schema says."""
     capsys.readouterr()
     code = debug(*words, "--json", "-R", command, image)
     out, err = capsys.readouterr()
     assert code == 0, err
-    return json.loads(out)
+    return valid("razorfs-debug", json.loads(out), command.split()[0])
 
 
 def text(capsys: pytest.CaptureFixture[str], image: Path, *commands: str, write: bool = False) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from razortools import mkfs
 from razortools.cli import app as cli
+from tests.schemas import valid
 
 EPOCH_S = 1_700_000_000
 
@@ -26,7 +27,7 @@ class Run:
     @property
     def document(self) -> dict[str, Any]:
         """What --json printed."""
-        found: dict[str, Any] = json.loads(self.out)
+        found: dict[str, Any] = valid("mkfs.razorfs", json.loads(self.out))
         return found
 
 

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from jsonschema import Draft202012Validator
 from prometheus_client.parser import text_string_to_metric_families
 
 from razortools import health as front_end
@@ -25,9 +24,8 @@ from razortools.service.figures import MountFigures, Spread
 from razortools.service.watching import Watcher
 from tests.mount.mounts import ANSWER_S, Mounted, run
 from tests.mount.test_metrics import figures_of
+from tests.schemas import valid
 
-PROJECT = Path(__file__).parents[2]
-SCHEMA = json.loads((PROJECT / "docs" / "schemas" / "razorfs-health.schema.json").read_text(encoding="utf-8"))
 HEALTH = [sys.executable, "-m", "razortools.health"]
 DAY_S, DAY_NS = 86_400.0, 86_400 * 10**9
 NORMAL = Thresholds()
@@ -141,7 +139,7 @@ def test_every_form_tells_of_a_mount_as_it_is_now(mounted: Mounted) -> None:
     assert re.search(rf"^OK       Mount: served by pid {mounted.pid} at {mounted.path} for \d+ s$", shown.stdout, re.MULTILINE)
     assert "OK       Superblock: " in shown.stdout
     document = json.loads(run(HEALTH, "--json", mounted.image).stdout)
-    Draft202012Validator(SCHEMA).validate(document)
+    valid("razorfs-health", document)
     live = document["images"][0]["live"]
     assert live["volume"]["inode_count"] == 6  # the checkpoint knows of the root alone
     assert live["requests"]["mknod"]["counts"].__len__() == 24
