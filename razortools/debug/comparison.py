@@ -170,7 +170,10 @@ def _changes_since(session: Session, old: Superblock, new: Superblock) -> Answer
         told = {"before": item_data(change.key, change.before), "after": item_data(change.key, change.after)}
         data.append({"key": show_key(change.key), "path": path if change.key[0] == KeyTable.FILES else None, **told})
     lines.append(f"{len(data)} items changed from generation {old.generation} to {new.generation}")
-    return Lines(lines, {"from": old.generation, "to": new.generation, "changes": data})
+    lost = sum(node.header is None for tree in (before, after) for node in tree.walk())
+    if lost:
+        lines.append(f"{lost} nodes cannot be read any more: what stands in them is missing, or told as new or gone")
+    return Lines(lines, {"from": old.generation, "to": new.generation, "changes": data, "lost_nodes": lost})
 
 
 def _shown_change(change: ItemChange) -> list[str]:

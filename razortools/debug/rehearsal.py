@@ -74,6 +74,8 @@ def _lose_node(victim: Victim) -> None:
     """Overwrite every copy of a node, a leaf by preference."""
     superblock = newest_superblock(victim.device)
     nodes = [node for node in RawTree(victim.device, superblock).walk() if node.header is not None]
+    if not nodes:
+        raise UsageError("damage: there is no node in this image that could be lost")
     node = victim.chance.choice([node for node in nodes if node.level == 0] or nodes)
     for block in node.copies:
         rubbish = victim.chance.randbytes(superblock.node_bytes)

@@ -10,6 +10,7 @@ import posixpath
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -236,6 +237,23 @@ def run_line(session: Session, commands: Mapping[str, Command], line: str) -> An
     if command is None:
         raise UsageError(f"{words[0]}: there is no such command; 'help' lists them")
     options = command.words.parse_args(words[1:])
+    with _told_of(line):
+        return _run(session, command, options)
+
+
+@contextmanager
+def _told_of(line: str) -> Iterator[None]:
+    """Let a refusal that says no more than "File exists" say of what."""
+    try:
+        yield
+    except PosixError as refused:
+        if str(refused) != os.strerror(refused.mount_errno):
+            raise
+        raise PosixError(refused.mount_errno, f"{line.strip()}: {refused}") from None
+
+
+def _run(session: Session, command: Command, options: argparse.Namespace) -> Answer:
+    """Run a command; one that changes files is committed, or aborted if it fails."""
     if not command.writes:
         return command.action(session, options)
     if not session.writable:

@@ -165,9 +165,13 @@ def show_items(session: Session, options: argparse.Namespace) -> Answer:
             raise UsageError(f"item: more than {LISTED_MAX} items fit; say more of the key")
         data.append({"key": show_key(key), "hex": key.hex(), "value": item_data(key, value)})
         parts += [Lines([*([""] if count else []), show_key(key)]), _fields_table(key, value)]
+    faults = _lost_between(session, low, high)
+    parts += [Lines([_shown_fault(fault)]) for fault in faults]
+    if faults and not data:
+        raise CorruptImage(f"item: what begins with {' '.join(options.key)} cannot be read: {_shown_fault(faults[0])}")
     if not data:
         raise UsageError(f"item: no item has a key that begins with {' '.join(options.key)}")
-    return Several(parts, data)
+    return Several(parts, data + faults)
 
 
 def _items(session: Session, low: bytes, high: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -175,6 +179,18 @@ def _items(session: Session, low: bytes, high: bytes) -> Iterator[tuple[bytes, b
     if session.has_volume:
         return session.volume.store.items(low, high)
     return RawTree(session.device, session.superblock()).items(low, high)
+
+
+def _lost_between(session: Session, low: bytes, high: bytes) -> list[dict[str, Any]]:
+    """Return the faults of nodes that _items() had to pass over; a filesystem that is open raises where it meets one."""
+    if session.has_volume:
+        return []
+    tree = RawTree(session.device, session.superblock())
+    return [
+        {"block": node.copies[0], "level": node.level, "lost": True, "reason": node.fault()}
+        for node in tree.walk(low, high)
+        if node.header is None
+    ]
 
 
 def _fields_table(key: bytes, value: bytes) -> Answer:
@@ -225,8 +241,10 @@ def show_strings(session: Session, options: argparse.Namespace) -> Answer:
             data.append({"id": object_of(key), "references": name.reference_count, "text": name.text})
     summary = f"{strings} strings, {text_bytes} bytes, used by {references} entries"
     totals = {"strings": strings, "bytes": text_bytes, "references": references}
+    faults = _lost_between(session, *table_range(KeyTable.NAMES))
     return Several(
-        [Table(("id", "used", "string"), rows, None, right=(0, 1)), Lines(["", summary])], {"strings": data, "totals": totals}
+        [Table(("id", "used", "string"), rows, None, right=(0, 1)), Lines(["", summary, *map(_shown_fault, faults)])],
+        {"strings": data, "totals": totals, "faults": faults},
     )
 
 

@@ -347,6 +347,7 @@ def test_a_command_that_makes_no_sense_gets_a_sentence_and_exit_code_2(
         ("ls /none", "/none: No such file or directory"),
         ("get /none", "/none: No such file or directory"),
         ("put /etc/passwd", "with -w"),
+        ("xattr / user.none", "xattr / user.none: No data available"),  # it said "No data available", of whatever
     ],
 )
 def test_a_command_that_fails_gets_a_sentence_and_exit_code_1(
