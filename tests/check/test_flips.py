@@ -27,9 +27,10 @@ def used_blocks(device: Device) -> list[int]:
     for page in map_pages(image, image.superblock.spacemap_active, image.superblock.spacemap_top):
         bits = int.from_bytes(page.raw or b"", "little")
         first = page.index * geometry.spacemap.group_blocks
-        found += [first + bit for bit in range(geometry.spacemap.group_blocks) if bits >> bit & 1]
+        count = min(geometry.spacemap.group_blocks, geometry.block_count - first)  # a page has bits for more than that
+        found += [first + bit for bit in range(count) if bits >> bit & 1]
     journal = range(geometry.journal_start, geometry.journal_start + geometry.journal_blocks)
-    return [block for block in found if block < geometry.block_count and block not in journal]
+    return [block for block in found if block not in journal]
 
 
 def owners(device: Device) -> dict[int, int]:

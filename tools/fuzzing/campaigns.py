@@ -1,5 +1,6 @@
 """The campaigns: what one seed does, as a function from a number to outcomes. Any process may run any seed."""
 
+import functools
 import random
 from collections.abc import Callable, Iterable, Iterator
 
@@ -76,17 +77,23 @@ def why_passed(past: History, device: Device) -> tuple[str, str]:
         after = view(device)
     except (RazorError, OSError) as refused:
         return "failed", f"the image cannot be opened: {refused}"
-    before, word = view(past.now), "harmless"
+    before, word = _view_of(past.now), "harmless"
     if after != before:
         word = "as torn"
-        if not any(after == view(state) for state in past.committed):
-            if _is_older(past, device) and any(after == view(state) for state in (*past.states, *past.last_session)):
+        if not any(after == _view_of(state) for state in past.committed):
+            if _is_older(past, device) and any(after == _view_of(state) for state in (*past.states, *past.last_session)):
                 return "as before", ""
             found = sorted(differences(before, after).items())
             words = "; ".join(f"inode {ino}: {', '.join(sorted(parts))}" for ino, parts in found[:5])
             return "failed", f"what is seen has changed: {words}"
     reason = why_not_usable(device)
     return ("failed", reason) if reason else (word, "")
+
+
+@functools.lru_cache(maxsize=32)
+def _view_of(state: Device) -> View:
+    """Return what is seen of a state of a history: it never changes, and each damage to it is compared with it."""
+    return view(state)
 
 
 def _is_older(past: History, device: Device) -> bool:
@@ -157,7 +164,7 @@ def differing_pages(one: Device, other: Device) -> list[int]:
 
 def _known_of(origin: Device, pages: Iterable[int]) -> Undamaged:
     terrain = terrain_of(origin)
-    return _known(view(origin), terrain, touched_by(terrain, pages))
+    return _known(_view_of(origin), terrain, touched_by(terrain, pages))
 
 
 def _known(before: View, terrain: Terrain, contents: set[int]) -> Undamaged:
