@@ -60,7 +60,11 @@ class PagedDevice(Device):
             raise DeviceFailed(f"{self.name}: {length} bytes at {offset} reach behind its end at {self.size_bytes}")
         pages = self._pages
         first, last = offset // PAGE_BYTES, (offset + length - 1) // PAGE_BYTES
-        if not pages or not any(number in pages for number in range(first, last + 1)):
+        if first == last:
+            page = pages.get(first)
+            start = offset - first * PAGE_BYTES
+            return self._below(offset, length) if page is None else bytes(page[start : start + length])
+        if not pages or pages.keys().isdisjoint(range(first, last + 1)):
             return self._below(offset, length)
         end = offset + length
         parts: list[bytes | bytearray] = []
@@ -186,9 +190,11 @@ class OverlayDevice(PagedDevice):
         return b"".join(parts)
 
     def _from_below(self, offset: int, length: int) -> bytes:
-        there = min(max(self.base.size_bytes - offset, 0), length)  # what resize() has added lies behind the end
-        below = self.base.read(offset, there) if there else b""
-        return below if there == length else below.ljust(length, b"\0")
+        there = self.base.size_bytes - offset
+        if there >= length:
+            return self.base.read(offset, length) if length else b""
+        below = self.base.read(offset, there) if there > 0 else b""
+        return below.ljust(length, b"\0")  # what resize() has added lies behind the end
 
     def _data_below(self, offset: int) -> int:
         return self.base.next_data(offset)
