@@ -14,6 +14,7 @@ from razortools.format.inode import ROOT_INODE
 from razortools.units import KIB, MIB, InodeNo
 
 SIZE_BYTES = 2 * MIB
+CROWD = 40  # small files: each leaf has some of them
 
 
 class Clock:
@@ -60,11 +61,11 @@ def _healthy(copies: int, block_bytes: int) -> Device:
     return filled(size, metadata_copies=copies, block_bytes=block_bytes, record_bytes=max(8 * KIB, block_bytes))
 
 
-def filled(size_bytes: int, **wishes: object) -> Device:
+def filled(size_bytes: int, *, crowd: int = CROWD, **wishes: object) -> Device:
     """Return a device with a filesystem in which there is one of everything, closed cleanly."""
     device = new_device(size_bytes, **wishes)
     with opened(device) as volume:
-        fill(volume)
+        fill(volume, crowd)
     return device
 
 
@@ -89,8 +90,8 @@ def unclean(transactions: int = 1, copies: int = 2) -> Copy:
     return Copy(_unclean(transactions, copies))
 
 
-def fill(volume: Volume) -> None:
-    """Put one of everything into *volume*, and enough files for a tree of several nodes."""
+def fill(volume: Volume, crowd_count: int = CROWD) -> None:
+    """Put one of everything into *volume*, and with the *crowd_count* files of a crowd enough for a tree of several nodes."""
     chance = random.Random(4711)
     docs = namespace.mkdir(volume, ROOT_INODE, b"docs", 0o755, 1, 2)
     deep = namespace.mkdir(volume, docs, b"deep", 0o755, 1, 2)
@@ -112,7 +113,7 @@ def fill(volume: Volume) -> None:
     namespace.mknod(volume, deep, b"pipe", stat.S_IFIFO | 0o644, 0, 1, 2)
     namespace.mknod(volume, deep, b"disk", stat.S_IFBLK | 0o600, os.makedev(8, 1), 1, 2)
     crowd = namespace.mkdir(volume, ROOT_INODE, b"crowd", 0o755, 1, 2)
-    for number in range(40):
+    for number in range(crowd_count):
         _file(volume, crowd, b"member %d" % number, b"I am number %d. " % number * chance.choice((1, 30)))
 
 
