@@ -71,6 +71,14 @@ class JournalScan:
     damage: str  # not empty: something that had been flushed does not verify
 
 
+class _NoEntry(CorruptImage):
+    """Where an entry is expected, at *position* of the ring, there is none that verifies and follows on."""
+
+    def __init__(self, position: int, reason: str) -> None:
+        super().__init__(f"journal position {position}: {reason}")
+        self.position = position
+
+
 class Journal:
     """Writer of the ring. One owner: the store."""
 
@@ -227,6 +235,7 @@ class JournalReader:
         self.block_bytes = geometry.block_bytes
         self.start_bytes = geometry.journal_start * geometry.block_bytes
         self.ring_bytes = geometry.journal_bytes
+        self._value_bytes_max = geometry.node_bytes  # no value is larger than a node
 
     def scan(self, tail: int, sequence: int) -> JournalScan:
         """Walk from *tail*, where the entry *sequence* is expected, to the end; tell a tear from damage."""
@@ -265,31 +274,33 @@ class JournalReader:
             entry = self._entry(position, room - (position - start))
             head = entry.head
             if head.sequence != sequence or (number not in (-1, head.transaction)):
-                raise CorruptImage(f"journal position {position}: entry {head.sequence} found, {sequence} expected")
+                raise _NoEntry(position, f"entry {head.sequence} found, {sequence} expected")
             number = head.transaction
             position += ENTRY_HEAD_BYTES + head.undo_bytes + head.redo_bytes
             if head.operation == Operation.COMMIT:
+                if len(entry.redo or b"") != JournalCommit.FIXED_BYTES:
+                    raise _NoEntry(position, "the commit entry is of another size")
                 commit = JournalCommit.decode(entry.redo or b"")
                 total = round_up(position - start, self.block_bytes)
                 if commit.first_sequence != first or commit.total_bytes != total or total > room:
-                    raise CorruptImage(f"journal position {position}: the commit entry does not fit its transaction")
+                    raise _NoEntry(position, "the commit entry does not fit its transaction")
                 return LoggedTransaction(number, start, tuple(entries), commit, sequence)
             entries.append(entry)
             sequence += 1
 
     def _entry(self, position: int, room: int) -> LoggedEntry:
         if room < ENTRY_HEAD_BYTES:
-            raise CorruptImage(f"journal position {position}: the ring ends within an entry")
+            raise _NoEntry(position, "the ring ends within an entry")
         raw = self.read(position, ENTRY_HEAD_BYTES)
         if raw[:4] != JOURNAL_MAGIC:
-            raise CorruptImage(f"journal position {position}: no entry")
+            raise _NoEntry(position, "no entry")
         head = JournalEntry(*_HEAD.unpack_from(raw, _CHECKED_FROM))
         size = head.undo_bytes + head.redo_bytes
-        if size > room - ENTRY_HEAD_BYTES:
-            raise CorruptImage(f"journal position {position}: an entry of {size} bytes does not fit")
+        if size > room - ENTRY_HEAD_BYTES or max(head.undo_bytes, head.redo_bytes) > self._value_bytes_max:
+            raise _NoEntry(position, f"an entry of {size} bytes does not fit")
         values = self.read(position + ENTRY_HEAD_BYTES, size)
         if crc32c.crc32c(values, crc32c.crc32c(raw[_CHECKED_FROM:], self.seed)) != int.from_bytes(raw[4:8], "little"):
-            raise CorruptImage(f"journal position {position}: wrong checksum")
+            raise _NoEntry(position, "wrong checksum")
         undo = values[: head.undo_bytes] if head.flags & EntryFlag.HAS_UNDO else None
         redo = values[head.undo_bytes :] if head.flags & EntryFlag.HAS_REDO else None
         return LoggedEntry(head, undo, redo, position)
@@ -303,13 +314,17 @@ class JournalReader:
 
     def _damage(self, stop: int, tail: int, sequence: int) -> str:
         """Look behind *stop* for a transaction that proves that the entry *sequence* had been flushed."""
+        behind = stop  # what was read already: from an entry in the middle of it the walk would end where it ended before
         for position in self._entry_starts(stop, tail):
+            if position < behind:
+                continue
             try:
                 later = self._entry(position, self.ring_bytes)
                 if later.head.sequence <= sequence:
                     continue
                 proof = self._transaction(position, later.head.sequence, self.ring_bytes)
-            except CorruptImage:
+            except _NoEntry as end:
+                behind = end.position
                 continue
             if proof.commit.flushed_sequence >= sequence:
                 return (
