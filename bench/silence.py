@@ -23,7 +23,7 @@ from typing import TypeVar
 from bench.check import make_small_files, say
 from razortools.check.findings import Progress
 from razortools.check.pulse import PulsingDevice
-from razortools.check.repair.repair import RoundPlanned, Wishes, repair
+from razortools.check.repair.repair import RoundPlanned, Wishes, WorkStarted, repair
 from razortools.check.repair.surveying import believed, indexed
 from razortools.check.runner import PHASES, Options, PhaseStarted
 from razortools.check.steps import PARTS
@@ -87,6 +87,9 @@ def follow(steps: Generator[object, None, Result], silences: Silences, prefix: s
             return result
         if isinstance(step, PhaseStarted):
             silences.enter(f"{prefix}{step.number} {PHASES[step.number][0]}")
+            parts, in_phase = 0, True
+        elif isinstance(step, WorkStarted):
+            silences.enter(step.label.lower())
             parts, in_phase = 0, True
         elif isinstance(step, RoundPlanned):
             prefix = f"round {step.number}, "

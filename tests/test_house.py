@@ -13,6 +13,7 @@ FLOORS = {
     "": 0.0,  # razortools itself: the version
     "units": 0.1,
     "errors": 0.1,
+    "steps": 0.1,
     "format": 1.0,
     "engine.store": 2.0,
     "engine": 3.0,

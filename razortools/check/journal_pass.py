@@ -7,24 +7,56 @@ checkpoint is handed on instead, so that the other phases still have something t
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from typing import TypeVar
 
 from razortools.check import problems
 from razortools.check.facts import JournalFacts, SuperblockFacts
 from razortools.check.findings import Event, Finding, Progress
 from razortools.check.image import Image
-from razortools.check.journal_rules import RING_END, Chain, Entry, Ring, commit_faults, entry_faults, read_entries
+from razortools.check.journal_rules import RING_END, Chain, Entry, Ring, commit_faults, entry_faults, read_entries, reading
+from razortools.engine.store.journal import STEP_ENTRIES
 from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.powercut import SECTOR_BYTES
-from razortools.engine.store.recovery import open_store
+from razortools.engine.store.recovery import opening
 from razortools.errors import DeviceFailed
 from razortools.format.geometry import geometry_of
 from razortools.format.journal import COMMIT_BYTES, JournalCommit, Operation
 from razortools.format.superblock import State
+from razortools.steps import finished, mapped
 from razortools.units import MIB, BlockNo, round_up
 
 LOOK_BYTES_MAX = 64 * MIB  # of the journal of an image in use that are read at once
 LOOK_CHUNK_BYTES = 1 * MIB
 REPLAY_CACHE_BYTES = 32 * MIB  # nodes in memory while the journal is replayed
+
+Result = TypeVar("Result")
+
+
+class _Walk:
+    """How far the journal is through. The whole is three times the ring: judged, searched behind its end, replayed."""
+
+    def __init__(self, image: Image) -> None:
+        self._tail = image.superblock.journal_tail
+        self._ring_bytes = image.geometry.journal_bytes
+
+    def _at(self, done: float) -> Progress:
+        return Progress(int(done), 3 * self._ring_bytes)
+
+    def read(self, start: int, position: int) -> Progress:
+        """Return the progress of who has read the transaction at *start* up to *position*: one half, to judge it is the other."""
+        return self._at(start - self._tail + (position - start) / 2)
+
+    def judged(self, start: int, end: int, position: int) -> Progress:
+        """Return the progress of who has judged the transaction from *start* to *end* up to *position*."""
+        return self._at(start - self._tail + (end - start + position - start) / 2)
+
+    def searched(self, searched_bytes: int) -> Progress:
+        """Return the progress of who has looked for later transactions in so much of the ring."""
+        return self._at(self._ring_bytes + min(searched_bytes, self._ring_bytes))
+
+    def replayed(self, share: float) -> Progress:
+        """Return the progress of a replay."""
+        return self._at((2 + share) * self._ring_bytes)
 
 
 def check(facts: SuperblockFacts) -> Generator[Event, None, JournalFacts]:
@@ -36,15 +68,15 @@ def check(facts: SuperblockFacts) -> Generator[Event, None, JournalFacts]:
     number = image.superblock.transaction
     before: Entry | None = None
     chain = Chain()
+    walk = _Walk(image)
     while True:
-        yield Progress(position - image.superblock.journal_tail, image.geometry.journal_bytes)
-        found, reason = read_entries(ring, position, sequence)
+        found, reason = yield from _read(ring, walk, position, sequence)
         if not _is_complete(found):
             break
         if before is not None:
             yield from _judge_padding(ring, before, flushed=True)
         before = found[-1]
-        yield from _judge(ring, chain, position, found, number)
+        yield from _judge(ring, chain, walk, position, found, number)
         number = found[-1].head.transaction
         transactions += 1
         entries += len(found)
@@ -52,14 +84,14 @@ def check(facts: SuperblockFacts) -> Generator[Event, None, JournalFacts]:
         position = ring.block_after(found[-1])
     if before is not None:
         yield from _judge_padding(ring, before, flushed=False)
-    yield from _judge_end(ring, position, sequence, found, reason)
+    yield from _judge_end(ring, walk, position, sequence, found, reason)
     if transactions:
         problem = problems.CLEAN_WITH_ENTRIES if image.superblock.state == State.CLEAN else problems.REPLAY_PENDING
         yield problem.found(block=ring.block_of(image.superblock.journal_tail), count=transactions)
     view = image
     if transactions:
         try:
-            view, dropped = recovered_view(image)
+            view, dropped = yield from mapped(recovering(image), walk.replayed)
             if dropped:
                 yield problems.TORN_TAIL.found(where="journal", reason="the data that it names never arrived", count=dropped)
         except Exception as failed:
@@ -82,18 +114,22 @@ def look(facts: SuperblockFacts, has_written: Callable[[], bool]) -> Generator[E
     position, sequence = image.superblock.journal_tail, image.superblock.journal_sequence
     number = image.superblock.transaction
     faults: list[Finding] = []
+    walk = _Walk(image)
     while True:
-        yield Progress(position - image.superblock.journal_tail, image.geometry.journal_bytes)
-        found, reason = read_entries(ring, position, sequence)
+        found, reason = yield from _read(ring, walk, position, sequence)
         if not _is_complete(found):
             break
-        faults += _judge(ring, chain, position, found, number)
+        for event in _judge(ring, chain, walk, position, found, number):
+            if isinstance(event, Progress):
+                yield event
+            else:
+                faults.append(event)
         number = found[-1].head.transaction
         transactions += 1
         entries += len(found)
         sequence = found[-1].head.sequence + 1
         position = ring.block_after(found[-1])
-    proof = _later_transaction(ring, position, sequence)
+    proof = yield from mapped(_later_transaction(ring, position, sequence), walk.searched)
     # What the later one says was safe had arrived when that was read, so it is there now.
     is_safe = proof is not None and proof.flushed_sequence >= sequence
     if is_safe and not _is_complete(read_entries(Ring(image), position, sequence)[0]):
@@ -120,6 +156,12 @@ def _with_journal_kept(image: Image) -> Image:
     return replace(image, device=kept)
 
 
+def _read(ring: Ring, walk: _Walk, position: int, sequence: int) -> Generator[Progress, None, tuple[list[Entry], str]]:
+    """Return what reading() does."""
+    yield walk.read(position, position)
+    return (yield from mapped(reading(ring, position, sequence), lambda reached: walk.read(position, reached)))
+
+
 def _is_complete(found: list[Entry]) -> bool:
     """Return whether the entries are a transaction to its end."""
     return bool(found) and found[-1].head.operation == Operation.COMMIT
@@ -127,15 +169,22 @@ def _is_complete(found: list[Entry]) -> bool:
 
 def recovered_view(image: Image) -> tuple[Image, int]:
     """Return (the image after the replay, in an overlay; how many transactions it dropped). Raises what recovery raises."""
+    return finished(recovering(image))
+
+
+def recovering(image: Image) -> Generator[float, None, tuple[Image, int]]:
+    """Do what recovered_view() does; yield how far it is, from 0 to 1."""
     looking = OverlayDevice(image.device)
     looking.read_only = True
-    store, recovered = open_store(looking, metadata_cache_bytes=REPLAY_CACHE_BYTES)
+    store, recovered = yield from opening(looking, metadata_cache_bytes=REPLAY_CACHE_BYTES)
     return Image(store.device, store.superblock, geometry_of(store.superblock)), recovered.discarded
 
 
-def _judge(ring: Ring, chain: Chain, start: int, found: list[Entry], number: int) -> Iterator[Finding]:
+def _judge(ring: Ring, chain: Chain, walk: _Walk, start: int, found: list[Entry], number: int) -> Iterator[Event]:
     """Yield what is wrong with a complete transaction although its checksums hold."""
     for entry in found[:-1]:
+        if not entry.head.sequence % STEP_ENTRIES:
+            yield walk.judged(start, found[-1].end, entry.position)
         for fault in (*entry_faults(entry), *chain.faults(entry)):
             yield problems.JOURNAL_FIELD.found(
                 block=ring.block_of(entry.position), sequence=entry.head.sequence, reason=fault, key=entry.head.key
@@ -161,11 +210,13 @@ def _judge_padding(ring: Ring, last: Entry, *, flushed: bool) -> Iterator[Findin
         yield problems.JOURNAL_PADDING.found(block=ring.block_of(behind), count=len(stray) - stray.count(0))
 
 
-def _judge_end(ring: Ring, position: int, sequence: int, found: list[Entry], reason: str) -> Iterator[Finding]:
+def _judge_end(
+    ring: Ring, walk: _Walk, position: int, sequence: int, found: list[Entry], reason: str
+) -> Generator[Event, None, None]:
     """Yield what the place where the journal ends means: its end, a torn commit, or damage."""
     stop = found[-1].head.sequence + 1 if found else sequence
     at = found[-1].end if found else position
-    proof = _later_transaction(ring, position, sequence)
+    proof = yield from mapped(_later_transaction(ring, position, sequence), walk.searched)
     block = BlockNo(ring.block_of(at))
     if (proof is not None and proof.flushed_sequence >= sequence) or ring.is_rotten(at, stop, found[-1] if found else None):
         reason = "it is missing, but later ones are there" if reason == RING_END else reason
@@ -176,18 +227,19 @@ def _judge_end(ring: Ring, position: int, sequence: int, found: list[Entry], rea
         yield problems.TORN_TAIL.found(block=block, reason=reason)
 
 
-def _later_transaction(ring: Ring, stop: int, sequence: int) -> JournalCommit | None:
+def _later_transaction(ring: Ring, stop: int, sequence: int) -> Generator[int, None, JournalCommit | None]:
     """Return the commit entry of a complete transaction behind *stop* that is newer than *sequence*, or None.
 
-    Its flushed sequence tells whether the entry *sequence* had been safe when it was written.
+    Its flushed sequence tells whether the entry *sequence* had been safe when it was written. Yields how far it is, in bytes.
     """
     newest: JournalCommit | None = None
     behind = stop  # what was read already: an entry in the middle of it leads to the same commit entry
     for position in ring.entry_starts(stop):
+        yield max(position, behind) - stop
         entry = ring.entry(position) if position >= behind else ""
         if isinstance(entry, str) or entry.head.sequence <= sequence:
             continue
-        found, _ = read_entries(ring, position, entry.head.sequence)
+        found, _ = yield from mapped(reading(ring, position, entry.head.sequence), lambda reached: reached - stop)
         behind = found[-1].end if found else position
         if found and found[-1].head.operation == Operation.COMMIT and len(found[-1].redo) == JournalCommit.FIXED_BYTES:
             commit = JournalCommit.decode(found[-1].redo)

@@ -1,13 +1,13 @@
 """The journal's ring as bytes, and what its entries may hold. Reads with distrust; never raises for damage."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import crc32c
 
 from razortools.check.image import Image
 from razortools.check.keynames import item_words, key_fault
-from razortools.engine.store.journal import journal_seed
+from razortools.engine.store.journal import STEP_ENTRIES, ReadAhead, journal_seed
 from razortools.engine.store.powercut import SECTOR_BYTES
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.items import decode_item
@@ -21,6 +21,7 @@ from razortools.format.journal import (
     Operation,
 )
 from razortools.format.keys import LOWEST_KEY
+from razortools.steps import finished
 from razortools.units import BlockNo, round_up
 
 RING_END = "the journal ends here"
@@ -72,17 +73,18 @@ class Ring:
         data = self._image.device.read(self._start + offset, first)
         return data if first == length else data + self._image.device.read(self._start, length - first)
 
-    def entry(self, position: int) -> Entry | str:
-        """Return the entry at *position*, or why there is none."""
+    def entry(self, position: int, ahead: ReadAhead | None = None) -> Entry | str:
+        """Return the entry at *position*, or why there is none. *ahead*: of the walk that it belongs to."""
+        read = self.read if ahead is None else ahead.read
         try:
-            raw = self.read(position, ENTRY_HEAD_BYTES)
+            raw = read(position, ENTRY_HEAD_BYTES)
             if raw[: len(JOURNAL_MAGIC)] != JOURNAL_MAGIC:
                 return RING_END
             head = JournalEntry(*JournalEntry.STRUCT.unpack_from(raw, _CHECKED_FROM))
             size = head.undo_bytes + head.redo_bytes
             if size > min(2 * VALUE_BYTES_MAX, self.bytes - ENTRY_HEAD_BYTES):
                 return f"an entry of {size} bytes is not possible"
-            values = self.read(position + ENTRY_HEAD_BYTES, size)
+            values = read(position + ENTRY_HEAD_BYTES, size)
         except DeviceFailed as failed:
             return str(failed)
         found = crc32c.crc32c(values, crc32c.crc32c(raw[_CHECKED_FROM:], self._seed))
@@ -140,10 +142,15 @@ class Ring:
 
 def read_entries(ring: Ring, position: int, sequence: int) -> tuple[list[Entry], str]:
     """Return (entries from *position* on up to a commit entry or as far as they follow on, why it ended there)."""
+    return finished(reading(ring, position, sequence))
+
+
+def reading(ring: Ring, position: int, sequence: int) -> Generator[int, None, tuple[list[Entry], str]]:
+    """Do what read_entries() does; yield from time to time the position that is reached."""
     found: list[Entry] = []
-    start = position
+    start, ahead = position, ReadAhead(ring.read, ring.bytes)
     while position - start < ring.bytes:
-        entry = ring.entry(position)
+        entry = ring.entry(position, ahead)
         if isinstance(entry, str):
             return found, entry if entry != RING_END or not found else "the rest of the transaction is missing"
         if entry.head.sequence != sequence:
@@ -154,6 +161,8 @@ def read_entries(ring: Ring, position: int, sequence: int) -> tuple[list[Entry],
             return found, ""
         position = entry.end
         sequence += 1
+        if not sequence % STEP_ENTRIES:
+            yield position
     return found, "the transaction is longer than the journal"
 
 

@@ -8,12 +8,14 @@ that could be read better before. No repair that harms is kept. What no comparis
 is added by whoever knows of it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
+from razortools.check.findings import Progress
 from razortools.check.inventory import Inventory, identity_of
 from razortools.check.paths import printable
 from razortools.check.pieces import differences, inode_of, is_partly_readable
+from razortools.check.steps import PARTS, finished, scaled
 from razortools.check.tree import kinds_mask
 from razortools.format.directory import DirectoryEntry
 from razortools.format.inode import ROOT_INODE
@@ -22,6 +24,8 @@ from razortools.format.xattr import Xattr
 from razortools.units import InodeNo
 
 LISTED_MAX = 100_000  # of a kind; more are counted only
+STEP = 500  # files are compared between two signs: less than a second, even if each has to be looked at closely
+JUDGED, NAMED = 800, 900  # of PARTS, once every inode was judged, and once the names were that differ
 _ATTRIBUTES = {
     "mode": "mode", "uid": "owner", "gid": "group", "mtime_ns": "time of change", "atime_ns": "time of access",
     "ctime_ns": "time of status", "btime_ns": "time of birth", "rdev": "device number",
@@ -127,19 +131,22 @@ class Loss:
 
 def loss(before: Inventory, after: Inventory) -> Loss:
     """Compare two inventories, whose devices must still show what they did when these were taken."""
+    return finished(comparing(before, after))
+
+
+def comparing(before: Inventory, after: Inventory) -> Generator[Progress, None, Loss]:
+    """Do what loss() does; yield how far it is."""
     found = Loss()
     if before.facts is None:
         return found  # nothing could be read: whatever there is now was gained
     if after.facts is None:
         _lose_everything(before, found)
         return found
-    comparing = _Comparing(before, after, found)
-    for place, number in enumerate(before.numbers):
-        if not before.is_deleted(place):
-            comparing.judge(place, number)
-    comparing.judge_names()
-    comparing.judge_headless()
-    comparing.judge_dangling()
+    comparison = _Comparing(before, after, found)
+    yield from scaled(comparison.judge_all(), 0, JUDGED)
+    yield from scaled(comparison.judge_names(), JUDGED, NAMED)
+    comparison.judge_headless()
+    yield from scaled(comparison.judge_dangling(), NAMED, PARTS)
     return found
 
 
@@ -161,6 +168,15 @@ class _Comparing:
         self._other_names: set[int] = set()  # inodes whose names differ
         self._cut: set[int] = set()  # those of them that are truncated as well
         self._altered: set[int] = set()  # inodes with other attributes
+
+    def judge_all(self) -> Generator[Progress, None, None]:
+        """Judge every inode that a user saw before."""
+        before = self.before
+        for place, number in enumerate(before.numbers):
+            if not place % STEP:
+                yield Progress(place, len(before.numbers))
+            if not before.is_deleted(place):
+                self.judge(place, number)
 
     def judge(self, place: int, number: int) -> None:
         """Say what became of one inode, unless only its names differ."""
@@ -227,10 +243,13 @@ class _Comparing:
             self.found.harm(path, harmed)
         return True
 
-    def judge_names(self) -> None:
+    def judge_names(self) -> Generator[Progress, None, None]:
         """Say which of the names that differ lead elsewhere."""
-        old_names, new_names = _names_of(self.before, self._other_names), _names_of(self.after, self._other_names)
-        for number in sorted(self._other_names):
+        old_names = yield from scaled(_names_of(self.before, self._other_names), 0, 350)
+        new_names = yield from scaled(_names_of(self.after, self._other_names), 350, 700)
+        for done, number in enumerate(sorted(self._other_names)):
+            if not done % STEP:
+                yield Progress(700 + 300 * done // len(self._other_names), PARTS)
             old, new = old_names.get(number, []), new_names.get(number, [])
             old_set, new_set = set(old), set(new)
             gone, come = [name for name in old if name not in new_set], [name for name in new if name not in old_set]
@@ -266,13 +285,15 @@ class _Comparing:
             elif after.path(found) != old:
                 self.found.add(self.found.renamed, Renamed(old, after.path(found)))
 
-    def judge_dangling(self) -> None:
+    def judge_dangling(self) -> Generator[Progress, None, None]:
         """Names that led to no inode are lost, unless they lead to one now."""
         after = self.after
         assert after.facts is not None
         headless = set(self.before.headless)
         told: set[str] = set()
-        for key in self.before.dangling:
+        for done, key in enumerate(self.before.dangling):
+            if not done % STEP:
+                yield Progress(done, len(self.before.dangling))
             value, old = after.facts.tree.get(key), self.before.facts.tree.get(key) if self.before.facts else None
             target = DirectoryEntry.decode(old).inode if old is not None and len(old) == DirectoryEntry.FIXED_BYTES else 0
             leads = value is not None and len(value) == DirectoryEntry.FIXED_BYTES
@@ -283,23 +304,24 @@ class _Comparing:
         self.found.unlisted += self.before.more_dangling
 
 
-def _names_of(inventory: Inventory, numbers: set[int]) -> dict[int, list[tuple[int, str]]]:
+def _names_of(inventory: Inventory, numbers: set[int]) -> Generator[Progress, None, dict[int, list[tuple[int, str]]]]:
     """Return the names (directory, name) of each of these inodes, in order."""
     names: dict[int, list[tuple[int, str]]] = {}
-    if numbers:
-        for key, target in _entries(inventory):
+    assert inventory.facts is not None
+    tree = inventory.facts.tree
+    for leaf, (keys, values) in tree.leaves(kinds_mask(Kind.DIRECTORY_ENTRY)) if numbers else ():
+        yield Progress(leaf, tree.leaf_count)
+        for key, target in _entries(keys, values):
             if target in numbers:
                 names.setdefault(target, []).append((object_of(key), inventory.name_at(key)))
     return names
 
 
-def _entries(inventory: Inventory) -> Iterator[tuple[bytes, int]]:
-    """Yield (key, inode) of every directory entry."""
-    assert inventory.facts is not None
-    for _, (keys, values) in inventory.facts.tree.leaves(kinds_mask(Kind.DIRECTORY_ENTRY)):
-        for key, value in zip(keys, values, strict=True):
-            if key[9] == Kind.DIRECTORY_ENTRY and len(value) == DirectoryEntry.FIXED_BYTES:
-                yield key, int.from_bytes(value[:8], "little")
+def _entries(keys: list[bytes], values: list[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Yield (key, inode) of every directory entry of a leaf."""
+    for key, value in zip(keys, values, strict=True):
+        if key[9] == Kind.DIRECTORY_ENTRY and len(value) == DirectoryEntry.FIXED_BYTES:
+            yield key, int.from_bytes(value[:8], "little")
 
 
 def join_name(inventory: Inventory, name: tuple[int, str]) -> str:

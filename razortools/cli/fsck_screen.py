@@ -14,7 +14,7 @@ from razortools.check.in_use import LookBegins, LookStep
 from razortools.check.loss import Loss
 from razortools.check.paths import printable
 from razortools.check.repair.edits import Edit
-from razortools.check.repair.repair import Repaired, RepairStep, RoundPlanned
+from razortools.check.repair.repair import Repaired, RepairStep, RoundPlanned, WorkStarted
 from razortools.check.report import PhaseResult, Report
 from razortools.check.runner import PHASES, PhaseDone, PhaseStarted, plural
 from razortools.check.salvage import SalvageReport
@@ -56,7 +56,7 @@ class Screen:
             try:
                 with self.pace.between("Repairing" if self._is_repairing else "Reading"):
                     step = next(steps)
-                while isinstance(step, PhaseStarted):
+                while isinstance(step, PhaseStarted | WorkStarted):
                     step = self._phase(step, steps)
             except StopIteration as done:
                 result: Result = done.value
@@ -79,9 +79,11 @@ class Screen:
         again = f"; look {begun.number}, for it has moved on under the one before" if begun.number > 1 else ""
         render.message(f"{self._image}: {self._mount}; {how}{again}")
 
-    def _phase(self, started: PhaseStarted, steps: Generator[Step, None, Result]) -> Step:
-        """Follow one phase; return the step that ends it."""
-        with self.pace.phase(started.number, f"[{started.number}/{len(PHASES)}] {started.label}") as far:
+    def _phase(self, started: PhaseStarted | WorkStarted, steps: Generator[Step, None, Result]) -> Step:
+        """Follow one phase, or work whose whole is known; return the step that ends it."""
+        number = started.number if isinstance(started, PhaseStarted) else BETWEEN
+        label = f"[{number}/{len(PHASES)}] {started.label}" if number else started.label
+        with self.pace.phase(number, label) as far:
             while isinstance(step := next(steps), Progress):
                 far(step.done, step.total)
         return step

@@ -1,17 +1,25 @@
 """A check tells how far it is all the time: counted, not timed."""
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from razortools.check import directory_pass, inode_pass
+from razortools.check import directory_pass, inode_pass, journal_pass, journal_rules, loss, superblock_pass
 from razortools.check.findings import Progress
+from razortools.check.inventory import take_inventory
+from razortools.check.journal_rules import Ring
 from razortools.check.runner import Options, PhaseStarted, check
 from razortools.engine import files, namespace, xattrs
+from razortools.engine.store import checkpoint, journal, recovery
 from razortools.engine.store.device import Device
+from razortools.engine.store.journal import JournalReader
+from razortools.engine.store.tree import Tree
 from razortools.format.inode import ROOT_INODE
+from razortools.steps import finished
 from razortools.units import MIB
-from tests.check.samples import Copy, KeptDevice, new_device, opened
+from tests.check.samples import Copy, KeptDevice, healthy, new_device, opened, unclean
 
 FILES = 1500
 READS_MAX = 200  # between two signs: some milliseconds of work, whatever the image
@@ -64,3 +72,51 @@ def test_no_phase_reads_much_without_a_sign(many: Device, options: Options, monk
     assert {phase: reads for phase, reads in longest.items() if reads > READS_MAX} == {}
     if 4 in options.only:
         assert signs[3] >= FILES // INODES_STEP and signs[4] >= 2 * FILES // INODES_STEP
+
+
+STEP = 40  # entries of the journal
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_large_transaction_is_judged_and_replayed_with_signs(torn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = new_device(12 * MIB, journal_bytes=2 * MIB)
+    volume = opened(device)
+    namespace.create(volume, ROOT_INODE, b"before", 0o644, 0, 0)
+    volume.commit()
+    ring, start = volume.store.journal, volume.store.journal.head
+    for number in range(FILES // 3):
+        namespace.create(volume, ROOT_INODE, b"file %d" % number, 0o644, 0, 0)
+    volume.commit()
+    if torn:  # from its second block on it is there as a whole, and proves nothing
+        device.write(ring.start_bytes + start % ring.ring_bytes, bytes(4096))
+    work = 0
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(*arguments: Any) -> Any:
+            nonlocal work
+            work += 1
+            return function(*arguments)
+
+        return counting
+
+    for owner, name in ((Ring, "entry"), (JournalReader, "_entry"), (Tree, "put"), (journal_pass, "entry_faults"),
+                        (recovery, "owned_record"), (checkpoint, "encode_node")):  # fmt: skip
+        monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
+    for owner, name in ((journal, "STEP_ENTRIES"), (journal_rules, "STEP_ENTRIES"), (journal_pass, "STEP_ENTRIES"),
+                        (recovery, "PART_ENTRIES")):  # fmt: skip
+        monkeypatch.setattr(owner, name, STEP)
+    longest = seen = reached = 0
+    for event in journal_pass.check(finished(superblock_pass.check(Copy(device)))):
+        if isinstance(event, Progress):
+            assert reached <= event.done <= event.total
+            if event.done > reached:
+                longest, seen, reached = max(longest, work - seen), work, event.done
+    assert work > 2 * FILES
+    assert max(longest, work - seen) <= 3 * STEP
+
+
+def test_files_are_compared_with_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = take_inventory(unclean(2)), take_inventory(healthy())  # names are gone, so all of them are looked through
+    monkeypatch.setattr(loss, "STEP", 10)
+    done = [step.done for step in loss.comparing(before, after)]
+    assert done == sorted(done) and len(set(done)) > len(before.numbers) // 10 > 4

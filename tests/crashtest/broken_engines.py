@@ -3,7 +3,7 @@
 A break is a function that changes the engine through pytest's monkeypatch; its docstring says which promise it breaks, and how.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -177,11 +177,11 @@ def commit_entry_not_checked(patch: pytest.MonkeyPatch) -> None:
     def entry_unchecked(reader: JournalReader, position: int, room: int) -> journal.LoggedEntry:
         raw = reader.read(position, ENTRY_HEAD_BYTES)
         if raw[:4] != journal.JOURNAL_MAGIC:
-            raise CorruptImage("no entry")
+            raise journal._NoEntry(position, "no entry")
         head = JournalEntry(*journal._HEAD.unpack_from(raw, journal._CHECKED_FROM))
         size = head.undo_bytes + head.redo_bytes
         if size > room - ENTRY_HEAD_BYTES:
-            raise CorruptImage("no room")
+            raise journal._NoEntry(position, "no room")
         values = reader.read(position + ENTRY_HEAD_BYTES, size)
         undo = values[: head.undo_bytes] if head.flags & journal._UNDO else None
         redo = values[head.undo_bytes :] if head.flags & journal._REDO else None
@@ -193,13 +193,17 @@ def commit_entry_not_checked(patch: pytest.MonkeyPatch) -> None:
 def half_a_transaction_replayed(patch: pytest.MonkeyPatch) -> None:
     """Replay takes the entries that verify, although the commit entry that closes their transaction never came."""
 
-    def transaction(reader: JournalReader, position: int, sequence: int, room: int) -> LoggedTransaction:
+    def transaction(
+        reader: JournalReader, position: int, sequence: int, room: int
+    ) -> Generator[int, None, LoggedTransaction]:
+        yield from ()
+        reader._ahead = journal.ReadAhead(reader.read, reader.ring_bytes)
         first, start, found = sequence, position, []
         while True:
             try:
                 entry = reader._entry(position, room - (position - start))
                 if entry.head.sequence != sequence:
-                    raise CorruptImage("another entry")
+                    raise journal._NoEntry(position, "another entry")
             except CorruptImage:
                 if not found:
                     raise
@@ -218,7 +222,11 @@ def half_a_transaction_replayed(patch: pytest.MonkeyPatch) -> None:
 
 def data_not_verified(patch: pytest.MonkeyPatch) -> None:
     """Replay believes a transaction whose data never arrived."""
-    patch.setattr(recovery, "_data_arrived", lambda store, transaction: True)
+    def arrived(store: Store, transaction: LoggedTransaction) -> Generator[float, None, bool]:
+        yield from ()
+        return True
+
+    patch.setattr(recovery, "_data_arrived", arrived)
 
 
 def commit_vouches_for_itself(patch: pytest.MonkeyPatch) -> None:

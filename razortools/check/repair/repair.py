@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from razortools.check import problems
 from razortools.check.findings import Finding, Severity
 from razortools.check.inventory import take_inventory
-from razortools.check.loss import Loss, loss
+from razortools.check.loss import Loss, comparing
 from razortools.check.repair import superblock_copies
 from razortools.check.repair.bench import Bench
 from razortools.check.repair.draft import Draft
@@ -67,6 +67,18 @@ class RoundPlanned:
     edits: Round
 
 
+@dataclass(frozen=True, slots=True)
+class WorkStarted:
+    """Work between the checks begins of which the whole is known; progress follows, until it is done."""
+
+    label: str  # for people
+
+
+@dataclass(frozen=True, slots=True)
+class WorkDone:
+    """That work is done."""
+
+
 @dataclass(slots=True)
 class Repaired:
     """What a repair came to. *overlay* shows the image as it would be."""
@@ -109,7 +121,7 @@ class Repaired:
         return Report(self.before.image, self.before.phases, tuple(findings), self.after.summary, loss=costs, repair=told)
 
 
-RepairStep = Step | RoundPlanned
+RepairStep = Step | RoundPlanned | WorkStarted | WorkDone
 RepairSteps = Generator[RepairStep, None, Repaired]
 
 
@@ -204,7 +216,9 @@ def _judged(
         return
     before = take_inventory(reference(device, done.before, done.rounds, options.backup_block), options.threads)
     after = take_inventory(done.overlay, options.threads)
-    done.loss = loss(before, after)
+    yield WorkStarted("Comparing files")
+    done.loss = yield from comparing(before, after)
+    yield WorkDone()
     edits = [edit for one in done.rounds for edit in one]
     done.loss.mended = sorted({edit.path or "?" for edit in edits if edit.verb is Verb.FLIP and edit.code >= "E05"})
     done.loss.dropped_transactions = bench.dropped.transactions

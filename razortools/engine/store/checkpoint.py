@@ -4,6 +4,7 @@ Prepare encodes everything in memory and cannot fail; write is I/O only; finish 
 more. Invariant: until the superblock is stable, nothing that the old one names has been overwritten.
 """
 
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from razortools.format.data import Run
 from razortools.format.keys import KEY_BYTES
 from razortools.format.node import ChildPointer, NodeHeader, encode_node
 from razortools.format.superblock import Superblock
+from razortools.steps import finished
 from razortools.units import BlockNo
 
 if TYPE_CHECKING:
@@ -37,12 +39,17 @@ class CheckpointPlan:
 
 def prepare(store: "Store", now_ns: int, changes: dict[str, Any]) -> CheckpointPlan:
     """Encode all dirty nodes and stale map pages; nothing has been written yet. The transaction must have been frozen."""
+    return finished(preparing(store, now_ns, changes))
+
+
+def preparing(store: "Store", now_ns: int, changes: dict[str, Any]) -> Generator[int, None, CheckpointPlan]:
+    """Do what prepare() does; yield from time to time how many dirty nodes are left. Nothing else may be done meanwhile."""
     assert store.transaction.is_empty and not store.running.active
     generation = store.begun_generation = store.superblock.generation + 1
     writes: list[Write] = []
     if store.tree.root.node is not None and store.tree.root.node.dirty:
         assert store.pool.reserve(store.tree.dirty_count), "a checkpoint found no room that had been reserved"
-        _encode_dirty(store, store.tree.root, generation, writes)
+        yield from _encode_dirty(store, store.tree.root, generation, writes)
         assert store.tree.dirty_count == 0, f"{store.tree.dirty_count} dirty nodes were not reached"
     map_writes, top, free_blocks = store.maps.encode_checkpoint(store.pool.runs())
     journal = store.journal
@@ -133,13 +140,13 @@ def discard(device: Device, plan: CheckpointPlan, block_bytes: int) -> None:
         device.discard(start * block_bytes, (end - start) * block_bytes)
 
 
-def _encode_dirty(store: "Store", ref: Ref, generation: int, writes: list[Write]) -> None:
-    """Give the dirty node of *ref* a new place, after those below it, and encode it."""
+def _encode_dirty(store: "Store", ref: Ref, generation: int, writes: list[Write]) -> Generator[int, None, None]:
+    """Give the dirty node of *ref* a new place, after those below it, and encode it; yield once an inner node is through."""
     node = ref.node
     assert node is not None and node.dirty
     for child in node.children:
         if child.node is not None and child.node.dirty:
-            _encode_dirty(store, child, generation, writes)
+            yield from _encode_dirty(store, child, generation, writes)
     if ref.address:
         blocks = store.geometry.node_blocks
         store.maps.free_later((BlockNo(place), blocks) for place in (ref.address, ref.mirror) if place)
@@ -157,3 +164,5 @@ def _encode_dirty(store: "Store", ref: Ref, generation: int, writes: list[Write]
     writes += [(place * store.block_bytes, raw) for place in (ref.address, ref.mirror) if place]
     node.dirty = False
     store.tree.dirty_count -= 1
+    if node.level:
+        yield store.tree.dirty_count

@@ -6,7 +6,7 @@ tear if it was never acknowledged, and damage if a later transaction tells that 
 holds what the last checkpoint does not contain.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from struct import Struct
@@ -15,7 +15,7 @@ import crc32c
 
 from razortools.engine.store.device import Device
 from razortools.engine.store.transaction import Transaction
-from razortools.errors import CorruptImage
+from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.geometry import Geometry
 from razortools.format.journal import (
     COMMIT_BYTES,
@@ -27,12 +27,17 @@ from razortools.format.journal import (
     Operation,
 )
 from razortools.format.keys import KEY_BYTES, LOWEST_KEY
-from razortools.units import KIB, round_up
+from razortools.steps import finished, mapped
+from razortools.units import KIB, MIB, round_up
 
 _HEAD = JournalEntry.STRUCT
 _SEAL = Struct("<4sI")  # magic and checksum, which stand before what the checksum covers
 SMALL_BYTES = 64 * KIB  # commits of programs that sync; in a larger one allocating is a small part
 FILL_BYTES = 512 * KIB  # zeros written ahead of them: less than a millisecond, once in the life of each part of the ring
+AHEAD_BYTES_MIN = 4 * KIB
+AHEAD_BYTES_MAX = 1 * MIB  # of the ring that are read at once: two reads for each entry took longer than everything else
+STEP_ENTRIES = 4096  # are walked between two steps
+SCAN_ROUNDS = 3  # what does not verify is looked at twice, and what lies behind it is searched
 _CHECKED_FROM = _SEAL.size
 # Plain numbers: combining members of a flag for each entry took longer than encoding it.
 _UNDO, _REDO = int(EntryFlag.HAS_UNDO), int(EntryFlag.HAS_REDO)
@@ -225,6 +230,30 @@ def journal_seed(uuid: bytes) -> int:
     return int(crc32c.crc32c(uuid))
 
 
+class ReadAhead:
+    """Reads the ring ahead of one walk, which goes on and on: more from time to time. A second look needs another one."""
+
+    def __init__(self, read: Callable[[int, int], bytes], ring_bytes: int) -> None:
+        """*read* returns so many bytes of the ring, which has *ring_bytes*, from a position."""
+        self._read = read
+        self._ring_bytes = ring_bytes
+        self._data = b""
+        self._start = 0
+        self._next_bytes = AHEAD_BYTES_MIN
+
+    def read(self, position: int, length: int) -> bytes:
+        """Return *length* bytes of the ring from *position*. Raises DeviceFailed."""
+        at = position - self._start
+        if at < 0 or at + length > len(self._data):
+            try:
+                self._data = self._read(position, min(max(length, self._next_bytes), self._ring_bytes))
+            except DeviceFailed:  # perhaps of what nobody asked for
+                self._data = self._read(position, length)
+            self._start, at = position, 0
+            self._next_bytes = min(2 * self._next_bytes, AHEAD_BYTES_MAX)
+        return self._data[at : at + length]
+
+
 class JournalReader:
     """Walks the ring as it lies on the device. It changes nothing."""
 
@@ -236,15 +265,21 @@ class JournalReader:
         self.start_bytes = geometry.journal_start * geometry.block_bytes
         self.ring_bytes = geometry.journal_bytes
         self._value_bytes_max = geometry.node_bytes  # no value is larger than a node
+        self._ahead = ReadAhead(self.read, self.ring_bytes)  # of the walk that is under way
 
     def scan(self, tail: int, sequence: int) -> JournalScan:
         """Walk from *tail*, where the entry *sequence* is expected, to the end; tell a tear from damage."""
+        return finished(self.scanning(tail, sequence))
+
+    def scanning(self, tail: int, sequence: int) -> Generator[int, None, JournalScan]:
+        """Do what scan() does; yield how far it is, in bytes of SCAN_ROUNDS times the ring."""
         found: list[LoggedTransaction] = []
         position, flushed = tail, sequence - 1
         stopped = "the ring is full"
         while position - tail < self.ring_bytes:
             try:
-                transaction = self._transaction_or_tear(position, sequence, self.ring_bytes - (position - tail))
+                walk = self._transaction_or_tear(position, sequence, self.ring_bytes - (position - tail))
+                transaction = yield from mapped(walk, lambda reached: reached - tail)
             except CorruptImage as end:
                 stopped = str(end)
                 break
@@ -252,21 +287,24 @@ class JournalReader:
             flushed = max(flushed, transaction.commit.flushed_sequence)
             position += transaction.commit.total_bytes
             sequence = transaction.last_sequence + 1
-        damage = self._damage(position, tail, sequence)
+            yield position - tail
+        search = self._damage(position, tail, sequence)
+        damage = yield from mapped(search, lambda reached: 2 * self.ring_bytes + reached - tail)
         return JournalScan(tuple(found), position, sequence, flushed, stopped, damage)
 
-    def _transaction_or_tear(self, position: int, sequence: int, room: int) -> LoggedTransaction:
+    def _transaction_or_tear(self, position: int, sequence: int, room: int) -> Generator[int, None, LoggedTransaction]:
         """Return the transaction at *position*. Raises CorruptImage if it does not verify, looked at twice.
 
         A bit that flipped on its way here must not pass for a tear: what had been acknowledged would be dropped for good.
         """
         try:
-            return self._transaction(position, sequence, room)
+            return (yield from self._transaction(position, sequence, room))
         except CorruptImage:
-            return self._transaction(position, sequence, room)
+            return (yield from mapped(self._transaction(position, sequence, room), lambda reached: self.ring_bytes + reached))
 
-    def _transaction(self, position: int, sequence: int, room: int) -> LoggedTransaction:
+    def _transaction(self, position: int, sequence: int, room: int) -> Generator[int, None, LoggedTransaction]:
         """Return the transaction at *position*. Raises CorruptImage if there is no complete one."""
+        self._ahead = ReadAhead(self.read, self.ring_bytes)
         first, start = sequence, position
         number = -1
         entries: list[LoggedEntry] = []
@@ -287,22 +325,24 @@ class JournalReader:
                 return LoggedTransaction(number, start, tuple(entries), commit, sequence)
             entries.append(entry)
             sequence += 1
+            if not sequence % STEP_ENTRIES:
+                yield position
 
     def _entry(self, position: int, room: int) -> LoggedEntry:
         if room < ENTRY_HEAD_BYTES:
             raise _NoEntry(position, "the ring ends within an entry")
-        raw = self.read(position, ENTRY_HEAD_BYTES)
+        raw = self._ahead.read(position, ENTRY_HEAD_BYTES)
         if raw[:4] != JOURNAL_MAGIC:
             raise _NoEntry(position, "no entry")
         head = JournalEntry(*_HEAD.unpack_from(raw, _CHECKED_FROM))
         size = head.undo_bytes + head.redo_bytes
         if size > room - ENTRY_HEAD_BYTES or max(head.undo_bytes, head.redo_bytes) > self._value_bytes_max:
             raise _NoEntry(position, f"an entry of {size} bytes does not fit")
-        values = self.read(position + ENTRY_HEAD_BYTES, size)
+        values = self._ahead.read(position + ENTRY_HEAD_BYTES, size)
         if crc32c.crc32c(values, crc32c.crc32c(raw[_CHECKED_FROM:], self.seed)) != int.from_bytes(raw[4:8], "little"):
             raise _NoEntry(position, "wrong checksum")
-        undo = values[: head.undo_bytes] if head.flags & EntryFlag.HAS_UNDO else None
-        redo = values[head.undo_bytes :] if head.flags & EntryFlag.HAS_REDO else None
+        undo = values[: head.undo_bytes] if head.flags & _UNDO else None
+        redo = values[head.undo_bytes :] if head.flags & _REDO else None
         return LoggedEntry(head, undo, redo, position)
 
     def read(self, position: int, length: int) -> bytes:
@@ -312,17 +352,19 @@ class JournalReader:
         data = self.device.read(self.start_bytes + offset, first)
         return data if first == length else data + self.device.read(self.start_bytes, length - first)
 
-    def _damage(self, stop: int, tail: int, sequence: int) -> str:
+    def _damage(self, stop: int, tail: int, sequence: int) -> Generator[int, None, str]:
         """Look behind *stop* for a transaction that proves that the entry *sequence* had been flushed."""
         behind = stop  # what was read already: from an entry in the middle of it the walk would end where it ended before
         for position in self._entry_starts(stop, tail):
+            yield max(position, behind)
             if position < behind:
                 continue
+            self._ahead = ReadAhead(self.read, self.ring_bytes)
             try:
                 later = self._entry(position, self.ring_bytes)
                 if later.head.sequence <= sequence:
                     continue
-                proof = self._transaction(position, later.head.sequence, self.ring_bytes)
+                proof = yield from self._transaction(position, later.head.sequence, self.ring_bytes)
             except _NoEntry as end:
                 behind = end.position
                 continue

@@ -5,12 +5,12 @@ the same result.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from razortools.engine.store import superblocks
 from razortools.engine.store.device import Device
-from razortools.engine.store.journal import JournalReader, JournalScan, LoggedTransaction, journal_seed
+from razortools.engine.store.journal import SCAN_ROUNDS, JournalReader, JournalScan, LoggedTransaction, journal_seed
 from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.store import METADATA_CACHE_BYTES, Store
 from razortools.errors import CorruptImage
@@ -18,6 +18,11 @@ from razortools.format.data import DataRecord, Run
 from razortools.format.geometry import geometry_of
 from razortools.format.items import owned_record
 from razortools.format.journal import ENTRY_HEAD_BYTES
+from razortools.steps import finished, mapped
+
+PART_ENTRIES = 10_000  # of a transaction, replayed between two steps
+# Of the whole, once the journal was read, the data of its last transactions was verified, and the tree says what it says.
+SCANNED, ARRIVED, APPLIED = 0.4, 0.5, 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +44,18 @@ def open_store(
     *replay* False looks at the last checkpoint only (device must be read-only). *journaling*: see Store. Raises NotAnImage,
     CorruptImage, UnsupportedFormat, DeviceFailed.
     """
+    return finished(opening(device, replay=replay, metadata_cache_bytes=metadata_cache_bytes, journaling=journaling))
+
+
+def opening(
+    device: Device, *, replay: bool = True, metadata_cache_bytes: int = METADATA_CACHE_BYTES, journaling: bool = True
+) -> Generator[float, None, tuple[Store, Recovered]]:
+    """Do what open_store() does; yield how far it is, from 0 to 1."""
     started = time.perf_counter()
     superblock = superblocks.newest(device)
     reader = JournalReader(device, geometry_of(superblock), journal_seed(superblock.uuid))
-    scan = reader.scan(superblock.journal_tail, superblock.journal_sequence)
+    walk = reader.scanning(superblock.journal_tail, superblock.journal_sequence)
+    scan = yield from mapped(walk, lambda reached: SCANNED * reached / (SCAN_ROUNDS * reader.ring_bytes))
     if scan.damage and replay:
         raise CorruptImage(f"{device.name}: {scan.damage}; run razorfsck {device.name}")
     if not replay or (device.read_only and not scan.transactions):
@@ -52,31 +65,50 @@ def open_store(
     overlay = OverlayDevice(device) if device.read_only else device
     store = Store(overlay, superblock, metadata_cache_bytes=metadata_cache_bytes, journaling=journaling)
     store.maps.load(superblock)
-    recovered = _replay(store, scan)
+    recovered = yield from _replay(store, scan)
     if overlay is not device:
-        store.checkpoint(superblock.written_at_ns)
+        dirty_count = store.tree.dirty_count or 1
+        yield from mapped(store.checkpointing(superblock.written_at_ns), lambda left: 1 - (1 - APPLIED) * left / dirty_count)
         store.read_only = overlay.read_only = True
     return store, replace(recovered, took_s=time.perf_counter() - started)
 
 
-def _replay(store: Store, scan: JournalScan) -> Recovered:
-    """Apply the transactions of *scan* whose data arrived."""
+def _replay(store: Store, scan: JournalScan) -> Generator[float, None, Recovered]:
+    """Apply the transactions of *scan* whose data arrived; yield how far it is."""
     believed: list[LoggedTransaction] = []
     for transaction in scan.transactions:
-        if transaction.last_sequence > scan.flushed_sequence and not _data_arrived(store, transaction):
-            break
+        if transaction.last_sequence > scan.flushed_sequence:
+            arrived = yield from mapped(_data_arrived(store, transaction), lambda share: SCANNED + (ARRIVED - SCANNED) * share)
+            if not arrived:
+                break
         believed.append(transaction)
     # All blocks that any of them names are taken first, so that no node is given a place that a later one needs.
-    freed = [_take_blocks(store, transaction) for transaction in believed]
+    freed: list[list[Run]] = []
+    entries = sum(len(transaction.entries) for transaction in believed)
+    done = 0
+    for transaction in believed:
+        freed.append([])
+        for part in _parts(transaction):
+            freed[-1] += _take_blocks(store, part)
+            done += len(part.entries)
+            yield ARRIVED + (APPLIED - ARRIVED) / 2 * done / entries
     for transaction, runs in zip(believed, freed, strict=True):
-        if not apply(store, transaction):
-            raise CorruptImage(f"{store.device.name}: recovery finds no room for the tree; run razorfsck")
+        for part in _parts(transaction):
+            if not apply(store, part):
+                raise CorruptImage(f"{store.device.name}: recovery finds no room for the tree; run razorfsck")
+            done += len(part.entries)
+            yield ARRIVED + (APPLIED - ARRIVED) / 2 * done / entries
         store.maps.free_later(runs)
     follow_on(store, believed)
     # What a torn transaction left in the ring must never follow on what is written from now on: skip its numbers.
     store.journal.next_sequence = scan.next_sequence + store.journal.ring_bytes // ENTRY_HEAD_BYTES + 1
-    entries = sum(len(transaction.entries) for transaction in believed)
     return Recovered(len(believed), entries, len(scan.transactions) - len(believed), scan.stopped)
+
+
+def _parts(transaction: LoggedTransaction) -> Iterator[LoggedTransaction]:
+    """Yield *transaction* in parts of not too many entries."""
+    for start in range(0, len(transaction.entries), PART_ENTRIES):
+        yield replace(transaction, entries=transaction.entries[start : start + PART_ENTRIES])
 
 
 def apply(store: Store, transaction: LoggedTransaction) -> bool:
@@ -98,16 +130,18 @@ def follow_on(store: Store, applied: Sequence[LoggedTransaction]) -> None:
     store.journal.head = store.journal.tail + sum(transaction.commit.total_bytes for transaction in applied)
 
 
-def _data_arrived(store: Store, transaction: LoggedTransaction) -> bool:
+def _data_arrived(store: Store, transaction: LoggedTransaction) -> Generator[float, None, bool]:
     """Return whether all data that *transaction* names verifies. One flush served both, so it may not have arrived.
 
     Raises DeviceFailed: what cannot be read now may have arrived all the same, and may have been acknowledged.
     """
     last = {entry.head.key: entry.redo for entry in transaction.entries}  # what it replaced itself, nobody needs
-    for key, value in last.items():
+    for number, (key, value) in enumerate(last.items()):
         record = owned_record(key, value) if value is not None else None
         if record is not None and not _verifies(store, record):
             return False
+        if record is not None or not number % PART_ENTRIES:
+            yield number / len(last)
     return True
 
 

@@ -7,7 +7,7 @@ because nobody knows what the device holds.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import crc32c
@@ -323,6 +323,16 @@ class Store:
         """
         self.begin_checkpoint(now_ns, **changes)
         self.settle()
+
+    def checkpointing(self, now_ns: int) -> Generator[int, None, None]:
+        """Do what checkpoint() does, alone with the store; yield from time to time how many dirty nodes are left."""
+        self.settle()
+        if not self.transaction.is_empty:
+            self._end_transaction()
+        with self.failing():
+            plan = yield from checkpoints.preparing(self, now_ns, {})
+            checkpoints.write(self.device, plan)
+            self.finish_checkpoint(plan)
 
     def begin_commit(self, now_ns: int, **changes: object) -> Flight | None:
         """Begin what commit() does, after settling what is under way; None if there is nothing to write.
