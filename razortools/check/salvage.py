@@ -16,6 +16,7 @@ from razortools.check.findings import Progress
 from razortools.check.host_copy import HostCopy, write_but_zeros
 from razortools.check.paths import Paths, printable
 from razortools.check.salvage_view import View, readable_view
+from razortools.check.steps import PARTS, scaled
 from razortools.check.stored_file import attributes_of, parts_of
 from razortools.check.tree import kinds_mask
 from razortools.engine.store.device import Device
@@ -27,6 +28,7 @@ from razortools.units import InodeNo
 
 TOLD_MAX = 10_000  # of each list in the report; what comes after is counted
 LOST_AND_FOUND = b"lost+found"
+VIEWED = 300  # of PARTS, once the image can be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +88,9 @@ def salvage(device: Device, into: str) -> Generator[Progress, None, SalvageRepor
     ones, DeviceFailed if the host is full.
     """
     _make_ready(into)
-    view = yield from readable_view(device)
+    view = yield from scaled(readable_view(device), 0, VIEWED)
     copier = _Copier(view, os.fsencode(into))
-    yield from copier.copy_all()
+    yield from scaled(copier.copy_all(), VIEWED, PARTS)
     return copier.report
 
 

@@ -8,15 +8,20 @@ from dataclasses import dataclass, field
 
 from razortools.check.findings import Progress
 from razortools.check.image import Image
-from razortools.check.journal_pass import recovered_view
+from razortools.check.journal_pass import recovering
+from razortools.check.repair.journal import scanned
+from razortools.check.repair.newer_state import finding_younger
 from razortools.check.repair.rebuild import Examined, RebuildResult, examine, rebuild
 from razortools.check.repair.stock import items_of
 from razortools.check.scan import find_superblock
+from razortools.check.steps import PARTS, mapped, scaled
+from razortools.check.superblock_pass import all_copies
 from razortools.check.tree import ALL_KINDS, Items, TreeIndex, walk
 from razortools.engine.store.device import Device
 from razortools.engine.store.pages import OverlayDevice
 from razortools.errors import DeviceFailed, OutOfSpace
 from razortools.format.geometry import geometry_of
+from razortools.format.superblock import SLOT_COUNT, Superblock
 
 PROGRESS_STEP = 64  # nodes
 
@@ -47,28 +52,56 @@ class View:
 
 def readable_view(device: Device) -> Generator[Progress, None, View]:
     """Return the image as far as it can be read. Raises NotAnImage if there is no superblock."""
-    found = yield from find_superblock(device)
+    found = yield from scaled(find_superblock(device), 0, 100)
     superblock = found.superblock
     stretched = StretchedDevice(device, superblock.block_count * superblock.block_bytes)
     image = Image(stretched, superblock, geometry_of(superblock))
-    tree, is_whole = yield from _walked(image)
+    tree, is_whole = yield from scaled(_walked(image), 100, 200)
     view = View(image, tree)
-    if not is_whole:
+    younger = yield from scaled(_younger(view, device, is_whole=is_whole), 200, 300)
+    if younger is not None:
+        view.image = Image(stretched, younger, geometry_of(younger))
+    elif not is_whole:
         try:
-            view.rebuilt = yield from rebuild(stretched)
+            view.rebuilt = yield from scaled(rebuild(stretched), 300, 600)
         except OutOfSpace:
-            return (yield from _view_in_memory(stretched))
+            return (yield from scaled(_view_in_memory(stretched), 600, PARTS))
         view.image = Image(stretched, view.rebuilt.superblock, geometry_of(view.rebuilt.superblock))
         view.remarks += view.rebuilt.sentences
     try:
-        view.image, dropped = recovered_view(view.image)
+        replay = mapped(recovering(view.image), lambda share: Progress(600 + int(300 * share), PARTS))
+        view.image, dropped = yield from replay
         if dropped:
             view.remarks.append(f"transactions of the journal whose data never arrived: {dropped}")
     except Exception as failed:  # as in the runner: damage can take any shape, and what can be read without the journal is there
         view.remarks.append(f"the journal could not be replayed, its changes are missing: {failed or type(failed).__name__}")
-    view.tree, _ = yield from _walked(view.image)
+    view.tree, _ = yield from scaled(_walked(view.image), 900, PARTS)
     return view
 
+
+def _younger(view: View, device: Device, *, is_whole: bool) -> Generator[Progress, None, Superblock | None]:
+    """Return the superblock of a state newer than that of *view* that is there as a whole; note one that is there in parts.
+
+    Looking for it costs a scan. There is no reason for one where the tree is whole, the journal is not damaged, and the slot that
+    the next superblock went to holds the one before.
+    """
+    truth = view.image.superblock
+    journal_is_damaged = bool(scanned(view.image).damage)
+    slots = {copy.block for copy in all_copies(device) if copy.block < SLOT_COUNT}
+    if is_whole and not journal_is_damaged and (truth.generation + 1) % SLOT_COUNT in slots:
+        return None
+    try:
+        found = yield from finding_younger(view.image.device, truth, journal_is_damaged=journal_is_damaged)
+    except Exception:  # as in the runner: damage can take any shape, and what the superblock tells of is there
+        return None
+    if found.superblock is not None:
+        which = f"generation {found.superblock.generation}, not {truth.generation}"
+        view.remarks.append(f"a newer state was found than any superblock tells of: {which}")
+    believed = found.superblock or truth
+    if found.generation > believed.generation + 1:
+        which = f"generation {found.generation}, not {believed.generation}"
+        view.remarks.append(f"there are parts of a still newer state ({which}), which is not whole: what was copied is older")
+    return found.superblock
 
 class TileIndex(TreeIndex):
     """An index over the leaves that a rebuild would use, where there is no room to write it."""

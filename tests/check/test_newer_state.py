@@ -1,7 +1,9 @@
 """Every newest superblock is lost or of an earlier day: the newest state is found by its tree, and nothing forged is."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import crc32c
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from razortools.check.repair.newer_state import Younger, find_younger
 from razortools.check.repair.repair import Repaired, Wishes, repair
 from razortools.check.runner import Options
+from razortools.check.salvage import salvage
 from razortools.check.scan import node_at
 from razortools.check.steps import finished
 from razortools.engine import namespace
@@ -173,3 +176,28 @@ def test_if_the_newest_state_is_not_whole_the_old_one_is_not_repaired_in_its_pla
 def test_a_healthy_image_shows_nothing_newer() -> None:
     for device in (healthy(), unclean(3)):
         assert find_younger(device, image_of(device).superblock, journal_is_damaged=False) == Younger()
+
+
+def test_a_salvage_copies_the_newest_state_out(tmp_path: Path) -> None:
+    device = healthy()
+    copies = copies_of(device)
+    used_on(device, 3)
+    put_back(device, copies)
+    flip(device, (image_of(device).superblock.generation + 1) % 2 * 4096 + 100)  # where the next one went
+    report = finished(salvage(device, str(tmp_path)))
+    assert {os.fsencode(name) for name in os.listdir(tmp_path)} >= NEW
+    assert "member 0" not in os.listdir(tmp_path / "crowd") and "member 5" in os.listdir(tmp_path / "crowd")
+    assert any("newer state was found" in remark for remark in report.remarks)
+
+
+def test_a_salvage_tells_of_a_newer_state_that_is_not_whole(tmp_path: Path) -> None:
+    device = healthy(1)
+    copies = copies_of(device)
+    used_on(device, 3)
+    root = image_of(device).superblock.root
+    put_back(device, copies)
+    for slot in (0, 1):
+        flip(device, slot * 4096 + 100)
+    flip(device, root.address * 4096 + 100)
+    report = finished(salvage(device, str(tmp_path)))
+    assert any("parts of a still newer state (generation 12" in remark for remark in report.remarks) and not report.is_whole

@@ -10,9 +10,10 @@ Where its journal begins, the superblock told as well. Replaying from anywhere b
 what is replayed; so the values before and after of the last transactions are compared with the tree.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from razortools.check.findings import Progress
 from razortools.check.image import Image
 from razortools.check.journal_rules import Ring
 from razortools.check.repair.forged import without_forged
@@ -46,8 +47,13 @@ class Younger:
 
 def find_younger(device: Device, truth: Superblock, *, journal_is_damaged: bool) -> Younger:
     """Return what is there that *truth*, the newest superblock there is, does not know of."""
+    return finished(finding_younger(device, truth, journal_is_damaged=journal_is_damaged))
+
+
+def finding_younger(device: Device, truth: Superblock, *, journal_is_damaged: bool) -> Generator[Progress, None, Younger]:
+    """Do what find_younger() does; yield how far the scan for it is."""
     image = Image(device, truth, geometry_of(truth))
-    nodes = _younger_nodes(image)
+    nodes = yield from _younger_nodes(image)
     youngest = max((node.pointer.generation for node in nodes), default=0)
     for root in [node for node in nodes if (node.low, node.high) == (LOWEST_KEY, HIGHEST_KEY)][:ROOTS_MAX]:
         named = replace(truth, generation=root.pointer.generation, root=root.pointer, root_level=root.level)
@@ -58,7 +64,7 @@ def find_younger(device: Device, truth: Superblock, *, journal_is_damaged: bool)
     return Younger(youngest)
 
 
-def _younger_nodes(image: Image) -> list[FoundNode]:
+def _younger_nodes(image: Image) -> Generator[Progress, None, list[FoundNode]]:
     """Return the nodes that are younger than the superblock and no contents of a file, the youngest first."""
     seen = 0
 
@@ -67,7 +73,7 @@ def _younger_nodes(image: Image) -> list[FoundNode]:
         seen += node.is_at_home
         return node.is_at_home and seen <= NODES_MAX and not node.mended
 
-    found = finished(scan_nodes(image, wanted, lambda block: False))
+    found = yield from scan_nodes(image, wanted, lambda block: False)
     after = image.superblock.generation
     if not any(after < node.pointer.generation < GENERATION_MAX for node in found):
         return []
