@@ -1,7 +1,7 @@
 """razorfsck beside the checkers of other filesystems: the same tree, a GiB of it, each in an image file of its own.
 
     python -m bench.check                    make the images, check each in turn for some rounds, print the table
-    python -m bench.check --publish          and put it into docs/BENCHMARKS.md
+    python -m bench.check --write            and put it into docs/BENCHMARKS.md
     python -m bench.check --inodes 1000000   razorfsck alone, over so many small files: time and memory
 
 The checkers do not do the same work. e2fsck and xfs_repair look at metadata only: these filesystems have no checksums of
@@ -94,7 +94,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--inodes", type=int, default=0, help="measure an image of so many small files instead")
     parser.add_argument("--folder", type=Path, help="where the images lie meanwhile (default: a temporary directory)")
-    parser.add_argument("--publish", action="store_true", help="put the table into docs/BENCHMARKS.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/BENCHMARKS.md")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
         if chosen.inodes:
@@ -102,8 +102,8 @@ def main() -> int:
         else:
             table = measure_checkers(Path(folder), chosen.data * MIB, chosen.rounds)
     sys.stdout.write(f"{table}\n")
-    if chosen.publish:
-        page.publish("check" if not chosen.inodes else "check inodes", f"\n```\n{table}\n```\n\n")
+    if chosen.write:
+        page.publish("check" if not chosen.inodes else "check_inodes", f"\n```\n{table}\n```\n\n")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "BENCHMARKS.md"
@@ -16,11 +17,28 @@ def machine(folder: Path) -> str:
     return f"{os.cpu_count()} processors, Linux {kernel}, Python {platform.python_version()}, image file on {on}"
 
 
-def publish(section: str, table: str, page: Path = PAGE) -> None:
-    """Put *table* between the markers of *section*, the name of a script in this folder. Raises ValueError without markers."""
-    begin, end = f"<!-- {section}: made by python -m bench.{section} -->\n", f"<!-- end of {section} -->\n"
+def publish(section: str, table: str, page: Path | None = None) -> None:
+    """Put *table* between the markers of *section*. Raises ValueError without markers."""
+    page = page or PAGE
+    before, _, after = _split(section, page)
+    page.write_text(before + table + after, encoding="utf-8")
+
+
+def published(section: str, page: Path | None = None) -> str:
+    """Return what stands between the markers of *section*. Raises ValueError without markers."""
+    return _split(section, page or PAGE)[1]
+
+
+def sections() -> list[str]:
+    """Return the names of all sections that the page has a place for."""
+    return re.findall(r"^<!-- (\w+): made by bench/run -->$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def _split(section: str, page: Path) -> tuple[str, str, str]:
+    """Return the page up to where the section's table begins, the table, and the rest."""
+    begin, end = f"<!-- {section}: made by bench/run -->\n", f"<!-- end of {section} -->\n"
     before, marker, rest = page.read_text(encoding="utf-8").partition(begin)
-    _, closing, after = rest.partition(end)
+    table, closing, after = rest.partition(end)
     if not (marker and closing):
         raise ValueError(f"{page.name} has no place for the table: the lines {begin.strip()} and {end.strip()} are missing")
-    page.write_text(before + begin + table + end + after, encoding="utf-8")
+    return before + begin, table, end + after

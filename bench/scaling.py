@@ -3,6 +3,7 @@
     python -m bench.scaling                              each class of damage, 1,000 and 8,000 things
     python -m bench.scaling --sizes 1000 10000 100000
     python -m bench.scaling --only orphans links
+    python -m bench.scaling --write                      and put the table into docs/BENCHMARKS.md
 
 An image is made in memory, and things of one class are damaged in it: items under right checksums, data beyond what a checksum
 mends. Then it is repaired, all of it in memory. Told is the processor time of the repair for each thing, and how that grows from
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from bench.check import say
+from bench.page import publish
 from razortools.check.repair.repair import Repaired, Wishes, repair
 from razortools.check.repair.surveying import believed, indexed
 from razortools.check.runner import Options
@@ -171,8 +173,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure how repair scales with damage.")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 8000])
     parser.add_argument("--only", nargs="+", choices=sorted(CLASSES), default=list(CLASSES))
+    parser.add_argument("--write", action="store_true", help="put the table into docs/BENCHMARKS.md")
     chosen = parser.parse_args()
-    sys.stdout.write(f"{'class':<20} {'things':>8} {'each':>10} {'growth':>7}  outcome\n")
+    lines = [f"{'class':<20} {'things':>8} {'each':>10} {'growth':>7}  outcome"]
+    sys.stdout.write(lines[0] + "\n")
     for name in chosen.only:
         before = 0.0
         for count in chosen.sizes:
@@ -183,8 +187,11 @@ def main() -> int:
             before = each_us
             left = f"refused: {done.refused[:60]}" if done.refused else f"{done.after.problem_count} left"
             rounds = f"{len(done.rounds)} rounds, overlay {done.overlay.written_bytes / MIB:.0f} MiB"
-            sys.stdout.write(f"{name:<20} {count:>8,} {each_us:>7.0f} us {growth}  {left}, {rounds}\n")
+            lines.append(f"{name:<20} {count:>8,} {each_us:>7.0f} us {growth}  {left}, {rounds}")
+            sys.stdout.write(lines[-1] + "\n")
             sys.stdout.flush()
+    if chosen.write:
+        publish("scaling", "\n```\n" + "\n".join(lines) + "\n```\n\n")
     return 0
 
 

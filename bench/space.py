@@ -1,6 +1,6 @@
 """How much room data take: what each data set costs on the disk, beside other filesystems.
 
-    python -m bench.space [--without PEER]... [--write]
+    python -m bench.space [--without PEER]... [--only DATASET]... [--if-here] [--write]
 
 Each data set is written to a fresh image of each peer, which is then unmounted and mounted again, so that everything is where it
 stays. What it takes is what the filesystem tells of its free blocks (statvfs) before and after: metadata are part of it, in as
@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.datasets import DATASETS, dataset
-from bench.mounts.peers import PEERS, RAZORFS, Peer, adopt_daemons, missing_tools, mounted
+from bench.mounts.peers import PEERS, RAZORFS, Peer, PeerFailed, adopt_daemons, missing_tools, mounted
 from bench.mounts.place import WrongResult, settle
 from bench.mounts.report import layout
 from bench.page import machine, publish
+from razortools.units import MIB
 
-NAMES = ("ext4", "btrfs", RAZORFS)
+RIVAL = "btrfs"  # compresses, too, and is not to be better at it
+NAMES = ("ext4", RIVAL, RAZORFS)
+TEXTS, TEXT_RATIO = ("source code", "logs", "a database dump"), 3.5  # what is text, and how well it is to shrink
 SLACK_BYTES = 64 * 1024  # what a filesystem may take or give back while nothing is written
 
 
@@ -35,6 +38,9 @@ class Room:
     def ratio(self) -> float:
         """How many bytes of files are kept in one of the disk."""
         return self.logical_bytes / self.taken_bytes
+
+
+Rooms = dict[tuple[str, str], Room]  # by data set and peer
 
 
 def used_bytes(point: Path) -> int:
@@ -67,38 +73,77 @@ def measure(peer: Peer, name: str, folder: Path) -> Room:
     return Room(logical, taken)
 
 
-def table(rooms: dict[tuple[str, str], Room], peers: list[str]) -> str:
+def measure_all(peers: list[Peer], names: list[str], folder: Path) -> tuple[Rooms, list[str]]:
+    """Return what every data set takes on every peer, and a sentence for each that failed."""
+    rooms: Rooms = {}
+    failures = []
+    for name in names:
+        for peer in peers:
+            try:
+                rooms[name, peer.name] = measure(peer, name, folder)
+            except (PeerFailed, WrongResult, OSError) as error:
+                failures.append(f"{name} on {peer.name}: {error}")
+                sys.stderr.write(failures[-1] + "\n")
+    return rooms, failures
+
+
+def table(rooms: Rooms, peers: list[str], names: list[str]) -> str:
     """Return ratios, a line for each data set."""
-    head = ["data set", "MiB", *(f"{peer}: ratio" for peer in peers)]
-    lines = [head]
-    for name in DATASETS:
-        first = rooms[name, peers[0]]
-        lines.append([name, f"{first.logical_bytes / 2**20:.1f}", *(f"{rooms[name, peer].ratio:.2f}" for peer in peers)])
+    lines = [["data set", "MiB", *(f"{peer}: ratio" for peer in peers)]]
+    for name in names:
+        found = [rooms.get((name, peer)) for peer in peers]
+        size = next((f"{room.logical_bytes / MIB:.1f}" for room in found if room), "")
+        lines.append([name, size, *("failed" if room is None else f"{room.ratio:.2f}" for room in found)])
     return layout(lines)
 
 
+def marks(rooms: Rooms, names: list[str]) -> str:
+    """Return for each data set whether it takes no more room than on btrfs, and whether text shrinks as it should."""
+    lines = [["data set", "at least", "found", ""]]
+    for name in names:
+        ours, theirs = rooms.get((name, RAZORFS)), rooms.get((name, RIVAL))
+        asked = [(f"{RIVAL}: {theirs.ratio:.2f}", theirs.ratio)] if theirs else []
+        asked += [(f"{TEXT_RATIO:.2f}", TEXT_RATIO)] if name in TEXTS else []
+        for words, least in asked if ours else ():
+            lines.append([name, words, f"{ours.ratio:.2f}", "met" if ours.ratio >= least else "not met"])
+    return layout(lines)
+
+
+def page(where: str, rooms: Rooms, failures: list[str], peers: list[str], names: list[str]) -> str:
+    """Return everything that the benchmark has to say."""
+    parts = [f"{where}.\n", table(rooms, peers, names), marks(rooms, names)]
+    if failures:
+        parts.append("Failed:\n\n" + "".join(f"- {failure}\n" for failure in failures))
+    return "\n".join(parts)
+
+
 def main() -> int:
-    """Measure, print the table, publish it if asked to."""
+    """Measure, print the table, publish it if asked to. Returns 1 if something failed."""
     parser = argparse.ArgumentParser(prog="python -m bench.space", description="Measure how much room data take.")
     parser.add_argument("--without", action="append", default=[], choices=NAMES[:-1], help="leave a peer out")
+    parser.add_argument("--only", action="append", choices=DATASETS, metavar="DATASET", help="one data set, by its name")
+    parser.add_argument("--if-here", action="store_true", help="leave out peers whose tools are missing, and say so")
     parser.add_argument("--write", action="store_true", help="put the table into docs/BENCHMARKS.md")
     options = parser.parse_args()
     peers = [peer for peer in PEERS if peer.name in NAMES and peer.name not in options.without]
-    if missing := missing_tools(peers):
-        sys.exit("\n".join(missing))
+    missing = missing_tools(peers)
+    if missing and not options.if_here:
+        sys.exit("\n".join(missing.values()))
     if os.geteuid() != 0:
         sys.exit("this needs root: it mounts loop devices")
+    peers = [peer for peer in peers if peer.name not in missing]
+    names = [name for name in DATASETS if not options.only or name in options.only]
     adopt_daemons()
     folder = Path(tempfile.mkdtemp())
     try:
-        rooms = {(name, peer.name): measure(peer, name, folder) for name in DATASETS for peer in peers}
-        text = f"{machine(folder)}.\n\n{table(rooms, [peer.name for peer in peers])}"
+        rooms, failures = measure_all(peers, names, folder)
+        text = page(machine(folder), rooms, [*missing.values(), *failures], [peer.name for peer in peers], names)
     finally:
         folder.rmdir()
     sys.stdout.write(text)
     if options.write:
         publish("space", text)
-    return 0
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

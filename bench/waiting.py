@@ -1,6 +1,6 @@
 """Where requests wait: how long a look-up takes beside slow readers and writers, and what the daemon's request thread waits for.
 
-    python -m bench.waiting [--seconds 10] [--in-place]
+    python -m bench.waiting [--seconds 10] [--in-place] [--write]
 
 An image is mounted by a daemon of its own. One client measures look-ups of names that do not exist and the making and removing of
 files: first alone, then beside writers that sync, then beside readers of large compressed files that neither the kernel nor the
@@ -33,6 +33,7 @@ from typing import Any
 
 import trio
 
+from bench.page import machine, publish
 from razortools.engine.create import create, plan_create
 from razortools.engine.store.device import create_image
 from razortools.engine.store.residence import Residence
@@ -131,6 +132,7 @@ def serve(image: str, mount_point: str, *, in_place: bool) -> None:
         return volumes[-1]
 
     setattr(opening, "open_volume", remembered)  # noqa: B010  (it is not for others to set)
+
     def figures() -> Figures:
         volume = volumes[0].statistics()
         return Figures(
@@ -245,6 +247,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--in-place", action="store_true")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/BENCHMARKS.md")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.serve:
@@ -271,13 +274,17 @@ def main() -> None:
             fill(mount_point)
             os.sync()
             say(HEAD)
+            lines = [f"{machine(Path(folder))}; {chosen.seconds:g} s each.", HEAD]
             for name, (readers, writers) in PHASES.items():
                 before = figures()
                 took = phase(mount_point, image, readers, writers, chosen.seconds)
-                say(row(name, took, figures().since(before)))
+                lines.append(row(name, took, figures().since(before)))
+                say(lines[-1])
         finally:
             mountpoints.unmount(str(mount_point))
             daemon.wait()
+    if chosen.write:
+        publish("waiting", "\n```\n" + "\n".join(lines) + "\n```\n\n")
 
 
 if __name__ == "__main__":

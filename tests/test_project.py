@@ -16,9 +16,15 @@ import razortools
 PROJECT = Path(__file__).parents[1]
 SETTINGS = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
 COMMANDS = SETTINGS["project"]["scripts"]
-LOCKED = dict(
-    line.split("==") for line in (PROJECT / "requirements.lock").read_text(encoding="ascii").splitlines() if "==" in line
-)
+
+
+def locked_in(name: str) -> dict[str, str]:
+    """Return the versions by package that a lock names."""
+    lines = (PROJECT / name).read_text(encoding="ascii").splitlines()
+    return dict(line.split("==") for line in lines if "==" in line)
+
+
+LOCKED = locked_in("requirements.lock")
 
 
 def plain_name(requirement: str) -> str:
@@ -47,13 +53,20 @@ def test_the_lock_names_an_exact_version_of_everything_that_is_needed() -> None:
         assert {plain_name(one) for one in further if ";" not in one} <= locked, name
 
 
-def test_the_lock_names_no_index() -> None:
-    text = (PROJECT / "requirements.lock").read_text(encoding="ascii")
+def test_the_lock_of_the_benchmarks_adds_to_the_other_and_contradicts_it_nowhere() -> None:
+    added = {plain_name(name) for name in locked_in("requirements-bench.lock")}
+    assert {plain_name(one) for one in SETTINGS["project"]["optional-dependencies"]["bench"]} <= added
+    assert not added & {plain_name(name) for name in LOCKED}
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-bench.lock"])
+def test_the_lock_names_no_index(name: str) -> None:
+    text = (PROJECT / name).read_text(encoding="ascii")
     assert "://" not in text
     assert "--" not in text
 
 
-@pytest.mark.parametrize("name", ["quickstart", "test", ".ci/run", "tools/setup"])
+@pytest.mark.parametrize("name", ["quickstart", "test", ".ci/run", "tools/setup", "bench/run"])
 def test_the_scripts_can_be_run_and_have_no_mistakes_in_their_syntax(name: str) -> None:
     assert os.access(PROJECT / name, os.X_OK)
     assert run(["bash", "-n", PROJECT / name]).returncode == 0

@@ -1,7 +1,7 @@
 """The mount beside its peers, measured through the kernel in one run.
 
     python -m bench.mounts [--rounds 3] [--scale 1] [--only ROW]... [--without PEER]... [--json FILE] [--write]
-                           [--peer NAME=COMMAND]... [--unmount NAME=COMMAND]...
+                           [--peer NAME=COMMAND]... [--unmount NAME=COMMAND]... [--if-here]
 
 In each round every peer gets a fresh image, is mounted, does all rows, and is taken away before the next one comes; each round
 begins with another peer. The table shows medians over the rounds; a ratio compares two peers within a round. Needs root: for loop
@@ -20,6 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bench import plots
 from bench.mounts.clients import RowFailed, measure
 from bench.mounts.contents import Sizes, write_tarball
 from bench.mounts.peers import PEERS, UNMOUNT, Peer, PeerFailed, adopt_daemons, missing_tools, mounted
@@ -38,6 +39,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0, help="0.1: a tenth of the work, for a quick try")
     parser.add_argument("--only", action="append", choices=ROWS, metavar="ROW", help="one row, by its name: " + "; ".join(ROWS))
     parser.add_argument("--without", action="append", default=[], metavar="PEER", help="leave a peer out")
+    parser.add_argument("--if-here", action="store_true", help="leave out peers whose tools are missing, and say so in the table")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND", help="another peer, by its mount command")
     parser.add_argument("--unmount", action="append", default=[], metavar="NAME=COMMAND", help="how that peer is unmounted")
     parser.add_argument("--folder", type=Path, help="where the images are made (default: the folder for temporary files)")
@@ -47,7 +49,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def chosen_peers(options: argparse.Namespace) -> list[Peer]:
-    """Return the peers to measure. Exits with a sentence if an option names one that does not exist, or tools are missing."""
+    """Return the peers to measure. Exits with a sentence if an option names one that does not exist, or tools are missing.
+
+    With --if-here those whose tools are missing are left out, and options.without has them.
+    """
     unmounts = dict(_pair(text) for text in options.unmount)
     added = [_pair(text) for text in options.peer]
     known = [*PEERS, *(Peer(name, command, unmount=unmounts.pop(name, UNMOUNT)) for name, command in added)]
@@ -58,9 +63,13 @@ def chosen_peers(options: argparse.Namespace) -> list[Peer]:
     if len(set(names)) < len(names):
         sys.exit(f"two peers have the same name: {', '.join(names)}")
     peers = [peer for peer in known if peer.name not in options.without]
-    if missing := missing_tools(peers):
-        sys.exit("\n".join(missing))
-    return peers
+    missing = missing_tools(peers)
+    if missing and not options.if_here:
+        sys.exit("\n".join(missing.values()))
+    for sentence in missing.values():
+        tell(sentence)
+    options.without = [*options.without, *(f"{name} (not here)" for name in missing)]
+    return [peer for peer in peers if peer.name not in missing]
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -128,7 +137,7 @@ def main() -> int:
     if options.json:
         options.json.write_text(json.dumps(document(results), indent=1) + "\n", encoding="utf-8")
     if options.write:
-        publish("mounts", text)
+        publish("mounts", text + plots.shown("mounts", lambda draw: draw.ratios(results)))
     return 1 if results.failures else 0
 
 

@@ -72,14 +72,15 @@ PEERS = (
 )
 
 
-def missing_tools(peers: list[Peer]) -> list[str]:
-    """Return a sentence for each peer that cannot be measured here: which package it needs."""
-    return [
-        f"{peer.name} needs {tool}, which is not here; install the package {package}, or leave it out: --without {peer.name}"
+def missing_tools(peers: list[Peer]) -> dict[str, str]:
+    """Return for each peer that cannot be measured here a sentence that says which package it needs."""
+    return {
+        peer.name: f"{peer.name} needs {tool}, which is not here; install the package {package}, or leave it out: "
+        f"--without {peer.name}"
         for peer in peers
         for tool, package in peer.tools
         if shutil.which(tool) is None
-    ]
+    }
 
 
 def adopt_daemons() -> None:

@@ -2,8 +2,9 @@
 
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
+from bench.mounts.marks import judge
 from bench.mounts.peers import CLIENT_ALONE, RAZORFS
 from bench.mounts.place import Taken
 from bench.mounts.rows import ROWS
@@ -31,6 +32,15 @@ class Results:
     def rates(self, row: str, peer: str) -> list[float]:
         """Return what was done in a second, one value a round; none where it failed."""
         return [taken.rate for taken in self.taken.get((row, peer), {}).values()]
+
+    def rate(self, row: str, peer: str) -> float | None:
+        """Return what was done in a second: the median over the rounds."""
+        rates = self.rates(row, peer)
+        return statistics.median(rates) if rates else None
+
+    def is_in_bytes(self, row: str) -> bool:
+        """Tell whether a row counts bytes, not things."""
+        return ROWS[row][1].divisor != 1
 
     def ratio(self, row: str, peer: str) -> float | None:
         """Return how many times as fast razorfs is: the median over the rounds, each compared in itself."""
@@ -63,8 +73,8 @@ def rate_table(results: Results) -> Table:
     table = [["row", *(f"{peer} (client alone)" if peer == CLIENT_ALONE else peer for peer in results.peers)]]
     for row in results.rows:
         unit = ROWS[row][1]
-        rates = [results.rates(row, peer) for peer in results.peers]
-        cells = [shown(statistics.median(found) / unit.divisor) if found else "failed" for found in rates]
+        rates = [results.rate(row, peer) for peer in results.peers]
+        cells = ["failed" if rate is None else shown(rate / unit.divisor) for rate in rates]
         table.append([f"{row} ({unit.name})" if unit.name else row, *cells])
     return table
 
@@ -76,6 +86,12 @@ def ratio_table(results: Results) -> Table:
         ratios = [results.ratio(row, peer) for peer in results.compared]
         table.append([row, *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios)])
     return table
+
+
+def mark_table(results: Results) -> Table:
+    """Return what was asked for, what was found, and whether that is enough."""
+    table = [["row", "at least", "found", ""]]
+    return table + [[mark.row, mark.asked, mark.found, mark.word] for mark in judge(results)]
 
 
 def verdicts(results: Results) -> Iterator[str]:
@@ -113,6 +129,9 @@ def page(results: Results) -> str:
         parts.append("How many times as fast razorfs is:\n")
         parts.append(layout(ratio_table(results)))
         parts.append("".join(f"- {sentence}\n" for sentence in verdicts(results)))
+    if RAZORFS in results.peers:
+        parts.append("What was asked for, and what this run says:\n")
+        parts.append(layout(mark_table(results)))
     if results.failures:
         parts.append("Failed:\n\n" + "".join(f"- {failure}\n" for failure in results.failures))
     return "\n".join(parts)
@@ -137,5 +156,6 @@ def document(results: Results) -> dict[str, object]:
             }
             for row in results.rows
         },
+        "marks": [asdict(mark) for mark in judge(results)] if RAZORFS in results.peers else [],
         "failures": results.failures,
     }

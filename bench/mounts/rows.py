@@ -6,7 +6,7 @@ checks. The client calls os.* with ready-made paths, so that little of the time 
 
 from dataclasses import dataclass
 
-from bench.mounts import big_files, jobs, small_files, trees
+from bench.mounts import big_files, jobs, mixed, small_files, trees
 from bench.mounts.contents import Sizes, big, lines_with, pages
 from bench.mounts.place import Row
 from razortools.units import MIB
@@ -30,7 +30,8 @@ ROWS: dict[str, tuple[Row, Unit]] = {
     "stat, warm": (small_files.stat_warm, PIECES),
     "open + read 4 KiB, cold": (small_files.read_cold, PIECES),
     "open + read 4 KiB, warm": (small_files.read_warm, PIECES),
-    "readdir + stat, cold": (small_files.list_long, PIECES),
+    "readdir + stat, cold": (small_files.list_long_cold, PIECES),
+    "readdir + stat, warm": (small_files.list_long_warm, PIECES),
     "rename": (small_files.rename, PIECES),
     "unlink": (small_files.unlink, PIECES),
     "mkdir": (small_files.mkdir, PIECES),
@@ -38,10 +39,12 @@ ROWS: dict[str, tuple[Row, Unit]] = {
     "4 clients creating": (small_files.create_together, PIECES),
     "4 KiB write + fsync": (small_files.sync_writes, PIECES),
     "untar": (trees.untar, PIECES),
-    "find, cold": (trees.find, PIECES),
+    "find, cold": (trees.find_cold, PIECES),
+    "find, warm": (trees.find_warm, PIECES),
     "grep -r, cold": (trees.grep_cold, PIECES),
     "grep -r, warm": (trees.grep_warm, PIECES),
     "rm -r": (trees.remove_tree, PIECES),
+    "mixed, 4 programs": (mixed.work_together, PIECES),
     "write text": (big_files.write_big("text"), MIBS),
     "read text, cold": (big_files.read_big("text"), MIBS),
     "read text, warm": (big_files.read_warm, MIBS),

@@ -76,11 +76,24 @@ def _read(paths: list[bytes], wanted: list[bytes]) -> Iterator[int]:
         expect(here, there, f"contents of {os.fsdecode(path)}")
 
 
-def list_long(place: Place) -> Iterator[int]:
+def list_long_cold(place: Place) -> Iterator[int]:
     """List each directory and stat what is in it, as ls -l does, after the kernel has forgotten names and inodes."""
     place.files()
-    homes = place.folders("files")
     place.cold(NAMES)
+    yield from _list_long(place)
+
+
+def list_long_warm(place: Place) -> Iterator[int]:
+    """The same right after it was done once."""
+    place.files()
+    for _ in _list_long(place):
+        pass
+    place.settle()
+    yield from _list_long(place)
+
+
+def _list_long(place: Place) -> Iterator[int]:
+    homes = place.folders("files")
     yield START
     sizes = []
     for home in homes:
@@ -148,28 +161,37 @@ def create_together(place: Place) -> Iterator[int]:
     homes = [place.path(f"clients/{number}") for number in range(place.sizes.clients)]
     for home in homes:
         os.makedirs(home)
-    go_reader, go_writer = os.pipe()
-    done_reader, done_writer = os.pipe()
 
     def client(home: bytes) -> None:
-        os.close(go_writer)
-        os.read(go_reader, 1)  # returns when the parent closes its end
         for number, data in enumerate(contents):
             write_file(b"%s/file%05d" % (home, number), data)
 
-    children = [_fork(client, home) for home in homes]
+    yield from together(place, homes, client, each * len(homes))
+    for home in homes:
+        expect(count_entries([home]), each, "files created by one client")
+        expect(content(b"%s/file%05d" % (home, each - 1), PAGE_BYTES), contents[-1], "contents")
+
+
+def together(place: Place, homes: list[bytes], client: Callable[[bytes], None], count: int) -> Iterator[int]:
+    """Let a process for each of *homes* do client(home), all at once; they do *count* things together. A row's two yields."""
+    go_reader, go_writer = os.pipe()
+    done_reader, done_writer = os.pipe()
+
+    def waiting(home: bytes) -> None:
+        os.close(go_writer)
+        os.read(go_reader, 1)  # returns when the parent closes its end
+        client(home)
+
+    children = [_fork(waiting, home) for home in homes]
     place.settle()
     os.close(go_reader)
     os.close(done_writer)
     yield START
     os.close(go_writer)
     os.read(done_reader, 1)  # returns when the last client has ended
-    yield each * len(homes)
+    yield count
     os.close(done_reader)
     expect([os.waitpid(child, 0)[1] for child in children], [0] * len(homes), "exit codes of the clients")
-    for home in homes:
-        expect(count_entries([home]), each, "files created by one client")
-        expect(content(b"%s/file%05d" % (home, each - 1), PAGE_BYTES), contents[-1], "contents")
 
 
 def _fork(work: Callable[[bytes], None], argument: bytes) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.mounts import jobs, peers, small_files, trees
+from bench.mounts import jobs, mixed, peers, small_files, trees
 from bench.mounts.__main__ import chosen_peers, parse
 from bench.mounts.clients import RowFailed, measure, work
 from bench.mounts.contents import Sizes, big, tree, write_tarball
@@ -82,6 +82,8 @@ def amount(name: str) -> int:
         return SIZES.big_bytes
     if name.startswith("fio"):
         return SIZES.random_reads * 2 // SIZES.clients * SIZES.clients
+    if name.startswith("mixed"):
+        return SIZES.files // 4 // 2 * mixed.REQUESTS_EACH * 4
     if name == "4 clients creating":
         return SIZES.files // 4 * 4
     tree_row = name in ("untar", "rm -r") or name.startswith(("find", "grep"))
@@ -162,6 +164,25 @@ def test_a_row_notices_a_system_call_that_does_nothing(
         work(ROWS[name][0], place)
 
 
+@pytest.mark.parametrize(
+    ("call", "broken"),
+    [("write", write_nothing), ("read", zeros), ("unlink", nothing), ("rename", nothing), ("listdir", lambda path: [])],
+)
+def test_mixed_work_notices_a_system_call_that_does_nothing(
+    call: str, broken: Callable[..., object], place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.sizes = Sizes(files=2 * 4 * (mixed.KEPT + 5))
+    monkeypatch.setattr(os, call, broken)
+    with pytest.raises(WrongResult, match=r"exit codes of the clients|files left by one program"):
+        work(mixed.work_together, place)
+
+
+def test_mixed_work_keeps_the_newest_files(place: Place) -> None:
+    place.sizes = Sizes(files=2 * 4 * (mixed.KEPT + 5))
+    assert work(mixed.work_together, place).count == (mixed.KEPT + 5) * mixed.REQUESTS_EACH * 4
+    assert len(os.listdir(place.path("mixed/3"))) == mixed.KEPT
+
+
 def test_mkdir_notices_directories_that_are_not_there(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.folders("directories")
     monkeypatch.setattr(place, "empty", nothing)
@@ -170,14 +191,14 @@ def test_mkdir_notices_directories_that_are_not_there(place: Place, monkeypatch:
         work(small_files.mkdir, place)
 
 
-@pytest.mark.parametrize("name", ["stat, cold", "stat, warm", "readdir + stat, cold"])
+@pytest.mark.parametrize("name", ["stat, cold", "stat, warm", "readdir + stat, cold", "readdir + stat, warm"])
 def test_stat_notices_a_wrong_size(name: str, place: Place) -> None:
     os.truncate(place.files()[3], 5)
     with pytest.raises(WrongResult, match="sizes"):
         work(ROWS[name][0], place)
 
 
-@pytest.mark.parametrize("name", ["readdir + stat, cold", "find, cold", "grep -r, cold", "grep -r, warm"])
+@pytest.mark.parametrize("name", ["readdir + stat, cold", "find, cold", "find, warm", "grep -r, cold", "grep -r, warm"])
 def test_what_searches_notices_a_file_that_is_missing(name: str, place: Place) -> None:
     os.unlink(place.files()[3])
     os.unlink(os.path.join(place.unpacked(), tree(SIZES.tree_files)[3][0].encode()))
@@ -357,6 +378,16 @@ def test_a_peer_without_its_tools_is_refused_with_the_package(monkeypatch: pytes
     assert [peer.name for peer in chosen_peers(parse([*WITHOUT[:-1], "--peer", "other=true"]))] == ["razorfs", "other"]
 
 
+def test_peers_without_their_tools_can_be_left_out_and_the_table_names_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    options = parse(["--if-here", "--without", "xfs"])
+    assert [peer.name for peer in chosen_peers(options)] == ["tmpfs", "razorfs"]
+    assert options.without == ["xfs", "ext4 (not here)", "btrfs (not here)", "fuse2fs (not here)"]
+    assert "package btrfs-progs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -482,16 +513,9 @@ def test_rows_on_which_razorfs_is_behind_are_named() -> None:
 
 
 def test_a_table_is_put_between_its_markers_and_nothing_else_changes(tmp_path: Path) -> None:
-    text = "before\n<!-- mounts: made by python -m bench.mounts -->\nold\n<!-- end of mounts -->\nafter\n"
+    text = "before\n<!-- mounts: made by bench/run -->\nold\n<!-- end of mounts -->\nafter\n"
     (tmp_path / "page.md").write_text(text)
     publish("mounts", "new\n", tmp_path / "page.md")
     assert (tmp_path / "page.md").read_text() == text.replace("old", "new")
     with pytest.raises(ValueError, match="no place for the table"):
         publish("other", "new\n", tmp_path / "page.md")
-
-
-@pytest.mark.parametrize("section", ["journaling", "mounts"])
-def test_the_page_has_a_place_for_each_table(section: str, tmp_path: Path) -> None:
-    text = (PROJECT / "docs" / "BENCHMARKS.md").read_text(encoding="utf-8")
-    (tmp_path / "page.md").write_text(text, encoding="utf-8")
-    publish(section, "new\n", tmp_path / "page.md")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import scaling, silence
+from bench import growth, scaling, silence
+from bench.parts import PARTS
+from razortools.units import MIB
 
 PROJECT = Path(__file__).parents[2]
-NAMES = ("journaling", "engine_share", "waiting", "mounts", "check", "space", "compare", "metering", "scaling", "silence")
-SCRIPTS = tuple(f"bench.{name}" for name in NAMES)
+SCRIPTS = ("bench.compare", "bench.silence", "bench.everything", *dict.fromkeys(part.module for part in PARTS))
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -37,3 +38,42 @@ def test_the_longest_silence_is_told_for_each_phase(capfd: pytest.CaptureFixture
     assert "refused: no; clean: True" in told.err
     for number in range(1, 9):
         assert f"round 1, {number} " in told.out
+
+
+@pytest.fixture
+def little_growth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less of everything."""
+    changes = {"IMAGE_BYTES": 64 * MIB, "SAMPLES": 16, "FIRST_FILES": 100, "FILES_PER_DIRECTORY": 10, "NEAR_DIRECTORIES": 1}
+    for name, value in changes.items():
+        monkeypatch.setattr(growth, name, value)
+    monkeypatch.setattr(sys, "argv", ["growth", "--files", "150", "--file-mib", "1"])
+
+
+def test_the_growth_of_cost_is_told_for_each_operation(capfd: pytest.CaptureFixture[str], little_growth: None) -> None:
+    assert growth.main() == 0
+    told = capfd.readouterr().out
+    rows = [line.split("|") for line in told.splitlines() if "met |" in line]
+    assert [row[1].strip() for row in rows].count("rename, anywhere") == 1 and len(rows) == 8 + 4 + 3
+    assert all(float(cell) > 0 for row in rows for cell in row[2:-2])
+    assert "MiB were resident" in told
+
+
+def test_growth_is_judged_from_the_smallest_size_to_the_largest() -> None:
+    axis = growth.Axis("files", "files")
+    for operation, last in (("flat", 20.0), ("steep", 20.1)):
+        for size, took_us in ((1000, 10.0), (10_000, 90.0), (100_000, last)):
+            axis.note(operation, size, took_us)
+    lines = growth.table(axis).splitlines()
+    assert lines[2].endswith("|   2.00 |       met |") and lines[3].endswith("|   2.01 |   not met |")
+    assert growth.sizes_to(1000, 1_000_000, 10) == [1000, 10_000, 100_000, 1_000_000]
+    assert growth.sizes_to(1000, 2500, 10) == [1000, 2500]
+
+
+@pytest.mark.parametrize(("axis", "said"), [("files", "file .* reads wrong"), ("file", "record .* reads wrong")])
+def test_contents_that_read_wrong_are_no_figure(
+    axis: str, said: str, monkeypatch: pytest.MonkeyPatch, little_growth: None
+) -> None:
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--only", axis])
+    monkeypatch.setattr(growth.files, "read", lambda *_: b"something else")
+    with pytest.raises(ValueError, match=said):
+        growth.main()

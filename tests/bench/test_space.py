@@ -60,9 +60,34 @@ def test_what_takes_no_room_has_not_been_written(tmp_path: Path, monkeypatch: py
         space.measure(SimpleNamespace(name="peer"), "logs", tmp_path)
 
 
-def test_the_table_has_a_ratio_for_each_peer() -> None:
-    takes = {"btrfs": 200, "razorfs": 100}
-    rooms = {(name, peer): space.Room(400, taken) for name in DATASETS for peer, taken in takes.items()}
-    lines = space.table(rooms, ["btrfs", "razorfs"]).splitlines()
-    assert len(lines) == 2 + len(DATASETS)
-    assert "2.00" in lines[2] and "4.00" in lines[2]
+def rooms_of(**taken: int) -> space.Rooms:
+    """On each peer every data set of 400 bytes takes so many."""
+    return {(name, peer): space.Room(400, bytes_) for name in DATASETS for peer, bytes_ in taken.items()}
+
+
+def test_the_table_has_a_ratio_for_each_peer_and_says_where_one_failed() -> None:
+    rooms = rooms_of(btrfs=200, razorfs=100)
+    del rooms["logs", "btrfs"]
+    text = space.page("a machine", rooms, ["logs on btrfs: no"], ["btrfs", "razorfs"], list(DATASETS))
+    lines = [line for line in text.splitlines() if line.startswith("|")][2 : 2 + len(DATASETS)]
+    assert all("2.00" in line and "4.00" in line for line in lines if "logs" not in line)
+    assert "failed" in lines[1] and text.endswith("Failed:\n\n- logs on btrfs: no\n")
+
+
+def test_marks_come_from_what_was_measured() -> None:
+    text = space.marks(rooms_of(btrfs=100, razorfs=101), list(DATASETS))
+    assert text.count("not met") == len(DATASETS) and text.count(" met |") == len(DATASETS) + len(space.TEXTS)
+    assert "not met" not in space.marks(rooms_of(btrfs=100, razorfs=100), list(DATASETS))
+    assert space.marks(rooms_of(razorfs=200), list(DATASETS)).count("not met") == len(space.TEXTS)
+
+
+def test_a_peer_that_fails_keeps_no_other_from_being_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(peer: SimpleNamespace, name: str, folder: Path) -> space.Room:
+        if peer.name == "btrfs":
+            raise space.PeerFailed("unknown filesystem type")
+        return space.Room(400, 100)
+
+    monkeypatch.setattr(space, "measure", measure)
+    peers = [SimpleNamespace(name="btrfs"), SimpleNamespace(name="razorfs")]
+    rooms, failures = space.measure_all(peers, ["logs"], tmp_path)  # type: ignore[arg-type]
+    assert list(rooms) == [("logs", "razorfs")] and failures == ["logs on btrfs: unknown filesystem type"]
