@@ -36,6 +36,7 @@ WALKS: dict[str, tuple[tuple[str, int, int | None], ...]] = {
     "rehearsal": (
         ("razorfs-debug -R 'damage --class lost-node --seed 7 drill.img' disk.img", 0, None),
         ("razorfs-debug -R ls drill.img", 1, None),
+        ("razorfs-debug -R 'dump --sanitize report.img' disk.img", 0, None),
         ("razorfs-debug -w -R 'set inode.uid 1000 /notes.txt' -R changes -R commit disk.img", 0, None),
     ),
 }

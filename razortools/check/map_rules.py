@@ -22,6 +22,7 @@ class MapPage:
     told: int  # free blocks, as the entry above says
     raw: bytes | None
     reason: str
+    checksum: int  # as the entry above says
 
 
 def fixed_claims(image: Image) -> Claims:
@@ -58,12 +59,12 @@ def _read(image: Image, copy: int, level: int, index: int, entry: SpaceMapEntry)
     try:
         raw = image.read_blocks(block, 1)
     except (CorruptImage, DeviceFailed) as failed:
-        return MapPage(level, index, block, entry.free_count, None, str(failed))
+        return MapPage(level, index, block, entry.free_count, None, str(failed), entry.crc32c)
     found = crc32c.crc32c(raw)
     if found != entry.crc32c:
         reason = f"checksum {found:#010x} found, {entry.crc32c:#010x} expected"
-        return MapPage(level, index, block, entry.free_count, None, reason)
-    return MapPage(level, index, block, entry.free_count, raw, "")
+        return MapPage(level, index, block, entry.free_count, None, reason, entry.crc32c)
+    return MapPage(level, index, block, entry.free_count, raw, "", entry.crc32c)
 
 
 def counted_free(image: Image, page: MapPage) -> int:

@@ -12,6 +12,7 @@ from razortools.debug import (
     changing,
     comparison,
     contents,
+    dumping,
     identity,
     listing,
     navigation,
@@ -80,7 +81,7 @@ TOPICS: dict[str, tuple[Command, ...]] = {
     "Structures": (*structures.COMMANDS, *transactions.COMMANDS, *treeview.COMMANDS, *blocks.COMMANDS),
     "Places": (*placement.COMMANDS, *whois.COMMANDS, *verifying.COMMANDS, *comparison.COMMANDS),
     "Surgery, with -w": (*setting.COMMANDS, *undeleting.COMMANDS),
-    "Rehearsal": rehearsal.COMMANDS,
+    "Rehearsal": (*rehearsal.COMMANDS, *dumping.COMMANDS),
     "Shell": (Command("help", "list the commands, or explain one", _HELP, show_help, ("help put",)),),
 }
 COMMANDS: dict[str, Command] = {command.name: command for commands in TOPICS.values() for command in commands}
