@@ -7,11 +7,12 @@ files: first alone, then beside writers that sync, then beside readers of large 
 daemon has in memory, then beside both. --in-place makes the daemon wait for everything in its only thread, for comparison.
 
 Of the request thread's time the daemon measures: *parked*, with nothing to do; *working*, by its processor time; *queued*, ready
-to run while the system ran somebody else; what is left it *waited* for the interpreter's lock, for a commit or checkpoint under
-way or for the device. Beside other load on the machine the latencies grow with *queued*, and with what the thread *waits* while
-another one that holds the interpreter is queued; compare phases of one run. What the thread waits for the interpreter right after
-it was parked counts as parked: nobody can see it from here. *longest* is the longest turn from one look for new events to the
-next, without the time queued: how long one request may have kept all others waiting.
+to run while the system ran somebody else; what is left it *waited*: in calls to the device and for commits and checkpoints under
+way, which is measured as well, and else for the interpreter's *lock*, of which the share of the time not parked is told. Beside
+other load on the machine the latencies grow with *queued*, and with what the thread *waits* while another one that holds the
+interpreter is queued; compare phases of one run. What the thread waits for the interpreter right after it was parked counts as
+parked: nobody can see it from here. *longest* is the longest turn from one look for new events to the next, without the time
+queued: how long one request may have kept all others waiting.
 """
 
 import argparse
@@ -35,7 +36,7 @@ import trio
 
 from bench.page import machine, publish
 from razortools.engine.create import create, plan_create
-from razortools.engine.store.device import create_image
+from razortools.engine.store.device import FileDevice, create_image
 from razortools.engine.store.residence import Residence
 from razortools.engine.volume import Volume, open_volume
 from razortools.format.compression import Algorithm, Policy
@@ -56,9 +57,9 @@ PHASES: dict[str, tuple[int, int]] = {  # readers and writers beside the client 
     "beside both": (READERS, WRITERS),
 }
 HEAD = (
-    f"{'':33s}{'latency in ms':>24s}{'the request thread: share of its time':>45s}{'and ms':>29s}\n"
+    f"{'':33s}{'latency in ms':>24s}{'the request thread: share of its time':>45s}{'and ms':>48s}\n"
     f"{'a client':26s}{'count':>7s}{'p50':>8s}{'p99':>8s}{'max':>8s}{'parked':>9s}{'works':>9s}{'queued':>9s}{'waits':>9s}"
-    f"{'of busy':>9s}{'flights':>10s}{'in place':>10s}{'longest':>10s}"
+    f"{'of busy':>9s}{'lock':>9s}{'device':>10s}{'flights':>10s}{'in place':>10s}{'longest':>10s}"
 )
 
 
@@ -96,6 +97,28 @@ class Parked(trio.abc.Instrument):
         return int(os.pread(self._scheduled, 100, 0).split()[1]) / 1e9
 
 
+class AtTheDevice:
+    """Measures how long the loop sleeps in calls to the image file, from the moment it is made."""
+
+    def __init__(self) -> None:
+        self.waited_s = 0.0
+        self._loop = threading.get_ident()
+        for name in ("read", "write", "write_parts", "flush"):
+            setattr(FileDevice, name, self._measured(getattr(FileDevice, name)))
+
+    def _measured(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def measured(*args: Any) -> Any:
+            if threading.get_ident() != self._loop:
+                return call(*args)
+            started, worked = time.perf_counter(), time.thread_time()
+            try:
+                return call(*args)
+            finally:
+                self.waited_s += time.perf_counter() - started - (time.thread_time() - worked)
+
+        return measured
+
+
 @dataclass
 class Figures:
     """Sums since the daemon's start, in seconds, and counts."""
@@ -104,6 +127,7 @@ class Figures:
     parked_s: float
     working_s: float
     queued_s: float
+    device_s: float
     flights_s: float
     flights: int
     in_place_s: float
@@ -120,12 +144,17 @@ class Figures:
         """Seconds that nothing else explains."""
         return self.wall_s - self.parked_s - self.working_s - self.queued_s
 
+    @property
+    def locked_s(self) -> float:
+        """Seconds of these that were not waited at the device, nor for another thread that was there."""
+        return max(0.0, self.waited_s - self.device_s - self.flights_s)
+
 
 def serve(image: str, mount_point: str, *, in_place: bool) -> None:
     """Serve until unmounted; each line from stdin asks for the figures of this moment."""
     if in_place:
         Residence.waits = property(lambda self: True)  # type: ignore[assignment]
-    parked, volumes = Parked(), list[Volume]()
+    parked, volumes, device = Parked(), list[Volume](), AtTheDevice()
 
     def remembered(*args: Any, **keywords: Any) -> Volume:
         volumes.append(open_volume(*args, **keywords))
@@ -136,7 +165,7 @@ def serve(image: str, mount_point: str, *, in_place: bool) -> None:
     def figures() -> Figures:
         volume = volumes[0].statistics()
         return Figures(
-            time.perf_counter(), parked.parked_s, time.thread_time(), parked.queued_s(),
+            time.perf_counter(), parked.parked_s, time.thread_time(), parked.queued_s(), device.waited_s,
             volume.waits_for_flights_s, volume.waits_for_flights, volume.waits_in_place_s, volume.waits_in_place,
             parked.longest_s,
         )  # fmt: skip
@@ -237,8 +266,8 @@ def row(name: str, took: list[float], spent: Figures) -> str:
     return (
         f"{name:26s}{len(took):7d}{1000 * percentiles[49]:8.2f}{1000 * percentiles[98]:8.2f}{1000 * max(took):8.1f}"
         + "".join(f"{share:8.1f}%" for share in shares)
-        + f"{100 * spent.waited_s / active_s:8.1f}%"
-        + "".join(f"{1000 * part:10.1f}" for part in (spent.flights_s, spent.in_place_s, spent.longest_s))
+        + "".join(f"{100 * part / active_s:8.1f}%" for part in (spent.waited_s, spent.locked_s))
+        + "".join(f"{1000 * part:10.1f}" for part in (spent.device_s, spent.flights_s, spent.in_place_s, spent.longest_s))
     )
 
 
