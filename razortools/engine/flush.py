@@ -168,20 +168,18 @@ def flush_all(volume: "Volume", inodes: Sequence[InodeNo] | None = None, *, patc
                 before = volume.records.dirty_count
                 flush(volume, plan)
                 assert volume.records.dirty_count < before, "a flush that nobody disturbed left everything dirty"
-            if not merge_loose(volume):
+            if not merge_loose(volume, inodes):
                 return
 
 
-def merge_loose(volume: "Volume") -> bool:
-    """Make those records dirty that have had loose pages for longest, a batch of them; whether there were any.
+def merge_loose(volume: "Volume", inodes: Sequence[InodeNo] | None = None) -> bool:
+    """Make those records dirty (of *inodes*) that have had loose pages for longest, a batch of them; whether there were any.
 
     Waits for the device. Raises as flush_all does.
     """
-    pages = volume.records.loose
-    places = pages.oldest(BATCH_BYTES)
-    before = len(pages)
-    loose.merge(volume, loose.read_bases(volume, loose.items_of(volume, places)))
-    assert not places or len(pages) < before, "records kept their loose pages although nobody disturbed"
+    places = volume.records.loose.oldest(BATCH_BYTES, of=inodes)
+    merged = loose.merge(volume, loose.read_bases(volume, loose.items_of(volume, places)))
+    assert merged == len(places), "records kept their loose pages although nobody disturbed"
     return bool(places)
 
 

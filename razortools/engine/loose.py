@@ -8,7 +8,8 @@ once for all of its pages, and not while a request waits for it.
 Invariants: a record has loose pages or dirty data, never both, and no patches; its item in the tree reaches as far as its pages,
 so its length does not change by them; nobody else changes that item but who deletes it, and the pages go first. They count in the
 figures of the dirty records: their own bytes, and the blocks of the whole record. Loose pages over a record that cannot be read
-become patches (engine/patches.py): reading tells why, and whoever can read it later gets it with them.
+become patches (engine/patches.py): reading tells why, and whoever can read it later gets it with them. Room for that is promised
+too, so that one bad record keeps nothing else from being committed. Pages that are all of a record need nothing of it.
 """
 
 from collections.abc import Container, Iterable, Sequence
@@ -21,7 +22,7 @@ from razortools.format.data import CHECKED_TWICE, DataRecord, Patch
 from razortools.format.inode import Inode
 from razortools.format.journal import Operation
 from razortools.format.keys import patch_key
-from razortools.format.node import patch_bytes
+from razortools.format.node import ITEM_OVERHEAD_BYTES, node_capacity, patch_bytes
 from razortools.format.superblock import Incompat
 from razortools.units import KIB, InodeNo, RecordNo, divide_up
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from razortools.engine.volume import Volume
 
 PAGE_BYTES = 4 * KIB
+PATCH_OVERHEAD_BYTES = ITEM_OVERHEAD_BYTES + Patch.FIXED_BYTES
 FREE_SHARE = 2  # of the free blocks a half may be claimed: without room an operation stores everything while others wait
 
 
@@ -80,16 +82,29 @@ class LoosePages:
         """Return a record's loose pages, or None."""
         return self._of.get((ino, record_no))
 
-    def oldest(self, bytes_max: int, *, but: Container["Place"] = ()) -> list["Place"]:
-        """Return the records that have had loose pages for longest, about *bytes_max* bytes of them, and none of *but*."""
+    def oldest(self, bytes_max: int, *, but: Container["Place"] = (), of: Container[InodeNo] | None = None) -> list["Place"]:
+        """Return the records (*of* these files) that have had loose pages for longest, about *bytes_max* bytes, none of *but*."""
         found: list[Place] = []
         for place, known in self._of.items():
             if bytes_max <= 0:
                 break
-            if place not in but:
+            if place not in but and (of is None or place[0] in of):
                 found.append(place)
                 bytes_max -= known.raw_bytes
         return found
+
+    def patch_nodes_max(self, page_count: int) -> int:
+        """Return how many more nodes the tree takes at worst for so many pages of one record as patches."""
+        node_bytes = self._volume.store.geometry.node_bytes
+        step = patch_bytes(node_bytes)
+        least = max(1, node_capacity(node_bytes) // (step + PATCH_OVERHEAD_BYTES) // 2)  # patches in a leaf that was split
+        return page_count * divide_up(PAGE_BYTES, step) // least + 2
+
+    def _claim(self, raw_bytes: int, page_count: int) -> int:
+        """Return the blocks that a record with so many loose pages takes at worst: as a record, or as patches over one."""
+        store = self._volume.store
+        node_blocks = store.geometry.node_blocks * store.superblock.metadata_copies
+        return max(divide_up(raw_bytes, self._volume.block_bytes), self.patch_nodes_max(page_count) * node_blocks)
 
     def blocks_wanted(self, ino: InodeNo, inode: Inode, offset: int, end: int) -> int | None:
         """Return how many blocks more must be free before bytes *offset* to *end* may become loose pages; None: they cannot.
@@ -108,7 +123,7 @@ class LoosePages:
         end -= start
         known = self._of.get(here)
         if known is not None:
-            return 0 if end <= known.raw_bytes else None
+            return self._growth_wanted(known, offset - start, end)
         if inode.size <= inode.record_bytes:  # it may become inline data, for which room would have to be promised
             return None
         if records.is_in_memory(ino, record_no) or here in records.patched or here in records.unreadable:
@@ -118,27 +133,44 @@ class LoosePages:
             return None
         if offset == start and end == item.raw_bytes:
             return None
-        blocks = divide_up(item.raw_bytes, volume.block_bytes)
-        if (records.reserved_blocks + blocks) * FREE_SHARE > volume.store.maps.free_blocks:
+        return self._if_free(self._claim(item.raw_bytes, (end - (offset - start)) // PAGE_BYTES))
+
+    def _growth_wanted(self, known: LooseRecord, start: int, end: int) -> int | None:
+        """Like blocks_wanted, for bytes *start* to *end* of a record that has loose pages."""
+        if end > known.raw_bytes:
+            return None
+        count = len(known.pages) + sum(at not in known.pages for at in range(start, end, PAGE_BYTES))
+        return self._if_free(self._claim(known.raw_bytes, count) - known.reserved_blocks)
+
+    def _if_free(self, blocks: int) -> int | None:
+        """Return *blocks* if loose pages may claim as many more."""
+        if blocks and (self._records.reserved_blocks + blocks) * FREE_SHARE > self._volume.store.maps.free_blocks:
             return None
         return blocks
 
     def add(self, ino: InodeNo, record_no: RecordNo, at: int, data: "Buffer") -> None:
-        """Make *data* loose pages from byte *at* of a record on. `blocks_wanted` must have told that this can be."""
+        """Make *data* loose pages from byte *at* of a record on. `blocks_wanted` must have told that this can be.
+
+        A record all of whose pages that are becomes dirty.
+        """
         records, here = self._records, (ino, record_no)
         known = self._of.get(here)
         if known is None:
             item = records.find_item(ino, record_no)
             assert isinstance(item, DataRecord)
-            known = self._of[here] = LooseRecord(item.raw_bytes, divide_up(item.raw_bytes, self._volume.block_bytes))
+            known = self._of[here] = LooseRecord(item.raw_bytes, 0)
             self._numbers_of.setdefault(ino, set()).add(record_no)
             self.raw_bytes += item.raw_bytes
             records.dirty_count += 1
-            records.reserved_blocks += known.reserved_blocks
         before = len(known.pages)
         for start in range(0, len(data), PAGE_BYTES):
             known.pages[at + start] = bytes(data[start : start + PAGE_BYTES])
         records.dirty_bytes += (len(known.pages) - before) * PAGE_BYTES
+        claim = self._claim(known.raw_bytes, len(known.pages))
+        records.reserved_blocks += claim - known.reserved_blocks
+        known.reserved_blocks = claim
+        if len(known.pages) * PAGE_BYTES == known.raw_bytes:  # nothing of the record remains: it need not be read
+            records.replace(ino, record_no, known.laid_over(bytes(known.raw_bytes)))
 
     def drop(self, ino: InodeNo, record_no: RecordNo) -> None:
         """Forget the loose pages of a record, if it has any."""
@@ -192,12 +224,14 @@ def _read(volume: "Volume", item: DataRecord) -> bytes | CorruptImage | DeviceFa
     raise AssertionError("the last try returns")
 
 
-def merge(volume: "Volume", bases: Iterable[Base]) -> None:
+def merge(volume: "Volume", bases: Iterable[Base]) -> int:
     """Make the records dirty whose bases were read: with their loose pages over them, for the next flush.
 
-    What has changed meanwhile stays as it is. Raises what kept a base from being read if even its pages find no room.
+    What has changed meanwhile stays as it is; returns how many have no loose pages any more. Raises what kept a base from being
+    read if even its pages find no room.
     """
     records = volume.records
+    before = len(records.loose)
     for base in bases:
         known = records.loose.find(base.ino, base.record_no)
         if known is None or records.find_item(base.ino, base.record_no) != base.item:
@@ -207,18 +241,23 @@ def merge(volume: "Volume", bases: Iterable[Base]) -> None:
             records.replace(base.ino, base.record_no, known.laid_over(base.found))
         else:
             _enter_as_patches(volume, base, known, base.found)
+    return before - len(records.loose)
 
 
 def _enter_as_patches(volume: "Volume", base: Base, known: LooseRecord, failed: CorruptImage | DeviceFailed) -> None:
     """Keep the loose pages of a record that cannot be read where a mount after a crash would look for them."""
-    if not volume.has_room_now():  # patches take room in tree and journal beside what is promised
-        raise failed
     ino, record_no, records = base.ino, base.record_no, volume.records
     start = record_no << volume.inodes.peek(ino).record_log2
+    # The journal need not have room: a commit that is too large for it is a checkpoint.
+    if not volume.takes_nodes(records.loose.patch_nodes_max(len(known.pages)), known.reserved_blocks):
+        raise type(failed)(
+            f"inode {ino}, record {record_no} (bytes {start} to {start + known.raw_bytes - 1}): {failed}; what was written to it "
+            f"since finds no room beside it: free some space, or delete the file"
+        ) from failed
     step = patch_bytes(volume.store.geometry.node_bytes)
     places = []
     with volume.operation(Operation.FLUSH_DATA, ino):
-        for at, page in known.pages.items():
+        for at, page in sorted(known.pages.items()):
             for part in range(0, PAGE_BYTES, step):
                 places.append(start + at + part)
                 volume.store.put(patch_key(ino, places[-1]), Patch(0, page[part : part + step]).encode())

@@ -98,12 +98,23 @@ class Volume:
         if dirty:
             inline_bytes, dirty_bytes = (dirty - len(records.loose)) * self._inline_max, records.dirty_bytes
             journal_bytes = dirty * FLUSH_ITEM_BYTES + 2 * (dirty_bytes if dirty_bytes < inline_bytes else inline_bytes)
-            # A dirty record's item may need a leaf of its own, and in a high tree a node above it.
-            nodes += dirty if store.tree.root_level < 2 else 2 * dirty
+            nodes += self._record_nodes(dirty)
         if self.inodes.nameless:
             nodes += self.inodes.nameless_nodes()
             journal_bytes += len(self.inodes.nameless) * NAMELESS_JOURNAL_BYTES
         return store.room.has(blocks + records.reserved_blocks, nodes, journal_bytes, deleting=deleting)
+
+    def _record_nodes(self, dirty: int) -> int:
+        """Nodes for so many dirty records: an item may need a leaf of its own, and in a high tree a node above it."""
+        return dirty if self.store.tree.root_level < 2 else 2 * dirty
+
+    def takes_nodes(self, nodes: int, given_up_blocks: int) -> bool:
+        """Take what *nodes* more nodes need, in place of blocks that dirty data had been promised; whether there was room.
+
+        All other promises are kept.
+        """
+        nodes += self._record_nodes(self.records.dirty_count) + self.inodes.nameless_nodes()
+        return self.store.room.takes(nodes, self.records.reserved_blocks - given_up_blocks)
 
     @property
     def dirty_records_max(self) -> int:

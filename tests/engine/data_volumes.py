@@ -75,11 +75,12 @@ def assert_memory_adds_up(volume: Volume) -> None:
     page_bytes = sum(len(page) for known in loose for page in known.pages.values())
     assert records.dirty_bytes == sum(len(record.data) for record in dirty) + page_bytes
     assert records.dirty_count == len(dirty) + len(loose)
-    assert records.reserved_blocks == sum(record.reserved_blocks for record in [*dirty, *loose])
+    loose_blocks = sum(known.reserved_blocks for known in loose)
+    assert records.reserved_blocks == sum(record.reserved_blocks for record in dirty) + loose_blocks
     for record in dirty:
         assert record.reserved_blocks in (0, divide_up(len(record.data), volume.block_bytes))
     for (ino, number), known in zip(loose_places, loose, strict=True):
-        assert known.reserved_blocks == divide_up(known.raw_bytes, volume.block_bytes)
+        assert known.reserved_blocks == records.loose._claim(known.raw_bytes, len(known.pages))
         item = records.find_item(ino, number)
         assert item is not None and item.raw_bytes == known.raw_bytes >= max(known.pages) + PAGE_BYTES
         assert records.find_dirty(ino, number) is None and (ino, number) not in records.patched

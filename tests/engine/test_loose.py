@@ -27,16 +27,22 @@ PAGE = PAGE[:PAGE_BYTES]
 AT = RECORD_BYTES + 5 * PAGE_BYTES  # a page in the middle of the file's second record
 
 
-def stored_file(limits: Limits = LIMITS) -> tuple[SimulatedDevice, Volume, InodeNo]:
+def stored_file(
+    limits: Limits = LIMITS, record_bytes: int = RECORD_BYTES, old: bytes = OLD
+) -> tuple[SimulatedDevice, Volume, InodeNo]:
     """Return (disk, volume, file of three records, that is stored and not in memory)."""
     disk = SimulatedDevice(16 * MIB)
-    create(disk, plan_create(disk.size_bytes, uuid=bytes(range(16)), hash_seed=bytes(16)))
+    create(disk, plan_create(disk.size_bytes, uuid=bytes(range(16)), hash_seed=bytes(16), record_bytes=record_bytes))
     volume = open_volume(disk, limits=limits)
     volume.default_policy = Policy(Algorithm.NONE)
     ino = namespace.create(volume, ROOT_INODE, b"file", 0o644, 0, 0)
-    files.write(volume, ino, 0, OLD)
+    files.write(volume, ino, 0, old)
     volume.checkpoint()
     return disk, volume, ino
+
+
+def noise(seed: int) -> bytes:
+    return random.Random(seed).randbytes(PAGE_BYTES)
 
 
 def overwritten(old: bytes = OLD, at: int = AT, page: bytes = PAGE) -> bytes:
@@ -89,13 +95,40 @@ def test_what_makes_durable_stores_the_record_with_its_pages(ending: Callable[[V
 
 def test_a_commit_reads_each_record_once_for_all_its_pages() -> None:
     disk, volume, ino = stored_file()
-    for number in range(90):
+    wanted = OLD
+    for number in range(1, 90, 2):
         files.write(volume, ino, number * PAGE_BYTES, PAGE)
+        wanted = overwritten(wanted, number * PAGE_BYTES)
     reads, flushed = disk.read_count, volume.records.flush_count
     volume.commit()
     assert disk.read_count - reads == 3
     assert volume.records.flush_count - flushed == 2 * 3, "three that are merged, three that are stored"
-    assert whole(volume, ino) == PAGE * 90 + OLD[90 * PAGE_BYTES :]
+    assert whole(volume, ino) == wanted
+
+
+def test_a_record_all_of_whose_pages_were_written_is_not_read_and_damage_to_it_is_nobodys_loss() -> None:
+    disk, volume, ino = stored_file()
+    damage(disk, volume, ino)
+    reads = disk.read_count
+    for at in range(RECORD_BYTES, 2 * RECORD_BYTES, 2 * PAGE_BYTES):
+        files.write(volume, ino, at, PAGE * 2)
+        assert_memory_adds_up(volume)
+    assert not len(volume.records.loose)
+    volume.commit()
+    assert disk.read_count == reads
+    assert whole(after_a_crash(disk), ino) == OLD[:RECORD_BYTES] + PAGE * 32 + OLD[2 * RECORD_BYTES :]
+
+
+def test_flushing_one_file_leaves_the_pages_of_others_alone() -> None:
+    _, volume, ino = stored_file()
+    other = namespace.create(volume, ROOT_INODE, b"other", 0o644, 0, 0)
+    files.write(volume, other, 0, OLD)
+    volume.checkpoint()
+    files.write(volume, ino, AT, PAGE)
+    files.write(volume, other, AT, PAGE)
+    files.flush_all(volume, [other])
+    assert [place[0] for place in volume.records.loose.oldest(MIB)] == [ino]
+    assert volume.records.dirty_count == 1
 
 
 @pytest.mark.parametrize(
@@ -232,10 +265,48 @@ def test_without_room_even_for_its_pages_who_syncs_is_told(monkeypatch: pytest.M
     disk, volume, ino = stored_file()
     damage(disk, volume, ino)
     files.write(volume, ino, AT, PAGE)
-    with monkeypatch.context() as full, pytest.raises(CorruptImage):
-        full.setattr(Volume, "has_room_now", lambda volume: False)
+    with monkeypatch.context() as full, pytest.raises(CorruptImage, match=f"inode {ino}, record 1 .* delete the file"):
+        full.setattr(Volume, "takes_nodes", lambda volume, nodes, given_up_blocks: False)
         volume.commit()
     assert len(volume.records.loose) == 1
     assert_memory_adds_up(volume)
     volume.commit()
     assert not len(volume.records.loose)
+
+
+def test_more_pages_over_unreadable_records_than_the_journal_holds_are_committed_all_the_same() -> None:
+    """No commit came about any more, of nothing on the image: the pages found no room in the journal, ever."""
+    count = 70
+    disk, volume, ino = stored_file(record_bytes=8 * KIB, old=random.Random(1).randbytes(count * 8 * KIB))
+    before = [damage(disk, volume, ino, number) for number in range(count)]
+    for number in range(count):
+        files.write(volume, ino, number * 8 * KIB, PAGE)
+    assert len(volume.records.loose) == count and count * PAGE_BYTES > volume.store.journal.ring_bytes
+    volume.commit()
+    assert not len(volume.records.loose) and not volume.read_only
+    for offset, undamaged in before:
+        disk.write(offset, undamaged)
+    disk.flush()
+    healed = after_a_crash(disk)
+    assert all(files.read(healed, ino, number * 8 * KIB, PAGE_BYTES) == PAGE for number in range(count))
+    healed.close()
+    assert not [finding for finding in runner.check_quietly(disk.copy()).findings if finding.severity]
+
+
+@pytest.mark.parametrize("blocks", [1, 60])
+def test_pages_over_an_unreadable_record_take_no_room_that_others_were_promised(blocks: int) -> None:
+    """No commit came about any more: patches took the blocks that had been promised to another file's data."""
+    disk, volume, ino = stored_file(record_bytes=MIB, old=random.Random(1).randbytes(2 * MIB))
+    damage(disk, volume, ino, 0)
+    for number in range(254, -1, -1):
+        files.write(volume, ino, number * PAGE_BYTES, PAGE)
+    assert len(volume.records.loose) == 1
+    other = namespace.create(volume, ROOT_INODE, b"other", 0o644, 0, 0)
+    written = 0
+    while volume._has_room(blocks, deleting=False):  # and not until OutOfSpace: there is no commit on the way to it
+        written += files.write(volume, other, written, noise(written))
+    assert len(volume.records.loose) == 1 and written > MIB
+    volume.commit()
+    assert not volume.read_only and (ino, RecordNo(0)) in volume.records.unreadable
+    again = after_a_crash(disk)
+    assert whole(again, other) == b"".join(noise(at) for at in range(0, written, PAGE_BYTES))

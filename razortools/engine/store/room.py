@@ -74,6 +74,12 @@ class Room:
             name = self._store.device.name
             raise OutOfSpace(f"{name}: room that had been promised is not there; free some space and try again")
 
+    def takes(self, nodes: int, promised_blocks: int) -> bool:
+        """Move what *nodes* more dirty nodes need into the pool, with *promised_blocks* left alone; whether there was room."""
+        store = self._store
+        wanted = store.tree.dirty_count + nodes + PROMISED_PLACES * store.tree.height()
+        return store.pool.reserve(wanted, promised_blocks) or (store.maps.unpin() and store.pool.reserve(wanted, promised_blocks))
+
     def holds_tree(self) -> bool:
         """Take the nodes that the tree needs as it is, for changes outside of operations. False: there are none left."""
         tree = self._store.tree
