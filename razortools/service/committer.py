@@ -117,7 +117,7 @@ class Committer:
             return False
         try:
             self._volume.enter_patches()
-            if len(records.changed) > HERE_RECORDS_MAX or records.changed_bytes >= HERE_BYTES_MAX:
+            if len(records.changed) > HERE_RECORDS_MAX or records.changed_bytes >= HERE_BYTES_MAX or len(records.loose):
                 return False
             flight = self._volume.begin_commit()
             if flight is not None:

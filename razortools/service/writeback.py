@@ -6,8 +6,8 @@ left. Everything else waits, because more may be written to it, until half of wh
 
     plan (loop)  -->  pack (thread)  -->  place (loop)  -->  write (thread)  -->  enter in the tree (loop)       a round
 
-When little else is dirty, a round begins with records that have loose pages (engine/loose.py): they are read (thread), and become
-dirty with their pages over them (loop).
+When nothing else is left for a round, it begins with records that have loose pages (engine/loose.py): they are read (thread), and
+become dirty with their pages over them (loop).
 
 Invariants: as many rounds as there are processors (up to WORKERS_MAX) are under way, no two of them with the same record as it
 is now; either a commit has them made or the task here, never both; a commit waits for nobody who writes, and whoever waits here
@@ -86,7 +86,7 @@ class Writeback:
             await self._wanted.wait()
             self._wanted = trio.Event()
             async with self._driving:
-                await self._make_rounds(self._plan_unasked, self._is_much_dirty)
+                await self._make_rounds(self._plan_unasked, self._wants_more_unasked)
 
     def _plan_unasked(self) -> files.FlushPlan:
         """Return the next round of the task: none if a commit wants to go on, or if too little is left."""
@@ -95,10 +95,12 @@ class Writeback:
             return NO_PLAN
         if records.complete_bytes - self._under_way_bytes >= ROUND_BYTES:
             return self._plan(complete=True)
-        return self._plan() if self._is_much_dirty() else NO_PLAN
+        return self._plan() if self._wants_more_unasked() else NO_PLAN
 
-    def _is_much_dirty(self) -> bool:
-        return self._volume.records.dirty_bytes - self._under_way_bytes >= self._many_bytes
+    def _wants_more_unasked(self) -> bool:
+        """Whether too much is dirty, and no commit waits."""
+        much = self._volume.records.dirty_bytes - self._under_way_bytes >= self._many_bytes
+        return much and not self._driving.statistics().tasks_waiting
 
     # For the commit
 
@@ -138,7 +140,7 @@ class Writeback:
         """Make patches of what can become some unless all is to be stored; return whether the rest is soon done in the loop."""
         if not storing:
             self._volume.enter_patches()
-        return self._left_bytes(storing=storing) < ASIDE_BYTES_MIN
+        return self._left_bytes(storing=storing) < ASIDE_BYTES_MIN and not len(self._volume.records.loose)
 
     def _left_bytes(self, *, storing: bool) -> int:
         """Return how much no round has taken yet."""
@@ -160,7 +162,7 @@ class Writeback:
     async def _make_rounds(self, plan: Callable[[], files.FlushPlan], merges: Callable[[], bool]) -> None:
         """Make what *plan* gives, several rounds at a time, until it gives nothing or one fails, which is kept as `_failure`.
 
-        While *merges* says so, what has loose pages is made dirty before.
+        While *merges* says so, what has loose pages is made dirty when there is nothing else.
         """
         self._failure = None
         async with trio.open_nursery() as nursery:
@@ -172,9 +174,9 @@ class Writeback:
         """Make one round after the other."""
         while self._failure is None:
             try:
-                if len(self._volume.records.loose) and merges():
-                    await self._merge_loose()
                 planned = plan()
+                while not planned.records and merges() and await self._merge_loose():
+                    planned = plan()
                 if not planned.records:
                     return
                 await self._round(planned)
@@ -183,18 +185,17 @@ class Writeback:
                     self._failure = self.on_failure(failed)
             self._tell()
 
-    async def _merge_loose(self) -> None:
-        """Make records with loose pages dirty, as many as a round takes, unless enough others are."""
-        records = self._volume.records
-        if records.dirty_count - len(records.loose) - len(self._packing) >= ROUND_RECORDS:
-            return
-        places = records.loose.oldest(ROUND_BYTES, but=self._reading)
+    async def _merge_loose(self) -> bool:
+        """Make records with loose pages dirty, as many as a round takes; whether there were any that no other round reads."""
+        places = self._volume.records.loose.oldest(ROUND_BYTES, but=self._reading)
+        if not places:
+            return False
         self._reading.update(places)
         try:
             items = await self._fetcher.run(loose.items_of, self._volume, places)
             bases = await placement.run_sync(loose.read_bases, self._volume, items)
             with self._fetcher.residence.in_place():
-                loose.merge(self._volume, bases)
+                return loose.merge(self._volume, bases) > 0
         finally:
             self._reading.difference_update(places)
 

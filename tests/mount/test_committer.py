@@ -12,6 +12,7 @@ import trio.testing
 from razortools.check import runner
 from razortools.engine import adaptive, files, namespace
 from razortools.engine.create import create, plan_create
+from razortools.engine.limits import Limits
 from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import DeviceFailed
@@ -20,8 +21,9 @@ from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY
 from razortools.service.committer import HERE_BYTES_MAX, Committer
 from razortools.service.options import parse_options
 from razortools.service.writeback import ASIDE_BYTES_MIN
-from razortools.units import MIB, InodeNo
+from razortools.units import MIB, InodeNo, RecordNo
 from tests.cold import forget_all
+from tests.engine.data_volumes import new_file
 
 PATIENCE_S = 60
 
@@ -368,6 +370,25 @@ def test_much_new_data_is_not_compressed_on_the_spot() -> None:
             files.write(volume, namespace.lookup(volume, ROOT_INODE, b"first"), 0, random.Random(1).randbytes(HERE_BYTES_MAX))
             assert not committer.commit_here()
             await committer.durable()
+
+    trio.run(scenario)
+
+
+def test_what_would_have_to_be_read_first_is_not_stored_on_the_spot() -> None:
+    async def scenario() -> None:
+        disk = SlowDisk()
+        async with committing_fast(disk) as (volume, committer):
+            ino = new_file(volume, record_log2=13)
+            files.write(volume, ino, 0, random.Random(1).randbytes(2 << 13))
+            await committer.durable()
+            await trio.testing.wait_all_tasks_blocked()
+            volume.records.drop_clean(ino, RecordNo(0))
+            volume.limits = Limits(loose_from=0)
+            files.write(volume, ino, 0, random.Random(2).randbytes(4096))
+            assert len(volume.records.loose) == 1
+            assert not committer.commit_here()
+            await committer.durable()
+            assert not len(volume.records.loose)
 
     trio.run(scenario)
 

@@ -2,7 +2,7 @@
 
 import random
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from razortools.check import runner
-from razortools.engine import adaptive, files, namespace
+from razortools.engine import adaptive, files, namespace, patches
 from razortools.engine.create import create, plan_create
 from razortools.engine.limits import Limits
 from razortools.engine.volume import Volume, open_volume
@@ -19,9 +19,9 @@ from razortools.format.compression import Algorithm, Policy
 from razortools.format.inode import ROOT_INODE
 from razortools.service.committer import Committer
 from razortools.service.options import parse_options
-from razortools.service.writeback import ASIDE_BYTES_MIN, ROUND_BYTES, START_BYTES, Writeback
+from razortools.service.writeback import ASIDE_BYTES_MIN, ROUND_BYTES, ROUND_RECORDS, START_BYTES, Writeback
 from razortools.units import KIB, MIB, InodeNo, RecordNo
-from tests.engine.data_volumes import assert_memory_adds_up, new_file
+from tests.engine.data_volumes import assert_memory_adds_up, data_records, new_file
 from tests.mount.test_committer import PATIENCE_S, SlowDisk
 
 RECORD_BYTES = 128 * KIB
@@ -224,6 +224,76 @@ def test_who_waits_for_room_is_told_that_the_device_has_failed() -> None:
     trio.run(scenario)
 
 
+def lay_loose_pages(volume: Volume, disk: Disk, count: int) -> tuple[InodeNo, list[int]]:
+    """Store a file and write a page into *count* of its records; return it, and where from now on the reading thread is noted."""
+    ino = new_file(volume, policy=STORED)
+    for number in range(count + 1):
+        files.write(volume, ino, number * RECORD_BYTES, noise(number))
+    volume.checkpoint()
+    volume.records.forget_all()
+    volume.limits = Limits(dirty_bytes=DIRTY_BYTES, record_cache_bytes=0, loose_from=0)
+    for number in range(count):
+        files.write(volume, ino, number * RECORD_BYTES, noise(number, 4 * KIB))
+    assert len(volume.records.loose) == count
+    readers: list[int] = []
+    read = disk.read
+
+    def noted(offset: int, length: int) -> bytes:
+        readers.append(threading.get_ident())
+        return read(offset, length)
+
+    disk.read = noted  # type: ignore[method-assign]
+    return ino, readers
+
+
+def read_in_loop(prepare: Callable[[Volume, Disk, InodeNo], object], *, count: int = 64) -> int:
+    """Return how often a commit that somebody waits for read in the loop, with *count* records that have a loose page each."""
+    found: list[int] = []
+
+    async def scenario() -> None:
+        disk = Disk()
+        disk.resize(256 * MIB)  # whose journal has room for as many patched records as may be
+        async with writing_back(disk) as (volume, writeback):
+            ino, readers = lay_loose_pages(volume, disk, count)
+            prepare(volume, disk, ino)
+            readers.clear()
+            await writeback.drain(storing=False)
+            volume.commit()
+            assert not len(volume.records.loose) and len(readers) >= count
+            found.append(readers.count(threading.get_ident()))
+
+    trio.run(scenario)
+    return found[0]
+
+
+def test_a_commit_reads_what_pages_lie_over_in_threads_though_as_many_records_have_patches_as_may() -> None:
+    """Those are dirty, but nothing for its rounds: they ended, and the loop read and compressed everything there was."""
+
+    def patch(volume: Volume, disk: Disk, ino: InodeNo) -> None:
+        small = [new_file(volume, policy=STORED) for _ in range(patches.RECORDS_MAX)]
+        for number in small:
+            files.write(volume, number, 0, noise(number, 64 * KIB))
+        files.flush_all(volume, small)
+        for number in small:
+            files.write(volume, number, 100, b"a few bytes")
+        volume.enter_patches()
+        assert len(volume.records.patched) == ROUND_RECORDS and not volume.records.changed
+
+    assert read_in_loop(patch) == 0
+
+
+def test_a_commit_reads_what_pages_lie_over_in_threads_though_much_of_it_cannot_be_read() -> None:
+    def damage(volume: Volume, disk: Disk, ino: InodeNo) -> None:
+        for record in data_records(volume, ino).values():
+            disk.write(record.runs(volume.block_bytes)[0][0] * volume.block_bytes, b"damaged")
+
+    assert read_in_loop(damage) == 0
+
+
+def test_a_commit_reads_what_pages_lie_over_in_threads_however_little_it_is() -> None:
+    assert read_in_loop(lambda volume, disk, ino: None, count=1) == 0
+
+
 def test_records_with_loose_pages_are_read_by_no_round_in_the_loop_and_stored_once() -> None:
     """Pages at random places, more than may be dirty as records: no request and no commit waits for what they lie over."""
 
@@ -232,20 +302,7 @@ def test_records_with_loose_pages_are_read_by_no_round_in_the_loop_and_stored_on
         disk.resize(256 * MIB)
         async with writing_back(disk) as (volume, writeback):
             count = 2 * DIRTY_BYTES // RECORD_BYTES
-            ino = new_file(volume, policy=STORED)
-            for number in range(count):
-                files.write(volume, ino, number * RECORD_BYTES, noise(number))
-            volume.checkpoint()
-            volume.records.forget_all()
-            volume.limits = Limits(dirty_bytes=DIRTY_BYTES, record_cache_bytes=0, loose_from=0)
-            readers: list[int] = []
-            read = disk.read
-
-            def noted(offset: int, length: int) -> bytes:
-                readers.append(threading.get_ident())
-                return read(offset, length)
-
-            disk.read = noted  # type: ignore[method-assign]
+            ino, readers = lay_loose_pages(volume, disk, count)
             for number in range(2 * count):
                 assert not writeback.note_write()
                 files.write(volume, ino, number % count * RECORD_BYTES + number // count * 8 * KIB, noise(number, 4 * KIB))
