@@ -82,6 +82,10 @@ class LoosePages:
         """Return a record's loose pages, or None."""
         return self._of.get((ino, record_no))
 
+    def has(self, ino: InodeNo) -> bool:
+        """Tell whether a file has loose pages."""
+        return ino in self._numbers_of
+
     def oldest(self, bytes_max: int, *, but: Container["Place"] = (), of: Container[InodeNo] | None = None) -> list["Place"]:
         """Return the records (*of* these files) that have had loose pages for longest, about *bytes_max* bytes, none of *but*."""
         found: list[Place] = []

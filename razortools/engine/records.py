@@ -235,6 +235,10 @@ class Records:
         """Return the dirty records of a file, oldest first. To be read only."""
         return self._dirty.get(ino, {})
 
+    def is_dirty(self, ino: InodeNo) -> bool:
+        """Tell whether a flush may change how a file is stored."""
+        return ino in self._dirty or self.loose.has(ino)
+
     def dirty_inodes(self) -> list[InodeNo]:
         """Return the files that have dirty records, oldest first."""
         return list(self._dirty)

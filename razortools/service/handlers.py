@@ -99,7 +99,7 @@ class Handlers:
     def _fields(self, ino: InodeNo, inode: Inode) -> tuple[int, ...]:
         """Return the attributes of *inode* in the order of the protocol."""
         size = inode.size
-        if self.volume.records.dirty_of(ino):
+        if self.volume.records.is_dirty(ino):
             self._estimated.add(ino)
             sectors = max(inode.stored_blocks * self._sectors_per_block, -(-size // SECTOR_BYTES))
         elif inode.stored_blocks:

@@ -34,8 +34,8 @@ class Settled:
         while True:
             await self._committed.wait()
             self._committed = trio.Event()
-            dirty_of = self._volume.records.dirty_of
-            settled = [ino for ino in self.estimated if not dirty_of(ino)]
+            is_dirty = self._volume.records.is_dirty
+            settled = [ino for ino in self.estimated if not is_dirty(ino)]
             self.estimated.difference_update(settled)
             for number, ino in enumerate(settled):
                 self._forget_attributes(ino)

@@ -1,11 +1,14 @@
 """The kernel forgets tens of thousands of inodes in one message; others must not wait until all of them are gone."""
 
 import errno
+import random
 
 import pytest
 import trio
+import trio.testing
 
 from razortools.engine import directories, files, namespace, orphans
+from razortools.engine.limits import Limits
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage
 from razortools.format.inode import ROOT_INODE
@@ -16,6 +19,7 @@ from razortools.service.settled import Settled
 from razortools.service.wire import BATCH_FORGET, FORGET, FORGET_ONE
 from razortools.units import InodeNo
 from tests.cold import ColdDisk, forget_all
+from tests.engine import data_volumes
 from tests.engine.volumes import new_volume
 from tests.workload import formatted
 
@@ -48,6 +52,35 @@ def test_other_requests_have_their_turns_while_many_inodes_are_forgotten() -> No
     trio.run(serve)
     steps = [before - after for before, after in zip(held_at_turns, [*held_at_turns[1:], 0], strict=True)]
     assert max(steps) <= AT_ONCE_MAX
+
+
+def test_the_kernel_asks_again_how_much_a_file_takes_whose_pages_waited_for_a_commit() -> None:
+    volume = data_volumes.new_volume(32 << 20, Limits(loose_from=0, record_cache_bytes=0))
+    ino = namespace.create(volume, ROOT_INODE, b"file", 0o644, 0, 0)
+    files.write(volume, ino, 0, b"a line that shrinks\n" * 20_000)
+    volume.checkpoint()
+    forgotten: list[InodeNo] = []
+    settled, options = Settled(volume, forgotten.append), MountOptions()
+    operations = Operations(volume, Committer(volume, options), settled, options)
+
+    async def scenario() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(settled.run)
+            files.write(volume, ino, 4096, random.Random(1).randbytes(32 << 10))
+            assert len(volume.records.loose) == 1
+            operations.attributes_of(ino, volume.inodes.get(ino))
+            settled.note_commit()  # of a commit that had begun before
+            await trio.testing.wait_all_tasks_blocked()
+            assert not forgotten
+            before = volume.inodes.get(ino).stored_blocks
+            volume.commit()
+            assert volume.inodes.get(ino).stored_blocks > before
+            settled.note_commit()
+            await trio.testing.wait_all_tasks_blocked()
+            assert forgotten == [ino]
+            nursery.cancel_scope.cancel()
+
+    trio.run(scenario)
 
 
 def test_a_look_up_is_counted_down_once_however_cold_the_caches_are() -> None:
