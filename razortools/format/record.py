@@ -178,20 +178,17 @@ def _flattener(names: list[str], nested: dict[str, Any]) -> Callable[[Any], tupl
 
 
 def _builder(cls: Any, names: list[str], nested: dict[str, Any]) -> Callable[[tuple[Any, ...]], Any]:
-    """Return a function from the flat tuple to the record, for records that embed others."""
-
-    def build(values: tuple[Any, ...]) -> Any:
-        arguments: list[Any] = []
-        at = 0
-        for name in names:
-            inner = nested[name]
-            width = len(inner.FIELDS) if inner else 1
-            arguments.append(inner._BUILD(values[at : at + width]) if inner else values[at])
-            at += width
-        arguments.extend(values[at:])
-        return cls(*arguments)
-
-    return build
+    """Return a function from the flat tuple to the record, for records that embed others. Made as text, as _flattener()."""
+    parts: list[str] = []
+    at = 0
+    for i, name in enumerate(names):
+        inner = nested[name]
+        width = len(inner.FIELDS) if inner else 1
+        parts.append(f"n{i}._BUILD(v[{at}:{at + width}])" if inner else f"v[{at}]")
+        at += width
+    scope = {"cls": cls} | {f"n{i}": nested[name] for i, name in enumerate(names) if nested[name]}
+    made: Callable[[tuple[Any, ...]], Any] = eval(f"lambda v: cls({', '.join(parts)}, *v[{at}:])", scope)
+    return made
 
 
 def _fields(magic: bytes, subcons: dict[str, Any]) -> list[Field]:
