@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from typer.main import get_command
 
 from razortools import health as front_end
 from razortools.cli import app as cli
@@ -151,7 +152,39 @@ def test_every_form_tells_of_a_mount_as_it_is_now(mounted: Mounted) -> None:
     space = wellness.used_percent(figures_of(mounted))
     assert nagios.startswith(f"RAZORFS OK - all is well | 'image space'={space}%;90.0;97.0 'image journal'=")
     assert "OK       Contents: 6 inodes, 1 of them directories" in shown.stdout
-    assert run(HEALTH, "--memory-warning", "0", mounted.path).returncode == 1
+
+
+TRIED_ELSEWHERE = {  # as processes, too
+    "--watch", "--frames", "--interval",  # test_watching_shows_rates_and_ends_by_q_on_a_terminal
+    "--seconds", "--output",  # test_a_daemon_is_profiled_while_it_serves
+    "--version", "--help", "--debug",  # tests/cli and tests/acceptance: every command has them
+}  # fmt: skip
+# Words, exit code, what is said. MOUNT is a mount that is well, IMAGE an image of which every node is damaged.
+RUNS: list[tuple[str, int, str]] = [
+    ("MOUNT --space-warning 0.1 --journal-warning 0 --memory-warning 0 --commit-age-warning -9999 --cache-target 9"
+     " --full-warning 1", 1, r"^WARNING  Journal: (?s:.*)^WARNING  Persistence: (?s:.*)^WARNING  Memory: (?s:.*)^WARNING  Sp"),
+    ("MOUNT --space-critical 0.1 --nagios", 2, r"^RAZORFS CRITICAL - .*: Space: "),
+    ("IMAGE", 2, r"^CRITICAL Integrity: .*no good copy is left"),
+    ("IMAGE --json", 2, r'"verdict": "critical"'),
+    ("IMAGE --prometheus", 2, r'^razorfs_health{.*} 2'),
+    ("IMAGE --nagios", 2, r"^RAZORFS CRITICAL - .*: Integrity: "),
+]  # fmt: skip
+
+
+@pytest.mark.mount
+@pytest.mark.slow
+def test_every_option_is_run_as_a_process_on_what_is_well_and_what_is_not(mounted: Mounted, tmp_path: Path) -> None:
+    declared = {parameter.opts[-1] for parameter in get_command(front_end.app).params if parameter.opts[-1].startswith("--")}
+    assert {word for words, _, _ in RUNS for word in words.split() if word.startswith("--")} | TRIED_ELSEWHERE >= declared
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(mounted.image.read_bytes().replace(b"RZND", b"XXXX"))
+    places = {"MOUNT": str(mounted.path), "IMAGE": str(damaged)}
+    for words, exit_code, said in RUNS:
+        done = run(HEALTH, *(places.get(word, word) for word in words.split()))
+        assert (done.returncode, done.stderr) == (exit_code, ""), words
+        assert re.search(said, done.stdout, re.MULTILINE), f"{words}: {done.stdout}"
+        if "--json" in words:
+            valid("razorfs-health", json.loads(done.stdout))
 
 
 @pytest.mark.mount
