@@ -59,6 +59,8 @@ PANELS: list[tuple[str, str, list[tuple[str, str]]]] = [  # title, unit, queries
     ("Space", "bytes", [(gauge("razorfs_free_bytes"), "free"), (gauge("razorfs_size_bytes"), "size")]),
     ("Compression ratio", "none", [
         (f"{rate('razorfs_compression_raw_bytes_total')} / {rate('razorfs_compression_stored_bytes_total')}", "{{verdict}}")]),
+    ("Compression ratio by type of file", "none", [
+        (f"{rate('razorfs_type_raw_bytes_total')} / {rate('razorfs_type_stored_bytes_total')}", "{{type}}")]),
     ("Compression speed", "Bps", [
         (f"{rate('razorfs_compression_raw_bytes_total')} / {rate('razorfs_compression_seconds_total')}", "{{verdict}}")]),
     ("Contents", "none", [(gauge("razorfs_inodes"), "inodes"), (gauge("razorfs_directories"), "directories"),

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from razortools.engine.filetypes import is_compressed_format
 from razortools.format import compression
 from razortools.format.compression import Algorithm, Policy
 from razortools.units import divide_up
@@ -21,33 +22,6 @@ PROBE_FROM_BYTES = 32 * 1024  # smaller data is compressed in the time that the 
 PROBE_LEVEL = 1
 PROBE_SAVES = 16  # the sample must shrink by one part in this many
 SLOW_ZSTD_LEVEL = 10  # below, zstd gives up nearly as fast as the probe
-
-# Formats that are compressed already, by their first bytes. What stands at an offset is in the second table.
-KNOWN_STARTS = (
-    b"\xff\xd8\xff",  # JPEG
-    b"\x89PNG\r\n\x1a\n",
-    b"GIF87a",
-    b"GIF89a",
-    b"PK\x03\x04",  # zip, jar, docx, odt, whl
-    b"\x1f\x8b\x08",  # gzip
-    b"\x28\xb5\x2f\xfd",  # zstd
-    b"\xfd7zXZ\x00",
-    b"BZh",
-    b"7z\xbc\xaf\x27\x1c",
-    b"Rar!\x1a\x07",
-    b"\x04\x22\x4d\x18",  # lz4 frame
-    b"LZIP",
-    b"OggS",
-    b"fLaC",
-    b"ID3",  # MP3
-    b"\x1a\x45\xdf\xa3",  # Matroska, WebM
-    b"wOF2",
-    b"\x00\x00\x00\x0cJXL ",
-    b"\xff\x0a",  # JPEG XL
-    b"hsqs",  # squashfs
-    b"MSCF",  # cabinet
-)
-KNOWN_INSIDE = ((4, b"ftyp"), (8, b"WEBP"), (8, b"AVI "))  # MP4, MOV, HEIF, AVIF; and what RIFF carries
 
 
 class Verdict(Enum):
@@ -85,10 +59,6 @@ class Tally:
     raw_bytes: int = 0
     stored_bytes: int = 0
     took_s: float = 0.0  # to compress them, by all threads together
-
-    def plus(self, raw_bytes: int, stored_bytes: int, took_s: float) -> "Tally":
-        """Return the tally with one record more."""
-        return Tally(self.record_count + 1, self.raw_bytes + raw_bytes, self.stored_bytes + stored_bytes, self.took_s + took_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +123,7 @@ def choose(raw: bytes, policy: Policy, is_first: bool) -> tuple[Algorithm, Verdi
         return Algorithm.NONE, Verdict.NOT_ASKED
     if algorithm is Algorithm.AUTO:
         # The first bytes only raise the suspicion: a zip may hold plain text, a text may start like an MP3.
-        if is_first and is_known_format(raw) and not sample_shrinks(raw):
+        if is_first and is_compressed_format(raw) and not sample_shrinks(raw):
             return Algorithm.NONE, Verdict.KNOWN_FORMAT
         return Algorithm.ZSTD, Verdict.NO_GAIN
     is_slow = algorithm is Algorithm.ZLIB or (algorithm is Algorithm.ZSTD and policy.level >= SLOW_ZSTD_LEVEL)
@@ -165,11 +135,6 @@ def choose(raw: bytes, policy: Policy, is_first: bool) -> tuple[Algorithm, Verdi
 def is_zeros(raw: bytes) -> bool:
     """Tell whether all bytes are zero. Looks at both ends first: nearly all data is decided there."""
     return not raw or (raw[0] == 0 and raw[-1] == 0 and raw == bytes(len(raw)))
-
-
-def is_known_format(start: bytes) -> bool:
-    """Tell whether a file that starts like this is compressed already."""
-    return start.startswith(KNOWN_STARTS) or any(start.startswith(magic, at) for at, magic in KNOWN_INSIDE)
 
 
 def sample_shrinks(raw: bytes) -> bool:

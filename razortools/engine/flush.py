@@ -280,7 +280,7 @@ def _apply_step(volume: "Volume", step: Sequence[PlacedRecord]) -> list[PlacedRe
     for placed in applied:
         planned = placed.planned
         volume.records.note_flushed(planned.ino, planned.record_no, planned.raw if placed.packing.stored else b"")
-        volume.records.count(placed.packing, len(planned.raw))
+        volume.records.tallies.count(planned.ino, planned.record_no, planned.raw, placed.packing)
     done = set(map(id, applied))
     return [placed for placed in step if id(placed) not in done]
 

@@ -11,10 +11,10 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from razortools.engine.adaptive import Packing, Tally, Verdict
 from razortools.engine.loose import LoosePages
 from razortools.engine.store.residence import Missing, NotResident
 from razortools.engine.stored import read_stored
+from razortools.engine.tallies import Tallies
 from razortools.errors import CorruptImage
 from razortools.format.data import DataRecord, InlineData, Patch, laid_over
 from razortools.format.inode import Inode, Orphan, OrphanReason
@@ -79,7 +79,7 @@ class Records:
         self.hit_count = 0  # records that somebody wanted and memory held
         self.miss_count = 0  # and those that had to be read; what is a hole counts as neither
         self._unfinished: set[InodeNo] | None = None  # files being truncated, as the orphan table has them; None: look
-        self.tallies: dict[Verdict, Tally] = {}  # what became of the records flushed since the volume was opened
+        self.tallies = Tallies()  # of the records flushed since the volume was opened
 
     # What a record holds
 
@@ -404,11 +404,6 @@ class Records:
     def flush_bytes(self) -> int:
         """Bytes to compress when all that is dirty is flushed: loose pages take their whole records along."""
         return self.dirty_bytes + self.loose.raw_bytes
-
-    def count(self, packing: Packing, raw_bytes: int) -> None:
-        """Note for the statistics how a record was stored."""
-        before = self.tallies.get(packing.verdict, Tally())
-        self.tallies[packing.verdict] = before.plus(raw_bytes, len(packing.stored), packing.took_s)
 
     # Being told
 

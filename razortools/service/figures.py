@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import razortools
+from razortools.engine.adaptive import Tally
 from razortools.engine.statistics import Statistics
 from razortools.engine.store.durations import Durations
 from razortools.service.handlers import name_of
@@ -79,6 +80,7 @@ class MountFigures:
     recovered_discarded: int
     recovery_s: float
     compression: dict[str, Compressed]  # by verdict
+    compression_types: dict[str, Compressed]  # by type of file, holes left out
     space_history: tuple[tuple[float, int], ...]  # age, bytes in use; oldest first
 
     @classmethod
@@ -89,7 +91,8 @@ class MountFigures:
         for name in ("commits", "checkpoints", "flushes"):
             fields[name] = None if told[name] is None else _spread(told[name])
         fields["requests"] = {name: _spread(spread) for name, spread in told["requests"].items()}
-        fields["compression"] = {name: Compressed(**one) for name, one in told["compression"].items()}
+        for name in ("compression", "compression_types"):
+            fields[name] = {key: Compressed(**one) for key, one in told[name].items()}
         fields["space_history"] = tuple((age_s, used) for age_s, used in told["space_history"])
         return cls(**fields)
 
@@ -100,6 +103,10 @@ class MountFigures:
 
 def _spread(told: Mapping[str, Any]) -> Spread:
     return Spread(tuple(told["counts"]), told["total_s"])
+
+
+def _compressed(tally: Tally) -> Compressed:
+    return Compressed(tally.record_count, tally.raw_bytes, tally.stored_bytes, tally.took_s)
 
 
 def spread_of(durations: Durations) -> Spread:
@@ -128,7 +135,7 @@ class Telling:
         for (opcode, number), count in tally.refusals.items():
             refusals.setdefault(name_of(opcode), {})[errno.errorcode.get(number, str(number))] = count
         flush_times = getattr(volume.store.device, "flush_times", None)
-        recovered = volume.recovered
+        recovered, tallies = volume.recovered, volume.records.tallies
         return MountFigures(
             version=razortools.__version__,
             pid=self.pid,
@@ -162,9 +169,7 @@ class Telling:
             recovered_entries=recovered.entries,
             recovered_discarded=recovered.discarded,
             recovery_s=recovered.took_s,
-            compression={
-                verdict.name.lower(): Compressed(tally.record_count, tally.raw_bytes, tally.stored_bytes, tally.took_s)
-                for verdict, tally in volume.records.tallies.items()
-            },
+            compression={verdict.name.lower(): _compressed(tally) for verdict, tally in tallies.by_verdict.items()},
+            compression_types={kind: _compressed(tally) for kind, tally in tallies.by_type.items()},
             space_history=self.history.told(now_s),
         )

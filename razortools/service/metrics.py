@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from razortools.engine.store.durations import BOUNDS_S
-from razortools.service.figures import MountFigures, Spread
+from razortools.service.figures import Compressed, MountFigures, Spread
 
 Labels = tuple[str, ...]
 Sample = tuple[Labels, float | Spread]
@@ -86,6 +86,10 @@ def _refusals(figures: MountFigures) -> Iterator[Sample]:
 
 def _compression(part: Callable[[str, MountFigures], float]) -> Callable[[MountFigures], Iterable[Sample]]:
     return lambda figures: [((verdict,), part(verdict, figures)) for verdict in figures.compression]
+
+
+def _types(part: Callable[[Compressed], float]) -> Callable[[MountFigures], Iterable[Sample]]:
+    return lambda figures: [((kind,), part(one)) for kind, one in figures.compression_types.items()]
 
 
 def _memory(figures: MountFigures) -> Iterable[Sample]:
@@ -162,6 +166,10 @@ METRICS: tuple[Declared, ...] = (
         _compression(lambda verdict, figures: figures.compression[verdict].stored_bytes)),
     _by(CounterMetricFamily, "razorfs_compression_seconds", "Time spent compressing them, by all threads.", "verdict",
         _compression(lambda verdict, figures: figures.compression[verdict].took_s)),
+    _by(CounterMetricFamily, "razorfs_type_raw_bytes", "Bytes of stored records before compression, by type of file.", "type",
+        _types(lambda one: one.raw_bytes)),
+    _by(CounterMetricFamily, "razorfs_type_stored_bytes", "Bytes of these records as stored.", "type",
+        _types(lambda one: one.stored_bytes)),
     # Space and contents
     _gauge("razorfs_size_bytes", "Size of the image.", lambda figures: figures.volume.block_count * figures.volume.block_bytes),
     _gauge("razorfs_free_bytes", "Bytes that new data may take.",

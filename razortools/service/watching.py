@@ -4,12 +4,12 @@ Invariants: a rate is what two figures of one daemon differ by, over the time be
 since the mount, and says so.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from razortools.engine.health import Thresholds, Verdict, worst
 from razortools.engine.store.durations import quantile_s
 from razortools.service import wellness
-from razortools.service.figures import MountFigures, Spread
+from razortools.service.figures import Compressed, MountFigures, Spread
 from razortools.units import format_duration, format_size
 
 Section = tuple[str, Sequence[Sequence[str]]]  # title, rows
@@ -57,7 +57,8 @@ def sections(now: MountFigures, before: MountFigures | None, seconds: float) -> 
         (f"Data {since}", _data(now, before, seconds)),
         (f"Caches {since}", _caches(now, before)),
         (f"Journal {since}", _journal(now, before, seconds)),
-        ("Compression since the mount", _compression(now)),
+        ("Compression since the mount", _compression("verdict", now.compression)),
+        ("Types of file since the mount", _compression("type", now.compression_types)),
     ]
 
 
@@ -110,12 +111,12 @@ def _journal(now: MountFigures, before: MountFigures | None, seconds: float) -> 
     return [*rows, ("last commit", f"{format_duration(now.commit_age_s)} ago")]
 
 
-def _compression(now: MountFigures) -> list[Sequence[str]]:
-    rows: list[Sequence[str]] = [("verdict", "records", "ratio", "speed")]
-    for verdict, one in sorted(now.compression.items(), key=lambda item: -item[1].raw_bytes):
+def _compression(heading: str, told: Mapping[str, Compressed]) -> list[Sequence[str]]:
+    rows: list[Sequence[str]] = [(heading, "records", "ratio", "speed")]
+    for name, one in sorted(told.items(), key=lambda item: -item[1].raw_bytes)[:OPERATIONS_SHOWN]:
         ratio = f"{one.raw_bytes / one.stored_bytes:.2f}:1" if one.stored_bytes else "-"
         speed = f"{format_size(int(one.raw_bytes / one.took_s))}/s" if one.took_s > 0 and one.stored_bytes else "-"
-        rows.append((verdict, str(one.record_count), ratio, speed))
+        rows.append((name, str(one.record_count), ratio, speed))
     return rows
 
 

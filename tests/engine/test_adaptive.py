@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from razortools.engine import adaptive, files
+from razortools.engine import adaptive, files, filetypes
 from razortools.engine.adaptive import Verdict
 from razortools.format.compression import Algorithm, Policy, unpack
 from razortools.units import KIB, divide_up
 from tests.engine.data_volumes import data_records, new_file, new_volume
 
 BLOCK = 4096
+COMPRESSED_TYPES = {*filetypes.COMPRESSED_STARTS.values(), *filetypes.COMPRESSED_INSIDE.values()}
 NOISE = random.Random(5).randbytes(128 * KIB)
 TEXT = b"".join(b"%d bottles of beer on the wall\n" % number for number in range(5000))[: 128 * KIB]
 ZEROS = bytes(128 * KIB)
@@ -82,7 +83,7 @@ def zip_of(data: bytes) -> bytes:
     return out.getvalue()[: 128 * KIB]
 
 
-@pytest.mark.parametrize("magic", [*adaptive.KNOWN_STARTS, b"\0\0\0\x20ftypisom", b"RIFF\0\0\0\0WEBPVP8 "])
+@pytest.mark.parametrize("magic", [*filetypes.COMPRESSED_STARTS, b"\0\0\0\x20ftypisom", b"RIFF\0\0\0\0WEBPVP8 "])
 def test_a_compressed_format_is_not_compressed_again(magic: bytes) -> None:
     raw = (magic + NOISE)[: 128 * KIB]
     assert pack(raw).verdict is Verdict.KNOWN_FORMAT
@@ -126,12 +127,43 @@ def test_the_volume_counts_what_became_of_its_records() -> None:
     files.write(volume, new_file(volume, policy=Policy(Algorithm.LZ4)), 0, TEXT)
     files.write(volume, new_file(volume, policy=Policy(Algorithm.NONE)), 0, TEXT)
     volume.commit()
-    tallies = volume.records.tallies
+    tallies = volume.records.tallies.by_verdict
     assert {verdict: tally.record_count for verdict, tally in tallies.items()} == {
         Verdict.ZSTD: 1, Verdict.NO_GAIN: 1, Verdict.KNOWN_FORMAT: 1, Verdict.HOLE: 1, Verdict.LZ4: 1, Verdict.NOT_ASKED: 1,
     }  # fmt: skip
     assert tallies[Verdict.ZSTD].raw_bytes == 128 * KIB > 3 * tallies[Verdict.ZSTD].stored_bytes
     assert tallies[Verdict.NO_GAIN].raw_bytes == tallies[Verdict.NO_GAIN].stored_bytes
+
+
+def test_the_volume_counts_records_by_the_type_of_their_file() -> None:
+    volume = new_volume()
+    text, picture = new_file(volume), new_file(volume)
+    files.write(volume, text, 0, TEXT * 3)
+    files.write(volume, picture, 0, b"\x89PNG\r\n\x1a\n" + NOISE[8:] + NOISE)
+    files.write(volume, new_file(volume), 0, b"\xff\xd8\xff")
+    files.write(volume, new_file(volume), 0, bytes(300_000) + b"text")  # of which the first record is a hole
+    volume.commit()
+    by_type = volume.records.tallies.by_type
+    assert {kind: (tally.record_count, tally.raw_bytes) for kind, tally in by_type.items()} == {
+        "text": (3, 3 * len(TEXT)), "png": (2, 2 * len(NOISE)), "jpeg": (1, 3), "unknown": (1, by_type["unknown"].raw_bytes),
+    }  # fmt: skip
+    assert by_type["text"].stored_bytes * 3 < by_type["text"].raw_bytes
+    files.write(volume, picture, 2 * len(NOISE), NOISE)
+    volume.commit()
+    assert volume.records.tallies.by_type["png"].record_count == 3
+
+
+@given(start=st.binary(max_size=300))
+def test_any_first_bytes_have_a_type_and_cut_text_is_text(start: bytes) -> None:
+    assert filetypes.type_of(start) in filetypes.TYPES - {filetypes.UNKNOWN}
+    assert filetypes.is_compressed_format(start) == (filetypes.type_of(start) in COMPRESSED_TYPES)
+    for cut in range(1, 5):
+        assert filetypes.type_of(("a" * 250 + "\N{SNOWMAN}" * 10).encode()[:-cut]) == filetypes.TEXT
+
+
+@pytest.mark.parametrize(("magic", "kind"), [*filetypes.COMPRESSED_STARTS.items(), *filetypes.OTHER_STARTS.items()])
+def test_a_type_is_told_by_its_magic(magic: bytes, kind: str) -> None:
+    assert filetypes.type_of(magic + NOISE) == kind
 
 
 def test_a_file_with_an_unknown_policy_is_stored_all_the_same() -> None:

@@ -93,6 +93,6 @@ def test_compressing_is_timed_by_what_became_of_it(tmp_path: Path) -> None:
         ino = namespace.create(volume, ROOT_INODE, b"text", 0o644, 0, 0)
         files.write(volume, ino, 0, TEXT)
         volume.commit()
-        tally = volume.records.tallies[Verdict.ZSTD]
+        tally = volume.records.tallies.by_verdict[Verdict.ZSTD]
         assert tally.raw_bytes == len(TEXT)
         assert 0 < tally.took_s < 60

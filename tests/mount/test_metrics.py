@@ -83,6 +83,7 @@ def test_a_page_agrees_with_the_work_that_was_done(unmounted: Mounted) -> None:
     assert after["razorfs_written_bytes_total{}"] - before["razorfs_written_bytes_total{}"] == 1000 * FILES
     assert after["razorfs_commit_duration_seconds_count{}"] > before["razorfs_commit_duration_seconds_count{}"]
     assert after["razorfs_flush_duration_seconds_count{}"] > before["razorfs_flush_duration_seconds_count{}"]
+    assert after["razorfs_type_raw_bytes_total{type=text}"] == after["razorfs_compression_raw_bytes_total{verdict=zstd}"] > 0
     assert after["razorfs_inodes{}"] - before["razorfs_inodes{}"] == FILES
     assert after["razorfs_last_commit_age_seconds{}"] < 60
     assert after["razorfs_memory_limit_bytes{component=records}"] == 256 * 1024 * 1024
