@@ -82,6 +82,15 @@ def test_every_command_has_a_manual_page(name: str) -> None:
     assert list((PROJECT / "man").glob(f"{name}.[18]"))
 
 
+def test_the_filesystem_has_a_manual_page_whose_numbers_come_from_the_code() -> None:
+    from razortools.format.inode import LINK_MAX
+    from razortools.format.superblock import Incompat
+
+    page = (PROJECT / "man" / "razorfs.5").read_text(encoding="utf-8")
+    assert f"{LINK_MAX}." in page
+    assert all(f"\\fB{str(feature.name).lower()}\\fR" in page for feature in Incompat)
+
+
 def test_the_manual_pages_are_good_roff() -> None:
     for page in (PROJECT / "man").glob("*.[1-9]"):
         if not page.read_text(encoding="utf-8").startswith(".so "):

@@ -3,6 +3,7 @@
 The prose is written by hand; between the comments "begin options" and "end options" stands what this tool makes.
 """
 
+import inspect
 import re
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,15 @@ import typer
 
 import razortools
 from razortools.debug.commands import TOPICS
+from razortools.engine.symlinks import TARGET_BYTES_MAX
+from razortools.format.data import FILE_BYTES_MAX, RECORD_BYTES_MAX, RECORD_BYTES_MIN
+from razortools.format.directory import NAME_BYTES_MAX
+from razortools.format.document import notes_of
+from razortools.format.geometry import IMAGE_BYTES_MIN, JOURNAL_BYTES_MAX, JOURNAL_BYTES_MIN
+from razortools.format.inode import LINK_MAX
+from razortools.format.superblock import LABEL_BYTES_MAX, Incompat
+from razortools.format.xattr import XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX
+from razortools.units import format_size
 
 MAN = Path(__file__).resolve().parent.parent / "man"
 PAGES = {  # page: module and name of its typer app
@@ -25,6 +35,9 @@ PAGES = {  # page: module and name of its typer app
     "razorfs-debug-crashtest.8": ("razortools.crashtest", "app"),
     "razorfs-health.1": ("razortools.health", "app"),
 }
+
+
+FORMAT_PAGE = "razorfs.5"
 
 
 def roff(text: str) -> str:
@@ -58,6 +71,32 @@ def commands() -> Iterator[str]:
             yield from (".br", f"Example: \\fB{roff(command.examples[0])}\\fR")
 
 
+def limits() -> Iterator[str]:
+    """Yield the lines that tell how much of each thing there can be."""
+    for what, limit in (
+        ("Size of an image", f"{format_size(IMAGE_BYTES_MIN)} at least"),
+        ("Size of a file", f"{FILE_BYTES_MAX} bytes"),
+        ("Length of a name", f"{NAME_BYTES_MAX} bytes, whatever they are but / and NUL"),
+        ("Target of a symbolic link", f"{TARGET_BYTES_MAX} bytes"),
+        ("Names of a file, subdirectories of a directory", f"{LINK_MAX}"),
+        ("Name of an extended attribute", f"{XATTR_NAME_BYTES_MAX} bytes, its namespace included"),
+        ("Value of an extended attribute", f"{XATTR_VALUE_BYTES_MAX} bytes"),
+        ("Size of a record", f"a power of two from {format_size(RECORD_BYTES_MIN)} to {format_size(RECORD_BYTES_MAX)}"),
+        ("Size of the journal", f"{format_size(JOURNAL_BYTES_MIN)} to {format_size(JOURNAL_BYTES_MAX)}"),
+        ("Label", f"{LABEL_BYTES_MAX} bytes of UTF-8"),
+    ):
+        yield from (".TP", f"\\fB{roff(what)}\\fR", roff(f"{limit}."))
+
+
+def features() -> Iterator[str]:
+    """Yield the lines that tell of the feature bits, with what stands beside them where they are declared."""
+    notes = dict(notes_of(inspect.getsource(Incompat)))
+    for feature in Incompat:
+        name = str(feature.name)
+        meaning = notes.get(name, f"records may be compressed with {name.lower()}")
+        yield from (".TP", f"\\fB{roff(name.lower())}\\fR", roff(f"{meaning[0].upper()}{meaning[1:]}."))
+
+
 def replaced(page: str, section: str, lines: Iterator[str]) -> str:
     """Return *page* with *lines* between the marks of *section*."""
     begin, end = f'.\\" begin {section}\n', f'.\\" end {section}\n'
@@ -69,8 +108,10 @@ def replaced(page: str, section: str, lines: Iterator[str]) -> str:
 
 def wanted(name: str, page: str) -> str:
     """Return what the page *name* should be, by its present text."""
-    module, app = PAGES[name]
     page = re.sub(r"razortools \d[\w.]*", f"razortools {razortools.__version__}", page)
+    if name == FORMAT_PAGE:
+        return replaced(replaced(page, "features", features()), "limits", limits())
+    module, app = PAGES[name]
     page = replaced(page, "options", options_of(getattr(import_module(module), app)))
     return replaced(page, "commands", commands()) if name == "razorfs-debug.8" else page
 
@@ -78,7 +119,7 @@ def wanted(name: str, page: str) -> str:
 def main(arguments: list[str]) -> int:
     """Return 0, or 1 if --check found a page out of date."""
     stale = []
-    for name in PAGES:
+    for name in (*PAGES, FORMAT_PAGE):
         before = (MAN / name).read_text(encoding="utf-8")
         after = wanted(name, before)
         if before != after:

@@ -88,7 +88,7 @@ def _record(record: type[Record]) -> str:
 
 def _numbers(cls: type[IntEnum] | type[IntFlag]) -> str:
     """Return the table of an enumeration, with the comments beside its members."""
-    notes = dict(_notes(inspect.getsource(cls)))
+    notes = dict(notes_of(inspect.getsource(cls)))
     is_bits = issubclass(cls, IntFlag)
     pattern = "{:#x}" if is_bits or cls is Kind else "{}"
     rows = [(f"`{name}`", pattern.format(int(member)), notes.get(name, "")) for name, member in cls.__members__.items()]
@@ -106,7 +106,7 @@ def _enumerations(module: ModuleType) -> Iterator[type[IntEnum] | type[IntFlag]]
 def _constants(module: ModuleType) -> Iterator[tuple[str, str, str]]:
     """Yield (name, value, meaning) of the module's public numbers, in its order."""
     source = inspect.getsource(module)
-    notes = dict(_notes(source))
+    notes = dict(notes_of(source))
     for statement in ast.parse(source).body:
         if not isinstance(statement, ast.Assign) or not isinstance(statement.targets[0], ast.Name):
             continue
@@ -125,7 +125,7 @@ def _number(value: int) -> str:
     return f"{value:#x}" if value > 10**9 else f"{value}"
 
 
-def _notes(source: str) -> Iterator[tuple[str, str]]:
+def notes_of(source: str) -> Iterator[tuple[str, str]]:
     """Yield (name, comment) of the assignments in *source* that have a comment beside them."""
     for match in re.finditer(r"^\s*([A-Z][A-Z0-9_]*) = [^#\n]*  # (.+)$", source, re.MULTILINE):
         yield match.group(1), match.group(2)
