@@ -123,10 +123,10 @@ def is_placed(volume: "Volume", ino: InodeNo, record_no: RecordNo) -> bool:
 
 def _planned(volume: "Volume", ino: InodeNo, inode: Inode, record_no: RecordNo, raw: bytes) -> PlannedRecord:
     may_be_inline = record_no == 0 and inode.size <= inode.record_bytes
-    return PlannedRecord(ino, record_no, raw, _policy(inode), _inline_limit(volume) if may_be_inline else 0, volume.block_bytes)
+    return PlannedRecord(ino, record_no, raw, policy_of(inode), _inline_limit(volume) if may_be_inline else 0, volume.block_bytes)
 
 
-def _policy(inode: Inode) -> Policy:
+def policy_of(inode: Inode) -> Policy:
     """Return the file's policy; what a newer version may have written there counts as AUTO: data must not get stuck for it."""
     try:
         algorithm = Algorithm(inode.compression)

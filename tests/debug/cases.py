@@ -71,6 +71,11 @@ LOOKING = (
     Case("where noise", lambda told: sum(one["blocks"] for one in told["runs"]) == 75),
     Case("space", lambda told: sum(told["used"].values()) + told["free_blocks"] == told["block_count"]),
     Case(
+        "compression --why /",
+        lambda told: (told["reasons"][0]["records"], told["reasons"][0]["example"]) == (4, "/home/noise"),
+        hurt=r"UNREADABLE /home/noise: .*checksum",
+    ),
+    Case(
         "whois -b 204",
         lambda told: told["owners"][0]["paths"] == ["/home/noise"],
         r"nothing that can be read",
