@@ -63,6 +63,8 @@ PANELS: list[tuple[str, str, list[tuple[str, str]]]] = [  # title, unit, queries
         (f"{rate('razorfs_type_raw_bytes_total')} / {rate('razorfs_type_stored_bytes_total')}", "{{type}}")]),
     ("Compression speed", "Bps", [
         (f"{rate('razorfs_compression_raw_bytes_total')} / {rate('razorfs_compression_seconds_total')}", "{{verdict}}")]),
+    ("Decompression speed", "Bps", [
+        (f"{rate('razorfs_decompression_raw_bytes_total')} / {rate('razorfs_decompression_seconds_total')}", "{{algorithm}}")]),
     ("Contents", "none", [(gauge("razorfs_inodes"), "inodes"), (gauge("razorfs_directories"), "directories"),
                           (gauge("razorfs_held_inodes"), "held by the kernel")]),
     ("Recovery at the mount", "s", [(gauge("razorfs_recovery_duration_seconds"), "took"),

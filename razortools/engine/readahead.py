@@ -77,7 +77,7 @@ def load(volume: "Volume", plan: ReadPlan) -> Loaded:
     loaded: list[tuple[MissingRecord, bytes]] = []
     for missing in plan.records:
         try:
-            raw = unpack_item(missing.item, missing.record_bytes, volume.store.read_record)
+            raw = unpack_item(volume.store, missing.item, missing.record_bytes)
         except (CorruptImage, DeviceFailed):
             continue
         loaded.append((missing, raw))

@@ -6,12 +6,14 @@ and in the host's memory is read at once, and the rest is told as missing.
 
 import os
 import threading
-from collections.abc import Callable, Hashable
+import time
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from razortools.engine.store.residence import INLINE_BYTES, Missing, NotResident
 from razortools.errors import CorruptImage
 from razortools.format import compression
+from razortools.format.compression import Algorithm
 from razortools.format.data import CHECKED_TWICE, DataRecord, InlineData
 
 if TYPE_CHECKING:
@@ -36,17 +38,17 @@ class MissingValue(Missing):
         """See Missing."""
         stored = self._store.read_record(self._record)
         with _UNPACKING:
-            return unpack_item(self._record, self._bytes_max, lambda record: stored)
+            return unpack_item(self._store, self._record, self._bytes_max, stored)
 
 
 def read_stored(store: "Store", item: DataRecord | InlineData, bytes_max: int) -> bytes:
     """Return the decompressed bytes of an item, at most *bytes_max*. Raises CorruptImage, DeviceFailed, NotResident."""
     residence = store.residence
     if isinstance(item, InlineData) or item.flags & ~CHECKED_TWICE or item.raw_bytes > bytes_max:
-        return unpack_item(item, bytes_max, store.read_record)  # in memory, or refused
+        return unpack_item(store, item, bytes_max)  # in memory, or refused
     if residence.waits:
         with residence.timed():
-            return unpack_item(item, bytes_max, store.read_record)
+            return unpack_item(store, item, bytes_max)
     found = residence.handed(record_key(item))
     if found is not None:
         assert isinstance(found, bytes)
@@ -54,7 +56,7 @@ def read_stored(store: "Store", item: DataRecord | InlineData, bytes_max: int) -
     if item.stored_bytes + item.raw_bytes < INLINE_BYTES:
         stored = store.read_record_cached(item)
         if stored is not None:
-            return compression.unpack(stored, item.algorithm, item.raw_bytes)
+            return unpack_item(store, item, bytes_max, stored)
     raise NotResident(MissingValue(store, item, bytes_max))
 
 
@@ -63,12 +65,22 @@ def record_key(record: DataRecord) -> Hashable:
     return ("value", record.address, record.birth, record.crc32c, record.stored_bytes, record.raw_bytes, record.more)
 
 
-def unpack_item(item: DataRecord | InlineData, bytes_max: int, read_record: Callable[[DataRecord], bytes]) -> bytes:
-    """Return the decompressed bytes of an item. Pure but for *read_record*; for any thread. Raises CorruptImage, DeviceFailed."""
+def unpack_item(store: "Store", item: DataRecord | InlineData, bytes_max: int, stored: bytes | None = None) -> bytes:
+    """Return the decompressed bytes of an item; *stored*: those that it names, if they were read. For any thread.
+
+    Raises CorruptImage, DeviceFailed.
+    """
     if item.raw_bytes > bytes_max:
         raise CorruptImage(f"its item claims {item.raw_bytes} bytes, more than a record of this file holds; run razorfsck")
     if isinstance(item, InlineData):
         return compression.unpack(item.stored, item.algorithm, item.raw_bytes)
     if item.flags & ~CHECKED_TWICE:
         raise CorruptImage("its bytes were given up as unreadable by an earlier repair; write it anew")
-    return compression.unpack(read_record(item), item.algorithm, item.raw_bytes)
+    if stored is None:
+        stored = store.read_record(item)
+    if item.algorithm == Algorithm.NONE:
+        return compression.unpack(stored, item.algorithm, item.raw_bytes)
+    started = time.perf_counter()
+    raw = compression.unpack(stored, item.algorithm, item.raw_bytes)
+    store.unpacked.note(item.algorithm, len(raw), item.stored_bytes, time.perf_counter() - started)
+    return raw

@@ -15,6 +15,7 @@ import razortools
 from razortools.engine.adaptive import Tally
 from razortools.engine.statistics import Statistics
 from razortools.engine.store.durations import Durations
+from razortools.format.compression import Algorithm
 from razortools.service.handlers import name_of
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class MountFigures:
     recovery_s: float
     compression: dict[str, Compressed]  # by verdict
     compression_types: dict[str, Compressed]  # by type of file, holes left out
+    decompression: dict[str, Compressed]  # by algorithm: what was read and decompressed
     space_history: tuple[tuple[float, int], ...]  # age, bytes in use; oldest first
 
     @classmethod
@@ -91,7 +93,7 @@ class MountFigures:
         for name in ("commits", "checkpoints", "flushes"):
             fields[name] = None if told[name] is None else _spread(told[name])
         fields["requests"] = {name: _spread(spread) for name, spread in told["requests"].items()}
-        for name in ("compression", "compression_types"):
+        for name in ("compression", "compression_types", "decompression"):
             fields[name] = {key: Compressed(**one) for key, one in told[name].items()}
         fields["space_history"] = tuple((age_s, used) for age_s, used in told["space_history"])
         return cls(**fields)
@@ -171,5 +173,9 @@ class Telling:
             recovery_s=recovered.took_s,
             compression={verdict.name.lower(): _compressed(tally) for verdict, tally in tallies.by_verdict.items()},
             compression_types={kind: _compressed(tally) for kind, tally in tallies.by_type.items()},
+            decompression={
+                Algorithm(kind).name.lower(): Compressed(work.count, work.raw_bytes, work.stored_bytes, work.took_s)
+                for kind, work in volume.store.unpacked.told().items()
+            },
             space_history=self.history.told(now_s),
         )

@@ -88,6 +88,10 @@ def _compression(part: Callable[[str, MountFigures], float]) -> Callable[[MountF
     return lambda figures: [((verdict,), part(verdict, figures)) for verdict in figures.compression]
 
 
+def _decompression(part: Callable[[Compressed], float]) -> Callable[[MountFigures], Iterable[Sample]]:
+    return lambda figures: [((algorithm,), part(one)) for algorithm, one in figures.decompression.items()]
+
+
 def _types(part: Callable[[Compressed], float]) -> Callable[[MountFigures], Iterable[Sample]]:
     return lambda figures: [((kind,), part(one)) for kind, one in figures.compression_types.items()]
 
@@ -166,6 +170,10 @@ METRICS: tuple[Declared, ...] = (
         _compression(lambda verdict, figures: figures.compression[verdict].stored_bytes)),
     _by(CounterMetricFamily, "razorfs_compression_seconds", "Time spent compressing them, by all threads.", "verdict",
         _compression(lambda verdict, figures: figures.compression[verdict].took_s)),
+    _by(CounterMetricFamily, "razorfs_decompression_raw_bytes", "Bytes that reading records gave, decompressed.", "algorithm",
+        _decompression(lambda one: one.raw_bytes)),
+    _by(CounterMetricFamily, "razorfs_decompression_seconds", "Time spent decompressing them, by all threads.", "algorithm",
+        _decompression(lambda one: one.took_s)),
     _by(CounterMetricFamily, "razorfs_type_raw_bytes", "Bytes of stored records before compression, by type of file.", "type",
         _types(lambda one: one.raw_bytes)),
     _by(CounterMetricFamily, "razorfs_type_stored_bytes", "Bytes of these records as stored.", "type",

@@ -58,6 +58,7 @@ def sections(now: MountFigures, before: MountFigures | None, seconds: float) -> 
         (f"Caches {since}", _caches(now, before)),
         (f"Journal {since}", _journal(now, before, seconds)),
         ("Compression since the mount", _compression("verdict", now.compression)),
+        ("Decompression since the mount", _compression("algorithm", now.decompression)),
         ("Types of file since the mount", _compression("type", now.compression_types)),
     ]
 

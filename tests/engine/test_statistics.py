@@ -1,12 +1,15 @@
 """The figures of a volume agree with the work that was done on it."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from razortools.engine import files, namespace
+from razortools.engine import files, namespace, xattrs
 from razortools.engine.adaptive import Verdict
 from razortools.engine.limits import Limits
 from razortools.engine.store.device import open_image
+from razortools.engine.store.throughput import Throughput, Work
 from razortools.engine.volume import Volume, open_volume
+from razortools.format.compression import Algorithm
 from razortools.format.inode import ROOT_INODE
 from razortools.units import KIB
 from tests.images import make_image, open_for_writing
@@ -96,3 +99,30 @@ def test_compressing_is_timed_by_what_became_of_it(tmp_path: Path) -> None:
         tally = volume.records.tallies.by_verdict[Verdict.ZSTD]
         assert tally.raw_bytes == len(TEXT)
         assert 0 < tally.took_s < 60
+
+
+def test_decompressing_is_counted_and_timed_by_algorithm(tmp_path: Path) -> None:
+    image = make_image(tmp_path / "a.img")
+    with open_for_writing(image) as volume:
+        for name, policy in ((b"zstd", b"zstd"), (b"lz4", b"lz4"), (b"none", b"none")):
+            ino = namespace.create(volume, ROOT_INODE, name, 0o644, 0, 0)
+            xattrs.set(volume, ino, xattrs.COMPRESSION, policy)
+            files.write(volume, ino, 0, TEXT)
+        assert volume.store.unpacked.told() == {}
+    with open_for_writing(image) as volume:
+        for name in (b"zstd", b"lz4", b"none", b"zstd"):  # the second time from memory
+            assert files.read(volume, namespace.resolve(volume, b"/" + name), 0, len(TEXT)) == TEXT
+        told = volume.store.unpacked.told()
+    assert told.keys() == {Algorithm.ZSTD, Algorithm.LZ4}
+    for work in told.values():
+        assert (work.raw_bytes, work.count) == (len(TEXT), -(-len(TEXT) // (128 * KIB)))
+        assert 0 < work.stored_bytes < work.raw_bytes
+        assert 0 < work.took_s < 60
+
+
+def test_many_threads_may_count_throughput_at_once() -> None:
+    sums = Throughput()
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(8):
+            pool.submit(lambda: [sums.note(1, 10, 2, 0.5) for _ in range(1000)])
+    assert sums.told() == {1: Work(8000, 80_000, 16_000, 4000.0)}

@@ -22,6 +22,7 @@ from razortools.engine.store.nodepool import NodePool
 from razortools.engine.store.nodes import Nodes, Ref, new_root
 from razortools.engine.store.room import Room
 from razortools.engine.store.spacemaps import SpaceMaps
+from razortools.engine.store.throughput import Throughput
 from razortools.engine.store.transaction import PART_KEYS, RunningOperation, Transaction, UnloggedTransaction
 from razortools.engine.store.tree import Tree
 from razortools.errors import CorruptImage, ReadOnly
@@ -83,6 +84,7 @@ class Store:
         self.tree.is_changing = lambda: self.running.active
         self.nodes.note_stable(superblock.generation)
         self.residence = self.nodes.residence
+        self.unpacked = Throughput()  # what was decompressed, by algorithm
         self.residence.progress = lambda: (self.transaction.number, self.transaction.operation_count)
         seed = journal_seed(superblock.uuid)
         self.journal = Journal(device, self.geometry, seed, superblock.journal_tail, superblock.journal_sequence)
