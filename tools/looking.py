@@ -8,17 +8,14 @@ SOURCE_DATE_EPOCH, so the same input gives the same answers.
 
 import os
 import random
-import subprocess
 import sys
 import tarfile
 import tempfile
 from pathlib import Path
 
-from tools.tour import as_markdown
+from tools.transcript import ROOT, as_markdown, replaced, typed, with_exit_code
 
-ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "OPERATIONS.md"
-COMMANDS = {"mkfs.razorfs": "razortools.mkfs", "razorfsck": "razortools.fsck", "razorfs-debug": "razortools.debugfs"}
 EPOCH_S = 1_700_000_000
 
 # Part of the document: the commands, their exit codes, and how many of their first lines are shown; None: all.
@@ -62,18 +59,14 @@ def prepare(folder: Path) -> None:
 
 def walk(folder: Path) -> dict[str, str]:
     """Run the commands in *folder*; return each part as Markdown. Raises RuntimeError for an unexpected exit code."""
-    shell = "".join(f'{name}() {{ "{sys.executable}" -m {module} "$@"; }}\n' for name, module in COMMANDS.items())
-    environment = os.environ | {"COLUMNS": "110", "PYTHONPATH": str(ROOT), "SOURCE_DATE_EPOCH": str(EPOCH_S), "LC_ALL": "C.UTF-8"}
     parts = {}
     for part, commands in WALKS.items():
         seen = []
         for command, expected, shown in commands:
-            words = ["bash", "-c", f"exec 2>&1\n{shell}{command}"]
-            done = subprocess.run(words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+            done = typed(command, folder, SOURCE_DATE_EPOCH=str(EPOCH_S))
             if done.returncode != expected:
                 raise RuntimeError(f"{command}: exit code {done.returncode}, {expected} expected\n{done.stdout}")
-            lines = done.stdout.splitlines()[:shown]
-            seen.append((command, "\n".join([*lines, *([f"(exit code {expected})"] if expected else [])])))
+            seen.append((command, with_exit_code(done.stdout.splitlines()[:shown], expected)))
         parts[part] = as_markdown(seen)
     return parts
 
@@ -91,10 +84,7 @@ def main() -> int:
     text = before = DOCUMENT.read_text(encoding="utf-8")
     for part, told in parts.items():
         begin, end = marked(part)
-        head, _, rest = text.partition(begin)
-        _, found, tail = rest.partition(end)
-        assert found, f"no marks for {part}"
-        text = f"{head}{begin}\n{told}\n{end}{tail}"
+        text = replaced(text, begin, end, f"\n{told}\n")
     if "--check" in sys.argv[1:]:
         if text != before:
             print("docs/OPERATIONS.md is out of date; run: python -m tools.looking", file=sys.stderr)

@@ -12,7 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "OPERATIONS.md"
+from tools.transcript import ROOT, replaced
+
+PAGE = ROOT / "docs" / "OPERATIONS.md"
 SHOWN_IMAGE, SHOWN_MOUNT, SHOWN_PID = "/srv/disk.img", "/mnt/disk", "4711"
 FILES = 400
 
@@ -75,11 +77,7 @@ def main() -> None:
     page = PAGE.read_text(encoding="utf-8")
     for name, text in found.items():
         begin, end = f"<!-- output of {name} -->\n", f"<!-- end of {name} -->\n"
-        head, mark, rest = page.partition(begin)
-        _, closing, tail = rest.partition(end)
-        if not (mark and closing):
-            raise SystemExit(f"{PAGE.name} has no place for {name}")
-        page = f"{head}{begin}```\n{text.rstrip()}\n```\n{end}{tail}"
+        page = replaced(page, begin, end, f"```\n{text.rstrip()}\n```\n")
     PAGE.write_text(page, encoding="utf-8")
 
 

@@ -5,8 +5,6 @@
 --check compares instead, exit 1: the document tells something else than the commands do.
 """
 
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -14,12 +12,10 @@ from pathlib import Path
 import zstandard
 
 from tools.damaged_image import IMAGE
-from tools.tour import as_markdown
+from tools.transcript import ROOT, as_markdown, replaced, typed, with_exit_code
 
-ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "FSCK.md"
 BEGIN, END = "<!-- rescue: made by python -m tools.rescue -->\n", "<!-- end of rescue -->\n"
-COMMANDS = {"razorfsck": "razortools.fsck", "razorfs-debug": "razortools.debugfs"}
 # The command, its exit code, and how many of its last lines are shown; None: all.
 WALK: tuple[tuple[str, int, int | None], ...] = (
     ("sha256sum archive.img > before.sum", 0, None),
@@ -39,34 +35,30 @@ WALK: tuple[tuple[str, int, int | None], ...] = (
 def walk(folder: Path) -> list[tuple[str, str]]:
     """Run the commands in *folder*; return each with what it printed. Raises RuntimeError for an unexpected exit code."""
     (folder / "archive.img").write_bytes(zstandard.ZstdDecompressor().decompress(IMAGE.read_bytes()))
-    shell = "".join(f'{name}() {{ "{sys.executable}" -m {module} "$@"; }}\n' for name, module in COMMANDS.items())
-    environment = os.environ | {"COLUMNS": "110", "PYTHONPATH": str(ROOT)}
     seen = []
     for command, expected, shown in WALK:
-        words = ["bash", "-c", f"exec 2>&1\n{shell}{command}"]
-        done = subprocess.run(words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+        done = typed(command, folder)
         if done.returncode != expected:
             raise RuntimeError(f"{command}: exit code {done.returncode}, {expected} expected\n{done.stdout}")
         lines = done.stdout.splitlines()
         if shown is not None:
             lines = ["[...]", *lines[-shown:]]
-        seen.append((command, "\n".join([*lines, *([f"(exit code {expected})"] if expected else [])])))
+        seen.append((command, with_exit_code(lines, expected)))
     return seen
 
 
 def main() -> int:
     """Walk, then write the document or compare it."""
     with tempfile.TemporaryDirectory(prefix="razorfs-rescue.") as name:
-        told = f"{BEGIN}\n{as_markdown(walk(Path(name)))}\n{END}"
-    text = DOCUMENT.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
+        told = f"\n{as_markdown(walk(Path(name)))}\n"
+    before = DOCUMENT.read_text(encoding="utf-8")
+    text = replaced(before, BEGIN, END, told)
     if "--check" in sys.argv[1:]:
-        if text != before + told + after:
+        if text != before:
             print("docs/FSCK.md is out of date; run: python -m tools.rescue", file=sys.stderr)
             return 1
         return 0
-    DOCUMENT.write_text(before + told + after, encoding="utf-8")
+    DOCUMENT.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -1,6 +1,6 @@
 """Walk through the commands on a real image; put what they say into README.md and a picture of it into docs/tour.svg.
 
-Run it as root, or as somebody who may use /dev/fuse: `python tools/tour.py`. The tree is Python's standard library, as source.
+Run it as root, or as somebody who may use /dev/fuse: `python -m tools.tour`. The tree is Python's standard library, as source.
 """
 
 import os
@@ -14,6 +14,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
+
+from tools.transcript import as_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -55,14 +57,6 @@ def walk(folder: Path) -> list[tuple[str, str]]:
         if os.path.ismount(folder / "mnt"):
             subprocess.run(["umount", "-l", folder / "mnt"], check=False)
     return seen
-
-
-def as_markdown(seen: list[tuple[str, str]]) -> str:
-    """Return the walk as an indented block."""
-    lines: list[str] = []
-    for command, said in seen:
-        lines += [f"$ {command}", *said.rstrip().splitlines(), ""]
-    return "\n".join(f"    {line}".rstrip() for line in lines).rstrip() + "\n"
 
 
 def draw(seen: list[tuple[str, str]]) -> None:

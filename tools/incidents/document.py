@@ -2,8 +2,8 @@
 
 import re
 
-from tools.incidents.scene import ROOT, Incident, Played
-from tools.tour import as_markdown
+from tools.incidents.scene import Incident, Played
+from tools.transcript import ROOT, as_markdown, replaced
 
 DOCUMENT = ROOT / "docs" / "OPERATIONS.md"
 # What differs from run to run: addresses and checksums, figures with their units, and how wide columns become by them.
@@ -18,11 +18,7 @@ def marks(incident: Incident) -> tuple[str, str]:
 def with_incident(text: str, incident: Incident, played: Played) -> str:
     """Return the document *text* with what an incident came to."""
     begin, end = marks(incident)
-    head, _, rest = text.partition(begin)
-    _, found, tail = rest.partition(end)
-    if not found:
-        raise ValueError(f"{DOCUMENT.name} has no place for the incident {incident.name}")
-    return f"{head}{begin}\n{as_markdown(list(played.seen))}\n{end}{tail}"
+    return replaced(text, begin, end, f"\n{as_markdown(list(played.seen))}\n")
 
 
 def agrees(text: str, incident: Incident, played: Played) -> bool:

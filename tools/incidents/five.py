@@ -65,7 +65,6 @@ FULL = Incident(
             (r"^put in +7 files",),
             only="^(size|put in|stored)",
         ),
-        Typed("razorfs-health larger.img", (r"^OK       Space: .* of 64 MiB used",), only="Space"),
     ),
     losses=losses_of_both,
 )

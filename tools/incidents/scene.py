@@ -3,11 +3,8 @@
 Invariant: a scene ends with nothing mounted and no process of its own, whatever happened in it.
 """
 
-import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +16,9 @@ from razortools.engine.volume import open_volume
 from razortools.format.inode import ROOT_INODE
 from razortools.units import InodeNo
 from tests.mount.mounts import Mounted
+from tools.transcript import typed, with_exit_code
 
-ROOT = Path(__file__).resolve().parents[2]
 SHOWN_FOLDER = "/srv"
-PATIENCE_S = 120
-_MODULES = {
-    "mkfs.razorfs": "-m razortools.mkfs",
-    "mount.razorfs": "-m razortools.mount",
-    "umount.razorfs": "-c 'from razortools.mount import umount_main; umount_main()'",
-    "razorfsck": "-m razortools.fsck",
-    "razorfs-debug": "-m razortools.debugfs",
-    "razorfs-health": "-m razortools.health",
-}
-_SHELL = "".join(f'{name}() {{ "{sys.executable}" {module} "$@"; }}\n' for name, module in _MODULES.items())
 
 
 class Scene:
@@ -127,19 +114,14 @@ def play(incident: Incident, folder: Path) -> Played:
 
 def _type(step: Typed, scene: Scene) -> tuple[str, list[str]]:
     """Run a command; return what is shown of what it printed, and what is wrong with it."""
-    words = ["bash", "-c", f"set -o pipefail; exec 2>&1\n{_SHELL}{step.command}"]
-    environment = os.environ | {"COLUMNS": "110", "PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(
-        words, cwd=scene.folder, env=environment, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=PATIENCE_S, text=True
-    )
+    done = typed(step.command, scene.folder)
     said = done.stdout.replace(str(scene.folder), SHOWN_FOLDER)
     wrong = [
         f"$ {step.command}\n{said}does not say: {pattern}" for pattern in step.says if not re.search(pattern, said, re.MULTILINE)
     ]
     if done.returncode != step.exit_code:
         wrong.append(f"$ {step.command}\n{said}exit code {done.returncode}, {step.exit_code} expected")
-    lines = list(_shown(said.splitlines(), step.only))
-    return "\n".join([*lines, *([f"(exit code {step.exit_code})"] if step.exit_code else [])]), wrong
+    return with_exit_code(list(_shown(said.splitlines(), step.only)), step.exit_code), wrong
 
 
 def _shown(lines: list[str], only: str | None) -> Iterator[str]:
