@@ -1,7 +1,5 @@
 """razorfsck, fsck.razorfs: check and repair a RAZORFS image. Contract: man/razorfsck.8. Exit codes add up as in fsck(8)."""
 
-import os
-import stat
 from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, NoReturn
@@ -20,7 +18,7 @@ from razortools.check.repair.plan_place import judge_place
 from razortools.check.repair.repair import Choose, Repaired, RepairSteps, Wishes, follow, repair
 from razortools.check.repair.surveying import believed
 from razortools.check.repair.undo import undo as take_back
-from razortools.check.repair.undo_shelf import UNDO_DIRECTORY, HostShelf
+from razortools.check.repair.undo_shelf import UNDO_DIRECTORY, HostShelf, default_undo_file
 from razortools.check.repair.write_out import write_out
 from razortools.check.report import Report, Summary
 from razortools.check.runner import Options, check
@@ -54,7 +52,6 @@ from razortools.engine.store.pages import OverlayDevice
 from razortools.errors import ImageBusy, RazorError, UsageError
 from razortools.format.superblock import State
 
-UNDO_SUFFIX = ".undo"  # behind the image's name: where a repair keeps the means to take it back
 UNDO_FILE_HELP = f"Undo file instead of IMAGE.undo; for a block device, of {UNDO_DIRECTORY}/dev-NAME.undo."
 COMPACT_HELP = "Pack a clean image: fewer nodes, strings and fragments. --undo takes it back."
 EXIT_LEFT = 4
@@ -332,14 +329,6 @@ class _Run:
 def _unjudged(image: str, exit_code: int) -> dict[str, object]:
     """Return the keys of every document, for a deed that does not judge the image."""
     return {"image": image, "clean": None, "exit_code": exit_code, "phases": [], "findings": [], "loss": None, "summary": None}
-
-
-def default_undo_file(image: str) -> str:
-    """Return where a repair of *image* keeps the means to take it back: beside a file, but not in /dev, which lies in memory."""
-    real = os.path.realpath(image)
-    if not os.path.exists(real) or not stat.S_ISBLK(os.stat(real).st_mode):
-        return image + UNDO_SUFFIX
-    return os.path.join(UNDO_DIRECTORY, real.strip("/").replace("/", "-") + UNDO_SUFFIX)
 
 
 def main() -> NoReturn:

@@ -36,6 +36,12 @@ WALKS: dict[str, tuple[tuple[str, int, int | None], ...]] = {
         ("razorfs-debug -R 'dump --sanitize report.img' disk.img", 0, None),
         ("razorfs-debug -w -R 'set inode.uid 1000 /notes.txt' -R changes -R commit disk.img", 0, None),
     ),
+    "resizing": (
+        ("razorfs-debug -R resize disk.img", 0, None),
+        ("razorfs-debug -w -R 'resize 24M' disk.img", 0, None),
+        ("razorfsck -q --undo disk.img && stat -c %s disk.img", 0, None),
+        ("razorfs-debug -w -R 'resize 300K' disk.img", 2, None),
+    ),
 }
 
 

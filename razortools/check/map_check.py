@@ -48,8 +48,9 @@ def judge_map(image: Image, claims: Claims) -> Iterator[Event]:
 
 def judge_spare_map(image: Image, other: Superblock) -> Iterator[Event]:
     """Yield the damaged pages of the map that the older superblock names; its contents are out of date by design."""
-    if other.spacemap_active == image.superblock.spacemap_active:
-        return
+    truth = image.superblock
+    if other.spacemap_active == truth.spacemap_active or other.block_count != truth.block_count:
+        return  # the same map, or one from before a resizing, which lies elsewhere
     for number, page in enumerate(map_pages(image, other.spacemap_active & 1, other.spacemap_top)):
         if number % PROGRESS_STEP == 0:
             yield Progress(1, 1)

@@ -149,6 +149,12 @@ COPIES_NOT_JUDGED = _row(
     "the image is in use, and copies of its superblock may be on their way to the disk: only the newest was judged",
     "The mount could not be asked to hold still.", _NO_RISK, Repair.NOTHING,
 )  # fmt: skip
+RESIZED = _row(
+    "E0118", NOTE, "superblock from before a resizing",
+    "the superblock at block {block} still tells the size from before a resizing, {blocks} blocks",
+    "The resizing was cut off after the image had got its new size.",
+    "None: the next mount brings all superblocks up to date.", Repair.NOTHING,
+)  # fmt: skip
 
 # ---- phase 2: journal ------------------------------------------------------------------------------------------------
 REPLAY_PENDING = _row(

@@ -32,6 +32,7 @@ FIXED_FOR_EVER = (
     "uuid", "hash_seed", "block_bytes", "node_bytes", "block_count", "spacemap_a", "spacemap_b", "journal_start",
     "journal_blocks", "made_at_ns",
 )  # fmt: skip
+RESIZED_FIELDS = ("block_count", "spacemap_a", "spacemap_b")  # of these, what a resizing changes
 ALL_BUT_PLACE = tuple(
     field.name for field in Superblock.FIELDS if field.name not in ("magic", "crc32c", "slot", "address", "reserved")
 )
@@ -229,9 +230,24 @@ def _judge_slots(slots: list[Copy], truth: Superblock) -> Iterator[Finding]:
             yield _field(copy, "generation", found.generation, truth.generation - 1)
         if found is not truth:
             yield from (_field(copy, *fault) for fault in field_faults(found))
-        for name in FIXED_FOR_EVER:
-            if getattr(found, name) != getattr(truth, name):
-                yield problems.SLOTS_DISAGREE.found(block=copy.block, field=name.replace("_", " "))
+        yield from _disagreements(copy, found, truth)
+
+
+def _disagreements(copy: Copy, found: Superblock, truth: Superblock) -> Iterator[Finding]:
+    """Yield what a slot says differently of what never changes."""
+    if is_from_before_resize(found, truth):
+        yield problems.RESIZED.found(block=copy.block, blocks=found.block_count)
+        return
+    for name in FIXED_FOR_EVER:
+        if getattr(found, name) != getattr(truth, name):
+            yield problems.SLOTS_DISAGREE.found(block=copy.block, field=name.replace("_", " "))
+
+
+def is_from_before_resize(older: Superblock, truth: Superblock) -> bool:
+    """Return whether *older* tells of the size that the image had before, and of nothing else that can never change."""
+    if older.generation >= truth.generation or older.block_count == truth.block_count:
+        return False
+    return all(getattr(older, name) == getattr(truth, name) for name in FIXED_FOR_EVER if name not in RESIZED_FIELDS)
 
 
 def _judge_truth(device: Device, chosen: Copy, truth: Superblock) -> Iterator[Finding]:
@@ -254,6 +270,9 @@ def _judge_backups(device: Device, truth: Superblock) -> Iterator[Finding]:
         found = copy.superblock
         if found is None:
             yield problems.BACKUP_DAMAGED.found(block=place, reason=copy.reason)
+            continue
+        if is_from_before_resize(found, truth):
+            yield problems.RESIZED.found(block=place, blocks=found.block_count)
             continue
         # A backup is written right after its slot, so one of the same generation is the same in every field.
         names = ALL_BUT_PLACE if found.generation == truth.generation else FIXED_FOR_EVER

@@ -177,6 +177,20 @@ class Session:
             self._volume = open_volume(self._device)
         return self.volume
 
+    def at_rest(self) -> Device:
+        """Finish the filesystem, and return the device for what changes the image as a whole; reopen() when that is done.
+
+        Raises ReadOnly without the right to write, UsageError while something is staged, CorruptImage, DeviceFailed.
+        """
+        if not self.writable:
+            raise ReadOnly("this changes the image; start razorfs-debug with -w to allow that")
+        if self.surgery is not None:
+            raise UsageError("changes of structures are staged; 'commit' or 'discard' them first")
+        self.volume.set_read_only()
+        if self._device.read_only:
+            self._device.set_read_only(False)
+        return self._device
+
     def close(self) -> None:
         """Finish the filesystem, if it was opened for writing, and release the image. What is staged is dropped."""
         if self._volume is not None:

@@ -10,7 +10,7 @@ one case in 2**64 / bits looks like one flipped bit to both. Nobody computes it 
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -86,6 +86,11 @@ class DataRecord(Record):
     def moved_to(self, first: BlockNo) -> "DataRecord":
         """Return the record as it is when its blocks lie in one run from *first* on. Raises CorruptImage as further_runs does."""
         return replace(self, address=int(first), more=self.more[: len(self.more) - len(self.further_runs)])
+
+    def placed(self, runs: Sequence[Run]) -> "DataRecord":
+        """Return the record as it is when its blocks lie in *runs*. Raises CorruptImage as further_runs does."""
+        further = b"".join(_RUN.pack(first, count) for first, count in runs[1:])
+        return replace(self, address=int(runs[0][0]), more=self.more[: len(self.more) - len(self.further_runs)] + further)
 
     def block_count(self, block_bytes: int) -> int:
         """Return how many blocks it takes."""

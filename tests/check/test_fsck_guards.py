@@ -473,7 +473,7 @@ def test_the_undo_file_of_a_block_device_does_not_lie_in_dev(tmp_path: Path, mon
         found = plain(path, **options)  # type: ignore[call-overload]
         return SimpleNamespace(st_mode=stat.S_IFBLK | 0o660) if os.path.samestat(found, there) else found
 
-    monkeypatch.setattr(fsck.os, "stat", look)
+    monkeypatch.setattr(undo_shelf.os, "stat", look)
     name = str(device.resolve()).strip("/").replace("/", "-")
     assert fsck.default_undo_file(str(device)) == f"/var/lib/razorfs/{name}.undo"
     assert fsck.default_undo_file(str(link)) == f"/var/lib/razorfs/{name}.undo"

@@ -37,7 +37,7 @@ class WriteOrder:
         self.truth_offset = truth.address * truth.block_bytes
         self._block_bytes = truth.block_bytes
         self._end = geometry.block_count * truth.block_bytes
-        self._needed, self._not_needed = _fixed_parts(truth, geometry)
+        self._needed, self._not_needed = _fixed_parts(overlay, truth, geometry)
         self._maps = _map_of(overlay, truth, geometry)
 
     def stage(self, offset: int) -> Stage:
@@ -90,12 +90,17 @@ def _repaired_from(image: Device, new: Superblock) -> Superblock | None:
     return found
 
 
-def _fixed_parts(truth: Superblock, geometry: Geometry) -> tuple[list[range], list[range]]:
+def _fixed_parts(overlay: Device, truth: Superblock, geometry: Geometry) -> tuple[list[range], list[range]]:
     """Return the blocks that the new filesystem needs, and those that it does not, outside of its space map's say."""
     pages = geometry.spacemap.page_count
     maps = [range(start, start + pages) for start in geometry.spacemap_starts]
     needed = [maps[truth.spacemap_active]]
-    not_needed = [range(SLOT_COUNT), maps[1 - truth.spacemap_active], *(range(place, place + 1) for place in geometry.backups)]
+    not_needed = [range(SLOT_COUNT), maps[1 - truth.spacemap_active]]
+    for place in geometry.backups:
+        # One that is older than the truth lies where there was none before: it must be there when the place begins to count.
+        found = superblocks.read_copy(overlay, place * truth.block_bytes).superblock
+        is_new_place = found is not None and found.generation < truth.generation
+        (needed if is_new_place else not_needed).append(range(place, place + 1))
     journal = range(geometry.journal_start, geometry.journal_start + geometry.journal_blocks)
     # At rest nothing in the journal waits for replay; what lies there is what the old filesystem may still need.
     (not_needed if truth.state == State.CLEAN else needed).append(journal)

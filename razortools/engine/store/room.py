@@ -17,6 +17,12 @@ KEYS_PER_OPERATION_MAX = 13  # rename over a file: entries, back links, names, f
 PROMISED_PLACES = 4  # places in the tree that one step of a flush changes
 
 
+def operation_nodes_max(clean_count: int, height: int) -> int:
+    """Return the most nodes that one operation can make dirty in a tree of so many clean nodes, splits included."""
+    most = KEYS_PER_OPERATION_MAX * height + 4
+    return most if clean_count + 6 + height >= most else max(clean_count, 0) + 6 + height
+
+
 class Room:
     """What one store has room for."""
 
@@ -28,9 +34,7 @@ class Room:
     def operation_nodes_max(self) -> int:
         """Return the most nodes that one operation can make dirty, splits included."""
         tree = self._store.tree
-        height = tree.root_level + 1
-        most, clean = KEYS_PER_OPERATION_MAX * height + 4, tree.node_count - tree.dirty_count
-        return most if clean + 6 + height >= most else max(clean, 0) + 6 + height
+        return operation_nodes_max(tree.node_count - tree.dirty_count, tree.root_level + 1)
 
     def has(self, blocks: int, nodes: int, journal_bytes: int, *, deleting: bool) -> bool:
         """Return whether an operation may start: *blocks* of data, *nodes* and *journal_bytes* are promised to others already.

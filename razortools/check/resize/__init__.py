@@ -1,0 +1,1 @@
+"""Resizing: the same files in an image of another size."""
