@@ -96,6 +96,8 @@ LOOKING = (
         lambda told: len(told["done"]) == 2,
         r"^damage: there is no node in this",
     ),
+    Case("resize", lambda told: told["bytes"] == told["device_bytes"] > told["least_bytes"], r": is not sound \(E0\d{3}: "),
+    Case("dump --sanitize {here}/report.img", holds(findings={"E0201": 1}), r"^razorfsck finds the same .*E0302"),
 )
 # On the same image, with it: every command that changes something, and what it changed is looked at.
 CHANGING = (
@@ -118,6 +120,7 @@ CHANGING = (
     Case("undelete 3", holds(to="/home/text", state="whole")),
     Case("relabel other", holds(label="other")),
     Case("newuuid 01234567-89ab-cdef-0123-456789abcdef", holds(uuid="01234567-89ab-cdef-0123-456789abcdef")),
+    Case("resize 20M", holds(bytes_after=20 << 20, device_bytes=20 << 20)),
     Case("set inode.uid 1001 /hard", holds(before="1000", after="1001")),
     Case("changes", lambda told: len(told) == 1 and told[0]["after"] == "1001", r"^nothing is staged"),
     Case("commit", lambda told: told["changes"] == 1 and told["bytes"] > 0, r"^0 changes written"),
