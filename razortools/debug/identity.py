@@ -1,17 +1,15 @@
-"""Who the filesystem is: label, uuid, feature. A change is one write of a superblock slot: before or after, never between."""
+"""Who the filesystem is: label, uuid. A change is one write of a superblock slot: before or after, never between."""
 
 import argparse
 import uuid
 
-from razortools.debug.answers import Answer, Lines, Table
+from razortools.debug.answers import Answer, Lines
 from razortools.debug.session import Command, Session, Words
 from razortools.engine.store.nodes import Ref
 from razortools.engine.store.store import Store
 from razortools.engine.volume import Volume
 from razortools.errors import OutOfSpace, UsageError
-from razortools.format.superblock import LABEL_BYTES_MAX, Compat, Incompat, ReadOnlyCompat, Superblock
-
-_BITS = (("compat", Compat), ("read_only_compat", ReadOnlyCompat), ("incompat", Incompat))
+from razortools.format.superblock import LABEL_BYTES_MAX
 
 
 def show_label(session: Session, options: argparse.Namespace) -> Answer:
@@ -73,29 +71,12 @@ def _make_dirty(store: Store, ref: Ref, level: int) -> None:
         _make_dirty(store, child, level - 1)
 
 
-def show_features(session: Session, options: argparse.Namespace) -> Answer:
-    """feature: the feature bits of the superblock, and those that this version knows."""
-    superblock: Superblock = session.superblock()
-    rows, data = [], []
-    for name, bits in _BITS:
-        value = getattr(superblock, name)
-        for bit in bits:
-            rows.append((name, bit.name and bit.name.lower(), "set" if value & bit else "not set"))
-            data.append({"group": name, "feature": (bit.name or "").lower(), "set": bool(value & bit)})
-        unknown = value & ~sum(bits)
-        if unknown:
-            rows.append((name, f"{unknown:#x}", "set, unknown to this version"))
-            data.append({"group": name, "feature": f"{unknown:#x}", "set": True})
-    return Table(("group", "feature", "state"), rows, data)
-
-
 _LABEL = Words("label")
 _RELABEL = Words("relabel")
 _RELABEL.add_argument("label", metavar="LABEL")
 _UUID = Words("uuid")
 _NEWUUID = Words("newuuid")
 _NEWUUID.add_argument("uuid", metavar="UUID", help="or random")
-_FEATURE = Words("feature")
 
 COMMANDS = (
     Command("label", "show the label", _LABEL, show_label, ("label",)),
@@ -109,5 +90,4 @@ COMMANDS = (
         ("newuuid random",),
         writes=True,
     ),
-    Command("feature", "show the feature bits", _FEATURE, show_features, ("feature",)),
 )

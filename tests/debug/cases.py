@@ -120,6 +120,8 @@ CHANGING = (
     Case("undelete 3", holds(to="/home/text", state="whole")),
     Case("relabel other", holds(label="other")),
     Case("newuuid 01234567-89ab-cdef-0123-456789abcdef", holds(uuid="01234567-89ab-cdef-0123-456789abcdef")),
+    Case("feature second_checksum off", lambda told: not told["set"] and told["records"] > 0),
+    Case("feature second_checksum on", holds(set=True, changed=True, records=0)),
     Case("resize 20M", holds(bytes_after=20 << 20, device_bytes=20 << 20)),
     Case("set inode.uid 1001 /hard", holds(before="1000", after="1001")),
     Case("changes", lambda told: len(told) == 1 and told[0]["after"] == "1001", r"^nothing is staged"),

@@ -1,0 +1,141 @@
+"""feature: the feature bits of the superblock, shown, set and cleared.
+
+A bit promises what may be found in the image, so it is cleared only when nothing is left of it, and nothing more is made.
+Invariants: the bit changes by one write of a superblock slot, so it is set or not; at no moment is anything in the image that no
+bit announces, wherever the work is cut off.
+"""
+
+import argparse
+from collections.abc import Iterator
+from itertools import islice
+
+from razortools.debug.answers import Answer, Lines, Table
+from razortools.debug.session import Command, Session, Words
+from razortools.engine.create import feature_name
+from razortools.engine.store.store import Store
+from razortools.engine.volume import Volume
+from razortools.errors import ReadOnly, UsageError
+from razortools.format.data import CHECKED_TWICE, DataRecord
+from razortools.format.items import owned_record
+from razortools.format.journal import Operation
+from razortools.format.keys import HIGHEST_KEY, KIND_AT, LOWEST_KEY, Kind, object_of, table_range
+from razortools.format.keys import Table as Part
+from razortools.format.superblock import Compat, Incompat, ReadOnlyCompat, Superblock
+from razortools.format.xattr import Xattr
+from razortools.units import InodeNo
+
+BATCH = 512  # records that are looked at together
+_BITS = (("compat", Compat), ("read_only_compat", ReadOnlyCompat), ("incompat", Incompat))
+_OWNING = (int(Kind.DATA_RECORD), int(Kind.XATTR))
+_COMPRESSES = "this version compresses with it whatever the bit says, so the image would hold what nothing announces"
+_STAYS = {
+    Incompat.ZSTD: _COMPRESSES,
+    Incompat.LZ4: _COMPRESSES,
+    Incompat.ZLIB: _COMPRESSES,
+    Incompat.STRING_TABLE: "names are not kept in any other way",
+}
+_NAMES = {feature_name(feature): feature for feature in Incompat}
+
+
+def feature(session: Session, options: argparse.Namespace) -> Answer:
+    """feature: show all, or set or clear one."""
+    if options.name is None:
+        return _all_features(session.superblock())
+    if options.state is None:
+        raise UsageError(f"feature: say whether {options.name} is to be on or off")
+    if not session.writable:
+        raise ReadOnly("feature changes the image; start razorfs-debug with -w to allow that")
+    wanted, is_on = _NAMES[options.name], options.state == "on"
+    volume = session.for_writing()
+    try:
+        changed = _switch(volume, wanted, is_on=is_on)
+    except BaseException:
+        volume.abort()
+        raise
+    told = f"{options.name} is {options.state}" + ("" if changed is not None else " already")
+    told += f"; {changed} records were written anew" if changed else ""
+    return Lines([told], {"feature": options.name, "set": is_on, "changed": changed is not None, "records": changed or 0})
+
+
+def _all_features(superblock: Superblock) -> Answer:
+    rows, data = [], []
+    for name, bits in _BITS:
+        value = getattr(superblock, name)
+        for bit in bits:
+            rows.append((name, bit.name and bit.name.lower(), "set" if value & bit else "not set"))
+            data.append({"group": name, "feature": (bit.name or "").lower(), "set": bool(value & bit)})
+        unknown = value & ~sum(bits)
+        if unknown:
+            rows.append((name, f"{unknown:#x}", "set, unknown to this version"))
+            data.append({"group": name, "feature": f"{unknown:#x}", "set": True})
+    return Table(("group", "feature", "state"), rows, data)
+
+
+def _switch(volume: Volume, wanted: Incompat, *, is_on: bool) -> int | None:
+    """Set or clear a bit; return how many records were changed for it, None if it is so already. Raises UsageError."""
+    store = volume.store
+    if bool(store.superblock.incompat & wanted) == is_on:
+        return None
+    if not is_on and wanted in _STAYS:
+        raise UsageError(f"feature: {feature_name(wanted)} cannot be switched off: {_STAYS[wanted]}")
+    volume.checkpoint()
+    changed = 0
+    if wanted is Incompat.SECOND_CHECKSUM:
+        store.checks_twice = is_on
+        changed = 0 if is_on else _drop_second_checksums(volume)
+    if wanted is Incompat.PATCHES and not is_on and any(True for _ in store.items(*table_range(Part.PATCHES))):
+        raise UsageError(
+            "feature: there are patches over records that cannot be read; repair the image first: razorfsck --repair"
+        )
+    bits = store.superblock.incompat | wanted if is_on else store.superblock.incompat & ~wanted
+    store.mark(volume.now_ns(), incompat=int(bits))
+    return changed
+
+
+def _drop_second_checksums(volume: Volume) -> int:
+    """Write the items of all records without one; return how many had one. Cut off, some still have it, which is no harm."""
+    store, count = volume.store, 0
+    for key, value in _owning(store):
+        made = _without(key, value)
+        if made != value:
+            with volume.operation(Operation.FLUSH_DATA, InodeNo(object_of(key))):
+                store.put(key, made)
+            count += 1
+            if count % BATCH == 0:
+                volume.commit()
+    volume.checkpoint()
+    return count
+
+
+def _owning(store: Store) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the items that may hold a record. They are gathered before they are handed out, for they are changed meanwhile."""
+    low = LOWEST_KEY
+    while True:
+        batch = list(islice(store.items(low, HIGHEST_KEY), BATCH))
+        yield from (item for item in batch if item[0][KIND_AT] in _OWNING and item[0][0] == Part.FILES)
+        if len(batch) < BATCH:
+            return
+        low = batch[-1][0] + b"\0"
+
+
+def _without(key: bytes, value: bytes) -> bytes:
+    """Return an item without a second checksum."""
+    record = owned_record(key, value)
+    if record is None or not record.flags & CHECKED_TWICE:
+        return value
+    plain: DataRecord = record.checked_by(None)
+    return plain.encode() if key[KIND_AT] == Kind.DATA_RECORD else Xattr.outside(Xattr.decode(value).name, plain).encode()
+
+
+_WORDS = Words("feature")
+_WORDS.add_argument(
+    "name", nargs="?", choices=tuple(_NAMES), metavar="NAME", help=f"one of {', '.join(_NAMES)}; without it all are shown"
+)
+_WORDS.add_argument(
+    "state", nargs="?", choices=("on", "off"), metavar="on|off", help="needs -w; what cannot be is refused with the reason"
+)
+
+COMMANDS = (
+    Command("feature", "show the feature bits, or switch one on or off", _WORDS, feature,
+            ("feature", "feature second_checksum on")),
+)  # fmt: skip
