@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from razortools.check.runner import check_quietly
-from razortools.debug import dumping, rehearsal
-from razortools.debug.sanitize import proof
+from razortools.debug import rehearsal
+from razortools.debug.sanitize import dump, proof
 from razortools.debug.sanitize.copy import sanitize
 from razortools.debug.sanitize.frames import decompresses, stand_in
 from razortools.debug.sanitize.standins import StandIns
@@ -224,7 +224,7 @@ def test_a_copy_that_does_not_prove_itself_is_not_there(
         target.write(0, bytes(4096))
         return made
 
-    monkeypatch.setattr(dumping, "sanitize", forgetful)
+    monkeypatch.setattr(dump, "sanitize", forgetful)
     assert debug("-R", f"dump --sanitize {tmp_path / 'copy'}", image) == 1
     assert "E0101" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

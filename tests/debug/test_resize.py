@@ -9,12 +9,12 @@ import pytest
 from razortools.check import problems
 from razortools.check.inventory import take_inventory
 from razortools.check.loss import loss
+from razortools.check.resize import image_file
 from razortools.check.resize import resize as resize_module
 from razortools.check.resize.plan import Plan, blocks_to_vacate, make_plan
 from razortools.check.resize.resize import Resized, carried_out, judged, least_bytes, resize
 from razortools.check.resize.write import carry_out
 from razortools.check.runner import check_quietly
-from razortools.debug import resizing
 from razortools.debug.crashtest.repairs import Mend, NothingToMend, RepairDepth, RepairExplorer, RepairTally
 from razortools.engine import directories, namespace
 from razortools.engine.store.device import Device, open_image
@@ -251,8 +251,8 @@ def test_a_damaged_image_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_a_block_device_gets_no_larger_than_it_is() -> None:
     with pytest.raises(UsageError, match="make the device larger"):
-        resizing._judge_size(MemoryDevice(2 * MIB), 2 * MIB + 1)
-    resizing._judge_size(MemoryDevice(2 * MIB), 2 * MIB)
+        image_file.judge_size(MemoryDevice(2 * MIB), 2 * MIB + 1)
+    image_file.judge_size(MemoryDevice(2 * MIB), 2 * MIB)
 
 
 def test_growing_can_be_taken_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
