@@ -183,6 +183,18 @@ class Records:
         while self._clean_bytes > limit:
             self.drop_clean(*next(iter(self._clean)))
 
+    def shrink(self, count_max: int) -> bool:
+        """Drop clean records, what was not used lately first, until the limit holds or *count_max* are dropped.
+
+        Returns whether there is more to drop.
+        """
+        limit = self._volume.limits.record_cache_bytes
+        for _ in range(count_max):
+            if self._clean_bytes <= limit:
+                return False
+            self.drop_clean(*next(iter(self._clean)))
+        return self._clean_bytes > limit
+
     def _keep_unread(self, ino: InodeNo, record_no: RecordNo, raw: bytes) -> None:
         """Put what was just written and stored into the cache, where such records take no more than a share.
 

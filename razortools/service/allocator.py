@@ -11,16 +11,24 @@ from contextlib import suppress
 
 from razortools.units import MIB
 
-KEPT_BYTES = 64 * MIB  # free at the end of the heap before it is given back; as much as may be dirty
 MAPPED_FROM_BYTES = 32 * MIB  # what is larger is mapped on its own; the most that the library takes
 GROWN_BY_BYTES = 4 * MIB  # asked for at a time; the system gives pages when they are touched
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of mallopt(3)
 
 
-def keep_memory() -> None:
-    """Have what is freed kept for what comes. For the whole process; does nothing where the C library has no such settings."""
+def keep_memory(kept_bytes: int) -> None:
+    """Have *kept_bytes* of what is freed kept for what comes, which is as much as may be dirty.
+
+    For the whole process; does nothing where the C library has no such settings.
+    """
     with suppress(AttributeError, OSError):
         set_option = ctypes.CDLL(None).mallopt
-        for option, value in ((_TRIM_THRESHOLD, KEPT_BYTES), (_TOP_PAD, GROWN_BY_BYTES), (_MMAP_THRESHOLD, MAPPED_FROM_BYTES)):
+        for option, value in ((_TRIM_THRESHOLD, kept_bytes), (_TOP_PAD, GROWN_BY_BYTES), (_MMAP_THRESHOLD, MAPPED_FROM_BYTES)):
             set_option(option, value)
+
+
+def give_back() -> None:
+    """Give the system all that is free, wherever it lies. Takes milliseconds; does nothing where the C library cannot."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -20,6 +20,7 @@ from razortools.service.handlers import name_of
 
 if TYPE_CHECKING:
     from razortools.service.committer import Committer
+    from razortools.service.memory import Memory
     from razortools.service.operations import Operations
     from razortools.service.pump import Pump
     from razortools.service.space_history import SpaceHistory
@@ -58,7 +59,8 @@ class MountFigures:
     mount_point: str
     mounted_age_s: float
     volume: Statistics
-    limits_bytes: dict[str, int]  # of "records", "metadata" and "dirty"
+    limits_bytes: dict[str, int]  # of "records", "metadata" and "dirty", as they are in force now
+    memory_shortages: int  # how often the kernel told that memory is short
     requests: dict[str, Spread]  # by operation
     refusals: dict[str, dict[str, int]]  # by operation and name of the error
     waiting_requests: int
@@ -126,6 +128,7 @@ class Telling:
     pump: "Pump"
     operations: "Operations"
     committer: "Committer"
+    memory: "Memory"
     history: "SpaceHistory"
     mounted_at_s: float  # of the monotonic clock
 
@@ -146,10 +149,11 @@ class Telling:
             mounted_age_s=now_s - self.mounted_at_s,
             volume=volume.statistics(),
             limits_bytes={
-                "records": options.record_cache_bytes,
-                "metadata": options.metadata_cache_bytes,
-                "dirty": options.dirty_bytes,
+                "records": volume.limits.record_cache_bytes,
+                "metadata": volume.limits.metadata_cache_bytes,
+                "dirty": volume.limits.dirty_bytes,
             },
+            memory_shortages=self.memory.signal_count,
             requests={name_of(opcode): spread_of(times) for opcode, times in tally.times.items() if times.total_ns},
             refusals=refusals,
             waiting_requests=tally.under_way,

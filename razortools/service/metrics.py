@@ -135,6 +135,8 @@ METRICS: tuple[Declared, ...] = (
     _by(GaugeMetricFamily, "razorfs_memory_bytes", "Memory in use, by component.", "component", _memory),
     _by(GaugeMetricFamily, "razorfs_memory_limit_bytes", "Memory that a component may use.", "component",
         lambda figures: [((component,), limit) for component, limit in figures.limits_bytes.items()]),
+    _counter("razorfs_memory_shortages", "How often the kernel told that memory is short.",
+        lambda figures: figures.memory_shortages),
     _counter("razorfs_fetches", "Things that were read in threads.", lambda figures: figures.fetches),
     _counter("razorfs_in_place_wait_seconds", "Time that all requests stood still for the device.",
              lambda figures: figures.volume.waits_in_place_s),

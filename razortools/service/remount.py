@@ -25,7 +25,7 @@ from razortools.service.committer import Committer
 from razortools.service.control import Client
 from razortools.service.logs import log
 from razortools.service.options import MountOptions, named_options
-from razortools.service.remount_plan import kernel_words, limits_of, options_after
+from razortools.service.remount_plan import kernel_words, options_after
 
 FORGETTING_S = 0.01  # the kernel puts forgetting behind other requests
 FORGETTING_LOOKS = 100
@@ -38,7 +38,7 @@ class Remounter:
     def __init__(
         self, volume: Volume, committer: Committer, options: MountOptions, adopt: Callable[[MountOptions], None]
     ) -> None:
-        """Change the mount of *volume*, which has *options* now. *adopt* hands other ones to whoever else goes by them."""
+        """Change the mount of *volume*, which has *options* now. *adopt* hands other ones to whoever goes by them."""
         self._volume = volume
         self._committer = committer
         self._options = replace(options, allow_other=options.is_for_all(is_root=os.geteuid() == 0))  # as the mount table has it
@@ -83,8 +83,6 @@ class Remounter:
     def _take(self, options: MountOptions) -> None:
         """Go by *options* from now on."""
         self._options = options
-        self._volume.set_limits(limits_of(options))
-        self._committer.configure(options)
         logs.set_level(options.log_level)
         self._adopt(options)
         log.info("%s: remounted%s", self._volume.store.device.name, ", read-only" * self._volume.read_only)

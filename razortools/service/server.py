@@ -20,7 +20,7 @@ import trio
 from razortools.engine import collector, orphans
 from razortools.engine.volume import Volume
 from razortools.errors import DeviceFailed, ImageBusy, RazorError
-from razortools.service import allocator, closing, logs, mountpoints, placement
+from razortools.service import closing, logs, memory_room, mountpoints, placement
 from razortools.service.audit import AuditedOperations, Trail
 from razortools.service.channel import Channel
 from razortools.service.committer import Committer
@@ -29,6 +29,7 @@ from razortools.service.control import Client, Control, Farewell, Greeting, list
 from razortools.service.figures import Telling
 from razortools.service.holding import Holder
 from razortools.service.logs import log
+from razortools.service.memory import Memory, fitted
 from razortools.service.opening import Place, open_place
 from razortools.service.operations import Operations
 from razortools.service.options import MountOptions
@@ -54,7 +55,7 @@ def serve(
 
     *before_mounting* is called when the image is open, which is the last that is looked for in this mount namespace.
     """
-    volume = open_place(place, options)
+    volume = open_place(place, fitted(options, memory_room.allowed_bytes()))
     try:
         before_mounting()
         mounted = Mounted(volume, place, options, ready)
@@ -97,16 +98,22 @@ class Mounted:
         self._settled = Settled(volume, self._channel.forget_attributes)
         self._committer = Committer(volume, options)
         self._committer.after_commit = self._settled.note_commit
-        operations = self._operations()
-        self._remounter = Remounter(volume, self._committer, options, operations.adopt)
+        self._handlers = operations = self._operations()
+        self._memory = Memory(volume, self._committer, options)
+        self._remounter = Remounter(volume, self._committer, options, self._adopt)
         self._holder = Holder(volume, self._committer)
         slow = None if options.slow_s is None else SlowLog(volume, options.slow_s)
         self._pump = Pump(self._channel, operations, self._session.forward, slow)
         self._history = SpaceHistory(volume.used_bytes)
         self._telling = Telling(
-            os.getpid(), self._place.image, self._place.mount_point, self._pump, operations, self._committer, self._history,
-            mounted_at_s=time.monotonic(),
+            os.getpid(), self._place.image, self._place.mount_point, self._pump, operations, self._committer, self._memory,
+            self._history, mounted_at_s=time.monotonic(),
         )  # fmt: skip
+
+    def _adopt(self, options: MountOptions) -> None:
+        """Go by *options* from now on."""
+        self._memory.take(options)
+        self._handlers.adopt(options)
 
     def _operations(self) -> Operations:
         """Return the handlers that the options ask for."""
@@ -171,6 +178,7 @@ class Mounted:
             nursery.start_soon(self._session.run)
             nursery.start_soon(self._committer.run)
             nursery.start_soon(self._settled.run)
+            nursery.start_soon(self._memory.run)
             nursery.start_soon(self._watch_signals, nursery.cancel_scope)
             nursery.start_soon(self._history.run)
             nursery.start_soon(self._announce, nursery)
@@ -186,7 +194,6 @@ class Mounted:
         # Should the pump end now nobody answers the thread before the connection is closed, which is when trio has ended.
         device = await trio.to_thread.run_sync(_device_of, self._place.mount_point, abandon_on_cancel=True)
         collector.calm()
-        allocator.keep_memory()
         if device is None:
             log.info("%s: not mounted at %s any more", self._place.image, self._place.mount_point)
         else:
