@@ -221,7 +221,7 @@ def read_bases(volume: "Volume", items: Sequence[tuple["Place", DataRecord]]) ->
 def _read(volume: "Volume", item: DataRecord) -> bytes | CorruptImage | DeviceFailed:
     for is_last in (False, True):
         try:
-            return unpack_item(item, item.raw_bytes, volume.store.read_record)
+            return unpack_item(volume.store, item, item.raw_bytes)
         except (CorruptImage, DeviceFailed) as failed:
             if is_last:
                 return failed
