@@ -28,13 +28,13 @@ def losses(scene: Scene) -> list[str]:
 
 # An image that is full.
 
-PHOTOS = {f"photos/beach-{number}.jpg": noise(number, 2 * MIB) for number in range(3)}
-INCOMING = {f"photos/hills-{number}.jpg": noise(10 + number, 2 * MIB) for number in range(4)}
+PHOTOS = {f"photos/beach-{number}.jpg": noise(number, 2 * MIB) for number in range(4)}
+INCOMING = {f"photos/hills-{number}.jpg": noise(10 + number, 2 * MIB) for number in range(3)}
 
 
 def fill_up(scene: Scene) -> None:
     """Photographs, and a log that nobody needs, in an image in which the new photographs find no room."""
-    scene.fill({**PHOTOS, "logs/old.log": noise(20, 5 * MIB)})
+    scene.fill({**PHOTOS, "logs/old.log": noise(20, 5 * MIB // 2)})
     del scene.wanted["logs/old.log"]
     (scene.folder / "incoming").mkdir()
     for path, contents in INCOMING.items():
@@ -53,9 +53,9 @@ FULL = Incident(
     image_bytes=16 * MIB,
     prepare=fill_up,
     steps=(
-        Typed("cp incoming/* mnt/photos/", (r"hills-.*: No space left on device",), exit_code=1),
+        Typed("cp incoming/* mnt/photos/", (r"hills-2.jpg.: No space left on device",), exit_code=1),
         Typed("razorfs-health mnt", (r"^CRITICAL Space: .*; delete something or use a larger image$",), 2, only="^[^O]"),
-        Typed("du -sh mnt/*", (r"^5\.\d*M\tmnt/logs$",)),
+        Typed("du -sh mnt/*", (r"^2\.\d*M\tmnt/logs$",)),
         Typed("rm mnt/logs/old.log"),
         Typed("cp incoming/* mnt/photos/"),
         Typed("razorfs-health mnt", (r"^WARNING  Space: 9\d % of 16 MiB used, .*; plan for more room$",), 1, only="^[^O]"),
@@ -219,7 +219,7 @@ UNSAVED = noise(6, 500_000)
 
 def be_killed_at_work(scene: Scene) -> None:
     """Two files that programs have synced, one that nobody has, and then the daemon is gone."""
-    scene.mounted.mount("commit=3600")  # so that nothing but a sync makes anything durable
+    scene.mounted.mount("commit=3600,checkpoint=3600")  # so that nothing but a sync makes anything durable
     for name, contents in SAVED.items():
         with (scene.mount_point / name).open("wb") as file:
             file.write(contents)
@@ -242,7 +242,7 @@ KILLED = Incident(
     image_bytes=16 * MIB,
     prepare=be_killed_at_work,
     steps=(
-        Typed("ls mnt", (r"Transport endpoint is not connected",), exit_code=2),
+        Typed("df mnt", (r"Transport endpoint is not connected",), exit_code=1),  # a question that no cache answers
         Typed(
             "razorfs-health mnt",
             (
