@@ -18,6 +18,7 @@ from razortools.debug.crashtest.playing import ground
 from razortools.debug.crashtest.workloads import numbered
 from razortools.errors import UsageError
 from tests.crashtest import broken_engines as broken
+from tests.schemas import valid
 
 QUICK = ("--ground", "plain", "--depth", "12", "--compound", "0", "--jobs", "1")
 LONG = "mkdir /m; write /a 0 9000; rename /b /n; setxattr /d user.k 20"  # only its second operation needs its data
@@ -66,7 +67,7 @@ def test_no_violation_is_exit_code_0_and_figures(capsys: pytest.CaptureFixture[s
 def test_json_is_one_document_with_the_figures_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     assert crash_test("--json", "--workload", "create /n", *QUICK[:-2]) == 0
     out, err = capsys.readouterr()
-    found = json.loads(out)
+    found = valid("razorfs-debug", json.loads(out), "crashtest")
     assert (found["verdict"], found["violations"], found["story"], found["workloads"]) == ("no violation", 0, [], 1)
     assert 0 < found["recovered_in_full"] <= found["states"] <= found["tried"]
     assert err == ""
@@ -81,7 +82,7 @@ def test_a_violation_is_exit_code_4_and_a_story(broken_replay: pytest.MonkeyPatc
     assert "was lost" in text or "was torn" in text
     assert "no violation" not in text
     assert crash_test("--json", "--workload", "write /a 0 9000", *DEEPER) == 4
-    found = json.loads(capsys.readouterr().out)
+    found = valid("razorfs-debug", json.loads(capsys.readouterr().out), "crashtest")
     assert found["verdict"] == "violation" and found["violations"] > 0
     assert found["story"] == lines[lines.index(found["story"][0]) :]
 

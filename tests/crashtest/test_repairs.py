@@ -28,6 +28,7 @@ from razortools.format.undo import Stage
 from tests.check.damages import DAMAGES, Damage
 from tests.check.mending import damaged, mend
 from tests.check.samples import unclean
+from tests.schemas import valid
 
 SEED = 1
 SHALLOW = RepairDepth(states_per_flush=12, undo_from=1, again_from=1)
@@ -187,7 +188,7 @@ QUICK = ("--depth", "12", "--compound", "1")
 
 def test_the_command_repairs_images_that_it_has_damaged_and_tells_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert crash_test("--repairs", "4", "--seed", "3", *QUICK, "--json") == 0
-    figures = json.loads(capsys.readouterr().out)
+    figures = valid("razorfs-debug", json.loads(capsys.readouterr().out), "crashtest")
     assert (figures["verdict"], figures["images"], figures["violations"], figures["story"]) == ("no violation", 4, 0, [])
     assert 0 < figures["repairs"] <= 4
     assert figures["states"] > 50
