@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from razortools.debug.answers import Answer
-from razortools.debug.surgery import StagedDevice, Surgery, newest_superblock, write_staged
+from razortools.debug.surgery import CommitOrder, StagedDevice, Surgery, newest_superblock
 from razortools.engine import namespace
 from razortools.engine.store.device import Device
 from razortools.engine.volume import Volume, open_volume
@@ -144,15 +144,26 @@ class Session:
             self.surgery = Surgery(StagedDevice(self._device))
         return self.surgery
 
-    def commit_surgery(self) -> int:
-        """Write what is staged and return how many bytes that were. Raises ImageBusy, DeviceFailed; then it stays staged."""
+    def commit_surgery(self, undo_path: str | None = None) -> tuple[int, str]:
+        """Write what is staged; return (how many bytes that were, the undo file that takes it back).
+
+        *undo_path*: where the undo file is kept; None: in the usual place. Raises a RazorError; then it stays staged, and the
+        image is as it was.
+        """
+        from razortools.check.repair.undo_shelf import HostShelf, default_undo_file  # late: the check loads slowly
+        from razortools.check.repair.write_out import write_out
+
         if self.surgery is None:
-            return 0
+            return 0, ""
+        staged = self.surgery.device
+        path = undo_path or default_undo_file(self._device.name)
+        HostShelf(path, self._device.name).judge()
         if self._device.read_only:
             self._device.set_read_only(False)
-        written = write_staged(self.surgery.device, self._device)
+        written_bytes = sum(len(page) for _, page in staged.written_pages())
+        written = write_out(staged, self._device, path, is_sound=True, order=CommitOrder(staged))
         self.discard_surgery()
-        return written
+        return written_bytes, written.undo_path
 
     def discard_surgery(self) -> None:
         """Drop what is staged."""

@@ -161,11 +161,10 @@ def show_changes(session: Session, options: argparse.Namespace) -> Answer:
 def commit(session: Session, options: argparse.Namespace) -> Answer:
     """commit: write what is staged to the image."""
     count = len(session.surgery.changes) if session.surgery is not None else 0
-    written = session.commit_surgery()
-    return Lines(
-        [f"{count} changes written, {written} bytes; razorfsck tells what it thinks of them"],
-        {"changes": count, "bytes": written},
-    )
+    written, undo_file = session.commit_surgery(options.undo_file)
+    lines = [f"{count} changes written, {written} bytes; razorfsck tells what it thinks of them"]
+    lines += [f"razorfsck --undo {session.device.name} takes them back, as long as {undo_file} is kept"] if undo_file else []
+    return Lines(lines, {"changes": count, "bytes": written, "undo_file": undo_file or None})
 
 
 def discard(session: Session, options: argparse.Namespace) -> Answer:
@@ -183,12 +182,15 @@ _SET.add_argument(
 )
 _CHANGES = Words("changes")
 _COMMIT = Words("commit")
+_COMMIT.add_argument(
+    "--undo-file", dest="undo_file", metavar="HOST_PATH", help="instead of IMAGE.undo, to take it back with razorfsck --undo"
+)
 _DISCARD = Words("discard")
 
 COMMANDS = (
     Command("set", "change a field by name, with every checksum above it made right; staged until commit", _SET, set_field,
             ("set inode.uid 1000 /home/me", "set superblock.error_count 0", "set data_record.birth 5 files 12 data_record 3")),
     Command("changes", "show what is staged", _CHANGES, show_changes, ("changes",)),
-    Command("commit", "write what is staged; a power cut meanwhile can leave a part of it", _COMMIT, commit, ("commit",)),
+    Command("commit", "write what is staged, all or nothing", _COMMIT, commit, ("commit",)),
     Command("discard", "drop what is staged", _DISCARD, discard, ("discard",)),
 )  # fmt: skip

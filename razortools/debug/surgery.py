@@ -13,7 +13,6 @@ from razortools.engine.store.nodes import judge_node
 from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.superblocks import find_copies
 from razortools.errors import CorruptImage, UsageError
-from razortools.format.geometry import geometry_of
 from razortools.format.node import (
     ITEM_OVERHEAD_BYTES,
     NODE_HEADER_BYTES,
@@ -23,12 +22,27 @@ from razortools.format.node import (
     node_checksum,
 )
 from razortools.format.superblock import SLOT_COUNT, SUPERBLOCK_BYTES, Superblock
+from razortools.format.undo import Stage
 
 Edit = Callable[[bytearray], None]
 
 
 class StagedDevice(OverlayDevice):
     """What the image would be. Closing it leaves the device below open: it belongs to the session."""
+
+    def __init__(self, base: Device) -> None:
+        """Lay it over *base*."""
+        super().__init__(base)
+        self.first_written: dict[int, int] = {}  # block of a node -> block of its copy that can be written over first
+
+    def note_node(self, pointer: ChildPointer) -> None:
+        """Note that a node is changed: of its copies the one goes first that is not needed to read it as it was."""
+        first, mirror = pointer.address & BLOCK_MASK, pointer.mirror & BLOCK_MASK
+        if first in self.first_written:
+            return
+        superblock = newest_superblock(self.base)
+        raw = self.base.read(first * superblock.block_bytes, superblock.node_bytes)
+        self.first_written[first] = mirror if mirror and node_checksum(raw) == pointer.crc32c else first
 
     def close(self) -> None:
         """See Device."""
@@ -161,6 +175,8 @@ def _verified(device: Device, superblock: Superblock, pointer: ChildPointer, lev
 
 def _sealed(device: Device, superblock: Superblock, step: _Step) -> ChildPointer:
     """Write a node with a right checksum to all of its places; return what the node above must say of it."""
+    if isinstance(device, StagedDevice):
+        device.note_node(step.pointer)
     checksum = node_checksum(bytes(step.raw))
     step.raw[4:8] = checksum.to_bytes(4, "little")
     for place in filter(None, (step.pointer.address, step.pointer.mirror)):
@@ -169,18 +185,28 @@ def _sealed(device: Device, superblock: Superblock, step: _Step) -> ChildPointer
     return replace(step.pointer, crc32c=checksum, generation=header.generation)
 
 
-def write_staged(staged: StagedDevice, device: Device) -> int:
-    """Write what is staged to *device*: superblocks last, with a flush before and behind. Return the bytes written.
+class CommitOrder:
+    """The order in which surgery is written: at every moment one copy of each node is what the newest superblock says.
 
-    A power cut in between can leave a part of it: structures are changed where they lie. Raises DeviceFailed.
+    Structures are changed where they lie. One copy of each changed node goes first (AHEAD), then the superblock slot that knows
+    of it (TRUTH), then the other copies (BEHIND). All fields of a superblock lie in its first sector, so a slot is the old or the
+    new one. Where nodes have one copy, an image that was cut off in between needs its undo file. See check/repair/write_order.py.
     """
-    superblock = newest_superblock(staged)
-    geometry = geometry_of(superblock)
-    places = [block * superblock.block_bytes for block in (*range(SLOT_COUNT), *geometry.backups)]
-    pages = list(staged.written_pages())
-    last = [page for page in pages if page[0] in places]
-    for stage in ([page for page in pages if page[0] not in places], last):
-        for offset, data in stage:
-            device.write(offset, data)
-        device.flush()
-    return sum(len(data) for _, data in pages)
+
+    def __init__(self, staged: StagedDevice) -> None:
+        """Sort what is staged. Raises CorruptImage if the image has no superblock."""
+        self.superblock = newest_superblock(staged.base)
+        size = self.superblock.block_bytes
+        self.slots = [slot * size for slot in range(SLOT_COUNT)]
+        self._truth = self.superblock.address * size
+        node_bytes = self.superblock.node_bytes
+        self._ahead = [range(place * size, place * size + node_bytes) for place in staged.first_written.values()]
+
+    def stage(self, offset: int) -> Stage:
+        """See Order."""
+        if offset == self._truth:
+            return Stage.TRUTH
+        return Stage.AHEAD if any(offset in part for part in self._ahead) else Stage.BEHIND
+
+    def mark(self, image: Device, *, is_sound: bool) -> None:
+        """See Order: nothing is written that would ask for a check."""

@@ -7,6 +7,7 @@ is the old or the new filesystem at every moment.
 """
 
 from dataclasses import replace
+from typing import Protocol
 
 from razortools.check.repair.superblock_copies import mendable
 from razortools.check.superblock_rules import layout_fault
@@ -24,6 +25,19 @@ REPAIR_GENERATIONS = 2  # from the view that is repaired to the repaired one
 ERROR_COUNT_MAX = (1 << 32) - 1  # what its field holds; a damaged one may say that already
 
 assert SUPERBLOCK_BYTES == PAGE_BYTES
+
+
+class Order(Protocol):
+    """What writing out has to know of a view that lies over an image."""
+
+    superblock: Superblock  # of the filesystem: whose undo file it is
+    slots: list[int]  # where the slots lie, in bytes
+
+    def stage(self, offset: int) -> Stage:
+        """Return when the page at byte *offset* is written."""
+
+    def mark(self, image: Device, *, is_sound: bool) -> tuple[int, bytes] | None:
+        """Return (offset, bytes) of a superblock that is written first of all; None: there is none."""
 
 
 class WriteOrder:
@@ -55,6 +69,10 @@ class WriteOrder:
             return Stage.AHEAD if self._maps.is_used(BlockNo(block)) else Stage.BEHIND
         except RazorError:
             return Stage.AHEAD
+
+    def mark(self, image: Device, *, is_sound: bool) -> tuple[int, bytes] | None:
+        """See Order."""
+        return marked(image, self.superblock, is_sound=is_sound)
 
 
 def marked(image: Device, new: Superblock, *, is_sound: bool = False) -> tuple[int, bytes] | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from razortools.check.repair.undo import take_back
 from razortools.check.repair.undo_file import PageRead, UndoReader, UndoWriter, read_page, undo_file_bytes
 from razortools.check.repair.undo_shelf import NOTHING_WAS_CHANGED, HostShelf, Shelf
-from razortools.check.repair.write_order import WriteOrder, marked
+from razortools.check.repair.write_order import Order, WriteOrder
 from razortools.engine.store.device import Device
 from razortools.engine.store.pages import PAGE_BYTES, OverlayDevice
 from razortools.errors import DeviceFailed, RazorError
@@ -56,14 +56,17 @@ def write_out(
     before_writing: Callable[[], None] = lambda: None,
     *,
     is_sound: bool = False,
+    order: Order | None = None,
 ) -> Written:
     """Make *image* hold what *overlay*, which lies over it, shows. Raises a RazorError; the image is as it was then.
 
     *before_writing* is called when the undo file is complete, before it gets its name and the image is changed. Only if the
     device refuses even to be put back, the image is left half written; the sentence then says so, and undo() helps.
     *is_sound*: this is no repair; what is written over was sound, and a power cut in the middle is no reason for a check.
+    *order*: in which it is written, if it is no new filesystem beside the old one.
     """
-    return write_out_keeping(overlay, image, HostShelf(undo_path, image.name), before_writing=before_writing, is_sound=is_sound)
+    shelf = HostShelf(undo_path, image.name)
+    return write_out_keeping(overlay, image, shelf, before_writing=before_writing, is_sound=is_sound, order=order)
 
 
 def write_out_keeping(
@@ -74,9 +77,10 @@ def write_out_keeping(
     before_writing: Callable[[], None] = lambda: None,
     *,
     is_sound: bool = False,
+    order: Order | None = None,
 ) -> Written:
     """As write_out(), with the undo file on *shelf*."""
-    writing = _WriteOut(overlay, image, is_sound=is_sound)
+    writing = _WriteOut(overlay, image, order or WriteOrder(overlay), is_sound=is_sound)
     if not writing.changes_anything:
         return Written(0, "")
     _keep(writing, shelf, clock, before_writing)
@@ -92,12 +96,12 @@ def write_out_keeping(
 class _WriteOut:
     """The pages that differ, stage by stage."""
 
-    def __init__(self, overlay: OverlayDevice, image: Device, *, is_sound: bool) -> None:
+    def __init__(self, overlay: OverlayDevice, image: Device, order: Order, *, is_sound: bool) -> None:
         """Find out what differs; nothing is written."""
         self._overlay = overlay
         self._image = image
-        self.order = WriteOrder(overlay)
-        self._mark = marked(image, self.order.superblock, is_sound=is_sound)
+        self.order = order
+        self._mark = order.mark(image, is_sound=is_sound)
         self._offsets = array("Q")
         self._stages = bytearray()
         self.kept_bytes = 0
