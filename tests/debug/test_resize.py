@@ -220,6 +220,7 @@ def test_a_file_grows_and_shrinks(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert text(capsys, image, "resize 40M", "cat /late", write=True).endswith("committed\n")
     shrunk = answer(capsys, image, f"resize {told['least_bytes']}", "-w")
     assert image.stat().st_size == told["least_bytes"] and shrunk["undo_file"] is None
+    assert {path.name for path in tmp_path.glob("dirty.img.undo*")} == {"dirty.img.undo.1"}  # that of the growing
     with open_image(image, writable=False) as device:
         assert check_quietly(device).findings == ()
     assert debug("-w", "-R", "resize 300K", image) == 2

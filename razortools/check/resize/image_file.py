@@ -61,7 +61,8 @@ def resize_image(device: Device, size_bytes: int, undo_path: str | None = None) 
     done = resize(device, size_bytes, write)
     if device.size_bytes > done.bytes_after and os.path.isfile(device.name):
         _cut_tail(device, done.bytes_after)
-        for path in written[-1:]:  # of no use any more: what lay behind the end is gone
+        # Of no use any more: what lay behind the end is gone. The steps before the last one are the latest that were moved away.
+        for path in [*written[-1:], *shelf.older()[: max(len(written) - 1, 0)]]:
             os.unlink(path)
         written.clear()
     undo_file = written[-1] if written else None
