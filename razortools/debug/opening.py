@@ -5,6 +5,7 @@ checkpoint, which is told. Damaged so that no tree can be opened: the device alo
 why. Invariant: without the right to write, not a byte of the image changes; with it, an image that is in use is refused.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -33,6 +34,7 @@ def open_session(image: str, *, writable: bool, tell: Tell) -> Iterator[Session]
         device = open_image(image, writable=False, lock=False)
         recover = False
     try:
+        _judge_undo_file(device, writable=writable, tell=tell)
         session = look_into(device, writable=writable, recover=recover, tell=tell)
     except BaseException:
         device.close()
@@ -46,6 +48,21 @@ def open_session(image: str, *, writable: bool, tell: Tell) -> Iterator[Session]
         if session.surgery is not None:
             tell(f"{len(session.surgery.changes)} staged changes were not committed and are dropped")
         session.close()
+
+
+def _judge_undo_file(device: Device, *, writable: bool, tell: Tell) -> None:
+    """Tell of a commit, a resizing or a repair that was cut off. Raises ImageBusy for a writer, who could not take it back."""
+    if not device.name.startswith("/dev/") and not os.path.exists(device.name + ".undo"):
+        return
+    from razortools.check.repair.undo import was_cut_off  # late: it loads slowly, and hardly ever is there one
+    from razortools.check.repair.undo_shelf import HostShelf, default_undo_file
+
+    path = default_undo_file(device.name)
+    if os.path.exists(path) and was_cut_off(device, HostShelf(path, device.name)):
+        what = f"{device.name}: a change was cut off while it was written; razorfsck --undo {device.name} takes it back"
+        if writable:
+            raise ImageBusy(f"{what}. If what was written is to stay, remove {path} first")
+        tell(what)
 
 
 def look_into(device: Device, *, writable: bool, recover: bool = True, tell: Tell = lambda text: None) -> Session:

@@ -8,7 +8,8 @@ import pytest
 from razortools.check import problems
 from razortools.check.inventory import take_inventory
 from razortools.check.loss import loss
-from razortools.check.repair.undo import take_back
+from razortools.check.repair.undo import take_back, undo
+from razortools.check.repair.undo_file import UndoReader
 from razortools.check.repair.write_order import Order
 from razortools.check.repair.write_out import write_out_keeping
 from razortools.check.runner import Options, check_quietly
@@ -24,7 +25,7 @@ from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.powercut import SECTOR_BYTES
 from razortools.errors import RazorError
 from razortools.format.superblock import Superblock
-from razortools.format.undo import Stage
+from razortools.format.undo import Fate, Stage
 from tests.check.editing import indexed
 from tests.check.samples import Copy, healthy, opened
 from tests.debug.cut_off import states
@@ -144,8 +145,6 @@ def test_both_copies_of_what_was_changed_verify_in_the_end() -> None:
 
 
 def test_a_commit_is_taken_back_with_razorfsck(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from razortools.check.repair.undo import undo
-
     image = furnished(tmp_path / "a.img")
     text(capsys, image, "set inode.uid 1 /hard", "discard", write=True)
     with open_image(image, writable=False) as device:
@@ -175,3 +174,26 @@ def test_what_was_set_on_a_damaged_image_is_committed_too(tmp_path: Path, capsys
     )
     assert answer(capsys, tmp_path / "hurt", "stat /hard")["uid"] == 5
     assert answer(capsys, tmp_path / "hurt", "super")["superblock"]["error_count"] == 9
+
+
+def test_a_commit_that_was_cut_off_is_told_of_and_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = furnished(tmp_path / "a.img")
+    text(capsys, image, "set inode.uid 1 /hard", "discard", write=True)
+    before = image.read_bytes()
+    text(capsys, image, "set inode.uid 5 /hard", "commit", write=True)
+    undo_file = Path(f"{image}.undo")
+    with open_image(undo_file, writable=True) as file:
+        UndoReader(file).note(Fate.BEGUN, 0)
+    whole = image.read_bytes()
+    first = next(at for at in range(8192, len(whole), 4096) if whole[at : at + 4096] != before[at : at + 4096])
+    image.write_bytes(whole[:first] + before[first : first + 4096] + whole[first + 4096 :])  # one page did not arrive
+    assert debug("-w", "-R", "ls", image) == 1
+    assert "razorfsck --undo" in capsys.readouterr().err
+    assert debug("-R", "super", image) == 0
+    assert "was cut off" in capsys.readouterr().err
+    with open_image(image, writable=True) as device:
+        undo(device, str(undo_file))
+        assert check_quietly(device).findings == ()
+    assert answer(capsys, image, "stat /hard")["uid"] == 1000
+    assert debug("-w", "-R", "ls", image) == 0
+    assert "cut off" not in capsys.readouterr().err

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from razortools.check.repair.undo_file import UndoReader, contents_of, read_page, sector_checksums
 from razortools.check.repair.undo_shelf import HostShelf, Shelf
 from razortools.engine.store.device import Device
-from razortools.errors import CannotUndo, DeviceFailed
+from razortools.errors import CannotUndo, DeviceFailed, RazorError
 from razortools.format.undo import SECTORS_PER_PAGE, UNDO_SECTOR_BYTES, Fate, Stage, UndoPage
 
 
@@ -48,6 +48,16 @@ def take_back(
         return count
 
 
+def was_cut_off(image: Device, shelf: Shelf) -> bool:
+    """Return whether the undo file on *shelf* belongs to something that was cut off, and still takes it back. Reads only."""
+    try:
+        with shelf.open(writable=False) as file:
+            reader = UndoReader(file)
+            return reader.fate is Fate.BEGUN and _Undo(image, reader).differs()
+    except RazorError:
+        return False
+
+
 class _Undo:
     """An undo file and the image that it belongs to."""
 
@@ -71,6 +81,10 @@ class _Undo:
             image.resize(header.bytes_before)
             image.flush()
         return count
+
+    def differs(self) -> bool:
+        """Return whether there is anything to take back. Raises CannotUndo as run() does."""
+        return self._judge() > 0 or self._image.size_bytes != self._reader.header.bytes_before
 
     def _judge(self) -> int:
         """Verify the whole undo file, and that nobody else has written to the pages that it names.
