@@ -1,5 +1,7 @@
 """What all tests share: random values that are the same in every run, and names of tests that do not depend on the run."""
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -12,6 +14,7 @@ settings.register_profile("explore", parent=settings.get_profile("repeatable"), 
 settings.load_profile("repeatable")
 
 NAMED_BYTES_MAX = 40
+REPEATING = ("crashtest", "fuzz")  # directories
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -25,9 +28,12 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the slow tests, so that no processor waits for them at the end; measuring coverage would slow them further."""
+    """Start with the slow tests, so that no processor waits for them at the end.
+
+    Those that do the same thousands of times are not measured: that would take twice as long, and quick tests pass there, too.
+    """
     for item in items:
-        if item.get_closest_marker("slow"):
+        if item.get_closest_marker("slow") and item.path.parent.name in REPEATING:
             item.add_marker("no_cover")
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
@@ -38,3 +44,17 @@ def _processes_of_slow_tests_are_not_measured(request: pytest.FixtureRequest, mo
     if request.node.get_closest_marker("slow"):
         for variable in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
             monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Do not measure the workers of xdist as children of this process: pytest-cov measures them, and pauses where it is told."""
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Measure a worker of xdist once: pytest-cov starts as if it were alone, then as a worker, and pauses only the second one."""
+    cov = session.config.pluginmanager.getplugin("_cov")
+    if hasattr(session.config, "workerinput") and getattr(cov, "cov_controller", None) is not None:
+        cov.cov_controller.cov.stop()

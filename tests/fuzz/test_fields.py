@@ -21,6 +21,7 @@ SPECIAL = {
     "patch pending": frozenset({"Patch"}),
     "two levels of space map": frozenset({"SpaceMapEntry"}),
 }
+SITES = {"Superblock": 2}  # of slots and backups, which mean different things; of the others one says what all of them do
 PAIRS = [(image, structure) for image in BASES for structure in sorted(SPECIAL[image])]
 
 
@@ -31,7 +32,7 @@ def test_every_image_has_its_part() -> None:
 @pytest.mark.parametrize(("image", "structure"), PAIRS)
 def test_a_changed_field_is_found_or_harmless(image: str, structure: str) -> None:
     count = 0
-    for case in cases(image, SEED, structures=frozenset({structure}), sites_max=2):
+    for case in cases(image, SEED, structures=frozenset({structure}), sites_max=SITES.get(structure, 1)):
         assert examine(case).failure == "", str(case)
         count += 1
     assert count > 8
