@@ -7,7 +7,8 @@
     python -m tools.fuzz laws    --seeds 0-999           repair: clean, nothing else hurt, undone, planned and applied
 
 What is demanded: no traceback, no hang; each damage is found or proven harmless; a healthy image brings no finding above a note.
-Each failure is printed with its seed; the same command with `--seeds SEED` reproduces it. Exit code 1 if anything failed.
+Each failure is printed with its seed; the same command with `--seeds SEED` reproduces it. Exit code 1 if anything failed. Whoever
+interrupts it (Ctrl-C) gets the table of what was done so far, and is told how many seeds that is.
 """
 
 import argparse
@@ -36,14 +37,18 @@ def main() -> int:
     seeds = range(int(first), int(last or first) + 1)
     tally, started = Tally(), time.monotonic()
     shown_at = started
-    for done, outcomes in enumerate(_run(chosen.campaign, seeds, chosen.processes), start=1):
-        for failure in tally.add(outcomes):
-            print(f"FAILED {failure.kind}: {failure.case}: {failure.failure}", flush=True)
-        if time.monotonic() - shown_at > PROGRESS_S:
-            shown_at = time.monotonic()
-            left_s = (shown_at - started) / done * (len(seeds) - done)
-            counts = f"{tally.cases:,} cases, {tally.failed} failed"
-            print(f"{done:,} of {len(seeds):,} seeds, {counts}, {left_s:.0f} s left", flush=True)
+    done = 0
+    try:
+        for done, outcomes in enumerate(_run(chosen.campaign, seeds, chosen.processes), start=1):
+            for failure in tally.add(outcomes):
+                print(f"FAILED {failure.kind}: {failure.case}: {failure.failure}", flush=True)
+            if time.monotonic() - shown_at > PROGRESS_S:
+                shown_at = time.monotonic()
+                left_s = (shown_at - started) / done * (len(seeds) - done)
+                counts = f"{tally.cases:,} cases, {tally.failed} failed"
+                print(f"{done:,} of {len(seeds):,} seeds, {counts}, {left_s:.0f} s left", flush=True)
+    except KeyboardInterrupt:
+        print(f"interrupted after {done:,} of {len(seeds):,} seeds")
     print(tally.table())
     print(
         f"{chosen.campaign}, seeds {chosen.seeds}: {tally.cases:,} cases in {time.monotonic() - started:.0f} s: "
