@@ -33,7 +33,6 @@ TOOLS = {  # whose versions belong to a figure, and how they tell them
     "e2fsprogs": ("mkfs.ext4", "-V"),
     "xfsprogs": ("mkfs.xfs", "-V"),
     "btrfs-progs": ("mkfs.btrfs", "--version"),
-    "fuse2fs": ("fuse2fs", "-V"),
     "fio": ("fio", "--version"),
 }
 

@@ -54,19 +54,16 @@ class Drawing:
         axes.set_xlabel("times as fast as the peer (right of 1: razorfs is ahead)")
         self._finish(figure, axes)
 
-    def lines(self, title: str, across: str, up: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> None:
-        """Draw each of *series*, points of (across, up), on two logarithmic scales."""
-        self.panels([(title, across, up, series)])
-
-    def panels(self, plots: Sequence[tuple[str, str, str, Mapping[str, Sequence[tuple[float, float]]]]]) -> None:
-        """Draw several plots as `lines` has them, one below the other."""
-        figure, all_axes = self._pyplot.subplots(len(plots), 1, figsize=(8, 4 * len(plots)), squeeze=False)
-        for axes, (title, across, up, series) in zip(all_axes[:, 0], plots, strict=True):
+    def panels(self, plots: Sequence[tuple[str, str, Mapping[str, Sequence[tuple[float, float]]]]]) -> None:
+        """Draw plots of (across, up, series of points) one below the other, each on two logarithmic scales."""
+        shape = {"figsize": (9, 3.5 * len(plots)), "squeeze": False, "layout": "constrained"}
+        figure, all_axes = self._pyplot.subplots(len(plots), 1, **shape)
+        for axes, (across, up, series) in zip(all_axes[:, 0], plots, strict=True):
             for number, (name, points) in enumerate(series.items()):
                 axes.plot(*zip(*points, strict=True), marker=MARKERS[number % len(MARKERS)], label=name, markersize=4)
             axes.set_xscale("log")
             axes.set_yscale("log")
-            axes.set(title=title, xlabel=across, ylabel=up)
+            axes.set(xlabel=across, ylabel=up)
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         self._save(figure)
 

@@ -23,11 +23,13 @@ from pathlib import Path
 from bench import plots
 from bench.mounts.clients import RowFailed, measure
 from bench.mounts.contents import Sizes, write_tarball
-from bench.mounts.peers import PEERS, UNMOUNT, Peer, PeerFailed, adopt_daemons, missing_tools, mounted
+from bench.mounts.peers import PEERS, RAZORFS, UNMOUNT, Peer, PeerFailed, adopt_daemons, missing_tools, mounted
 from bench.mounts.place import Place
 from bench.mounts.report import Results, document, page
 from bench.mounts.rows import ROWS, prepare
 from bench.page import machine, publish
+from razortools.service import mountpoints
+from razortools.service.control import Waiter
 
 TARBALL = "tree.tar"
 
@@ -84,7 +86,7 @@ def run_peer(peer: Peer, number: int, folder: Path, sizes: Sizes, results: Resul
     """Do all rows on *peer*. What fails is noted, and the others go on."""
     try:
         with mounted(peer, folder) as point:
-            place = Place(point, folder / TARBALL, sizes)
+            place = Place(point, folder / TARBALL, sizes, daemon=daemon_of(point) if peer.name == RAZORFS else None)
             for name in results.rows:
                 try:
                     taken = measure(ROWS[name][0], place)
@@ -97,6 +99,19 @@ def run_peer(peer: Peer, number: int, folder: Path, sizes: Sizes, results: Resul
     except PeerFailed as error:
         results.failures.append(f"{peer.name}, round {number + 1}: {error}")
         tell(results.failures[-1])
+
+
+def daemon_of(point: Path) -> int | None:
+    """Return the process that serves razorfs at *point*; None if it does not tell."""
+    mount = mountpoints.mount_at(str(point))
+    if mount is None:
+        return None
+    try:
+        waiter = Waiter(mount.device)
+    except OSError:
+        return None
+    waiter.close()
+    return waiter.greeting.pid
 
 
 def tell(text: str) -> None:

@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from bench.mounts.place import Place, Row, Taken, WrongResult
+from bench.mounts.place import Place, Row, Taken, WrongResult, processor_s
 
 LIMIT_S = 900  # only what hangs takes so long
 ENDING_S = 5
@@ -23,13 +23,15 @@ def work(row: Row, place: Place) -> Taken:
     steps = row(place)
     next(steps)
     gc.disable()
+    before_s = processor_s(place.daemon) if place.daemon else None
     started = time.perf_counter()
     done = next(steps)
     wall_s = time.perf_counter() - started
+    daemon_s = processor_s(place.daemon) - before_s if place.daemon and before_s is not None else None
     gc.enable()
     for _ in steps:
         raise AssertionError("a row yields twice")
-    return done if isinstance(done, Taken) else Taken(done, wall_s)
+    return done if isinstance(done, Taken) else Taken(done, wall_s, daemon_s)
 
 
 def measure(row: Row, place: Place, limit_s: float = LIMIT_S, doing: Callable[[Row, Place], Taken] = work) -> Taken:
@@ -56,7 +58,7 @@ def _report(writer: int, row: Row, place: Place, doing: Callable[[Row, Place], T
     try:
         os.setpgid(0, 0)  # children of its own end with it
         taken = doing(row, place)
-        answer = [taken.count, taken.wall_s]
+        answer = [taken.count, taken.wall_s, taken.daemon_s]
     except (WrongResult, OSError) as error:
         answer = str(error)
     except Exception as error:

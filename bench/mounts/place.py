@@ -8,6 +8,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,10 +24,11 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """How much was done, and in what time."""
+    """How much was done, in what time, and how much of a processor the daemon took meanwhile; None: nobody looked."""
 
     count: int
     wall_s: float
+    daemon_s: float | None = None
 
     @property
     def rate(self) -> float:
@@ -49,6 +51,11 @@ def drop_caches(level: int) -> None:
     Path("/proc/sys/vm/drop_caches").write_text(f"{level}\n")
 
 
+def processor_s(pid: int) -> float:
+    """Return the processor time of all threads of a process so far, those that have ended included, in seconds."""
+    return time.clock_gettime((~pid << 3) | 2)  # what clock_getcpuclockid(3) gives
+
+
 def settle(root: bytes | Path) -> None:
     """Return when the filesystem at *root* has written out everything, as far as it lets us ask."""
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
@@ -65,8 +72,11 @@ def settle(root: bytes | Path) -> None:
 class Place:
     """A directory on the filesystem under test. Paths are bytes, so that the client does not encode them while the clock runs."""
 
-    def __init__(self, root: Path, tarball: Path, sizes: Sizes, drop: Callable[[int], None] = drop_caches) -> None:
-        """*tarball*: from write_tarball, somewhere else. *drop*: what makes the kernel's caches cold."""
+    def __init__(
+        self, root: Path, tarball: Path, sizes: Sizes, drop: Callable[[int], None] = drop_caches, daemon: int | None = None
+    ) -> None:
+        """*tarball*: from write_tarball, somewhere else. *drop*: what makes the kernel's caches cold. *daemon*: whom to watch."""
+        self.daemon = daemon
         self.root = os.fsencode(root)
         self.tarball = os.fsencode(tarball)
         self.sizes = sizes

@@ -88,6 +88,19 @@ def ratio_table(results: Results) -> Table:
     return table
 
 
+def profile_table(results: Results) -> Table:
+    """Return of each row what one thing (or MiB) takes on razorfs, and how much of that the daemon's processor time is."""
+    table = [["row", "us each", "us of the daemon", "share"]]
+    for row in results.rows:
+        watched = [taken for taken in results.taken.get((row, RAZORFS), {}).values() if taken.daemon_s is not None]
+        if watched:
+            each_us = 1e6 * ROWS[row][1].divisor
+            wall_us = statistics.median(taken.wall_s / taken.count for taken in watched) * each_us
+            daemon_us = statistics.median((taken.daemon_s or 0.0) / taken.count for taken in watched) * each_us
+            table.append([row, shown(wall_us), shown(daemon_us), f"{100 * daemon_us / wall_us:.0f} %"])
+    return table
+
+
 def mark_table(results: Results) -> Table:
     """Return what was asked for, what was found, and whether that is enough."""
     table = [["row", "at least", "found", ""]]
@@ -132,6 +145,10 @@ def page(results: Results) -> str:
     if RAZORFS in results.peers:
         parts.append("What was asked for, and what this run says:\n")
         parts.append(layout(mark_table(results)))
+    profile = profile_table(results)
+    if len(profile) > 1:
+        parts.append("Where the time of razorfs goes:\n")
+        parts.append(layout(profile))
     if results.failures:
         parts.append("Failed:\n\n" + "".join(f"- {failure}\n" for failure in results.failures))
     return "\n".join(parts)

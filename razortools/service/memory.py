@@ -142,7 +142,7 @@ class Memory:
         self._steps -= 1
         self._enforce()
         if not self._steps:
-            self._tell(f"memory is not short any more, it has {told(self._in_force)}")
+            self._tell(f"memory is not short any more, it is back to {told(self._in_force)}")
 
     async def _drop(self) -> None:
         """Drop records beyond the limit in force, some at a time."""

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from bench.mounts.__main__ import chosen_peers, parse
 from bench.mounts.clients import RowFailed, measure, work
 from bench.mounts.contents import Sizes, big, tree, write_tarball
 from bench.mounts.peers import Peer, PeerFailed, mounted
-from bench.mounts.place import Place, Taken, WrongResult
-from bench.mounts.report import Results, document, page
+from bench.mounts.place import Place, Taken, WrongResult, processor_s
+from bench.mounts.report import Results, document, page, profile_table
 from bench.mounts.rows import ROWS
 from bench.page import publish
 from tests.mount.mounts import can_mount
@@ -519,3 +520,43 @@ def test_a_table_is_put_between_its_markers_and_nothing_else_changes(tmp_path: P
     assert (tmp_path / "page.md").read_text() == text.replace("old", "new")
     with pytest.raises(ValueError, match="no place for the table"):
         publish("other", "new\n", tmp_path / "page.md")
+
+
+def test_where_the_time_of_razorfs_goes_is_told_by_row() -> None:
+    found = Results("a machine", 1.0, 2, ["razorfs", "ext4"], [], ["mkdir", "read text, cold", "rmdir"])
+    for number, daemon_s in enumerate((0.2, 0.4)):
+        found.add("mkdir", "razorfs", number, Taken(1000, 0.4, daemon_s))
+    found.add("read text, cold", "razorfs", 0, Taken(10 << 20, 0.1, 0.01))  # of bytes, it is told by MiB
+    found.add("rmdir", "razorfs", 0, Taken(1000, 0.4))
+    assert [line[1:] for line in profile_table(found)[1:]] == [["400", "300", "75 %"], ["10,000", "1,000", "10 %"]]
+    assert "Where the time of razorfs goes" in page(found)
+    assert "Where the time" not in page(results(razorfs=[1.0], other=[1.0]))
+
+
+def test_what_a_daemon_takes_of_the_processor_while_a_row_runs_is_measured(place: Place) -> None:
+    reader, writer = os.pipe()
+    daemon = os.fork()
+    if daemon == 0:
+        os.read(reader, 1)
+        while time.process_time() < 0.1:
+            pass
+        signal.pause()
+
+    def row(place: Place) -> Iterator[int]:
+        yield 0
+        os.write(writer, b"!")
+        while processor_s(daemon) < 0.1:
+            pass
+        yield 1
+
+    place.daemon = daemon
+    try:
+        taken = measure(row, place)
+        assert taken.daemon_s is not None and 0.05 < taken.daemon_s <= taken.wall_s
+        place.daemon = None
+        assert measure(row, place).daemon_s is None
+    finally:
+        os.kill(daemon, signal.SIGKILL)
+        os.waitpid(daemon, 0)
+        for end in (reader, writer):
+            os.close(end)

@@ -27,6 +27,7 @@ from razortools.units import KIB, MIB, InodeNo, RecordNo
 from tests.engine.data_volumes import assert_memory_adds_up, new_file
 from tests.engine.volumes import new_volume
 from tests.mount.mounts import Mounted
+from tools import memory_group as groups_made
 from tools.confined import confined
 from tools.daemon_figures import figures_of
 from tools.memory_group import NoGroup, memory_group
@@ -326,3 +327,27 @@ def test_a_mount_lives_in_a_control_group_with_less_memory_than_its_options_allo
         pytest.skip(str(reason))
     assert "the control group leaves room for" in mounted.log.read_text()
     assert mounted.complaints == []
+
+
+def test_a_group_that_cannot_be_made_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(groups_made, "_parents", lambda: iter([(2, tmp_path / "nowhere")]))
+    with pytest.raises(NoGroup, match="nowhere/group: No such file"), memory_group(1 * MIB, "group"):
+        raise AssertionError("there is a group")
+    monkeypatch.setattr(groups_made, "_parents", lambda: iter(()))
+    with pytest.raises(NoGroup, match="none is mounted"), memory_group(1 * MIB, "group"):
+        raise AssertionError("there is a group")
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "text"),
+    [
+        (2, "memory.events", "low 0\nhigh 7\nmax 5\noom 4\noom_kill 3\noom_group_kill 0\n"),
+        (1, "memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"),
+    ],
+)
+def test_who_was_killed_in_a_group_is_counted(tmp_path: Path, version: int, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    (tmp_path / groups_made.NAMES[1][1]).write_text("4096\n")
+    group = groups_made.MemoryGroup(tmp_path, version)
+    assert group.kill_count == 3
+    assert group.peak_bytes == (4096 if version == 1 else 0)
