@@ -21,16 +21,19 @@ from razortools.errors import NotAnImage, UnsupportedFormat, UsageError
 from razortools.format.compression import Algorithm, pack, unpack
 from razortools.format.data import InlineData
 from razortools.format.items import decode_item, owned_record
+from razortools.format.journal import JournalEntry
 from razortools.format.keys import HASH_MAX, HASH_MIN, entry_key, offset_of, xattr_key
 from razortools.format.name import Name, hash_name
 from razortools.format.record import Record
 from razortools.format.xattr import Xattr
 from razortools.units import InodeNo
 from tests.check.damages import DAMAGES
+from tests.check.editing import image_of, journal_entries, write_journal
 from tests.check.samples import KeptDevice, healthy, unclean
 from tests.debug.tool import answer, crashed, debug, furnished, text
 
 SECRET = b"of this test"
+_UNDO_BYTES_AT = next(field.offset for field in JournalEntry.FIELDS if field.name == "undo_bytes")
 # No superblock tells what lies where, or one tells that it means something unknown: there is nothing to go by.
 _NOTHING_TO_GO_BY = ("E0110", "E0112", "E0113")
 _UNREADABLE = "E0802"  # a copy cannot be unreadable
@@ -245,4 +248,14 @@ def test_rubbish_anywhere_stays_what_it_is(seed: int) -> None:
     for _ in range(chance.choice((3, 20))):
         device.write(4096 * chance.choice(used) + chance.randrange(4088), chance.randbytes(8))
     assert proof.judged(device)
+    assert told(device) == ""
+
+
+def test_what_stands_for_a_broken_entry_does_not_reach_into_other_transactions() -> None:
+    device = unclean(3)
+    image = image_of(device)
+    first, second, *_ = journal_entries(image)
+    older = device.read((image.geometry.journal_start + first.position // 4096) * 4096, 4096)
+    write_journal(image, first.position - 4096, older)  # what an earlier round has left in front of it
+    write_journal(image, second.position - 4096 + _UNDO_BYTES_AT, (9000).to_bytes(4, "little"))  # and its length is a lie
     assert told(device) == ""

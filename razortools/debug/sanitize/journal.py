@@ -71,10 +71,12 @@ class JournalCopy:
                 yield JournalEntry(*JournalEntry.STRUCT.unpack_from(broken, _CHECKED_FROM)).key
 
     def write(self, target: Device, items: Items) -> int:
-        """Write the copy's journal; return how many entries verify. What is broken goes first: its length may be a lie."""
-        for chain in self.chains():
-            if not chain.is_complete:
-                self._write_broken(target, items, chain)
+        """Write the copy's journal; return how many entries verify.
+
+        What is broken goes first, and of that last what the newest superblock leads to: the length of the others may be a lie.
+        """
+        for chain in reversed([chain for chain in self.chains() if not chain.is_complete]):
+            self._write_broken(target, items, chain)
         count = 0
         for chain in self.chains():
             for entry in chain.entries:
@@ -152,8 +154,7 @@ class JournalCopy:
     def _write_padding(self, target: Device, last: Entry) -> None:
         """Mark the bytes that stand behind a commit entry where only zeros should."""
         stray = self._ring.read(last.end, self._ring.block_after(last) - last.end)
-        if any(stray):
-            self._put(target, last.end, bytes(map(bool, stray)))
+        self._put(target, last.end, bytes(map(bool, stray)))  # zeros too: what stands for a broken entry may reach here
 
     def _checksum(self, body: bytes, values: bytes) -> int:
         return int(crc32c.crc32c(values, crc32c.crc32c(body, self._seed)))
