@@ -62,7 +62,7 @@ def crashtest(
     ] = None,
     ground_name: Annotated[
         str | None,
-        typer.Option("--ground", metavar="NAME", help="Start only from this image: plain, single, full, wrapping."),
+        typer.Option("--ground", metavar="NAME", help="Start only from this image: plain, single, full, wrapping, paged."),
     ] = None,
     workload: Annotated[
         str | None,

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from razortools.engine import directories, files, flush, orphans, truncation
+from razortools.engine import directories, files, flush, loose, orphans, truncation
 from razortools.engine.inodes import InodeTable
+from razortools.engine.records import Place
 from razortools.engine.store import checkpoint, journal, recovery
 from razortools.engine.store.checkpoint import CheckpointPlan
 from razortools.engine.store.device import Device
@@ -21,7 +22,7 @@ from razortools.engine.store.store import FrozenCommit, Store
 from razortools.engine.store.superblocks import backup_images, slot_image
 from razortools.engine.volume import Volume
 from razortools.errors import CorruptImage
-from razortools.format.data import Run
+from razortools.format.data import DataRecord, Run
 from razortools.format.directory import DirectoryEntry
 from razortools.format.journal import COMMIT_BYTES, ENTRY_HEAD_BYTES, JournalCommit, JournalEntry, Operation
 from razortools.format.superblock import State, Superblock
@@ -419,6 +420,20 @@ def fsync_of_one_file_only(patch: pytest.MonkeyPatch) -> None:
         volume.store.commit(volume.now_ns())
 
     patch.setattr(files, "fsync", fsync)
+
+
+def loose_pages_left_behind(patch: pytest.MonkeyPatch) -> None:
+    """A commit stores what is dirty, but not the records of which pages alone are in memory."""
+    patch.setattr(flush, "merge_loose", lambda volume, inodes=None: False)
+
+
+def loose_pages_over_nothing(patch: pytest.MonkeyPatch) -> None:
+    """A record is stored with its loose pages over zeros, not over what it held."""
+
+    def read_bases(volume: Volume, items: Sequence[tuple[Place, DataRecord]]) -> list[loose.Base]:
+        return [loose.Base(*place, item, bytes(item.raw_bytes)) for place, item in items]
+
+    patch.setattr(loose, "read_bases", read_bases)
 
 
 def sync_overtakes_the_commit_before_it(patch: pytest.MonkeyPatch) -> None:

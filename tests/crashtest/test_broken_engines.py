@@ -66,6 +66,7 @@ NEEDS: tuple[tuple[Break, History], ...] = (
     (broken.nameless_inodes_left_to_the_next_commit, History("plain", SINGLE_CUTS, ("hold /a; unlink /a; fsyncdir /",))),
     (broken.commit_entry_not_checked, History("plain", DEEP, (LONG_VALUES,))),
     (broken.fsync_of_one_file_only, History("plain", SINGLE_CUTS, ("write /a 0 9000; fsyncdir /",))),
+    (broken.loose_pages_left_behind, History("paged", SINGLE_CUTS, ("write /a 4096 4096; commit",))),
     (broken.sync_overtakes_the_commit_before_it, History("plain", SINGLE_CUTS, ("create /n; begin; mkdir /m; fsync /n",))),
     (broken.checkpoint_leaves_data_behind, History("plain", SINGLE_CUTS, (DONE_IN_BETWEEN,))),
     (broken.rename_in_two_commits, History("plain", SINGLE_CUTS, ("rename /a /n", "rename /a /d/n"))),

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,8 +17,11 @@ from razortools.debug.crashtest.operations import Operation, parse, text_of
 from razortools.debug.crashtest.oracle import Outcome
 from razortools.debug.crashtest.playing import GROUNDS, Ground, NotTheReference, ground, play, play_recovery
 from razortools.debug.crashtest.workloads import exhaustive, numbered, random_workload
+from razortools.engine.loose import LoosePages
 from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.powercut import SECTOR_BYTES
+from razortools.units import InodeNo
+from tests.crashtest.broken_engines import loose_pages_over_nothing
 
 SHALLOW = Depth(states_per_flush=6, second_crashes=1, states_per_second_flush=4, crashes_max=2)
 
@@ -74,6 +78,25 @@ def test_engine_and_reference_look_the_same_after_every_operation(plain: Ground,
 @given(seed=st.integers(0, 2**32))
 def test_engine_and_reference_agree_on_the_other_grounds_too(any_ground: Ground, seed: int) -> None:
     play(any_ground, numbered(random_workload(seed, 20)))
+
+
+def test_on_the_paged_ground_pages_wait_without_their_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    added: list[InodeNo] = []
+    honest = LoosePages.add
+
+    def add(pages: LoosePages, ino: InodeNo, *words: Any) -> None:
+        honest(pages, ino, *words)
+        added.append(ino)
+
+    monkeypatch.setattr(LoosePages, "add", add)
+    start = ground("paged")
+    play(start, numbered("write /a 4096 4096; commit; write /a 0 4096; begin; write /a 8192 4096; settle"))
+    assert len(added) == 3
+    play(start, numbered(random_workload(1, 40, pages=True)))
+    assert len(added) > 8
+    with monkeypatch.context() as patch, pytest.raises(NotTheReference):
+        loose_pages_over_nothing(patch)
+        play(start, numbered("write /a 4096 4096; commit"))
 
 
 def test_a_difference_without_any_crash_is_told_as_one(plain: Ground, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -207,7 +207,7 @@ class DataPath(RuleBasedStateMachine):
             files.give_back(self.volume, self.placed)
         self.plan = self.packed = self.placed = None
 
-    @precondition(lambda self: self.bases is None and len(self.volume.records.loose))
+    @precondition(lambda self: self.bases is None and len(self.volume.records.loose) > 0)
     @rule(kib=st.integers(1, 100), failing=st.integers(0, 15))
     def start_merge(self, kib: int, failing: int) -> None:
         """Read what loose pages lie over, as a round does in a thread. Some records cannot be read, for now."""

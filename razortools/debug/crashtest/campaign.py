@@ -42,7 +42,8 @@ class Plan:
         while self.random_count is None or number < self.random_count:
             turn, which = divmod(number, len(self.grounds))
             length = RANDOM_LENGTHS[turn % len(RANDOM_LENGTHS)]
-            yield self.grounds[which], random_workload(self.seed * 1_000_003 + number, length)
+            name = self.grounds[which]
+            yield name, random_workload(self.seed * 1_000_003 + number, length, pages=name == "paged")
             number += 1
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from razortools.debug.crashtest.disks import State
 from razortools.debug.crashtest.explorer import epochs, states
-from razortools.debug.crashtest.playing import GROUNDS, Ground, NotTheReference, ground, play
+from razortools.debug.crashtest.playing import IMAGES, Ground, NotTheReference, ground, play
 from razortools.debug.crashtest.workloads import numbered, random_workload
 from razortools.engine.store.powercut import SECTOR_BYTES
 
@@ -30,7 +30,7 @@ class Hurt:
 def hurt(seed: int) -> Hurt:
     """Return the damaged image that follows from *seed*."""
     chance = random.Random(f"hurt {seed}")
-    start = _ground(chance.choice(GROUNDS))
+    start = _ground(chance.choice(IMAGES))
     story = [f"image: {start.name}"]
     before = bytes(start.base.image)
     image = _after_history(start, chance, story)

@@ -49,9 +49,9 @@ class Clock:
         return self.now_ns
 
 
-def opened(disk: Device, clock: Clock | None = None) -> Volume:
+def opened(disk: Device, clock: Clock | None = None, limits: Limits = LIMITS) -> Volume:
     """Open the volume on *disk* as a mount would."""
-    return open_volume(disk, limits=LIMITS, clock=clock or Clock(LATER_NS))
+    return open_volume(disk, limits=limits, clock=clock or Clock(LATER_NS))
 
 
 def check(disk: Device) -> str:

@@ -6,16 +6,17 @@ The two are compared after every operation, refusals included, so that the explo
 
 import copy
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from razortools.debug.crashtest import pictures
 from razortools.debug.crashtest.disks import Base, RecordingDisk, State
 from razortools.debug.crashtest.operations import VERBS, Operation, parse
-from razortools.debug.crashtest.oracle import Clock, opened, work
+from razortools.debug.crashtest.oracle import LIMITS, Clock, opened, work
 from razortools.debug.crashtest.pictures import Picture
 from razortools.debug.crashtest.reference import Model, Refused
 from razortools.debug.crashtest.workloads import GROUND, Workload
 from razortools.engine.create import create, plan_create
+from razortools.engine.limits import Limits
 from razortools.engine.store.powercut import Write
 from razortools.engine.volume import Volume
 from razortools.errors import OutOfSpace, PosixError
@@ -26,6 +27,10 @@ RECORD_BYTES = 4 * KIB  # so that files of some KiB have several records
 STARTED_NS = 1_700_000_000_000_000_000
 TICK_NS = 1_000_000  # between two operations
 
+# Where pages of records that are not in memory wait as such: of larger records, none of which is kept.
+PAGED_RECORD_BYTES = 2 * RECORD_BYTES
+PAGED_LIMITS = replace(LIMITS, loose_from=0, record_cache_bytes=0)
+
 
 @dataclass(frozen=True, slots=True)
 class Ground:
@@ -34,6 +39,7 @@ class Ground:
     name: str
     base: Base
     model: Model
+    limits: Limits = LIMITS
 
 
 @dataclass(slots=True)
@@ -68,12 +74,12 @@ class NotTheReference(AssertionError):
 class Player:
     """Plays operations on one volume and one reference, and notes what it sees."""
 
-    def __init__(self, disk: RecordingDisk, model: Model, now_ns: int) -> None:
+    def __init__(self, disk: RecordingDisk, model: Model, now_ns: int, limits: Limits = LIMITS) -> None:
         """Open the volume on *disk*, which holds what *model* does."""
         self.disk = disk
         self.model = model
         self.clock = Clock(now_ns)
-        self.volume = opened(disk, self.clock)
+        self.volume = opened(disk, self.clock, limits)
         self.played = Played(disk.log, [self._look()], [(0, 0)], [(0, 0)], [(0, "mount")])
         self.refused = 0
         self._begun = 0  # the moment that the last commit or checkpoint was begun at
@@ -132,7 +138,7 @@ class Player:
 
 def play(ground: Ground, workload: Workload) -> Played:
     """Return what becomes of *workload* on *ground*. Raises NotTheReference."""
-    player = Player(RecordingDisk(bytearray(ground.base.image)), copy.deepcopy(ground.model), ground.model.now)
+    player = Player(RecordingDisk(bytearray(ground.base.image)), copy.deepcopy(ground.model), ground.model.now, ground.limits)
     for operation in workload:
         player.do(operation)
     return player.close()
@@ -175,15 +181,15 @@ def _work_noted(volume: Volume, played: Played) -> None:
 
 
 def ground(name: str = "plain") -> Ground:
-    """Return the ground called *name*: plain, single (one copy of metadata), full (no space left) or wrapping.
+    """Return the ground called *name*: plain, single (one copy of metadata), full (no space left), wrapping, or paged.
 
-    In the last one a single block is left before the end of the journal's ring.
+    In wrapping a single block is left before the end of the journal's ring. In paged, pages may wait without their records.
     """
     disk = RecordingDisk(bytearray(IMAGE_BYTES))
     copies = 1 if name == "single" else 2
     plan = plan_create(
-        IMAGE_BYTES, record_bytes=RECORD_BYTES, metadata_copies=copies, uuid=bytes(range(16)), hash_seed=bytes(16),
-        made_at_ns=STARTED_NS,
+        IMAGE_BYTES, record_bytes=PAGED_RECORD_BYTES if name == "paged" else RECORD_BYTES, metadata_copies=copies,
+        uuid=bytes(range(16)), hash_seed=bytes(16), made_at_ns=STARTED_NS,
     )  # fmt: skip
     create(disk, plan)
     player = Player(disk, _empty(STARTED_NS), STARTED_NS)
@@ -193,8 +199,10 @@ def ground(name: str = "plain") -> Ground:
         _fill(player)
     if name == "wrapping":
         _turn_the_ring(player)
+    if name == "paged":
+        player.do(parse("append /a 11000")[0])
     player.close()
-    return Ground(name, Base(bytes(disk.image)), player.model)
+    return Ground(name, Base(bytes(disk.image)), player.model, PAGED_LIMITS if name == "paged" else LIMITS)
 
 
 def _empty(now_ns: int) -> Model:
@@ -226,4 +234,5 @@ def _turn_the_ring(player: Player) -> None:
         number += 1
 
 
-GROUNDS = ("plain", "single", "full", "wrapping")
+IMAGES = ("plain", "single", "full", "wrapping")  # that differ in how they look
+GROUNDS = (*IMAGES, "paged")

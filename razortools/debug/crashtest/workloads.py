@@ -20,8 +20,8 @@ GROUND = (
 
 ALPHABET = (
     "create /n", "create /d/n",
-    "write /n 0 5000", "write /a 0 9000", "write /a 3000 3000", "write /b 10 50", "write /a 20000 100",
-    "append /a 300", "append /b 3000", "append /n 700",
+    "write /n 0 5000", "write /a 0 9000", "write /a 3000 3000", "write /a 4096 4096", "write /b 10 50",
+    "write /a 20000 100", "append /a 300", "append /b 3000", "append /n 700",
     "truncate /a 0", "truncate /a 5000", "truncate /b 9000",
     "mkdir /n", "mkdir /d/n", "rmdir /e", "rmdir /d",
     "unlink /a", "unlink /d/x", "unlink /n", "hold /a",
@@ -41,6 +41,7 @@ CORE = (
     "hold /a", "begin", "settle",
 )  # fmt: skip
 
+PAGES_SHARE = 1 / 3
 NAMES = ("a", "b", "n", "x", "d", "e")
 
 
@@ -50,10 +51,19 @@ def exhaustive(length: int) -> Iterator[str]:
         yield "; ".join(words)
 
 
-def random_workload(seed: int, length: int) -> str:
-    """Return *length* operations at random, on few names so that they meet, with a sync now and then."""
+def random_workload(seed: int, length: int, *, pages: bool = False) -> str:
+    """Return *length* operations at random, on few names so that they meet, with a sync now and then.
+
+    With *pages* a third of them overwrite whole pages of one file.
+    """
     chance = random.Random(seed)
-    return "; ".join(_random_operation(chance) for _ in range(length))
+    return "; ".join(
+        _random_page(chance) if pages and chance.random() < PAGES_SHARE else _random_operation(chance) for _ in range(length)
+    )
+
+
+def _random_page(chance: random.Random) -> str:
+    return f"write /a {4096 * chance.randrange(4)} 4096"
 
 
 def _random_operation(chance: random.Random) -> str:
