@@ -310,3 +310,27 @@ def test_pages_over_an_unreadable_record_take_no_room_that_others_were_promised(
     assert not volume.read_only and (ino, RecordNo(0)) in volume.records.unreadable
     again = after_a_crash(disk)
     assert whole(again, other) == b"".join(noise(at) for at in range(0, written, PAGE_BYTES))
+
+
+def test_what_was_cached_of_a_record_is_not_shown_once_its_pages_are_patches() -> None:
+    _, volume, ino = stored_file(Limits(loose_from=0))
+    volume.records.drop_clean(ino, RecordNo(1))
+    files.write(volume, ino, AT, PAGE)
+    assert whole(volume, ino) == overwritten()  # and the record without its page is in the cache now
+    (base,) = loose.read_bases(volume, loose.items_of(volume, [(ino, RecordNo(1))]))
+    loose.merge(volume, [replace(base, found=CorruptImage("a read that failed"))])
+    assert (ino, RecordNo(1)) in volume.records.unreadable
+    assert whole(volume, ino) == overwritten()
+
+
+def test_a_second_page_behind_what_the_record_holds_is_written_as_ever() -> None:
+    _, volume, ino = stored_file()
+    files.truncate(volume, ino, AT + 10)
+    files.truncate(volume, ino, 3 * RECORD_BYTES)
+    volume.checkpoint()
+    files.write(volume, ino, RECORD_BYTES, PAGE)
+    assert len(volume.records.loose) == 1
+    files.write(volume, ino, AT + 2 * PAGE_BYTES, PAGE)
+    assert not len(volume.records.loose)
+    kept = (OLD[: AT + 10] + bytes(2 * RECORD_BYTES))[: 3 * RECORD_BYTES]
+    assert whole(volume, ino) == overwritten(overwritten(kept, RECORD_BYTES), AT + 2 * PAGE_BYTES)
