@@ -47,11 +47,8 @@ def sanitize(device: Device, target: Device, secret: bytes) -> Sanitized:
     names.new_seed = masked(image.superblock.hash_seed, names)
     nodes, journal = Nodes(image), JournalCopy(image, superblocks)
     nodes.find([superblock.root for superblock in (image.superblock, *superblocks)])
-    name_count = _learn_names(nodes, journal, names)
     records = Records(image, target, names)
-    for key, value in _items(nodes, journal):
-        for record in records_in(key, value):
-            records.learn(record)
+    name_count = _learn(nodes, journal, names, records)
     fixed = fixed_claims(image)
     nodes.write_rubbish(target, names, lambda block: fixed.holds(block) or records.owned.holds(block))
     items = Items(names, records)
@@ -71,11 +68,13 @@ def image_of(device: Device) -> Image:
     return Image(device, found, geometry_of(found))
 
 
-def _learn_names(nodes: Nodes, journal: JournalCopy, names: StandIns) -> int:
-    """Learn every name and every key; return how many names there are."""
+def _learn(nodes: Nodes, journal: JournalCopy, names: StandIns, records: Records) -> int:
+    """Learn every record, every name and every key; return how many names there are."""
     of_files: set[bytes] = set()
     of_attributes: set[bytes] = set()
     for key, value in _items(nodes, journal):
+        for record in records_in(key, value):
+            records.learn(record)
         name, attribute = names_in(key, value)
         if name is not None:
             of_files.add(name)

@@ -15,12 +15,14 @@ from razortools.errors import CorruptImage
 from razortools.format.compression import Algorithm
 from razortools.format.data import DataRecord, InlineData, Patch
 from razortools.format.items import ITEMS
-from razortools.format.keys import KIND_AT
+from razortools.format.keys import KIND_AT, Kind
 from razortools.format.name import Name
 from razortools.format.record import Record
 from razortools.format.xattr import Xattr, XattrFlag
 from razortools.units import MIB
 
+_NAMING = (int(Kind.NAME), int(Kind.XATTR))
+_OWNING = (int(Kind.DATA_RECORD), int(Kind.XATTR))
 RAW_BYTES_MAX = 1 * MIB  # of what is kept in the tree; what tells more is not decompressed by the check either
 
 
@@ -35,12 +37,16 @@ def decoded(key: bytes, value: bytes) -> Record | None:
 
 def names_in(key: bytes, value: bytes) -> tuple[bytes | None, bytes | None]:
     """Return (name, name of an attribute) that an item holds; None: it holds none."""
+    if key[KIND_AT] not in _NAMING:
+        return None, None
     found = decoded(key, value)
     return found.text if isinstance(found, Name) else None, found.name if isinstance(found, Xattr) else None
 
 
 def records_in(key: bytes, value: bytes) -> Iterator[DataRecord]:
     """Yield the data records that an item holds."""
+    if key[KIND_AT] not in _OWNING:
+        return
     found = decoded(key, value)
     if isinstance(found, Xattr):
         try:
