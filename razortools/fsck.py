@@ -1,5 +1,7 @@
 """razorfsck, fsck.razorfs: check and repair a RAZORFS image. Contract: man/razorfsck.8. Exit codes add up as in fsck(8)."""
 
+import os
+import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, NoReturn
@@ -13,6 +15,7 @@ from razortools.check.explain import explain
 from razortools.check.in_use import look
 from razortools.check.problems import PROBLEMS
 from razortools.check.pulse import PulsingDevice
+from razortools.check.remember import note_checked
 from razortools.check.repair.plan_file import HEAD, plan_for, read_plan, write_plan
 from razortools.check.repair.plan_place import judge_place
 from razortools.check.repair.repair import Choose, Repaired, RepairSteps, Wishes, follow, repair
@@ -287,9 +290,20 @@ class _Run:
                 undo_path = write_out(done.overlay, device, self._undo_path, before_writing=self._signals.hold).undo_path
             self._tell_of_signals("the repair was written")
         report = replace(done.report(written=written), is_modified=bool(undo_path), is_refused=bool(done.refused))
+        self._remember(device, done, report)
         if not self._as_json:
             self._screen.end_repair(done, report, undo_path)
         return self._told(report)
+
+    def _remember(self, device: Device, done: Repaired, report: Report) -> None:
+        """Note in the image that all of it was found in order, unless a repair can be taken back: then it could not any more."""
+        is_whole = self._options == Options(threads=self._options.threads)
+        undo_files = (self._undo_path, default_undo_file(self._image))
+        if done.changes or report.exit_code or not is_whole or any(map(os.path.exists, undo_files)):
+            return
+        self._signals.hold()
+        note_checked(device, time.time_ns())
+        self._tell_of_signals("the check was noted")
 
     def _is_wanted(self, done: Repaired) -> bool:
         """Return whether the result is to be written; with -i the operator has the last word."""

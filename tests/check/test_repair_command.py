@@ -3,12 +3,15 @@
 import fcntl
 import io
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from razortools.check.repair import repair as repair_module
-from razortools.engine.store.device import FileDevice
+from razortools.engine.store.device import FileDevice, open_image
+from razortools.engine.store.superblocks import backup_images, newest
+from razortools.format.geometry import geometry_of
 from razortools.format.superblock import State
 from tests.check.damages import DAMAGES
 from tests.check.editing import edit_inode, find_inode, write_superblocks
@@ -172,12 +175,43 @@ def test_preening_leaves_a_damaged_journal_to_somebody_who_decides(run, tmp_path
     assert run("-y", image).code == 1
 
 
-def test_a_clean_image_is_not_written(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    for device in (healthy(), unclean(2)):
-        image = stored(device, tmp_path / "image")
-        before = image.read_bytes()
-        assert run("-y", image).code == 0
-        assert image.read_bytes() == before and not Path(f"{image}.undo").exists()
+def test_nothing_of_a_clean_image_is_written_but_when_it_was_checked(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    image = stored(healthy(), tmp_path / "image")
+    before, began_ns = image.read_bytes(), time.time_ns()
+    with open_image(image, writable=False) as device:
+        superblock = newest(device)
+    assert superblock.checked_at_ns == 0
+    assert [run("-y", image).code for _ in range(2)] == [0, 0]
+    assert run("-n", image).code == 0 and not Path(f"{image}.undo").exists()
+    after = image.read_bytes()
+    places = {0, superblock.block_bytes, *(offset for offset, _ in backup_images(superblock, geometry_of(superblock)))}
+    block_bytes = superblock.block_bytes
+    changed = {at for at in range(0, len(after), block_bytes) if after[at : at + block_bytes] != before[at : at + block_bytes]}
+    assert changed and changed <= places
+    with open_image(image, writable=False) as device:
+        assert began_ns <= newest(device).checked_at_ns <= time.time_ns()
+
+
+@pytest.mark.parametrize("words", [["-n"], ["-p"], ["--plan", "plan"]])
+def test_what_is_not_a_full_check_by_who_may_write_is_not_noted(run, tmp_path: Path, words: list[str]) -> None:  # type: ignore[no-untyped-def]
+    image = stored(healthy(), tmp_path / "image")
+    before = image.read_bytes()
+    assert run(*(word if word != "plan" else tmp_path / word for word in words), image).code == 0
+    assert image.read_bytes() == before
+
+
+def test_an_image_that_waits_for_recovery_is_not_written_if_nothing_is_wrong(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    image = stored(unclean(2), tmp_path / "image")
+    before = image.read_bytes()
+    assert run("-y", image).code == 0
+    assert image.read_bytes() == before
+
+
+def test_a_repair_can_be_taken_back_after_the_second_run(run, hurt: Path) -> None:  # type: ignore[no-untyped-def]
+    before = hurt.read_bytes()
+    assert run("-y", hurt).code == 1 and run("-y", hurt).code == 0
+    assert run("--undo", hurt).code == 0
+    assert hurt.read_bytes() == before
 
 
 @pytest.mark.parametrize("moment", ["take_inventory", "plan"])
