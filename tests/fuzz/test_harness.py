@@ -67,7 +67,7 @@ def test_a_check_that_is_blind_for_inodes_is_seen(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_check_that_stops_in_the_middle_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_pass, "read_entries", lambda *_: 1 / 0)
+    monkeypatch.setattr(journal_pass, "reading", lambda *_: 1 / 0)
     assert "E0299" in judge(base("at rest")).stumbled
     device = DAMAGES["one bit"](history(1), random.Random(1))
     assert damage_outcome("one bit", history(1), device, "").failure

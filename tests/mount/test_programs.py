@@ -37,7 +37,7 @@ def disk(fuse: None, tmp_path: Path) -> Iterator[Mounted]:
         yield made.mount("commit=0.5", "checkpoint=1")
         made.umount()
         done = run(FSCK, "-n", made.image)
-        assert done.returncode == 0, done.stdout
+        assert done.returncode == 0, done.stdout + done.stderr
     finally:
         made.take_away()
     assert made.complaints == []
