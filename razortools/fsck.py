@@ -176,10 +176,15 @@ class _Run:
 
     def _offer(self, device: Device, report: Report) -> Plan | None:
         """Return what a compaction would do, if all of the image was checked, is clean, and that would pay."""
-        if report.clean and self._options == Options(threads=self._options.threads):
+        if report.clean and self._is_whole:
             with suppress(RazorError):  # an offer is no reason to fail
                 return offered(device, report.summary)
         return None
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether all of the image is checked, by its newest superblock."""
+        return self._options == Options(threads=self._options.threads)
 
     def _look_at_mounted(self, busy: ImageBusy) -> Report:
         """Check an image while its mount goes on. Raises *busy* if it is not a mount that uses it."""
@@ -297,9 +302,8 @@ class _Run:
 
     def _remember(self, device: Device, done: Repaired, report: Report) -> None:
         """Note in the image that all of it was found in order, unless a repair can be taken back: then it could not any more."""
-        is_whole = self._options == Options(threads=self._options.threads)
         undo_files = (self._undo_path, default_undo_file(self._image))
-        if done.changes or report.exit_code or not is_whole or any(map(os.path.exists, undo_files)):
+        if done.changes or report.exit_code or not self._is_whole or any(map(os.path.exists, undo_files)):
             return
         self._signals.hold()
         note_checked(device, time.time_ns())

@@ -17,7 +17,7 @@ from razortools.cli.app import MOUNT_CODES, DebugFlag, ImageArg, VersionFlag
 from razortools.errors import ImageBusy, RazorError, UsageError
 from razortools.service import daemon, kernel_mount, mountpoints
 from razortools.service.control import Waiter
-from razortools.service.mountpoints import Mount, MountRefused, NoPermission
+from razortools.service.mountpoints import Holder, Mount, MountRefused, NoPermission
 from razortools.service.options import MountOptions, parse_options
 from razortools.service.remount_plan import kernel_words, kernel_words_after
 
@@ -137,7 +137,8 @@ def _remount(image: str, target: str, texts: list[str], *, sloppy: bool, verbose
         except OSError as failed:
             if failed.errno != errno.EBUSY:
                 raise MountRefused(f"{target}: the host refuses the remount: {failed.strerror}") from None
-            _show_holders(mounted, f"mount.razorfs: {target}: cannot become read-only: files are open for writing, or deleted")
+            sentence = f"mount.razorfs: {target}: cannot become read-only: files are open for writing, or deleted"
+            _show_holders(mountpoints.holders(mounted), sentence)
             return MOUNT_CODES.failed
         _ask(waiter, target, {"done": True})
     if verbose:
@@ -288,6 +289,7 @@ def _unmount_idle(mounted: Mount, target: str) -> bool:
 
     Who looks at all mounts (df, monitoring) is in each for a moment only: whom nobody can name any more has gone.
     """
+    found: list[Holder] = []
     for _ in range(BUSY_TRIES):
         try:
             mountpoints.unmount(target)
@@ -297,13 +299,12 @@ def _unmount_idle(mounted: Mount, target: str) -> bool:
                 break
         else:
             return True
-    _show_holders(mounted, f"umount.razorfs: {target}: is in use")
+    _show_holders(found, f"umount.razorfs: {target}: is in use")
     return False
 
 
-def _show_holders(mounted: Mount, sentence: str) -> None:
+def _show_holders(found: list[Holder], sentence: str) -> None:
     """Tell in one sentence what does not work, and who keeps the mount busy."""
-    found = mountpoints.holders(mounted)
     render.error(sentence + (" by:" if found else "; run as root to see by whom"))
     for holder in found[:HOLDERS_SHOWN]:
         who = f"pid {holder.pid}" if holder.pid else "kernel"

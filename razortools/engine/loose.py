@@ -73,6 +73,9 @@ class LoosePages:
         self._of: dict[Place, LooseRecord] = {}  # in the order in which they got their first one
         self._numbers_of: dict[InodeNo, set[RecordNo]] = {}
         self.raw_bytes = 0
+        geometry, step = volume.store.geometry, patch_bytes(volume.store.geometry.node_bytes)
+        self._patches_per_page = divide_up(PAGE_BYTES, step)
+        self._patches_per_leaf = max(1, node_capacity(geometry.node_bytes) // (step + PATCH_OVERHEAD_BYTES) // 2)  # after a split
 
     def __len__(self) -> int:
         """How many records have loose pages."""
@@ -99,10 +102,7 @@ class LoosePages:
 
     def patch_nodes_max(self, page_count: int) -> int:
         """Return how many more nodes the tree takes at worst for so many pages of one record as patches."""
-        node_bytes = self._volume.store.geometry.node_bytes
-        step = patch_bytes(node_bytes)
-        least = max(1, node_capacity(node_bytes) // (step + PATCH_OVERHEAD_BYTES) // 2)  # patches in a leaf that was split
-        return page_count * divide_up(PAGE_BYTES, step) // least + 2
+        return page_count * self._patches_per_page // self._patches_per_leaf + 2
 
     def _claim(self, raw_bytes: int, page_count: int) -> int:
         """Return the blocks that a record with so many loose pages takes at worst: as a record, or as patches over one."""

@@ -367,7 +367,8 @@ class Records:
 
     def discard(self, ino: InodeNo) -> None:
         """Forget all data of a file that is being deleted, dirty data too."""
-        self.drop_dirty_beyond(ino, 0, 0)
+        if self.is_dirty(ino):
+            self.drop_dirty_beyond(ino, 0, 0)
         for record_no in list(self._clean_of.get(ino, ())):
             self.drop_clean(ino, record_no)
 

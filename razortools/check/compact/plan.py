@@ -4,7 +4,7 @@ Everything goes into blocks that are free now; what it frees can be used by the 
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -134,26 +134,15 @@ def plant(plan: Plan, writer: NodeCounter) -> tuple[ChildPointer, int]:
         low = measured.tree.leaf_lows[at]
         if section is not None and section.first == at:
             items = (item for leaf in range(section.first, section.behind) for item in plan.items(leaf))
-            _span(writer, low, plan.high(section.behind - 1), grouped(items, fill_limit(whole)))
+            writer.span_grouped(low, plan.high(section.behind - 1), grouped(items, fill_limit(whole)))
             at, section = section.behind, next(sections, None)
             continue
         if at in plan.touched:
-            _span(writer, low, plan.high(at), grouped(plan.items(at), whole))
+            writer.span_grouped(low, plan.high(at), grouped(plan.items(at), whole))
         else:
             writer.keep(low, measured.leaf_pointers[at])
         at += 1
     return writer.finish()
-
-
-def _span(writer: NodeCounter, low: bytes, high: bytes, groups: Iterable[list[Item]]) -> None:
-    """Write one leaf for each group; together they cover the keys from *low* to before *high*."""
-    waiting: list[Item] | None = None
-    for group in groups:
-        if waiting is not None:
-            writer.span(low, group[0][0], waiting)
-            low = group[0][0]
-        waiting = group
-    writer.span(low, high, waiting or [])
 
 
 def _touched(plan: Plan) -> set[int]:

@@ -54,6 +54,16 @@ class NodeCounter:
             used += size
         self._write(0, low, high, keys, values)
 
+    def span_grouped(self, low: bytes, high: bytes, groups: Iterable[list[Item]]) -> None:
+        """Write one leaf for each group; together they cover the keys from *low* to before *high*. Raises OutOfSpace."""
+        waiting: list[Item] | None = None
+        for group in groups:
+            if waiting is not None:
+                self.span(low, group[0][0], waiting)
+                low = group[0][0]
+            waiting = group
+        self.span(low, high, waiting or [])
+
     def finish(self) -> tuple[ChildPointer, int]:
         """Write the levels above the leaves; return (the root, its level). Raises OutOfSpace."""
         level = 0

@@ -5,7 +5,7 @@ superblock tells which of them is the truth.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from razortools.check.compact.layout import Measured
@@ -101,21 +101,11 @@ def plant(plan: Plan, writer: NodeCounter) -> tuple[ChildPointer, int]:
     for leaf, pointer in enumerate(plan.measured.leaf_pointers):
         if leaf in plan.touched:
             high = lows[leaf + 1] if leaf + 1 < len(lows) else HIGHEST_KEY
-            _span(writer, lows[leaf], high, grouped(plan.items(leaf), whole))
+            # A longer list of runs may have made an item longer, and one leaf two.
+            writer.span_grouped(lows[leaf], high, grouped(plan.items(leaf), whole))
         else:
             writer.keep(lows[leaf], pointer)
     return writer.finish()
-
-
-def _span(writer: NodeCounter, low: bytes, high: bytes, groups: Iterable[list[Item]]) -> None:
-    """Write one leaf for each group; a longer list of runs may have made an item longer, and one leaf two."""
-    waiting: list[Item] | None = None
-    for group in groups:
-        if waiting is not None:
-            writer.span(low, group[0][0], waiting)
-            low = group[0][0]
-        waiting = group
-    writer.span(low, high, waiting or [])
 
 
 def _move_records(plan: Plan, forbidden: "_Forbidden") -> None:
