@@ -15,7 +15,7 @@ from razortools.check.paths import Paths
 from razortools.check.tree import kinds_mask
 from razortools.errors import CorruptImage
 from razortools.format.compression import Algorithm, unpack
-from razortools.format.data import CHECKED_TWICE, DataRecord, InlineData
+from razortools.format.data import CHECKED_TWICE, LATE, DataRecord, InlineData
 from razortools.format.inode import Inode
 from razortools.format.items import owned_record
 from razortools.format.keys import Kind, Table, inode_key, object_of, offset_of
@@ -25,12 +25,13 @@ from razortools.units import InodeNo
 DAMAGED_MAX = 100_000  # handed on at most: a ruined image must not fill the memory
 INLINE_BYTES_MAX = 1 << 20
 CHECKSUM_FAULTS = (Fault.UNREADABLE, Fault.CHECKSUM, Fault.SECOND_CHECKSUM)  # what the checksum pass reports
-_TWICE = -1  # counted like an algorithm
+_TWICE, _LATE = -1, -2  # counted like an algorithm
 _FEATURES = {
     Algorithm.ZSTD: Incompat.ZSTD,
     Algorithm.LZ4: Incompat.LZ4,
     Algorithm.ZLIB: Incompat.ZLIB,
     _TWICE: Incompat.SECOND_CHECKSUM,
+    _LATE: Incompat.LATE_PAGES,
 }
 
 
@@ -46,6 +47,7 @@ def check(facts: InodeFacts, selected: bytearray | None, threads: int) -> Genera
         count += len(batch.records)
         used.update(record.algorithm for _, record in batch.records)
         used[_TWICE] += sum(record.flags & CHECKED_TWICE for _, record in batch.records)
+        used[_LATE] += sum(bool(record.flags & LATE) for _, record in batch.records)
         for broken in batch.broken:
             if broken.fault in CHECKSUM_FAULTS:
                 if len(damaged) < DAMAGED_MAX:

@@ -17,10 +17,11 @@ from razortools.check.image import Image
 from razortools.check.record_rules import record_fault
 from razortools.check.tree import kinds_mask
 from razortools.errors import CorruptImage, DeviceFailed
-from razortools.format.compression import Algorithm, unpack
+from razortools.format.compression import Algorithm
 from razortools.format.data import CUT_OUT, DataRecord, blocks_crc32
 from razortools.format.items import owned_record
 from razortools.format.keys import Kind, Table, object_of
+from razortools.format.unpacking import unpack_record
 from razortools.units import MIB
 
 BATCH_BYTES = 4 * MIB  # stored bytes of a batch: a few milliseconds of work, so handing it to a thread costs little
@@ -198,7 +199,7 @@ def _judge_compression(key: bytes, record: DataRecord, raw: memoryview) -> Broke
         return Broken(key, Fault.ALGORITHM, "")
     try:
         # bytes: the libraries take any buffer, but what they return must not hold on to a shared one.
-        unpack(bytes(raw[: record.stored_bytes]), record.algorithm, record.raw_bytes)
+        unpack_record(record, bytes(raw))
     except CorruptImage as wrong:
         return Broken(key, Fault.COMPRESSION, str(wrong))
     return None

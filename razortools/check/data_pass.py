@@ -20,8 +20,8 @@ from razortools.check.paths import Paths
 from razortools.check.record_rules import content_fault, record_fault
 from razortools.check.tree import kinds_mask
 from razortools.errors import CorruptImage
-from razortools.format.data import CUT_OUT, RECORD_BYTES_MAX, DataRecord, InlineData
-from razortools.format.inode import FileType, Inode, OrphanReason
+from razortools.format.data import CUT_OUT, LATE, RECORD_BYTES_MAX, DataRecord, InlineData
+from razortools.format.inode import FileType, Inode, InodeFlag, OrphanReason
 from razortools.format.items import owned_record
 from razortools.format.keys import Kind, Table, object_of, offset_of
 from razortools.format.superblock import State
@@ -89,6 +89,7 @@ class _Contents:
         self._blocks = 0  # of the current inode
         self._kinds: set[int] = set()  # of content that the current inode has
         self._first_record = False
+        self._is_told = False  # that its flag does not tell of late pages
         self._raw_bytes = 0  # of the current inode, inline data included
 
     def read(self) -> Iterator[Event]:
@@ -114,6 +115,7 @@ class _Contents:
         self._blocks = 0
         self._kinds = set()
         self._first_record = False
+        self._is_told = False
         self._raw_bytes = 0
 
     def _item(self, key: bytes, value: bytes) -> Iterator[Finding]:
@@ -168,6 +170,10 @@ class _Contents:
                 self.breaks += first != end >= 0
                 end = first + count
             self._end = end if is_data else -1
+        if record.flags & LATE and is_data and inode is not None and not inode.flags & InodeFlag.LATE_PAGES:
+            if not self._is_told:
+                yield problems.LATE_FLAG.found(inode=number, path=self.paths.of(number))
+            self._is_told = True
         if record.flags & CUT_OUT:
             yield problems.CUT_OUT.found(inode=number, what=self._words(key), path=self.paths.of(number), key=key)
         if inode is None or not is_data or inode.record_log2 >= 32:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from razortools.check.bitflip import find_flipped_bit, is_certain, turned
 from razortools.errors import CorruptImage
-from razortools.format.compression import Algorithm, unpack
-from razortools.format.data import DataRecord, blocks_crc32
+from razortools.format.compression import Algorithm
+from razortools.format.data import LATE, DataRecord, blocks_crc32
+from razortools.format.unpacking import unpack_record
 
 _WITNESS_BITS = 32  # of the second checksum, and of zlib's own
 
@@ -38,12 +39,12 @@ def mended(record: DataRecord, blocks: bytes) -> Mended | None:
         if blocks_crc32(whole) != second:
             return None
         proof_bits += _WITNESS_BITS
-    if record.algorithm == Algorithm.ZLIB:
+    if record.algorithm == Algorithm.ZLIB and not record.flags & LATE:  # zlib's own checksum does not cover late pages
         proof_bits += _WITNESS_BITS
     if not is_certain(8 * len(blocks), proof_bits):
         return None
     try:
-        raw = unpack(whole[: record.stored_bytes], record.algorithm, record.raw_bytes)
+        raw = unpack_record(record, whole)
     except CorruptImage:
         return None
     return Mended(whole, bit, raw)

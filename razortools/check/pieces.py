@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from razortools.check.inventory import Inventory, identity_of, unpack_inline
 from razortools.errors import RazorError
-from razortools.format.compression import unpack
 from razortools.format.data import RECORD_BYTES_MAX, DataRecord
 from razortools.format.inode import Inode
 from razortools.format.keys import Kind, inline_key, inode_key, kind_range, offset_of, record_key
+from razortools.format.unpacking import unpack_record
 from razortools.units import InodeNo, RecordNo
 
 FAR = 1 << 64  # behind every file
@@ -179,7 +179,7 @@ def _unpacked(inventory: Inventory, key: bytes, value: bytes) -> bytes:
     image = inventory.facts.tree.image
     record = DataRecord.decode(value)
     stored = image.read_runs(record.runs(image.block_bytes))
-    return unpack(stored[: record.stored_bytes], record.algorithm, record.raw_bytes)
+    return unpack_record(record, stored)
 
 
 def is_partly_readable(inventory: Inventory, number: int) -> bool:

@@ -2,12 +2,14 @@
 
 from razortools.check.image import BLOCK_MASK, Image
 from razortools.errors import CorruptImage
-from razortools.format.data import CHECKED_TWICE, CUT_OUT, RECORD_BYTES_MAX, DataRecord
+from razortools.format.data import CUT_OUT, LATE, READABLE, RECORD_BYTES_MAX, DataRecord
 from razortools.format.inode import Inode
 from razortools.format.keys import Kind
+from razortools.format.late_pages import LATE_PAGE_BYTES
 from razortools.format.xattr import XATTR_VALUE_BYTES_MAX
+from razortools.units import divide_up
 
-KNOWN_FLAGS = CHECKED_TWICE | CUT_OUT
+KNOWN_FLAGS = READABLE | CUT_OUT
 
 
 def record_fault(image: Image, record: DataRecord, inode: Inode | None, *, is_data: bool) -> str:
@@ -31,9 +33,27 @@ def record_fault(image: Image, record: DataRecord, inode: Inode | None, *, is_da
         runs = record.runs(image.block_bytes)
     except CorruptImage as broken:
         return str(broken)
+    if record.flags & LATE and (fault := _late_fault(record, image.block_bytes, is_data=is_data)):
+        return fault
     for first, count in runs:
         if not image.holds(first, count):
             return f"blocks {first} to {first + count - 1} lie outside the filesystem"
+    return ""
+
+
+def _late_fault(record: DataRecord, block_bytes: int, *, is_data: bool) -> str:
+    """Return what is wrong with the late pages of a record, or an empty string."""
+    late = record.late_pages
+    assert late is not None
+    if not is_data:
+        return "it has late pages, which only data of files have"
+    base_blocks = divide_up(late.base_bytes, block_bytes)
+    if not late.page_count or not late.base_bytes or LATE_PAGE_BYTES % block_bytes:
+        return f"{late.page_count} late pages behind {late.base_bytes} bytes are not possible"
+    if record.stored_bytes != base_blocks * block_bytes + late.page_count * LATE_PAGE_BYTES:
+        return f"{record.stored_bytes} bytes are stored, which are not {late.base_bytes} and {late.page_count} late pages"
+    if (max(late.places) + 1) * LATE_PAGE_BYTES > record.raw_bytes:
+        return f"late page {max(late.places)} lies behind its {record.raw_bytes} bytes"
     return ""
 
 

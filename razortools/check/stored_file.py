@@ -19,6 +19,7 @@ from razortools.format.compression import unpack
 from razortools.format.data import CUT_OUT, DataRecord, InlineData, Patch, laid_over
 from razortools.format.inode import Inode
 from razortools.format.keys import Kind, Table, inline_key, kind_range, object_range, offset_of
+from razortools.format.unpacking import unpack_record
 from razortools.format.xattr import Xattr
 from razortools.units import InodeNo
 
@@ -103,7 +104,7 @@ def read_record(image: Image, record: DataRecord) -> tuple[bytes, bool]:
     """Return (the decompressed bytes of a record, whether a bit was turned back). Raises CorruptImage or DeviceFailed."""
     raw = image.read_runs(record.runs(image.block_bytes))
     if crc32c.crc32c(raw) == record.crc32c:
-        return unpack(raw[: record.stored_bytes], record.algorithm, record.raw_bytes), False
+        return unpack_record(record, raw), False
     whole = mended(record, raw)
     if whole is None:
         raise CorruptImage("the stored bytes do not verify")

@@ -15,14 +15,14 @@ from razortools.engine.create import feature_name
 from razortools.engine.store.store import Store
 from razortools.engine.volume import Volume
 from razortools.errors import ReadOnly, UsageError
-from razortools.format.data import CHECKED_TWICE, DataRecord
+from razortools.format.data import CHECKED_TWICE, CUT_OUT, LATE, DataRecord
 from razortools.format.items import owned_record
 from razortools.format.journal import Operation
-from razortools.format.keys import HIGHEST_KEY, KIND_AT, LOWEST_KEY, Kind, object_of, table_range
+from razortools.format.keys import HIGHEST_KEY, KIND_AT, LOWEST_KEY, Kind, object_of, offset_of, table_range
 from razortools.format.keys import Table as Part
 from razortools.format.superblock import Compat, Incompat, ReadOnlyCompat, Superblock
 from razortools.format.xattr import Xattr
-from razortools.units import InodeNo
+from razortools.units import InodeNo, RecordNo
 
 BATCH = 512  # records that are looked at together
 _BITS = (("compat", Compat), ("read_only_compat", ReadOnlyCompat), ("incompat", Incompat))
@@ -83,6 +83,8 @@ def _switch(volume: Volume, wanted: Incompat, *, is_on: bool) -> int | None:
     if wanted is Incompat.SECOND_CHECKSUM:
         store.checks_twice = is_on
         changed = 0 if is_on else _drop_second_checksums(volume)
+    if wanted is Incompat.LATE_PAGES and not is_on:
+        changed = _merge_late_pages(volume)
     if wanted is Incompat.PATCHES and not is_on and any(True for _ in store.items(*table_range(Part.PATCHES))):
         raise UsageError(
             "feature: there are patches over records that cannot be read; repair the image first: razorfsck --repair"
@@ -103,6 +105,24 @@ def _drop_second_checksums(volume: Volume) -> int:
             count += 1
             if count % BATCH == 0:
                 volume.commit()
+    volume.checkpoint()
+    return count
+
+
+def _merge_late_pages(volume: Volume) -> int:
+    """Store the records anew that have late pages; return how many. Raises CorruptImage if one cannot be read."""
+    records, count = volume.records, 0
+    for key, value in _owning(volume.store):
+        record = owned_record(key, value)
+        if record is None or not record.flags & LATE or record.flags & CUT_OUT:
+            continue
+        ino, number = InodeNo(object_of(key)), RecordNo(offset_of(key))
+        data = records.contents(ino, volume.inodes.get(ino), number)
+        with volume.operation(Operation.WRITE, ino, blocks=records.blocks_wanted(ino, number, len(data))):
+            records.replace(ino, number, data)
+        count += 1
+        if records.dirty_bytes >= volume.limits.dirty_bytes // 2:
+            volume.commit()
     volume.checkpoint()
     return count
 

@@ -3,6 +3,7 @@
 import argparse
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from razortools.debug.session import Command, Session, Words, reason_of
 from razortools.debug.values import algorithm_name, shown_runs
 from razortools.debug.verifying import read_stored
 from razortools.engine.store.superblocks import find_copies
-from razortools.errors import RazorError
+from razortools.errors import CorruptImage, RazorError
 from razortools.format.data import CUT_OUT, DataRecord, InlineData, Patch
 from razortools.format.geometry import geometry_of
 from razortools.format.items import owned_record
@@ -34,6 +35,14 @@ class Piece:
     algorithm: str
     record: DataRecord | None
     key: bytes
+
+    @property
+    def late_pages(self) -> int:
+        """How many pages were written behind it later."""
+        with suppress(CorruptImage):  # which its runs tell
+            late = self.record.late_pages if self.record is not None else None
+            return late.page_count if late is not None else 0
+        return 0
 
 
 def pieces_of(session: Session, ino: InodeNo) -> Iterator[Piece]:
@@ -68,7 +77,10 @@ def show_records(session: Session, options: argparse.Namespace) -> Answer:
     for piece in pieces_of(session, ino):
         blocks = shown_runs(piece.record, block_bytes) if piece.record is not None else "in the tree"
         ratio = f"{piece.raw_bytes / piece.stored_bytes:.2f}" if piece.stored_bytes else ""
-        row: tuple[object, ...] = (piece.kind, piece.first, piece.raw_bytes, piece.stored_bytes, ratio, piece.algorithm, blocks)
+        late = f", {piece.late_pages} late pages" if piece.late_pages else ""
+        row: tuple[object, ...] = (
+            piece.kind + late, piece.first, piece.raw_bytes, piece.stored_bytes, ratio, piece.algorithm, blocks
+        )  # fmt: skip
         told: dict[str, Any] = {
             "kind": piece.kind,
             "offset": piece.first,
@@ -77,6 +89,7 @@ def show_records(session: Session, options: argparse.Namespace) -> Answer:
             "algorithm": piece.algorithm,
             "runs": piece.record.runs(block_bytes) if piece.record is not None and piece.kind != "cut out" else [],
             "generation": piece.record.birth if piece.record is not None else None,
+            "late_pages": piece.late_pages,
         }
         if options.verify:
             state = record_state(session, piece.record)

@@ -17,10 +17,10 @@ from razortools.debug.values import show_key
 from razortools.debug.walking import walk
 from razortools.engine.store.superblocks import find_copies
 from razortools.errors import CorruptImage, RazorError
-from razortools.format.compression import unpack
 from razortools.format.data import CUT_OUT, DataRecord
 from razortools.format.items import owned_record
 from razortools.format.keys import Kind, kind_range, object_of
+from razortools.format.unpacking import unpack_record
 
 
 def verify(session: Session, options: argparse.Namespace) -> Answer:
@@ -57,7 +57,7 @@ def read_stored(session: Session, record: DataRecord) -> bytes:
         raise CorruptImage(
             f"data at block {record.runs(size)[0][0]}: checksum {crc32c.crc32c(raw):#010x}, expected {record.crc32c:#010x}"
         )
-    return unpack(raw[: record.stored_bytes], record.algorithm, record.raw_bytes)
+    return unpack_record(record, raw)
 
 
 def _verify_frame(session: Session, faults: list[dict[str, Any]], counts: dict[str, int]) -> None:

@@ -41,7 +41,7 @@ AUTO = Policy()
 FIRST_NAME_ID = NameId(1)
 BLOCK_COUNT_MIN = 128  # the fixed parts take about 20, the nodes of a small tree and their next versions about 60
 ALL_FEATURES = Incompat(KNOWN_INCOMPAT)
-OPTIONAL_FEATURES = Incompat.SECOND_CHECKSUM  # an image without them is whole, and older versions can open it
+OPTIONAL_FEATURES = Incompat.SECOND_CHECKSUM | Incompat.LATE_PAGES  # without them older versions can open it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

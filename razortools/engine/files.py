@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from razortools.engine import truncation
-from razortools.engine.flush import Placed, apply_flush, flush_all, give_back, make_room, place, visit, write_out
+from razortools.engine.flush import Placed, apply_flush, flush_all, give_back, make_room, place, place_late, visit, write_out
 from razortools.engine.flush_plan import FlushPlan, Packed, pack, plan_flush
 from razortools.engine.records import Buffer, Records
 from razortools.engine.store.residence import NotResident
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FlushPlan", "Packed", "Placed", "apply_flush", "delete_contents", "delete_step", "flush_all", "fsync", "give_back", "pack",
-    "place", "plan_flush", "read", "truncate", "visit", "write", "write_out",
+    "place", "place_late", "plan_flush", "read", "truncate", "visit", "write", "write_out",
 ]  # fmt: skip
 
 _WRITE = Operation.WRITE  # a member of an enumeration is found slowly

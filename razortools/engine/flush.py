@@ -11,21 +11,26 @@ not applied, and its blocks are given back; one that was written stays dirty. Bl
 neither, so a flush cannot fail for lack of space. What is placed is on record until it is applied or given back; who must
 flush here and now, while a thread is still writing, waits for the thread and applies that first. Blocks are never given back
 before it is certain that nobody writes to them any more. Nothing here is durable before the volume commits.
+
+Loose pages that are written behind their records (late.py) need no plan, and nothing is packed: they go the same way from
+`place_late` on.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from razortools.engine import loose, patches
+from razortools.engine import late, loose, patches
 from razortools.engine.adaptive import Packing
 from razortools.engine.flush_plan import FlushPlan, Packed, PlannedRecord, inode_or_none, is_current, is_placed, pack, plan_flush
+from razortools.engine.late import PlacedPages
+from razortools.engine.records import Place
 from razortools.engine.store.room import PROMISED_PLACES
 from razortools.errors import OutOfSpace
 from razortools.format.data import DataRecord, InlineData, Run, make_record
-from razortools.format.inode import Inode
+from razortools.format.inode import Inode, InodeFlag
 from razortools.format.journal import Operation
 from razortools.format.keys import inline_key, inode_key, record_key
 from razortools.format.node import value_bytes_max
@@ -34,6 +39,7 @@ from razortools.units import MIB, BlockNo, InodeNo, divide_up
 if TYPE_CHECKING:
     from razortools.engine.volume import Volume
 
+_LATE_PAGES = int(InodeFlag.LATE_PAGES)  # a plain number: the arithmetic of flags is slow
 BATCH_BYTES = 8 * MIB  # raw data in flight in one synchronous round: bounds the memory for compressed copies
 STEP_RECORDS = 64  # records of one operation: with their values before and after, they take 10 KiB of journal
 NEAR_RECORDS = 4  # records whose numbers differ by no more count as one place
@@ -50,12 +56,22 @@ class PlacedRecord:
     record: DataRecord | None
     padded: bytes
 
+    @property
+    def place(self) -> Place:
+        """Which record it is."""
+        return self.planned.ino, self.planned.record_no
+
+
+Item = tuple[Place, DataRecord]
+OneT = TypeVar("OneT", PlacedRecord, PlacedPages)
+
 
 @dataclass(slots=True, eq=False)
 class Placed:
-    """A plan whose blocks are allocated. It must be applied or given back; until then the volume has it on record."""
+    """Records whose blocks are allocated. It must be applied or given back; until then the volume has it on record."""
 
     records: tuple[PlacedRecord, ...]
+    pages: tuple[PlacedPages, ...] = ()  # then there are no records
     lock: Lock = field(default_factory=Lock)  # held while the records are written
     is_settled: bool = False  # written or given back: nobody writes to these blocks any more
 
@@ -73,7 +89,19 @@ def place(volume: "Volume", plan: FlushPlan, packed: Packed) -> Placed:
     except BaseException:
         _give_back(volume, records)
         raise
-    placed = Placed(tuple(records))
+    return _on_record(volume, Placed(tuple(records)))
+
+
+def place_late(volume: "Volume", items: Sequence[Item]) -> tuple[Placed | None, list[Item]]:
+    """Allocate blocks for the loose pages of *items* behind their records; return what there is to write, and the other items.
+
+    None: nothing. The others have to be stored anew. Raises NotResident, with everything given back.
+    """
+    pages, others = late.place_pages(volume, items)
+    return (_on_record(volume, Placed((), tuple(pages))) if pages else None), others
+
+
+def _on_record(volume: "Volume", placed: Placed) -> Placed:
     volume.records.in_flight[placed] = None
     return placed
 
@@ -87,7 +115,7 @@ def write_out(volume: "Volume", placed: Placed) -> None:
         if placed.is_settled:
             return
         store = volume.store
-        for runs, parts in _joined(placed.records):
+        for runs, parts in _joined((*placed.records, *placed.pages)):
             store.write_blocks(runs, *parts)
             for start, count in runs:
                 store.device.start_flush(start * store.block_bytes, count * store.block_bytes)
@@ -103,26 +131,36 @@ def apply_flush(volume: "Volume", placed: Placed) -> None:
         return
     assert placed.is_settled, "a flush is written before it is applied"
     del volume.records.in_flight[placed]
-    steps = list(_steps(placed.records))
+    _apply(volume, placed.records, _apply_step, _give_back)
+    _apply(volume, placed.pages, _enter_late, late.give_back)
+
+
+def _apply(
+    volume: "Volume",
+    records: Sequence[OneT],
+    enter: Callable[["Volume", Sequence[OneT]], Sequence[OneT]],
+    give_back: Callable[["Volume", Sequence[OneT]], None],
+) -> None:
+    steps = list(_steps(records))
     for number, step in enumerate(steps):
         try:
-            skipped = _apply_step(volume, step)
+            skipped = enter(volume, step)
         except BaseException:
-            _give_back(volume, [record for rest in steps[number:] for record in rest])
+            give_back(volume, [record for rest in steps[number:] for record in rest])
             raise
-        _give_back(volume, skipped)
+        give_back(volume, skipped)
 
 
 def visit(volume: "Volume", placed: Placed) -> None:
     """Look at all that apply_flush will change. Run as an attempt before it, this keeps it from waiting for the device."""
     store = volume.store
-    for record in placed.records:
-        planned = record.planned
-        inode_or_none(volume, planned.ino)
-        store.get(inode_key(planned.ino))
-        store.get(record_key(planned.ino, planned.record_no))
-        if planned.record_no == 0:
-            store.get(inline_key(planned.ino))
+    places = [record.place for record in placed.records] + [pages.place for pages in placed.pages]
+    for ino, record_no in places:
+        inode_or_none(volume, ino)
+        store.get(inode_key(ino))
+        store.get(record_key(ino, record_no))
+        if record_no == 0:
+            store.get(inline_key(ino))
 
 
 def give_back(volume: "Volume", placed: Placed) -> None:
@@ -132,6 +170,7 @@ def give_back(volume: "Volume", placed: Placed) -> None:
     if placed in volume.records.in_flight:
         del volume.records.in_flight[placed]
         _give_back(volume, placed.records)
+        late.give_back(volume, placed.pages)
 
 
 def flush(volume: "Volume", plan: FlushPlan) -> None:
@@ -168,18 +207,22 @@ def flush_all(volume: "Volume", inodes: Sequence[InodeNo] | None = None, *, patc
                 before = volume.records.dirty_count
                 flush(volume, plan)
                 assert volume.records.dirty_count < before, "a flush that nobody disturbed left everything dirty"
-            if not merge_loose(volume, inodes):
+            if not store_loose(volume, inodes):
                 return
 
 
-def merge_loose(volume: "Volume", inodes: Sequence[InodeNo] | None = None) -> bool:
-    """Make those records dirty (of *inodes*) that have had loose pages for longest, a batch of them; whether there were any.
+def store_loose(volume: "Volume", inodes: Sequence[InodeNo] | None = None) -> bool:
+    """Write a batch of those loose pages (of *inodes*) that are oldest behind their records, or make these dirty with them.
 
-    Waits for the device. Raises as flush_all does.
+    Returns whether there were any. Waits for the device. Raises as flush_all does.
     """
     places = volume.records.loose.oldest(BATCH_BYTES, of=inodes)
-    merged = loose.merge(volume, loose.read_bases(volume, loose.items_of(volume, places)))
-    assert merged == len(places), "records kept their loose pages although nobody disturbed"
+    before = len(volume.records.loose)
+    placed, others = place_late(volume, loose.items_of(volume, places))
+    if placed is not None:
+        finish_placed(volume, placed)
+    loose.merge(volume, loose.read_bases(volume, others))
+    assert before - len(volume.records.loose) == len(places), "records kept their loose pages although nobody disturbed"
     return bool(places)
 
 
@@ -196,7 +239,7 @@ def make_room(volume: "Volume", wanted_bytes: int) -> None:
             plan = plan_flush(volume, bytes_max=min(excess, BATCH_BYTES))
             if plan.records:
                 flush(volume, plan)
-            elif not merge_loose(volume):
+            elif not store_loose(volume):
                 return
 
 
@@ -228,7 +271,7 @@ def _place_record(volume: "Volume", planned: PlannedRecord, packing: Packing) ->
     return PlacedRecord(planned, packing, runs, record, padded)
 
 
-def _joined(records: Sequence[PlacedRecord]) -> Iterator[tuple[list[Run], list[bytes]]]:
+def _joined(records: Sequence[PlacedRecord | PlacedPages]) -> Iterator[tuple[list[Run], list[bytes]]]:
     """Yield (runs, parts) to write: records that lie side by side in one run, or one record in several."""
     parts: list[bytes] = []
     start = count = total = 0
@@ -252,14 +295,14 @@ def _joined(records: Sequence[PlacedRecord]) -> Iterator[tuple[list[Run], list[b
         yield [(BlockNo(start), count)], parts
 
 
-def _steps(records: Sequence[PlacedRecord]) -> Iterator[list[PlacedRecord]]:
+def _steps(records: Sequence[OneT]) -> Iterator[list[OneT]]:
     """Yield the records of one operation after the other."""
-    step: list[PlacedRecord] = []
+    step: list[OneT] = []
     places = 0
     for placed in records:
-        before = step[-1].planned if step else None
-        here = placed.planned
-        near = before is not None and before.ino == here.ino and abs(here.record_no - before.record_no) <= NEAR_RECORDS
+        before = step[-1].place if step else None
+        here = placed.place
+        near = before is not None and before[0] == here[0] and abs(here[1] - before[1]) <= NEAR_RECORDS
         if len(step) == STEP_RECORDS or (places == PROMISED_PLACES and not near):
             yield step
             step, places, near = [], 0, False
@@ -267,6 +310,31 @@ def _steps(records: Sequence[PlacedRecord]) -> Iterator[list[PlacedRecord]]:
         step.append(placed)
     if step:
         yield step
+
+
+def _enter_late(volume: "Volume", step: Sequence[PlacedPages]) -> list[PlacedPages]:
+    """Enter late pages in one operation; return those whose records are others now."""
+    applied: list[PlacedPages] = []
+    with volume.operation(Operation.FLUSH_DATA, step[0].place[0]):
+        for ino, of_file in groupby(step, key=lambda placed: placed.place[0]):
+            if inode_or_none(volume, ino) is None:
+                continue
+            current = [placed for placed in of_file if late.is_current(volume, placed)]
+            if not current:
+                continue
+            for placed in current:
+                volume.store.put(record_key(*placed.place), replace(placed.record, birth=volume.store.generation).encode())
+            blocks = sum(count for placed in current for _, count in placed.runs)
+            volume.counters.data_blocks += blocks
+            inode = volume.inodes.peek(ino)
+            inode.stored_blocks += blocks
+            inode.flags |= _LATE_PAGES
+            volume.inodes.write(ino, inode)
+            applied += current
+    for placed in applied:
+        volume.records.note_late(*placed.place, placed.pages)
+    done = set(map(id, applied))
+    return [placed for placed in step if id(placed) not in done]
 
 
 def _apply_step(volume: "Volume", step: Sequence[PlacedRecord]) -> list[PlacedRecord]:

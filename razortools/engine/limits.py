@@ -16,5 +16,6 @@ class Limits:
     patch_share: int = 4
     # Pages that are overwritten in records which are not in memory wait as such once so many records have changed.
     loose_from: int = 64
+    late_share: int = 4  # a record has late pages behind it up to one part in so many of its size
     commit_interval_s: float = 5.0  # the most that a program that never syncs can lose
     checkpoint_interval_s: float = 30.0  # bounds how much a recovery replays

@@ -6,7 +6,8 @@ what else the record holds: the pages wait here, in a hundredth of the memory, a
 once for all of its pages, and not while a request waits for it.
 
 Invariants: a record has loose pages or dirty data, never both, and no patches; its item in the tree reaches as far as its pages,
-so its length does not change by them; nobody else changes that item but who deletes it, and the pages go first. They count in the
+so its length does not change by them; nobody else changes that item but who deletes it, and the pages go first, and who writes
+pages behind it (engine/late.py). They count in the
 figures of the dirty records: their own bytes, and the blocks of the whole record. Loose pages over a record that cannot be read
 become patches (engine/patches.py): reading tells why, and whoever can read it later gets it with them. Room for that is promised
 too, so that one bad record keeps nothing else from being committed. Pages that are all of a record need nothing of it.
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from razortools.engine.stored import unpack_item
 from razortools.errors import CorruptImage, DeviceFailed
-from razortools.format.data import CHECKED_TWICE, DataRecord, Patch
+from razortools.format.data import READABLE, DataRecord, InlineData, Patch
 from razortools.format.inode import Inode
 from razortools.format.journal import Operation
 from razortools.format.keys import patch_key
@@ -72,6 +73,7 @@ class LoosePages:
         self._records = records
         self._of: dict[Place, LooseRecord] = {}  # in the order in which they got their first one
         self._numbers_of: dict[InodeNo, set[RecordNo]] = {}
+        self._found: tuple[Place | None, DataRecord | InlineData | None] = None, None  # what was looked at for the next `add`
         self.raw_bytes = 0
         geometry, step = volume.store.geometry, patch_bytes(volume.store.geometry.node_bytes)
         self._patches_per_page = divide_up(PAGE_BYTES, step)
@@ -133,7 +135,8 @@ class LoosePages:
         if records.is_in_memory(ino, record_no) or here in records.patched or here in records.unreadable:
             return None
         item = records.find_item(ino, record_no)
-        if not isinstance(item, DataRecord) or item.flags & ~CHECKED_TWICE or not end <= item.raw_bytes <= inode.record_bytes:
+        self._found = here, item
+        if not isinstance(item, DataRecord) or item.flags & ~READABLE or not end <= item.raw_bytes <= inode.record_bytes:
             return None
         if offset == start and end == item.raw_bytes:
             return None
@@ -160,8 +163,8 @@ class LoosePages:
         records, here = self._records, (ino, record_no)
         known = self._of.get(here)
         if known is None:
-            item = records.find_item(ino, record_no)
-            assert isinstance(item, DataRecord)
+            place, item = self._found
+            assert place == here and isinstance(item, DataRecord)
             known = self._of[here] = LooseRecord(item.raw_bytes, 0)
             self._numbers_of.setdefault(ino, set()).add(record_no)
             self.raw_bytes += item.raw_bytes
@@ -170,11 +173,29 @@ class LoosePages:
         for start in range(0, len(data), PAGE_BYTES):
             known.pages[at + start] = bytes(data[start : start + PAGE_BYTES])
         records.dirty_bytes += (len(known.pages) - before) * PAGE_BYTES
-        claim = self._claim(known.raw_bytes, len(known.pages))
-        records.reserved_blocks += claim - known.reserved_blocks
-        known.reserved_blocks = claim
+        self.claim(known)
         if len(known.pages) * PAGE_BYTES == known.raw_bytes:  # nothing of the record remains: it need not be read
             records.replace(ino, record_no, known.laid_over(bytes(known.raw_bytes)))
+
+    def claim(self, known: LooseRecord) -> None:
+        """Claim the blocks that a record takes at worst with its loose pages."""
+        self.give_up_claim(known, known.reserved_blocks - self._claim(known.raw_bytes, len(known.pages)))
+
+    def give_up_claim(self, known: LooseRecord, blocks: int) -> None:
+        """Claim so many blocks less: they have been placed."""
+        self._records.reserved_blocks -= blocks
+        known.reserved_blocks -= blocks
+
+    def settle(self, place: "Place", stored: Iterable[tuple[int, bytes]]) -> None:
+        """The tree has the pages *stored* of a record. Those of them that have changed meanwhile stay loose."""
+        known, found = self._of[place], dict(stored)
+        kept = {at: page for at, page in known.pages.items() if found.get(at) is not page}
+        if not kept:
+            self.drop(*place)
+            return
+        self._records.dirty_bytes -= (len(known.pages) - len(kept)) * PAGE_BYTES
+        known.pages = kept
+        self.claim(known)
 
     def drop(self, ino: InodeNo, record_no: RecordNo) -> None:
         """Forget the loose pages of a record, if it has any."""

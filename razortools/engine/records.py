@@ -8,7 +8,7 @@ cuts first. Data of type bytes is a snapshot that may be on its way to the devic
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from razortools.engine.loose import LoosePages
@@ -363,6 +363,14 @@ class Records:
         self.patched.pop((ino, record_no), None)
         self.unreadable.pop((ino, record_no), None)
         self._keep_unread(ino, record_no, raw)
+        self.flush_count += 1
+
+    def note_late(self, ino: InodeNo, record_no: RecordNo, pages: Sequence[tuple[int, bytes]]) -> None:
+        """Loose *pages* of a record are in the tree now, as late pages. What was read of the record gets them."""
+        self.loose.settle((ino, record_no), pages)
+        raw = self._clean.get((ino, record_no))
+        if raw is not None:
+            self.keep(ino, record_no, laid_over(raw, pages))
         self.flush_count += 1
 
     def discard(self, ino: InodeNo) -> None:

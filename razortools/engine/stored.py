@@ -14,7 +14,8 @@ from razortools.engine.store.residence import INLINE_BYTES, Missing, NotResident
 from razortools.errors import CorruptImage
 from razortools.format import compression
 from razortools.format.compression import Algorithm
-from razortools.format.data import CHECKED_TWICE, DataRecord, InlineData
+from razortools.format.data import READABLE, DataRecord, InlineData
+from razortools.format.unpacking import unpack_record
 
 if TYPE_CHECKING:
     from razortools.engine.store.store import Store
@@ -44,7 +45,7 @@ class MissingValue(Missing):
 def read_stored(store: "Store", item: DataRecord | InlineData, bytes_max: int) -> bytes:
     """Return the decompressed bytes of an item, at most *bytes_max*. Raises CorruptImage, DeviceFailed, NotResident."""
     residence = store.residence
-    if isinstance(item, InlineData) or item.flags & ~CHECKED_TWICE or item.raw_bytes > bytes_max:
+    if isinstance(item, InlineData) or item.flags & ~READABLE or item.raw_bytes > bytes_max:
         return unpack_item(store, item, bytes_max)  # in memory, or refused
     if residence.waits:
         with residence.timed():
@@ -74,13 +75,13 @@ def unpack_item(store: "Store", item: DataRecord | InlineData, bytes_max: int, s
         raise CorruptImage(f"its item claims {item.raw_bytes} bytes, more than a record of this file holds; run razorfsck")
     if isinstance(item, InlineData):
         return compression.unpack(item.stored, item.algorithm, item.raw_bytes)
-    if item.flags & ~CHECKED_TWICE:
+    if item.flags & ~READABLE:
         raise CorruptImage("its bytes were given up as unreadable by an earlier repair; write it anew")
     if stored is None:
         stored = store.read_record(item)
     if item.algorithm == Algorithm.NONE:
-        return compression.unpack(stored, item.algorithm, item.raw_bytes)
+        return unpack_record(item, stored)
     started = time.perf_counter()
-    raw = compression.unpack(stored, item.algorithm, item.raw_bytes)
+    raw = unpack_record(item, stored)
     store.unpacked.note(item.algorithm, len(raw), item.stored_bytes, time.perf_counter() - started)
     return raw

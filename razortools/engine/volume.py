@@ -37,7 +37,7 @@ RECORD_ITEM_BYTES = 2 * (ITEM_OVERHEAD_BYTES + DataRecord.FIXED_BYTES)  # with i
 _FLUSH_DATA, _COUNTERS = Operation.FLUSH_DATA, Operation.COUNTERS  # a member of an enumeration is found slowly, and often here
 _flatten = Counters._FLATTEN
 MOUNT_COUNT_MAX = (1 << 32) - 1  # what the superblock holds: counting ends here, mounting does not
-FLUSH_ITEM_BYTES = 2 * (ENTRY_HEAD_BYTES + 128)  # journal bytes of a flushed record: its item and its inode
+FLUSH_ITEM_BYTES = 2 * (ENTRY_HEAD_BYTES + 224)  # journal bytes of a flushed record: its item and its inode
 
 
 class Volume:

@@ -7,6 +7,9 @@ Stored blocks have two checksums. Whoever reads them verifies the CRC32C, which 
 the CRC32C tells which single bit may have flipped, but of other damage one case in 2**32 / bits looks like that. The CRC-32 of
 Ethernet and zlib has another polynomial, without a common factor, so both together are one CRC of 64 bits: of other damage,
 one case in 2**64 / bits looks like one flipped bit to both. Nobody computes it when reading.
+
+A record need not be stored anew when pages of it change: they may be written behind it as late pages. Its stored blocks are then
+those of the record below, and after them a page for each change, and the checksums cover all of them.
 """
 
 import struct
@@ -19,11 +22,14 @@ from construct import GreedyBytes, Int8ul, Int32ul, Int64ul
 from zlib_ng.zlib_ng import crc32  # ten times as fast as the zlib of most systems; the numbers are the same
 
 from razortools.errors import CorruptImage
+from razortools.format.late_pages import LATE_PAGE_BYTES, LatePages
 from razortools.format.record import Record, record
 from razortools.units import BlockNo, divide_up
 
 CHECKED_TWICE = 1  # flag of a record that has a second checksum
 CUT_OUT = 2  # flag of a record that a repair gave up; reading it is an error
+LATE = 4  # flag of a record with late pages
+READABLE = CHECKED_TWICE | LATE  # the flags of records that can be read
 RECORD_BYTES_MIN = 4096
 RECORD_BYTES_MAX = 1 << 20
 FILE_BYTES_MAX = (1 << 63) - 1 - RECORD_BYTES_MAX
@@ -50,10 +56,12 @@ class DataRecord(Record):
     raw_bytes: Annotated[int, Int32ul * "bytes after decompression"]
     crc32c: Annotated[int, Int32ul * "CRC32C of the stored blocks, padding included"]
     algorithm: Annotated[int, Int8ul * "how it is compressed"]
-    flags: Annotated[int, Int8ul * "bit 0: a second checksum follows; bit 1: cut out, it may own no blocks"]
+    flags: Annotated[int, Int8ul * "bit 0: second checksum follows; bit 1: cut out, it may own no blocks; bit 2: late pages"]
     birth: Annotated[int, Int64ul * "generation in which it was written"]
     more: Annotated[
-        bytes, GreedyBytes * "the second checksum if flag bit 0 is set; further runs, usually none: address u64, blocks u32 each"
+        bytes,
+        GreedyBytes
+        * "second checksum if flag bit 0 is set; LatePages if bit 2 is; further runs, usually none: address u64, blocks u32 each",
     ] = b""
 
     @property
@@ -64,20 +72,37 @@ class DataRecord(Record):
         return SecondChecksum.decode(self.more[: SecondChecksum.FIXED_BYTES]).crc32
 
     @property
-    def further_runs(self) -> bytes:
-        """Its runs but for the first one, as they are stored. Raises CorruptImage if not even the second checksum is whole."""
+    def _behind_second_checksum(self) -> bytes:
         if not self.flags & CHECKED_TWICE:
             return self.more
         if len(self.more) < SecondChecksum.FIXED_BYTES:
             raise CorruptImage(f"data record at block {self.address}: its second checksum is cut off")
         return self.more[SecondChecksum.FIXED_BYTES :]
 
+    @property
+    def late_pages(self) -> LatePages | None:
+        """Which of its pages were written later; None: none were. Raises CorruptImage if that is cut off."""
+        if not self.flags & LATE:
+            return None
+        late = LatePages.at_start_of(self._behind_second_checksum)
+        if late is None:
+            raise CorruptImage(f"data record at block {self.address}: the list of its late pages is cut off")
+        return late
+
+    @property
+    def further_runs(self) -> bytes:
+        """Its runs but for the first one, as they are stored. Raises CorruptImage if what stands before them is cut off."""
+        late = self.late_pages
+        rest = self._behind_second_checksum
+        return rest if late is None else rest[late.encoded_bytes :]
+
     def checked_by(self, crc32: int | None) -> "DataRecord":
         """Return the record with another second checksum, or without one. Raises CorruptImage if the one it has is cut off."""
+        rest = self._behind_second_checksum
         flags, second = (self.flags & ~CHECKED_TWICE, b"") if crc32 is None else (
             self.flags | CHECKED_TWICE, SecondChecksum(crc32).encode()
         )  # fmt: skip
-        return replace(self, flags=flags, more=second + self.further_runs)
+        return replace(self, flags=flags, more=second + rest)
 
     def lies_like(self, other: "DataRecord") -> bool:
         """Return whether both name the same blocks. Raises CorruptImage if a second checksum is cut off."""
@@ -99,7 +124,7 @@ class DataRecord(Record):
     def runs(self, block_bytes: int) -> list[Run]:
         """Return its (first block, block count) runs in the order of the data. Raises CorruptImage if they do not add up."""
         total = divide_up(self.stored_bytes, block_bytes)
-        if len(self.more) == (SecondChecksum.FIXED_BYTES if self.flags & CHECKED_TWICE else 0):  # nearly always
+        if not self.flags & LATE and len(self.more) == (SecondChecksum.FIXED_BYTES if self.flags & CHECKED_TWICE else 0):
             return [(BlockNo(self.address & _BLOCK_MASK), total)]
         more = self.further_runs
         if len(more) % _RUN.size:
@@ -161,3 +186,47 @@ def make_record(
     if twice:
         flags, more = CHECKED_TWICE, SecondChecksum.STRUCT.pack(crc32(padded)) + more
     return DataRecord(runs[0][0], len(stored), raw_bytes, crc32c.crc32c(padded), algorithm, flags, birth, more), padded
+
+
+def with_late_pages(
+    record: DataRecord, runs: list[Run], pages: Sequence[tuple[int, bytes]], block_bytes: int
+) -> tuple[DataRecord, bytes]:
+    """Return (*record* with (place in it in bytes, page) *pages* written behind it, what is to lie in *runs*).
+
+    What lies in its blocks so far need not be read: the checksums go on from where they are. *block_bytes* divides a page.
+    """
+    late, written = record.late_pages, b"".join(page for _, page in pages)
+    places = bytes(at // LATE_PAGE_BYTES for at, _ in pages)
+    base_bytes = record.stored_bytes
+    if late is not None:
+        base_bytes, places = late.base_bytes, late.places + places
+    second = record.second_checksum
+    more = b"" if second is None else SecondChecksum(int(crc32(written, second))).encode()
+    more += LatePages(base_bytes, len(places), places).encode() + record.further_runs
+    return replace(
+        record,
+        stored_bytes=record.block_count(block_bytes) * block_bytes + len(written),
+        crc32c=crc32c.crc32c(written, record.crc32c),
+        flags=record.flags | LATE,
+        more=more + b"".join(_RUN.pack(first, count) for first, count in runs),
+    ), written
+
+
+def changed_runs(old: DataRecord | None, new: DataRecord | None, block_bytes: int) -> tuple[list[Run], list[Run]]:
+    """Return the runs that only *old* names and those that only *new* does: what an item lets go and takes when it changes.
+
+    A record with more late pages goes on where it was. Raises CorruptImage as DataRecord.runs does.
+    """
+    if old is None or new is None:
+        return (old.runs(block_bytes) if old is not None else []), (new.runs(block_bytes) if new is not None else [])
+    if not (old.flags | new.flags) & LATE and old.lies_like(new):
+        return [], []
+    return differing(old.runs(block_bytes), new.runs(block_bytes))
+
+
+def differing(before: list[Run], after: list[Run]) -> tuple[list[Run], list[Run]]:
+    """Return what is left of two lists of runs without those that both begin with."""
+    kept = 0
+    while kept < min(len(before), len(after)) and before[kept] == after[kept]:
+        kept += 1
+    return before[kept:], after[kept:]

@@ -19,6 +19,7 @@ class InodeFlag(IntFlag):
     """What must be known of an inode without looking further."""
 
     HAS_XATTRS = 1  # at least one extended attribute exists
+    LATE_PAGES = 2  # records of it may have late pages: of an older version of such a record the blocks are still in use
 
 
 class FileType(IntEnum):

@@ -43,6 +43,7 @@ class Incompat(IntFlag):
     STRING_TABLE = 8  # names are stored once, in the string table
     PATCHES = 16  # bytes of files may stand in patches over their records
     SECOND_CHECKSUM = 32  # data records may have a second checksum
+    LATE_PAGES = 64  # data records may have late pages
 
 
 KNOWN_COMPAT = 0

@@ -6,8 +6,8 @@ left. Everything else waits, because more may be written to it, until half of wh
 
     plan (loop)  -->  pack (thread)  -->  place (loop)  -->  write (thread)  -->  enter in the tree (loop)       a round
 
-When nothing else is left for a round, it begins with records that have loose pages (engine/loose.py): they are read (thread), and
-become dirty with their pages over them (loop).
+When nothing else is left for a round, it takes records that have loose pages (engine/loose.py). These are written behind them
+(engine/late.py), which begins with placing; records that take no more of them are read (thread), and become dirty (loop).
 
 Invariants: as many rounds as there are processors (up to WORKERS_MAX) are under way, no two of them with the same record as it
 is now; either a commit has them made or the task here, never both; a commit waits for nobody who writes, and whoever waits here
@@ -29,6 +29,8 @@ from razortools.units import KIB, MIB
 START_BYTES = 8 * MIB  # of complete records: files smaller than this that are soon deleted are never compressed
 ROUND_BYTES = 2 * MIB  # raw data of one round: about 5 ms of compression
 ROUND_RECORDS = 64  # entering them in the tree takes the loop some 40 us each, and requests wait
+ROUND_MERGED = 16  # records with loose pages that a round reads to store them anew
+LATE_ROUND_BYTES = 16 * MIB  # of records whose loose pages are written behind them
 WORKERS_MAX = 4
 ASIDE_BYTES_MIN = 256 * KIB  # less is flushed at once: two hops to a thread cost as much as compressing 64 KiB
 MARGIN_BYTES = 2 * MIB  # the largest request and the record around it: below it the engine would have to flush by itself
@@ -50,7 +52,7 @@ class Writeback:
         self._told = trio.Event()
         self._failure: Exception | None = None
         self.on_failure: Callable[[Exception], Exception] = lambda failed: failed  # what those are told who wait
-        self._reading: set[Place] = set()  # records with loose pages that a round reads
+        self._storing: set[Place] = set()  # records whose loose pages a round has in hand
         self._packing: dict[Place, bytes] = {}  # records that a round has planned and not placed yet
         self._under_way_bytes = 0  # of all rounds
         self.configure(dirty_bytes_max)
@@ -162,7 +164,7 @@ class Writeback:
     async def _make_rounds(self, plan: Callable[[], files.FlushPlan], merges: Callable[[], bool]) -> None:
         """Make what *plan* gives, several rounds at a time, until it gives nothing or one fails, which is kept as `_failure`.
 
-        While *merges* says so, what has loose pages is made dirty when there is nothing else.
+        While *merges* says so, loose pages are stored when there is nothing else.
         """
         self._failure = None
         async with trio.open_nursery() as nursery:
@@ -175,7 +177,7 @@ class Writeback:
         while self._failure is None:
             try:
                 planned = plan()
-                while not planned.records and merges() and await self._merge_loose():
+                while not planned.records and merges() and await self._store_loose():
                     planned = plan()
                 if not planned.records:
                     return
@@ -185,19 +187,26 @@ class Writeback:
                     self._failure = self.on_failure(failed)
             self._tell()
 
-    async def _merge_loose(self) -> bool:
-        """Make records with loose pages dirty, as many as a round takes; whether there were any that no other round reads."""
-        places = self._volume.records.loose.oldest(ROUND_BYTES, but=self._reading)
+    async def _store_loose(self) -> bool:
+        """Write loose pages behind their records, a round of them, or make the records dirty with them.
+
+        Returns whether there were any that no other round has in hand.
+        """
+        places = self._volume.records.loose.oldest(LATE_ROUND_BYTES, but=self._storing)[:ROUND_RECORDS]
         if not places:
             return False
-        self._reading.update(places)
+        self._storing.update(places)
         try:
             items = await self._fetcher.run(loose.items_of, self._volume, places)
-            bases = await placement.run_sync(loose.read_bases, self._volume, items)
+            placed, others = files.place_late(self._volume, items)
+            if placed is not None:
+                await self._write(placed)
+                return True
+            bases = await placement.run_sync(loose.read_bases, self._volume, others[:ROUND_MERGED])
             with self._fetcher.residence.in_place():
                 return loose.merge(self._volume, bases) > 0
         finally:
-            self._reading.difference_update(places)
+            self._storing.difference_update(places)
 
     async def _round(self, plan: files.FlushPlan) -> None:
         """Compress, write and enter the records of *plan*."""
@@ -212,15 +221,20 @@ class Writeback:
                 for planned in plan.records:
                     if self._packing.get((planned.ino, planned.record_no)) is planned.raw:
                         del self._packing[planned.ino, planned.record_no]
-            try:
-                await placement.run_sync(files.write_out, volume, placed)
-                await self._fetcher.run(files.visit, volume, placed)
-            except BaseException:
-                files.give_back(volume, placed)
-                raise
-            files.apply_flush(volume, placed)
+            await self._write(placed)
         finally:
             self._under_way_bytes -= raw_bytes
+
+    async def _write(self, placed: files.Placed) -> None:
+        """Write what is placed, and enter it."""
+        volume = self._volume
+        try:
+            await placement.run_sync(files.write_out, volume, placed)
+            await self._fetcher.run(files.visit, volume, placed)
+        except BaseException:
+            files.give_back(volume, placed)
+            raise
+        files.apply_flush(volume, placed)
 
     def _tell(self) -> None:
         """Wake who waits for room."""

@@ -52,7 +52,7 @@ from tests.check.editing import (
     write_journal,
     write_superblocks,
 )
-from tests.check.samples import Copy, KeptDevice, healthy, unclean
+from tests.check.samples import Copy, KeptDevice, healthy, late_paged, unclean
 
 Damage = Callable[[], Device]
 DAMAGES: list[tuple[str, Damage]] = []  # code that must be found, maker of the damaged image
@@ -561,6 +561,15 @@ _edited("E0512", lambda device: _flip_copies(device, first=True, second=True))
 _edited("E0513", _record("/docs/many", flags=CHECKED_TWICE | CUT_OUT))
 _edited("E0514", lambda device: _flip_map(device, 1))
 
+
+@brings("E0516")
+def late_pages_that_the_inode_does_not_know_of() -> Device:
+    device = late_paged()
+    many = find_inode(device, "/docs/many")
+    edit_inode(device, many, flags=0)
+    return device
+
+
 # Patches
 
 
@@ -658,6 +667,7 @@ _edited("E0702", lambda device: _restore(device, pack(b"too short", Algorithm.LZ
 _edited("E0703", _first("/small", Kind.INLINE_DATA, algorithm=1))
 _edited("E0703", _first("/small", Kind.INLINE_DATA, algorithm=99))
 _edited("E0704", lambda device: write_superblocks(device, incompat=KNOWN_INCOMPAT & ~int(Incompat.LZ4)))
+_edited("E0704", lambda device: write_superblocks(device, incompat=KNOWN_INCOMPAT & ~int(Incompat.LATE_PAGES)), start=late_paged)
 _edited("E0704", lambda device: write_superblocks(device, incompat=KNOWN_INCOMPAT & ~int(Incompat.SECOND_CHECKSUM)))
 _edited("E0801", _flip_data)
 

@@ -7,6 +7,7 @@ import stat
 
 from razortools.engine import files, namespace, xattrs
 from razortools.engine.create import create, plan_create
+from razortools.engine.limits import Limits
 from razortools.engine.store.device import Device
 from razortools.engine.store.pages import MemoryDevice, OverlayDevice
 from razortools.engine.volume import Volume, open_volume
@@ -88,6 +89,22 @@ def _unclean(transactions: int, copies: int) -> Device:
 def unclean(transactions: int = 1, copies: int = 2) -> Copy:
     """Return a copy of the filesystem as a crash leaves it after so many commits."""
     return Copy(_unclean(transactions, copies))
+
+
+@functools.cache
+def _late_paged() -> Device:
+    device = healthy(1)
+    with open_volume(device, clock=Clock(), limits=Limits(loose_from=0, late_share=1, record_cache_bytes=0)) as volume:
+        many = namespace.lookup(volume, namespace.lookup(volume, ROOT_INODE, b"docs"), b"many")
+        for place, page in ((12288, b"a late page "), (12288, b"and a later "), (32768, b"another one ")):
+            files.write(volume, many, place, (page * 400)[:4096])
+            volume.commit()
+    return device
+
+
+def late_paged() -> Copy:
+    """Return a copy of the filesystem in which two records of /docs/many have late pages, one of them the same page twice."""
+    return Copy(_late_paged())
 
 
 def fill(volume: Volume, crowd_count: int = CROWD) -> None:

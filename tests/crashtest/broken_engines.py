@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from razortools.engine import directories, files, flush, loose, orphans, truncation
+from razortools.engine import directories, files, flush, late, loose, orphans, truncation
 from razortools.engine.inodes import InodeTable
 from razortools.engine.records import Place
-from razortools.engine.store import checkpoint, journal, recovery
+from razortools.engine.store import checkpoint, journal, recovery, store
 from razortools.engine.store.checkpoint import CheckpointPlan
 from razortools.engine.store.device import Device
 from razortools.engine.store.flight import Flight
@@ -25,6 +25,7 @@ from razortools.errors import CorruptImage
 from razortools.format.data import DataRecord, Run
 from razortools.format.directory import DirectoryEntry
 from razortools.format.journal import COMMIT_BYTES, ENTRY_HEAD_BYTES, JournalCommit, JournalEntry, Operation
+from razortools.format.late_pages import LATE_PAGE_BYTES
 from razortools.format.superblock import State, Superblock
 from razortools.units import InodeNo, round_up
 
@@ -424,7 +425,7 @@ def fsync_of_one_file_only(patch: pytest.MonkeyPatch) -> None:
 
 def loose_pages_left_behind(patch: pytest.MonkeyPatch) -> None:
     """A commit stores what is dirty, but not the records of which pages alone are in memory."""
-    patch.setattr(flush, "merge_loose", lambda volume, inodes=None: False)
+    patch.setattr(flush, "store_loose", lambda volume, inodes=None: False)
 
 
 def loose_pages_over_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -434,6 +435,30 @@ def loose_pages_over_nothing(patch: pytest.MonkeyPatch) -> None:
         return [loose.Base(*place, item, bytes(item.raw_bytes)) for place, item in items]
 
     patch.setattr(loose, "read_bases", read_bases)
+
+
+def late_pages_one_page_off(patch: pytest.MonkeyPatch) -> None:
+    """Late pages are entered one place further in their records."""
+    honest = late.with_late_pages
+
+    def with_late_pages(
+        record: DataRecord, runs: list[Run], pages: Sequence[tuple[int, bytes]], block_bytes: int
+    ) -> tuple[DataRecord, bytes]:
+        moved = [((at + LATE_PAGE_BYTES) % record.raw_bytes // LATE_PAGE_BYTES * LATE_PAGE_BYTES, page) for at, page in pages]
+        return honest(record, runs, moved, block_bytes)
+
+    patch.setattr(late, "with_late_pages", with_late_pages)
+
+
+def blocks_below_late_pages_let_go(patch: pytest.MonkeyPatch) -> None:
+    """A record that gets late pages lets the blocks go that it had before."""
+
+    def changed_runs(old: DataRecord | None, new: DataRecord | None, block_bytes: int) -> tuple[list[Run], list[Run]]:
+        if old is not None and new is not None and old.lies_like(new):
+            return [], []
+        return old.runs(block_bytes) if old else [], new.runs(block_bytes) if new else []
+
+    patch.setattr(store, "changed_runs", changed_runs)
 
 
 def sync_overtakes_the_commit_before_it(patch: pytest.MonkeyPatch) -> None:

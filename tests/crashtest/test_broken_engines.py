@@ -67,6 +67,8 @@ NEEDS: tuple[tuple[Break, History], ...] = (
     (broken.commit_entry_not_checked, History("plain", DEEP, (LONG_VALUES,))),
     (broken.fsync_of_one_file_only, History("plain", SINGLE_CUTS, ("write /a 0 9000; fsyncdir /",))),
     (broken.loose_pages_left_behind, History("paged", SINGLE_CUTS, ("write /a 4096 4096; commit",))),
+    (broken.data_not_verified, History("paged", SINGLE_CUTS, ("write /a 4096 4096; commit",))),
+    (broken.blocks_below_late_pages_let_go, History("paged", SINGLE_CUTS, ("write /a 4096 4096; commit; write /a 8192 4096",))),
     (broken.sync_overtakes_the_commit_before_it, History("plain", SINGLE_CUTS, ("create /n; begin; mkdir /m; fsync /n",))),
     (broken.checkpoint_leaves_data_behind, History("plain", SINGLE_CUTS, (DONE_IN_BETWEEN,))),
     (broken.rename_in_two_commits, History("plain", SINGLE_CUTS, ("rename /a /n", "rename /a /d/n"))),
@@ -78,6 +80,9 @@ NEEDS: tuple[tuple[Break, History], ...] = (
 
 def named(breaks: Break) -> str:
     return breaks.__name__
+
+
+HISTORIES = {history: named(breaks) for breaks, history in NEEDS}
 
 
 def explored(history: History) -> list[Violation]:
@@ -112,7 +117,7 @@ def test_a_broken_engine_is_caught_by_the_history_that_hurts_it(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("history", {history: None for _, history in NEEDS}, ids=[named(breaks) for breaks, _ in NEEDS])
+@pytest.mark.parametrize("history", HISTORIES, ids=HISTORIES.values())
 def test_the_whole_engine_comes_through_the_same_histories(history: History) -> None:
     assert explored(history) == []
 

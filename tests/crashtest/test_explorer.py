@@ -21,7 +21,7 @@ from razortools.engine.loose import LoosePages
 from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.powercut import SECTOR_BYTES
 from razortools.units import InodeNo
-from tests.crashtest.broken_engines import loose_pages_over_nothing
+from tests.crashtest.broken_engines import late_pages_one_page_off, loose_pages_over_nothing
 
 SHALLOW = Depth(states_per_flush=6, second_crashes=1, states_per_second_flush=4, crashes_max=2)
 
@@ -95,8 +95,11 @@ def test_on_the_paged_ground_pages_wait_without_their_records(monkeypatch: pytes
     play(start, numbered(random_workload(1, 40, pages=True)))
     assert len(added) > 8
     with monkeypatch.context() as patch, pytest.raises(NotTheReference):
-        loose_pages_over_nothing(patch)
+        late_pages_one_page_off(patch)
         play(start, numbered("write /a 4096 4096; commit"))
+    with monkeypatch.context() as patch, pytest.raises(NotTheReference):
+        loose_pages_over_nothing(patch)
+        play(start, numbered("write /a 4096 4096; commit; write /a 0 4096; commit; write /a 4096 4096; commit"))
 
 
 def test_a_difference_without_any_crash_is_told_as_one(plain: Ground, monkeypatch: pytest.MonkeyPatch) -> None:

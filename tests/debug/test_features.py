@@ -46,7 +46,10 @@ def run(device: Device, *lines: str) -> None:
     session.close()
 
 
-@pytest.mark.parametrize(("name", "bit"), [("second_checksum", Incompat.SECOND_CHECKSUM), ("patches", Incompat.PATCHES)])
+@pytest.mark.parametrize(
+    ("name", "bit"),
+    [("second_checksum", Incompat.SECOND_CHECKSUM), ("patches", Incompat.PATCHES), ("late_pages", Incompat.LATE_PAGES)],
+)
 def test_what_can_be_switched_off_can_be_switched_on_again(name: str, bit: Incompat) -> None:
     device = unclean()
     before = take_inventory(Copy(device), 1)

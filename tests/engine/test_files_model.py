@@ -78,7 +78,8 @@ class DataPath(RuleBasedStateMachine):
         self.packed: files.Packed | None = None
         self.placed: files.Placed | None = None
         self.bases: list[loose.Base] | None = None  # what a round has read that did not merge it yet
-        self.loose_count = self.unread_count = 0
+        self.late: files.Placed | None = None
+        self.loose_count = self.unread_count = self.late_count = 0
 
     def note(self) -> None:
         """The model has changed by one operation."""
@@ -207,6 +208,25 @@ class DataPath(RuleBasedStateMachine):
             files.give_back(self.volume, self.placed)
         self.plan = self.packed = self.placed = None
 
+    @precondition(lambda self: self.late is None and len(self.volume.records.loose) > 0)
+    @rule(kib=st.integers(1, 100))
+    def start_late(self, kib: int) -> None:
+        """Place loose pages behind their records, as a round does before a thread writes them."""
+        items = loose.items_of(self.volume, self.volume.records.loose.oldest(kib * KIB))
+        self.late, _ = files.place_late(self.volume, items)
+        self.late_count += len(self.late.pages) if self.late is not None else 0
+
+    @precondition(lambda self: self.late is not None)
+    @rule(succeeds=st.booleans())
+    def end_late(self, succeeds: bool) -> None:
+        assert self.late is not None
+        if succeeds:
+            files.write_out(self.volume, self.late)
+            files.apply_flush(self.volume, self.late)
+        else:
+            files.give_back(self.volume, self.late)
+        self.late = None
+
     @precondition(lambda self: self.bases is None and len(self.volume.records.loose) > 0)
     @rule(kib=st.integers(1, 100), failing=st.integers(0, 15))
     def start_merge(self, kib: int, failing: int) -> None:
@@ -225,6 +245,9 @@ class DataPath(RuleBasedStateMachine):
         self.unread_count += len(self.volume.records.unreadable)
 
     def drop_flush(self) -> None:
+        if self.late is not None:
+            files.give_back(self.volume, self.late)
+            self.late = None
         if self.placed is not None:
             files.give_back(self.volume, self.placed)
         self.plan = self.packed = self.placed = None
@@ -261,7 +284,7 @@ class DataPath(RuleBasedStateMachine):
     @rule(seed=st.integers(0, 1 << 16))
     def crash(self, seed: int) -> None:
         disk = self.device.crash(seed)
-        self.plan = self.packed = self.placed = self.bases = None
+        self.plan = self.packed = self.placed = self.bases = self.late = None
         self.device = SimulatedDevice(self.image_bytes)
         for at in range(0, self.image_bytes, MIB):
             self.device.write(at, disk.read(at, MIB))
@@ -337,7 +360,7 @@ class LoosePages(DataPath):
 
     record_log2s = (13, 14, 15, 17)
     image_bytes = 6 * MIB
-    limits = Limits(dirty_bytes=256 * KIB, record_cache_bytes=0, loose_from=0)
+    limits = Limits(dirty_bytes=256 * KIB, record_cache_bytes=0, loose_from=0, late_share=2)
 
 
 class FullLoosePages(LoosePages):
@@ -390,6 +413,12 @@ def live(machine: DataPath, seed: int, step_count: int) -> None:
         else:
             machine.end_flush(chance.random() < 0.8)
 
+    def late_step() -> None:
+        if machine.late is None and len(machine.volume.records.loose):
+            machine.start_late(chance.randint(1, 100))
+        if machine.late is not None and chance.random() < 0.5:
+            machine.end_late(chance.random() < 0.8)
+
     def merge_step() -> None:
         if machine.bases is None and len(machine.volume.records.loose):
             machine.start_merge(chance.randint(1, 100), chance.randrange(16))
@@ -405,6 +434,7 @@ def live(machine: DataPath, seed: int, step_count: int) -> None:
         machine.read: (10, lambda: (chance.randrange(6), place(), place())),
         flush_step: (15, tuple),
         merge_step: (15, tuple),
+        late_step: (20, tuple),
         machine.flush: (2, tuple),
         machine.commit: (3, tuple),
         machine.checkpoint: (1, tuple),
@@ -430,7 +460,7 @@ def live(machine: DataPath, seed: int, step_count: int) -> None:
 def test_files_keep_their_contents_through_a_long_life(kind: type[DataPath], step_count: int, seed: int) -> None:
     machine = kind()
     live(machine, seed, step_count)
-    assert (machine.loose_count > 10) == (machine.unread_count > 1) == issubclass(kind, LoosePages)
+    assert (machine.loose_count > 10) == (machine.unread_count > 1) == (machine.late_count > 5) == issubclass(kind, LoosePages)
 
 
 EFFORT = settings(max_examples=40, stateful_step_count=50, suppress_health_check=list(HealthCheck), deadline=None)

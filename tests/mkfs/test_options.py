@@ -124,12 +124,12 @@ def test_the_root_belongs_to_whom_it_should(run_mkfs: Mkfs, image: Path) -> None
 
 
 def test_all_features_can_be_named(run_mkfs: Mkfs, image: Path) -> None:
-    run = run_mkfs(image, "1M", "-O", "zstd,lz4,zlib,string_table,patches,second_checksum", "--json")
-    assert run.document["features"] == ["zstd", "lz4", "zlib", "string_table", "patches", "second_checksum"]
+    run = run_mkfs(image, "1M", "-O", "zstd,lz4,zlib,string_table,patches,second_checksum,late_pages", "--json")
+    assert run.document["features"] == ["zstd", "lz4", "zlib", "string_table", "patches", "second_checksum", "late_pages"]
 
 
 def test_what_older_versions_do_not_know_can_be_left_out(run_mkfs: Mkfs, image: Path) -> None:
-    run = run_mkfs(image, "1M", "-O", "^second_checksum", "--json")
+    run = run_mkfs(image, "1M", "-O", "^second_checksum,^late_pages", "--json")
     assert run.document["features"] == ["zstd", "lz4", "zlib", "string_table", "patches"]
     with open_image(image, writable=False) as device:
         assert newest(device).incompat == 31

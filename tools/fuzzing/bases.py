@@ -10,7 +10,7 @@ from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import patch_key
 from razortools.units import MIB
 from tests.check.editing import editing, find_inode
-from tests.check.samples import Copy, filled, healthy, opened, unclean
+from tests.check.samples import Copy, filled, healthy, late_paged, opened, unclean
 
 LARGE_BYTES = 160 * MIB  # more blocks than one page of the space map has bits for; sparse in memory
 
@@ -50,6 +50,7 @@ BASES: dict[str, Callable[[], Device]] = {
     "journal pending": lambda: unclean(3, 1),
     "orphan pending": lambda: Copy(orphaned()),
     "patch pending": lambda: Copy(patched()),
+    "late pages": late_paged,
     "two levels of space map": lambda: Copy(large()),
 }
 

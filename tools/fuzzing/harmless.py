@@ -52,6 +52,7 @@ FREE: dict[str, Freedom] = {
     "Inode.rdev": _free(_OWN, "rdev"),
     "Inode.generation": _free(_PAST, "generation"),
     "Inode.next_link_no": _free(_LIMIT),
+    "Inode.flags": _free("that there may be late pages is asked only where nodes are lost; that there are some must be told"),
     "Inode.record_log2": _free(_POLICY, "record_log2"),
     "Inode.compression": _free(_POLICY, "compression"),
     "Inode.compression_level": _free(_POLICY, "compression_level"),

@@ -21,6 +21,7 @@ from razortools.format.data import SecondChecksum
 from razortools.format.items import ITEMS, owned_record
 from razortools.format.journal import ENTRY_HEAD_BYTES, JournalCommit, JournalEntry, Operation
 from razortools.format.keys import KEY_BYTES, KIND_AT, Key
+from razortools.format.late_pages import LatePages
 from razortools.format.node import NODE_HEADER_BYTES, VALUE_END_BYTES, ChildPointer, NodeHeader, decode_header, decode_items
 from razortools.format.record import Record
 from razortools.format.spacemap import SpaceMapEntry
@@ -177,6 +178,9 @@ def _node_sites(device: Device, node: Container) -> Iterator[Site]:
         if owned is not None and owned.second_checksum is not None:
             behind = at + len(value) - len(owned.more)
             yield Site(SecondChecksum, behind, SecondChecksum.FIXED_BYTES, (node,), f"item {key.hex()}", key)
+        if owned is not None and (late := owned.late_pages) is not None:
+            behind = at + len(value) - len(owned.further_runs) - late.encoded_bytes
+            yield Site(LatePages, behind, late.encoded_bytes, (node,), f"item {key.hex()}", key)
 
 
 def _map_sites(image: Image, newest: tuple[Container, ...]) -> Iterator[Site]:

@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import crc32c
+
 from razortools.check.claims import Claims
 from razortools.check.image import BLOCK_MASK, Image
 from razortools.check.repair.dropped import Dropped, dropped_after
@@ -28,7 +30,7 @@ from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, OutOfSpace
-from razortools.format.data import CHECKED_TWICE, DataRecord, make_record
+from razortools.format.data import CHECKED_TWICE, DataRecord, blocks_crc32
 from razortools.format.keys import COUNTERS_KEY, Kind
 from razortools.format.node import ITEM_OVERHEAD_BYTES, ChildPointer
 from razortools.format.spacemap import SpaceMapEntry
@@ -228,10 +230,10 @@ class Bench:
             return value
         stored = store.read_record(record)
         runs = store.maps.allocate(record.block_count(store.block_bytes))
-        moved, padded = make_record(
-            runs, stored, record.raw_bytes, record.algorithm, record.birth, store.block_bytes,
-            twice=bool(record.flags & CHECKED_TWICE),
-        )  # fmt: skip
+        padded = stored + bytes(-len(stored) % store.block_bytes)
+        moved = replace(record.placed(runs), crc32c=crc32c.crc32c(padded))
+        if record.flags & CHECKED_TWICE:
+            moved = moved.checked_by(blocks_crc32(padded))
         store.write_blocks(runs, padded)
         if key[9] == Kind.DATA_RECORD:
             return moved.encode()

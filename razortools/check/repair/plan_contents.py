@@ -16,7 +16,7 @@ from razortools.format.data import (
     DataRecord,
     InlineData,
 )
-from razortools.format.inode import Inode
+from razortools.format.inode import Inode, InodeFlag
 from razortools.format.keys import Kind, inode_key, kind_range, object_of, offset_of, record_key
 from razortools.units import InodeNo, divide_up
 
@@ -132,6 +132,14 @@ def stored_blocks(draft: Draft, finding: Finding) -> None:
         if missing > 0 and (draft.is_rebuilt or missing <= draft.lost_blocks):
             cut_out_holes(draft, finding.inode)
         draft.set(inode_key(finding.inode), "stored_blocks", counted, f"set its count of blocks to {counted}")
+
+
+def late_flag(draft: Draft, finding: Finding) -> None:
+    """Let the inode's flag say that records of it have late pages."""
+    inode = draft.inode(finding.inode) if finding.inode is not None else None
+    if inode is not None and finding.inode is not None:
+        flags = inode.flags | int(InodeFlag.LATE_PAGES)
+        draft.set(inode_key(finding.inode), "flags", flags, "let its flag say that records of it have late pages")
 
 
 def cut_out_holes(draft: Draft, number: InodeNo) -> None:

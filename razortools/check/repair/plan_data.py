@@ -5,6 +5,7 @@ not given to another file. Where they are not its own, it owns none.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import crc32c
@@ -17,11 +18,23 @@ from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Verb
 from razortools.check.repair.surveying import owned
 from razortools.errors import CorruptImage, DeviceFailed
-from razortools.format.compression import Algorithm, unpack
-from razortools.format.data import CHECKED_TWICE, CUT_OUT, RECORD_BYTES_MAX, RUN_BYTES, DataRecord, SecondChecksum, blocks_crc32
+from razortools.format.compression import Algorithm
+from razortools.format.data import (
+    CHECKED_TWICE,
+    CUT_OUT,
+    LATE,
+    RECORD_BYTES_MAX,
+    RUN_BYTES,
+    DataRecord,
+    SecondChecksum,
+    blocks_crc32,
+)
 from razortools.format.inode import Inode
 from razortools.format.keys import KIND_AT, Kind, object_of, offset_of
+from razortools.format.late_pages import LATE_PAGE_BYTES, LatePages
+from razortools.format.unpacking import unpack_record
 from razortools.format.xattr import XATTR_VALUE_BYTES_MAX, Xattr
+from razortools.units import divide_up
 
 CUT_OUT_WORDS = "cut it out: reading these bytes gives an I/O error, the rest of the file stays"
 ALGORITHMS = frozenset(Algorithm) - {Algorithm.AUTO}
@@ -54,21 +67,24 @@ def _verifies(image: Image, record: DataRecord) -> bool:
     if raw is None or crc32c.crc32c(raw) != record.crc32c:
         return False
     try:
-        unpack(raw[: record.stored_bytes], record.algorithm, record.raw_bytes)
+        unpack_record(record, raw)
     except CorruptImage:
         return False
     return True
 
 
 def _candidates(image: Image, record: DataRecord) -> Iterator[DataRecord]:
-    is_checked_twice = len(record.more) % RUN_BYTES == SecondChecksum.FIXED_BYTES  # what the flag must say
     plain = replace(
         record,
-        flags=record.flags & CUT_OUT | CHECKED_TWICE * is_checked_twice,
+        flags=record.flags & CUT_OUT | _told_flags(record.more),
         birth=min(record.birth, image.superblock.generation),
         address=record.address & (1 << 48) - 1,
     )
     yield plain
+    if plain.flags & LATE:
+        yield from _with_late_pages(image, plain)
+        return
+    is_checked_twice = plain.flags & CHECKED_TWICE
     yield replace(plain, more=b"", flags=plain.flags & CUT_OUT)
     if is_checked_twice:
         yield replace(plain, more=plain.more[: SecondChecksum.FIXED_BYTES])
@@ -78,6 +94,28 @@ def _candidates(image: Image, record: DataRecord) -> Iterator[DataRecord]:
     elif record.algorithm == Algorithm.ZSTD:
         raw = blocks_of(image, plain)
         size = told_size(raw[: plain.stored_bytes]) if raw is not None else 0
+        if 0 < size <= RECORD_BYTES_MAX:
+            yield replace(plain, raw_bytes=size)
+
+
+def _told_flags(more: bytes) -> int:
+    """Return what the flags of a record must say, by what stands behind its fixed fields."""
+    for flags, at in ((LATE, 0), (LATE | CHECKED_TWICE, SecondChecksum.FIXED_BYTES)):
+        with suppress(CorruptImage):
+            if LatePages.at_start_of(more[at:]) is not None:
+                return flags
+    return CHECKED_TWICE * (len(more) % RUN_BYTES == SecondChecksum.FIXED_BYTES)
+
+
+def _with_late_pages(image: Image, plain: DataRecord) -> Iterator[DataRecord]:
+    """Yield a record with late pages with other numbers of bytes: those that its list of runs, or its data, tell."""
+    late = plain.late_pages
+    assert late is not None
+    blocks = divide_up(late.base_bytes, image.block_bytes)
+    yield replace(plain, stored_bytes=blocks * image.block_bytes + late.page_count * LATE_PAGE_BYTES)
+    if plain.algorithm == Algorithm.ZSTD:
+        raw = blocks_of(image, plain)
+        size = told_size(raw[: late.base_bytes]) if raw is not None else 0
         if 0 < size <= RECORD_BYTES_MAX:
             yield replace(plain, raw_bytes=size)
 

@@ -72,6 +72,7 @@ BY_CODE: dict[str, Planner] = {
     "E0504": plan_data.wrong_field,
     "E0505": plan_contents.beyond_end,
     "E0506": plan_contents.stored_blocks,
+    "E0516": plan_contents.late_flag,
     "E0507": plan_contents.wrong_content,
     "E0601": plan_names.reference_count,
     "E0603": plan_names.impossible,

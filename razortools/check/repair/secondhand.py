@@ -95,8 +95,12 @@ class _Judge:
             self._if(self._is_good_attribute(key), key)
         for key in by_kind.get(Kind.INLINE_DATA, []):
             self._if(self._is_good_inline(key), key)
+        by_file: dict[int, list[bytes]] = {}
         for key in by_kind.get(Kind.DATA_RECORD, []):
-            self._record(key)
+            by_file.setdefault(object_of(key), []).append(key)
+        for number, keys in by_file.items():
+            if self._exists(number):
+                self._records(number, keys)
         used = self.stock.named | {DirectoryEntry.decode(value).name_id for value in self._believed(Kind.DIRECTORY_ENTRY)}
         used |= {BackLink.decode(value).name_id for value in self._believed(Kind.BACK_LINK)}
         for key in by_kind.get(Kind.NAME, []):
@@ -229,17 +233,29 @@ class _Judge:
         record = _decoded(DataRecord, value)
         return record is not None and not record.flags & CUT_OUT and record.birth <= self.written[key]
 
-    def _record(self, key: bytes) -> None:
-        number = object_of(key)
-        if not self._exists(number):
-            return
-        if self._is_current(key):
-            self.found.items[key] = self.old[key]
-            return
-        record = _decoded(DataRecord, self.old[key])
-        if record is not None and number in self.found.older_inodes:
-            self.found.items[key] = cut_out(record.raw_bytes or 1, self.image.superblock.generation)
-            self.found.cut_out.append(key)
+    def _records(self, number: int, keys: list[bytes]) -> None:
+        """Believe the records of a file whose blocks can belong to nothing else, unless late pages may be missing."""
+        own = {key: runs for key in keys if (runs := self._runs_of_its_own(key)) is not None}
+        is_doubtful = self._lacks_blocks(number, sum(count for runs in own.values() for _, count in runs))
+        for key in keys:
+            if key in own and not is_doubtful and self._is_current(key):  # which may have become another's meanwhile
+                self.found.items[key] = self.old[key]
+                continue
+            record = _decoded(DataRecord, self.old[key])
+            if record is not None and (number in self.found.older_inodes or key in own):
+                self.found.items[key] = cut_out(record.raw_bytes or 1, self.image.superblock.generation)
+                self.found.cut_out.append(key)
+
+    def _lacks_blocks(self, number: int, old_blocks: int) -> bool:
+        """Whether a file took more blocks than are known with *old_blocks*, so that old records may have had late pages since.
+
+        Their blocks are their own either way, and verify: what was written later would be missing without a word.
+        """
+        owner = self.owners.get(number)
+        inode = owner.inode if owner is not None else None
+        if owner is None or inode is None or number in self.found.older_inodes or not inode.flags & InodeFlag.LATE_PAGES:
+            return False
+        return owner.blocks + old_blocks != inode.stored_blocks
 
     def _is_current(self, key: bytes) -> bool:
         """Whether the blocks that an old item names can belong to nothing else. Then they are claimed for it."""

@@ -10,7 +10,7 @@ from razortools.check.image import Image
 from razortools.check.repair.journal import pending, scanned
 from razortools.engine.store.journal import JournalReader, journal_seed
 from razortools.errors import CorruptImage, DeviceFailed
-from razortools.format.data import Run
+from razortools.format.data import Run, differing
 from razortools.format.items import owned_record
 from razortools.format.keys import KIND_AT, Kind, object_of
 from razortools.units import BlockNo
@@ -39,9 +39,9 @@ def waiting_blocks(image: Image) -> Waiting:
         for entry in transaction.entries:
             old = _runs(image, entry.head.key, entry.undo) if entry.undo is not None else []
             new = _runs(image, entry.head.key, entry.redo) if entry.redo is not None else []
-            if old != new:
-                found.freed += [(BlockNo(first), count) for first, count in old if (first, count) not in placed]
-                placed.update(new)
+            let_go, taken = differing(old, new)
+            found.freed += [(BlockNo(first), count) for first, count in let_go if (first, count) not in placed]
+            placed.update(taken)
     for transaction in pending(image, scanned(image)):  # those that will be replayed
         for entry in transaction.entries:
             if entry.head.key[KIND_AT] == Kind.INODE:
@@ -50,7 +50,7 @@ def waiting_blocks(image: Image) -> Waiting:
     return found
 
 
-def _runs(image: Image, key: bytes, value: bytes) -> list[tuple[int, int]]:
+def _runs(image: Image, key: bytes, value: bytes) -> list[Run]:
     """Return the blocks that an item owns. Unlike those of the tree, it may have been born after the last checkpoint."""
     try:
         record = owned_record(key, value)

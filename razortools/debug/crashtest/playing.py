@@ -27,9 +27,9 @@ RECORD_BYTES = 4 * KIB  # so that files of some KiB have several records
 STARTED_NS = 1_700_000_000_000_000_000
 TICK_NS = 1_000_000  # between two operations
 
-# Where pages of records that are not in memory wait as such: of larger records, none of which is kept.
+# Where pages of records that are not in memory wait as such: of larger records, none of which is kept, and which take late pages.
 PAGED_RECORD_BYTES = 2 * RECORD_BYTES
-PAGED_LIMITS = replace(LIMITS, loose_from=0, record_cache_bytes=0)
+PAGED_LIMITS = replace(LIMITS, loose_from=0, late_share=1, record_cache_bytes=0)
 
 
 @dataclass(frozen=True, slots=True)

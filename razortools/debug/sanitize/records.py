@@ -81,8 +81,10 @@ class Records:
         if (difference and bit is None) or record.flags & CUT_OUT:
             return _Judged(record.algorithm, difference, second_difference, None)
         whole = blocks if bit is None else turned(blocks, bit)
-        is_whole = decompresses(record.algorithm, whole[: record.stored_bytes], record.raw_bytes)
-        algorithm, stored = stand_in(record.algorithm, record.stored_bytes, record.raw_bytes, whole=is_whole)
+        late = record.late_pages  # zeros take their place
+        length = record.stored_bytes if late is None else min(late.base_bytes, len(blocks))
+        is_whole = decompresses(record.algorithm, whole[:length], record.raw_bytes)
+        algorithm, stored = stand_in(record.algorithm, length, record.raw_bytes, whole=is_whole)
         made = stored.ljust(len(blocks), b"\0")
         self._write(record, made if bit is None else turned(made, bit))
         if bit is not None:

@@ -14,7 +14,7 @@ from razortools.engine.store.journal import SCAN_ROUNDS, JournalReader, JournalS
 from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.store import METADATA_CACHE_BYTES, Store
 from razortools.errors import CorruptImage
-from razortools.format.data import DataRecord, Run
+from razortools.format.data import DataRecord, Run, changed_runs
 from razortools.format.geometry import geometry_of
 from razortools.format.items import owned_record
 from razortools.format.journal import ENTRY_HEAD_BYTES
@@ -163,11 +163,8 @@ def _take_blocks(store: Store, transaction: LoggedTransaction) -> list[Run]:
         key = entry.head.key
         old = owned_record(key, entry.undo) if entry.undo is not None else None
         new = owned_record(key, entry.redo) if entry.redo is not None else None
-        if old is not None and new is not None and old.lies_like(new):
-            continue
-        if new is not None:
-            for start, count in new.runs(store.block_bytes):
-                store.maps.mark_used(start, count)
-        if old is not None:
-            freed += old.runs(store.block_bytes)
+        let_go, taken = changed_runs(old, new, store.block_bytes)
+        for start, count in taken:
+            store.maps.mark_used(start, count)
+        freed += let_go
     return freed

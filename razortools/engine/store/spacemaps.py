@@ -9,7 +9,8 @@ uses; a copy of the map is only written while the other one is the truth.
 
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 
 import crc32c
 
@@ -186,6 +187,22 @@ class SpaceMaps:
         runs = self.allocate(block_count)
         self.unclaimed.update(runs)
         return runs
+
+    def place_each(self, counts: Sequence[int]) -> list[list[Run]]:
+        """Do what place() does for each of *counts*, side by side where the image allows. Raises OutOfSpace, taking nothing."""
+        start = self.allocate_run(sum(counts), self._cursor)
+        if start is None:
+            placed: list[list[Run]] = []
+            try:
+                placed.extend(self.place(count) for count in counts)
+            except BaseException:
+                self.unplace(run for runs in placed for run in runs)
+                raise
+            return placed
+        starts = [BlockNo(start + before) for before in accumulate(counts, initial=0)]
+        self._cursor = starts.pop()
+        self.unclaimed.update(zip(starts, counts, strict=True))
+        return [[run] for run in zip(starts, counts, strict=True)]
 
     def unplace(self, runs: Iterable[Run]) -> None:
         """Give back placed runs that no item names."""

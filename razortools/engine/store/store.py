@@ -26,7 +26,7 @@ from razortools.engine.store.throughput import Throughput
 from razortools.engine.store.transaction import PART_KEYS, RunningOperation, Transaction, UnloggedTransaction
 from razortools.engine.store.tree import Tree
 from razortools.errors import CorruptImage, ReadOnly
-from razortools.format.data import CUT_OUT, DataRecord, Run
+from razortools.format.data import CUT_OUT, DataRecord, Run, changed_runs
 from razortools.format.geometry import geometry_of
 from razortools.format.items import owned_record
 from razortools.format.journal import ENTRY_HEAD_BYTES, Operation
@@ -174,14 +174,10 @@ class Store:
     def _account(self, key: bytes, before: bytes | None, after: bytes | None) -> None:
         old = owned_record(key, before) if before is not None else None
         new = owned_record(key, after) if after is not None else None
-        if old is not None and new is not None and old.lies_like(new):
-            return
-        if old is not None:
-            self.running.freed += old.runs(self.block_bytes)
-        if new is not None:
-            runs = new.runs(self.block_bytes)
-            self.maps.claim(runs)
-            self.running.placed += runs
+        freed, taken = changed_runs(old, new, self.block_bytes)
+        self.running.freed += freed
+        self.maps.claim(taken)
+        self.running.placed += taken
 
     @property
     def ends_part(self) -> bool:
@@ -233,6 +229,10 @@ class Store:
     def place(self, block_count: int) -> list[Run]:
         """Allocate blocks for an item that will be put soon. Raises OutOfSpace."""
         return self.maps.place(block_count)
+
+    def place_each(self, block_counts: Sequence[int]) -> list[list[Run]]:
+        """Allocate blocks for several items, side by side where the image allows. Raises OutOfSpace, taking nothing."""
+        return self.maps.place_each(block_counts)
 
     def unplace(self, runs: list[Run]) -> None:
         """Give back a placement that no item names."""

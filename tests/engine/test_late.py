@@ -1,0 +1,280 @@
+"""Late pages: loose pages are written behind their records, which are not read for it, and nothing is lost by that."""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from razortools.check import runner
+from razortools.engine import files, late, loose, namespace
+from razortools.engine.create import ALL_FEATURES
+from razortools.engine.limits import Limits
+from razortools.engine.store.simulated import SimulatedDevice
+from razortools.engine.stored import read_stored
+from razortools.engine.volume import Volume
+from razortools.errors import CorruptImage, DeviceFailed
+from razortools.format.compression import Algorithm, Policy
+from razortools.format.data import LATE
+from razortools.format.inode import ROOT_INODE
+from razortools.units import KIB, MIB, InodeNo, RecordNo
+from tests.engine.data_volumes import assert_memory_adds_up, assert_space_adds_up, assert_tree_adds_up, data_records
+from tests.engine.test_loose import (
+    AT,
+    LIMITS,
+    OLD,
+    PAGE,
+    PAGE_BYTES,
+    RECORD_BYTES,
+    after_a_crash,
+    damage,
+    noise,
+    overwritten,
+    stored_file,
+    whole,
+)
+
+
+def late_file(limits: Limits = LIMITS, record_bytes: int = RECORD_BYTES) -> tuple[SimulatedDevice, Volume, InodeNo]:
+    return stored_file(limits, record_bytes, features=ALL_FEATURES)
+
+
+def late_places(volume: Volume, ino: InodeNo) -> dict[int, list[int]]:
+    """Return which pages of a file's records were written later, by record."""
+    told = {number: record.late_pages for number, record in data_records(volume, ino).items()}
+    return {number: list(pages.places) for number, pages in told.items() if pages is not None}
+
+
+def is_clean(disk: SimulatedDevice) -> bool:
+    return not [finding for finding in runner.check_quietly(disk.copy()).findings if finding.severity]
+
+
+@pytest.mark.parametrize("ending", [Volume.commit, Volume.checkpoint, Volume.close])
+def test_what_makes_durable_writes_the_pages_and_reads_no_record(ending: Callable[[Volume], None]) -> None:
+    disk, volume, ino = late_file()
+    before = data_records(volume, ino)
+    reads, written = disk.read_count, disk.written_bytes
+    files.write(volume, ino, AT, PAGE)
+    files.write(volume, ino, AT + PAGE_BYTES, PAGE[::-1])
+    volume.commit()
+    assert disk.read_count == reads and disk.written_bytes - written < 5 * PAGE_BYTES
+    assert late_places(volume, ino) == {1: [5, 6]}
+    after = data_records(volume, ino)
+    assert after[1].runs(4096)[0] == before[1].runs(4096)[0] and after[0] == before[0]
+    assert not volume.records.dirty_count
+    wanted = overwritten(overwritten(), AT + PAGE_BYTES, PAGE[::-1])
+    assert whole(volume, ino) == wanted
+    ending(volume)
+    again = after_a_crash(disk)
+    assert whole(again, ino) == wanted
+    assert_tree_adds_up(again)
+    again.close()
+    assert is_clean(disk)
+
+
+def test_the_newest_of_several_late_pages_is_what_the_file_holds() -> None:
+    disk, volume, ino = late_file()
+    for number in range(3):
+        files.write(volume, ino, AT, noise(number))
+        volume.commit()
+    assert late_places(volume, ino) == {1: [5, 5, 5]}
+    assert whole(after_a_crash(disk), ino) == overwritten(page=noise(2))
+
+
+@pytest.mark.parametrize(("share", "late_pages"), [(4, 8), (8, 4), (32, 1), (33, 0)])
+def test_a_record_with_its_share_of_late_pages_is_stored_anew(share: int, late_pages: int) -> None:
+    _, volume, ino = late_file(replace(LIMITS, late_share=share))
+    wanted = OLD
+    for pages in (range(5, 5 + late_pages), range(1)):
+        for page in pages:
+            files.write(volume, ino, RECORD_BYTES + page * PAGE_BYTES, PAGE)
+            wanted = overwritten(wanted, RECORD_BYTES + page * PAGE_BYTES)
+        volume.commit()
+        assert whole(volume, ino) == wanted
+        assert_tree_adds_up(volume)
+        assert late_places(volume, ino) == ({1: list(pages)} if pages and pages[0] else {})
+    volume.checkpoint()
+    assert_space_adds_up(volume)
+
+
+def test_a_record_whose_late_pages_lie_in_many_places_is_stored_anew() -> None:
+    _, volume, ino = late_file()
+    other = namespace.create(volume, ROOT_INODE, b"other", 0o644, 0, 0)
+    for number in range(late.FURTHER_RUNS_MAX + 1):
+        files.write(volume, ino, AT, noise(number))
+        files.write(volume, other, number * RECORD_BYTES, OLD[:RECORD_BYTES])  # what lies between
+        volume.commit()
+        assert len(late_places(volume, ino).get(1, [])) == (number + 1) % (late.FURTHER_RUNS_MAX + 1)
+    assert whole(volume, ino) == overwritten(page=noise(late.FURTHER_RUNS_MAX))
+
+
+def test_the_blocks_of_late_pages_are_free_when_their_record_goes() -> None:
+    _, volume, ino = late_file()
+    free = volume.store.maps.free_blocks
+    files.write(volume, ino, AT, PAGE)
+    volume.checkpoint()
+    assert volume.inodes.get(ino).stored_blocks == 97
+    files.truncate(volume, ino, 0)
+    volume.checkpoint()
+    assert_space_adds_up(volume)
+    assert volume.store.maps.free_blocks == free + 96 and not volume.inodes.get(ino).stored_blocks
+
+
+@pytest.mark.parametrize("algorithm", [Algorithm.NONE, Algorithm.ZSTD, Algorithm.LZ4, Algorithm.ZLIB])
+def test_late_pages_lie_over_what_any_algorithm_stores(algorithm: Algorithm) -> None:
+    disk, volume, _ = late_file()
+    volume.default_policy = Policy(algorithm)
+    ino = namespace.create(volume, ROOT_INODE, b"text", 0o644, 0, 0)
+    old = b"a text that shrinks well, and does not end with a page " * 3000
+    files.write(volume, ino, 0, old)
+    volume.checkpoint()
+    volume.records.drop_clean(ino, RecordNo(0))
+    files.write(volume, ino, 3 * PAGE_BYTES, PAGE)
+    volume.commit()
+    assert data_records(volume, ino)[0].algorithm == algorithm and late_places(volume, ino) == {0: [3]}
+    assert whole(after_a_crash(disk), ino) == overwritten(old, 3 * PAGE_BYTES)
+
+
+def test_later_changes_of_any_kind_find_the_late_page() -> None:
+    disk, volume, ino = late_file()
+    files.write(volume, ino, AT, PAGE)
+    volume.commit()
+    files.write(volume, ino, AT + 10, b"patched")
+    wanted = overwritten(overwritten(), AT + 10, b"patched")
+    assert whole(volume, ino) == wanted
+    volume.commit()
+    assert whole(after_a_crash(disk), ino) == wanted
+    files.truncate(volume, ino, AT + 100)
+    volume.checkpoint()
+    assert whole(after_a_crash(disk), ino) == wanted[: AT + 100]
+
+
+def placed_pages(volume: Volume, ino: InodeNo) -> files.Placed:
+    placed, others = files.place_late(volume, loose.items_of(volume, [(ino, RecordNo(1))]))
+    assert placed is not None and not others
+    return placed
+
+
+def finish(volume: Volume, placed: files.Placed) -> None:
+    files.write_out(volume, placed)
+    files.apply_flush(volume, placed)
+    assert_memory_adds_up(volume)
+
+
+def test_a_page_that_changes_while_it_is_written_stays_loose_and_the_others_do_not() -> None:
+    disk, volume, ino = late_file()
+    files.write(volume, ino, AT, PAGE)
+    files.write(volume, ino, AT + PAGE_BYTES, PAGE)
+    placed = placed_pages(volume, ino)
+    files.write(volume, ino, AT, noise(1))
+    files.write(volume, ino, AT + 2 * PAGE_BYTES, noise(2))
+    finish(volume, placed)
+    known = volume.records.loose.find(ino, RecordNo(1))
+    assert known is not None and sorted(known.pages) == [5 * PAGE_BYTES, 7 * PAGE_BYTES]
+    wanted = overwritten(overwritten(overwritten(page=noise(1)), AT + PAGE_BYTES), AT + 2 * PAGE_BYTES, noise(2))
+    assert whole(volume, ino) == wanted
+    volume.commit()
+    assert whole(after_a_crash(disk), ino) == wanted
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda volume, ino: files.write(volume, ino, AT + 1, b"part of a page"),
+        lambda volume, ino: files.write(volume, ino, 0, OLD[::-1]),
+        lambda volume, ino: files.truncate(volume, ino, RECORD_BYTES),
+        lambda volume, ino: (files.write(volume, ino, 0, OLD[::-1]), files.flush_all(volume, [ino])),
+    ],
+)
+def test_pages_whose_record_became_another_while_they_were_written_are_not_entered(
+    change: Callable[[Volume, InodeNo], object],
+) -> None:
+    _, volume, ino = late_file()
+    files.write(volume, ino, AT, PAGE)
+    placed = placed_pages(volume, ino)
+    change(volume, ino)
+    wanted = whole(volume, ino)
+    if placed in volume.records.in_flight:  # who had to flush here and now has finished it first
+        finish(volume, placed)
+        assert not late_places(volume, ino)
+    volume.checkpoint()
+    assert whole(volume, ino) == wanted
+    assert_space_adds_up(volume)
+
+
+def test_blocks_of_pages_that_are_given_back_are_free_and_promised_again() -> None:
+    _, volume, ino = late_file()
+    files.write(volume, ino, AT, PAGE)
+    free, reserved = volume.store.maps.free_blocks, volume.records.reserved_blocks
+    placed = placed_pages(volume, ino)
+    assert (volume.store.maps.free_blocks, volume.records.reserved_blocks) == (free - 1, reserved - 1)
+    files.give_back(volume, placed)
+    assert (volume.store.maps.free_blocks, volume.records.reserved_blocks) == (free, reserved)
+    assert_memory_adds_up(volume)
+    volume.checkpoint()
+    assert whole(volume, ino) == overwritten()
+
+
+def test_what_was_cached_of_a_record_gets_its_late_pages() -> None:
+    _, volume, ino = late_file(Limits(loose_from=0))
+    volume.records.drop_clean(ino, RecordNo(1))
+    files.write(volume, ino, AT, PAGE)
+    assert whole(volume, ino) == overwritten()  # and the record without its page is in the cache now
+    volume.commit()
+    hits = volume.records.hit_count
+    assert whole(volume, ino) == overwritten()
+    assert volume.records.hit_count == hits + 3
+
+
+def test_a_page_behind_a_record_that_cannot_be_read_is_there_once_it_can() -> None:
+    disk, volume, ino = late_file()
+    offset, undamaged = damage(disk, volume, ino)
+    files.write(volume, ino, AT, PAGE)
+    volume.commit()
+    with pytest.raises(CorruptImage, match=f"inode {ino}, record 1 "):
+        whole(volume, ino)
+    disk.write(offset, undamaged)
+    disk.flush()
+    assert whole(volume, ino) == whole(after_a_crash(disk), ino) == overwritten()
+
+
+def test_an_image_without_the_feature_gets_no_late_pages() -> None:
+    _, volume, ino = stored_file()
+    files.write(volume, ino, AT, PAGE)
+    volume.commit()
+    assert not late_places(volume, ino) and not any(record.flags & LATE for record in data_records(volume, ino).values())
+
+
+def test_every_record_of_a_large_file_gets_its_pages_in_one_place() -> None:
+    disk, volume, ino = late_file(record_bytes=16 * KIB)
+    chance = random.Random(4711)
+    print("seed 4711")
+    wanted = bytearray(OLD)
+    for number in range(24):
+        at = number * 16 * KIB + chance.randrange(4) * PAGE_BYTES
+        files.write(volume, ino, at, noise(at))
+        wanted[at : at + PAGE_BYTES] = noise(at)
+    writes = disk.write_count
+    volume.commit()
+    assert disk.write_count - writes <= 3, "pages, journal, and what the flush of it takes"
+    assert whole(after_a_crash(disk), ino) == wanted
+
+
+def test_a_wrong_list_of_late_pages_is_told_and_nothing_is_read_wrong() -> None:
+    _, volume, ino = late_file()
+    files.write(volume, ino, AT, PAGE)
+    volume.checkpoint()
+    record = data_records(volume, ino)[1]
+    told = record.late_pages
+    assert told is not None
+    for place in range(len(record.more)):
+        for bit in (1, 128):
+            more = bytearray(record.more)
+            more[place] ^= bit
+            wrong = replace(record, more=bytes(more))
+            try:
+                raw = read_stored(volume.store, wrong, MIB)
+            except (CorruptImage, DeviceFailed):
+                continue
+            assert raw == overwritten()[RECORD_BYTES : 2 * RECORD_BYTES]
+            assert not 4 <= place < 4 + told.encoded_bytes, "the second checksum stands before it, runs behind it"
