@@ -222,7 +222,7 @@ class Large:
     def _reads(self) -> Iterator[object]:
         for _ in range(SAMPLES):
             number = self.source.randrange(self.count)
-            self.volume.records.drop_clean(self.ino, RecordNo(number))
+            self.volume.records.clean.drop(self.ino, RecordNo(number))
             if files.read(self.volume, self.ino, number * RECORD_BYTES, PIECE_BYTES) != content(number, PIECE_BYTES):
                 raise ValueError(f"record {number} reads wrong")
             yield

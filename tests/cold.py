@@ -51,9 +51,9 @@ def forget(volume: Volume, chance: random.Random, share: float) -> None:
             assert node is not None
             if not node.dirty and not nodes._is_needed(ref, node) and chance.random() < share:
                 nodes.drop(ref)
-    for ino, record_no in list(volume.records._clean):
+    for ino, record_no in list(volume.records.clean._of):
         if chance.random() < share:
-            volume.records.drop_clean(ino, record_no)
+            volume.records.clean.drop(ino, record_no)
     if chance.random() < share:
         volume.inodes.forget_copies()
     if chance.random() < share:

@@ -287,6 +287,6 @@ def _enter_as_patches(volume: "Volume", base: Base, known: LooseRecord, failed: 
                 places.append(start + at + part)
                 volume.store.put(patch_key(ino, places[-1]), Patch(0, page[part : part + step]).encode())
     records.loose.drop(ino, record_no)
-    records.drop_clean(ino, record_no)
+    records.clean.drop(ino, record_no)
     records.patched.setdefault((ino, record_no), set()).update(places)
     records.unreadable[ino, record_no] = base.item

@@ -209,6 +209,6 @@ def _uncount(volume: "Volume", ino: InodeNo, inode: Inode, gone: list[tuple[byte
             data_blocks += record.block_count(volume.block_bytes)
             if key[KIND_AT] == _DATA_RECORD:
                 raw_bytes += record.raw_bytes
-                volume.records.drop_clean(ino, RecordNo(offset_of(key)))
+                volume.records.clean.drop(ino, RecordNo(offset_of(key)))
     if raw_bytes or data_blocks:
         truncation.uncount(volume, inode, raw_bytes, data_blocks)

@@ -1,4 +1,4 @@
-"""Records in memory: dirty ones that wait for a flush, and a bounded cache of decompressed clean ones.
+"""Records in memory: dirty ones that wait for a flush; the clean ones have a module of their own (engine/clean.py).
 
 Invariants: a dirty record holds the whole record from its first byte on, and what lies behind its last byte is zeros; but for
 loose pages (engine/loose.py), which count among what is dirty. `dirty_bytes` is the sum of the sizes and `reserved_blocks` the
@@ -7,10 +7,10 @@ beyond the file's size (a tail that could not be cut when the file shrank): read
 cuts first. Data of type bytes is a snapshot that may be on its way to the device and is never changed in place.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from razortools.engine.clean import CleanRecords
 from razortools.engine.loose import LoosePages
 from razortools.engine.store.residence import Missing, NotResident
 from razortools.engine.stored import read_stored
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
 
 Buffer = bytes | bytearray | memoryview
 Place = tuple[InodeNo, RecordNo]
-
-# What a clean record takes besides its bytes: the objects for its key, its place in an ordered dictionary, and the set of its
-# file's records, which most files have to themselves. Small files would fill many times the limit unseen.
-RECORD_OVERHEAD_BYTES = 512
-UNREAD_SHARE = 4  # of the cache, for records that were written and have not been looked at since
 
 
 class DirtyRecord:
@@ -57,11 +52,7 @@ class Records:
     def __init__(self, volume: "Volume") -> None:
         self._volume = volume
         self._dirty: dict[InodeNo, dict[RecordNo, DirtyRecord]] = {}  # both in the order in which they became dirty
-        self._clean: OrderedDict[tuple[InodeNo, RecordNo], bytes] = OrderedDict()
-        self._clean_of: dict[InodeNo, set[RecordNo]] = {}  # which clean records a file has
-        self._clean_bytes = 0
-        self._unread: OrderedDict[Place, None] = OrderedDict()  # clean ones that were written and not looked at since
-        self._unread_bytes = 0
+        self.clean = CleanRecords(volume)
         self.dirty_bytes = 0
         self.dirty_count = 0
         self.reserved_blocks = 0
@@ -93,20 +84,17 @@ class Records:
         if dirty is not None:
             self.hit_count += 1
             return dirty.data
-        raw = self._clean.get((ino, record_no))
+        raw = self.clean.find(ino, record_no)
         if raw is None:
             raw = self._load(ino, inode, record_no)
         else:
             self.hit_count += 1
-            self._clean.move_to_end((ino, record_no))
-            if self._unread:
-                self._note_read(ino, record_no, raw)
         loose = self.loose.find(ino, record_no)
         return raw if loose is None else loose.laid_over(raw)
 
     def is_in_memory(self, ino: InodeNo, record_no: RecordNo) -> bool:
         """Tell whether `contents` would answer without the device (a hole aside)."""
-        return (ino, record_no) in self._clean or self.find_dirty(ino, record_no) is not None
+        return (ino, record_no) in self.clean or self.find_dirty(ino, record_no) is not None
 
     def missing(self, ino: InodeNo, inode: Inode, numbers: range) -> NotResident:
         """Return all that keeps `contents` of some records from being told, so that it is fetched together."""
@@ -167,74 +155,12 @@ class Records:
             if value is not None:
                 yield place, Patch.decode(value).data
 
-    # Clean records
-
     def keep(self, ino: InodeNo, record_no: RecordNo, raw: bytes) -> None:
-        """Put the contents of a record that is in the tree into the cache, in place of what was known of it."""
-        limit = self._volume.limits.record_cache_bytes
-        self.drop_clean(ino, record_no)
+        """Put the contents of a record that was read into the cache, unless patches lie over it."""
         if (ino, record_no) in self.unreadable:
-            return  # patches lie over it
-        if not raw or len(raw) + RECORD_OVERHEAD_BYTES > limit:
-            return
-        self._clean[ino, record_no] = raw
-        self._clean_of.setdefault(ino, set()).add(record_no)
-        self._clean_bytes += len(raw) + RECORD_OVERHEAD_BYTES
-        while self._clean_bytes > limit:
-            self.drop_clean(*next(iter(self._clean)))
-
-    def shrink(self, count_max: int) -> bool:
-        """Drop clean records, what was not used lately first, until the limit holds or *count_max* are dropped.
-
-        Returns whether there is more to drop.
-        """
-        limit = self._volume.limits.record_cache_bytes
-        for _ in range(count_max):
-            if self._clean_bytes <= limit:
-                return False
-            self.drop_clean(*next(iter(self._clean)))
-        return self._clean_bytes > limit
-
-    def _keep_unread(self, ino: InodeNo, record_no: RecordNo, raw: bytes) -> None:
-        """Put what was just written and stored into the cache, where such records take no more than a share.
-
-        The kernel has it, too. Who writes a large file does not empty the cache, and takes the same memory over and over: that
-        of which the system makes pages anew takes longer to fill than to copy.
-        """
-        self.keep(ino, record_no, raw)
-        if (ino, record_no) not in self._clean:
-            return
-        self._unread[ino, record_no] = None
-        self._unread_bytes += len(raw) + RECORD_OVERHEAD_BYTES
-        while self._unread_bytes > self._volume.limits.record_cache_bytes // UNREAD_SHARE:
-            self.drop_clean(*next(iter(self._unread)))
-
-    def _note_read(self, ino: InodeNo, record_no: RecordNo, raw: bytes) -> None:
-        """A clean record is wanted, or goes: it does not count among the unread ones any more."""
-        if self._unread.pop((ino, record_no), self) is None:
-            self._unread_bytes -= len(raw) + RECORD_OVERHEAD_BYTES
-
-    def drop_clean(self, ino: InodeNo, record_no: RecordNo) -> None:
-        """Forget what was read of a record."""
-        raw = self._clean.pop((ino, record_no), None)
-        if raw is None:
-            return
-        self._note_read(ino, record_no, raw)
-        self._clean_bytes -= len(raw) + RECORD_OVERHEAD_BYTES
-        of_file = self._clean_of[ino]
-        of_file.remove(record_no)
-        if not of_file:
-            del self._clean_of[ino]
-
-    @property
-    def cached_bytes(self) -> int:
-        """Memory that clean records take, with all that keeps them."""
-        return self._clean_bytes
-
-    @property
-    def cached_count(self) -> int:
-        """Clean records in memory."""
-        return len(self._clean)
+            self.clean.drop(ino, record_no)
+        else:
+            self.clean.keep(ino, record_no, raw)
 
     # Dirty records
 
@@ -273,8 +199,8 @@ class Records:
         if dirty is None:
             dirty = of_file[record_no] = DirtyRecord(b"")
             self.dirty_count += 1
-            if ino in self._clean_of:
-                self.drop_clean(ino, record_no)
+            if self.clean.has(ino):
+                self.clean.drop(ino, record_no)
             self.loose.drop(ino, record_no)
         if dirty.in_order:
             self._note_disorder(ino, record_no, dirty)
@@ -362,23 +288,22 @@ class Records:
         self.drop_dirty(ino, record_no)
         self.patched.pop((ino, record_no), None)
         self.unreadable.pop((ino, record_no), None)
-        self._keep_unread(ino, record_no, raw)
+        self.clean.keep_unread(ino, record_no, raw)
         self.flush_count += 1
 
     def note_late(self, ino: InodeNo, record_no: RecordNo, pages: Sequence[tuple[int, bytes]]) -> None:
         """Loose *pages* of a record are in the tree now, as late pages. What was read of the record gets them."""
         self.loose.settle((ino, record_no), pages)
-        raw = self._clean.get((ino, record_no))
+        raw = self.clean.find(ino, record_no)
         if raw is not None:
-            self.keep(ino, record_no, laid_over(raw, pages))
+            self.clean.replace(ino, record_no, laid_over(raw, pages))
         self.flush_count += 1
 
     def discard(self, ino: InodeNo) -> None:
         """Forget all data of a file that is being deleted, dirty data too."""
         if self.is_dirty(ino):
             self.drop_dirty_beyond(ino, 0, 0)
-        for record_no in list(self._clean_of.get(ino, ())):
-            self.drop_clean(ino, record_no)
+        self.clean.drop_file(ino)
 
     def reserve(self, dirty: DirtyRecord) -> None:
         """Claim the blocks that the record takes at worst."""
@@ -446,21 +371,18 @@ class Records:
         """Drop what was read of an item: its change was taken back. Dirty data stays."""
         kind = kind_of(key)
         if kind in (Kind.DATA_RECORD, Kind.INLINE_DATA):
-            self.drop_clean(InodeNo(object_of(key)), RecordNo(offset_of(key)))
+            self.clean.drop(InodeNo(object_of(key)), RecordNo(offset_of(key)))
         elif kind == Kind.ORPHAN:
             self._unfinished = None
 
     def forget_all(self) -> None:
         """Drop everything, dirty data included: the volume went back to its last commit."""
         self._dirty.clear()
-        self._clean.clear()
-        self._clean_of.clear()
-        self._unread.clear()
+        self.clean.clear()
         self.patched.clear()
         self.unreadable.clear()
         self.changed.clear()
         self.complete.clear()
         self.loose.clear()
         self._unfinished = None
-        self._clean_bytes = self._unread_bytes = 0
         self.dirty_bytes = self.dirty_count = self.reserved_blocks = self.complete_bytes = 0

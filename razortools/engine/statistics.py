@@ -66,7 +66,7 @@ def take(volume: "Volume") -> Statistics:
         data_blocks=counters.data_blocks,
         dirty_bytes=volume.records.dirty_bytes,
         dirty_records=volume.records.dirty_count,
-        record_cache_bytes=volume.records.cached_bytes,
+        record_cache_bytes=volume.records.clean.total_bytes,
         metadata_cache_bytes=store.nodes.cached_bytes,
         record_hits=volume.records.hit_count,
         record_misses=volume.records.miss_count,

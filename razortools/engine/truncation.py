@@ -202,7 +202,7 @@ def _delete_items(volume: "Volume", ino: InodeNo, keys: list[bytes]) -> None:
                 blocks += record.block_count(volume.block_bytes)
                 raw_bytes += record.raw_bytes
         volume.store.delete(key)
-        volume.records.drop_clean(ino, RecordNo(offset_of(key)))
+        volume.records.clean.drop(ino, RecordNo(offset_of(key)))
     inode = volume.inodes.get(ino)
     uncount(volume, inode, raw_bytes, blocks)
     if blocks:

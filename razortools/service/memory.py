@@ -146,7 +146,7 @@ class Memory:
 
     async def _drop(self) -> None:
         """Drop records beyond the limit in force, some at a time."""
-        while self._volume.records.shrink(DROPPED_AT_ONCE):
+        while self._volume.records.clean.shrink(DROPPED_AT_ONCE):
             await trio.lowlevel.checkpoint()
 
     async def _give_back(self) -> None:

@@ -3,10 +3,10 @@
 import stat
 from itertools import count
 
+from razortools.engine.clean import RECORD_OVERHEAD_BYTES, UNREAD_SHARE
 from razortools.engine.create import create, plan_create
 from razortools.engine.limits import Limits
 from razortools.engine.loose import PAGE_BYTES
-from razortools.engine.records import RECORD_OVERHEAD_BYTES, UNREAD_SHARE
 from razortools.engine.store.device import Device
 from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.volume import Volume, open_volume
@@ -85,14 +85,15 @@ def assert_memory_adds_up(volume: Volume) -> None:
         item = records.find_item(ino, number)
         assert item is not None and item.raw_bytes == known.raw_bytes >= max(known.pages) + PAGE_BYTES
         assert records.find_dirty(ino, number) is None and (ino, number) not in records.patched
-    assert records.cached_bytes <= volume.limits.record_cache_bytes
+    assert records.clean.total_bytes <= volume.limits.record_cache_bytes
     complete = {place: record for place, record in records.complete.items() if records.find_dirty(*place) is record}
     assert complete == records.complete and all(record.in_order for record in complete.values())
     assert records.complete_bytes == sum(len(record.data) for record in complete.values())
     for (ino, _), record in complete.items():
         assert len(record.data) == volume.inodes.peek(ino).record_bytes
-    unread = [len(records._clean[place]) + RECORD_OVERHEAD_BYTES for place in records._unread]
-    assert sum(unread) == records._unread_bytes <= volume.limits.record_cache_bytes // UNREAD_SHARE
+    clean = records.clean
+    unread = [len(clean._of[place]) + RECORD_OVERHEAD_BYTES for place in clean._unread]
+    assert sum(unread) == clean._unread_bytes <= volume.limits.record_cache_bytes // UNREAD_SHARE
 
 
 def assert_tree_adds_up(volume: Volume) -> None:

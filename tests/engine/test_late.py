@@ -128,7 +128,7 @@ def test_late_pages_lie_over_what_any_algorithm_stores(algorithm: Algorithm) -> 
     old = b"a text that shrinks well, and does not end with a page " * 3000
     files.write(volume, ino, 0, old)
     volume.checkpoint()
-    volume.records.drop_clean(ino, RecordNo(0))
+    volume.records.clean.drop(ino, RecordNo(0))
     files.write(volume, ino, 3 * PAGE_BYTES, PAGE)
     volume.commit()
     assert data_records(volume, ino)[0].algorithm == algorithm and late_places(volume, ino) == {0: [3]}
@@ -217,7 +217,7 @@ def test_blocks_of_pages_that_are_given_back_are_free_and_promised_again() -> No
 
 def test_what_was_cached_of_a_record_gets_its_late_pages() -> None:
     _, volume, ino = late_file(Limits(loose_from=0))
-    volume.records.drop_clean(ino, RecordNo(1))
+    volume.records.clean.drop(ino, RecordNo(1))
     files.write(volume, ino, AT, PAGE)
     assert whole(volume, ino) == overwritten()  # and the record without its page is in the cache now
     volume.commit()

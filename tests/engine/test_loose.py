@@ -316,7 +316,7 @@ def test_pages_over_an_unreadable_record_take_no_room_that_others_were_promised(
 
 def test_what_was_cached_of_a_record_is_not_shown_once_its_pages_are_patches() -> None:
     _, volume, ino = stored_file(Limits(loose_from=0))
-    volume.records.drop_clean(ino, RecordNo(1))
+    volume.records.clean.drop(ino, RecordNo(1))
     files.write(volume, ino, AT, PAGE)
     assert whole(volume, ino) == overwritten()  # and the record without its page is in the cache now
     (base,) = loose.read_bases(volume, loose.items_of(volume, [(ino, RecordNo(1))]))

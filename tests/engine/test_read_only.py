@@ -196,7 +196,7 @@ def test_other_limits_hold_from_the_next_operations_on(image: Path) -> None:
             files.write(volume, ino, 0, os.urandom(128 * 1024))
             assert volume.records.dirty_bytes <= 1 * MIB
         files.read(volume, ino, 0, 4096)
-        assert volume.records.cached_bytes <= 1 * MIB
+        assert volume.records.clean.total_bytes <= 1 * MIB
         assert volume.statistics().metadata_cache_bytes <= 2 * MIB
 
 

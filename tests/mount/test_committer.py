@@ -382,7 +382,7 @@ def test_what_would_have_to_be_read_first_is_not_stored_on_the_spot() -> None:
             files.write(volume, ino, 0, random.Random(1).randbytes(2 << 13))
             await committer.durable()
             await trio.testing.wait_all_tasks_blocked()
-            volume.records.drop_clean(ino, RecordNo(0))
+            volume.records.clean.drop(ino, RecordNo(0))
             volume.limits = Limits(loose_from=0)
             files.write(volume, ino, 0, random.Random(2).randbytes(4096))
             assert len(volume.records.loose) == 1

@@ -188,12 +188,12 @@ def test_while_memory_is_short_less_is_kept_and_more_again_when_it_is_calm(monke
             nursery.start_soon(watched.follow, signals)
             await trio.testing.wait_all_tasks_blocked()
             files.write(volume, ino, 0, b"dirty")
-            assert volume.records.cached_bytes > 12 * MIB and volume.records.dirty_bytes
+            assert volume.records.clean.total_bytes > 12 * MIB and volume.records.dirty_bytes
 
             await tell.send(None)
             await was_relieved.receive()
             await trio.testing.wait_all_tasks_blocked()
-            assert 3 * MIB < volume.records.cached_bytes <= 4 * MIB
+            assert 3 * MIB < volume.records.clean.total_bytes <= 4 * MIB
             assert volume.records.dirty_bytes == 0 and volume.store.tree.dirty_count == 0
             assert limits(volume.limits) == [4 * MIB, 4 * MIB, 4 * MIB]
             assert files.read(volume, ino, 0, 10) == b"dirty"
@@ -208,7 +208,7 @@ def test_while_memory_is_short_less_is_kept_and_more_again_when_it_is_calm(monke
             await tell.send(None)
             await was_relieved.receive()
             await trio.testing.wait_all_tasks_blocked()
-            assert watched.signal_count == 2 and volume.records.cached_bytes <= 1 * MIB
+            assert watched.signal_count == 2 and volume.records.clean.total_bytes <= 1 * MIB
 
             for wanted in (4 * MIB, 16 * MIB, 16 * MIB):  # a quarter, all, and no more than all
                 clock.jump(CALM_S)
@@ -235,8 +235,8 @@ def test_dropping_stops_when_others_are_to_be_served() -> None:
     for number in range(100):
         volume.records.keep(InodeNo(1000 + number), RecordNo(0), bytes(4 * KIB))
     volume.set_limits(Limits(record_cache_bytes=64 * KIB))
-    assert volume.records.shrink(10) and volume.records.cached_count == 90
-    assert not volume.records.shrink(1000) and 0 < volume.records.cached_bytes <= 64 * KIB
+    assert volume.records.clean.shrink(10) and len(volume.records.clean) == 90
+    assert not volume.records.clean.shrink(1000) and 0 < volume.records.clean.total_bytes <= 64 * KIB
     assert volume.records.is_in_memory(InodeNo(1099), RecordNo(0)), "what was used last stays"
 
 
