@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from razortools.engine import adaptive, files, filetypes
 from razortools.engine.adaptive import Verdict
 from razortools.format.compression import Algorithm, Policy, unpack
+from razortools.format.compression import pack as compress
 from razortools.units import KIB, divide_up
 from tests.engine.data_volumes import data_records, new_file, new_volume
 
@@ -118,6 +119,51 @@ def test_only_zeros_are_zeros(length: int, place: int) -> None:
     assert adaptive.is_zeros(bytes(length))
     if place < length:
         assert not adaptive.is_zeros(bytes(place) + b"x" + bytes(length - place - 1))
+
+
+def near_a_block(blocks: int) -> bytes:
+    """Return text of which zstd at level 1 makes a few bytes more than so many blocks."""
+    syllables = [b"int main", b"return ", b"while (", b"{\n    ", b"}\n", b"razor", b"blocks", b" = "]
+    words = random.Random(blocks).choices(syllables, k=99_999)
+    low, high = 0, len(words)
+    while low < high:
+        middle = (low + high) // 2
+        if len(compress(b"".join(words[:middle]), Algorithm.ZSTD)) > blocks * BLOCK:
+            high = middle
+        else:
+            low = middle + 1
+    return b"".join(words[:low])
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 5])
+def test_where_a_few_bytes_less_save_a_block_it_is_tried_harder(blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = near_a_block(blocks)
+    assert divide_up(len(pack(raw, Policy(Algorithm.ZSTD)).stored), BLOCK) == blocks + 1, "who asks for a level gets that"
+    packing = pack(raw)
+    assert divide_up(len(packing.stored), BLOCK) == blocks and unpack(packing.stored, packing.algorithm, len(raw)) == raw
+    monkeypatch.setattr(adaptive, "NEAR_BLOCKS_MAX", blocks)
+    assert pack(raw).stored == pack(raw, Policy(Algorithm.ZSTD)).stored, "of many blocks one less is no matter"
+
+
+def test_what_is_nearly_small_enough_for_the_tree_is_tried_harder() -> None:
+    raw = near_a_block(1)
+    usual, best = (len(compress(raw, Algorithm.ZSTD, level)) for level in (0, adaptive.NEAR_LEVEL))
+    assert best < usual
+    assert pack(raw, inline_bytes_max=best).is_inline
+    assert not pack(raw, inline_bytes_max=best - 1).is_inline
+
+
+@given(sizes=st.lists(st.integers(1, 9000), min_size=1, max_size=6), inline_bytes_max=st.sampled_from([0, 700, 2048]))
+def test_trying_harder_never_takes_more(sizes: list[int], inline_bytes_max: int) -> None:
+    text = near_a_block(2)
+    records = [adaptive.Unpacked(text[-size:], Policy(), True, inline_bytes_max, BLOCK) for size in sizes]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adaptive, "NEAR_BLOCKS_MAX", 0)
+        plain = adaptive.pack_all(records)
+    for one, other in zip(adaptive.pack_all(records), plain, strict=True):
+        assert one.is_inline >= other.is_inline
+        assert one.is_inline or divide_up(len(one.stored), BLOCK) <= divide_up(len(other.stored), BLOCK)
+        assert one == other or one.is_inline > other.is_inline or len(one.stored) < len(other.stored)
 
 
 def test_the_volume_counts_what_became_of_its_records() -> None:
