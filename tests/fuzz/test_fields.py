@@ -19,6 +19,7 @@ SPECIAL = {
     "journal pending": frozenset({"JournalEntry", "JournalCommit", "Counters"}),
     "orphan pending": frozenset({"Orphan"}),
     "patch pending": frozenset({"Patch"}),
+    "late pages": frozenset({"LatePages", "DataRecord"}),
     "two levels of space map": frozenset({"SpaceMapEntry"}),
 }
 SITES = {"Superblock": 2}  # of slots and backups, which mean different things; of the others one says what all of them do
