@@ -224,14 +224,17 @@ def test_who_waits_for_room_is_told_that_the_device_has_failed() -> None:
     trio.run(scenario)
 
 
-def lay_loose_pages(volume: Volume, disk: Disk, count: int) -> tuple[InodeNo, list[int]]:
+NO_LATE_PAGES = 1 << 30  # the share of a record that may be late pages is none, so it is stored anew
+
+
+def lay_loose_pages(volume: Volume, disk: Disk, count: int, late_share: int = NO_LATE_PAGES) -> tuple[InodeNo, list[int]]:
     """Store a file and write a page into *count* of its records; return it, and where from now on the reading thread is noted."""
     ino = new_file(volume, policy=STORED)
     for number in range(count + 1):
         files.write(volume, ino, number * RECORD_BYTES, noise(number))
     volume.checkpoint()
     volume.records.forget_all()
-    volume.limits = Limits(dirty_bytes=DIRTY_BYTES, record_cache_bytes=0, loose_from=0)
+    volume.limits = Limits(dirty_bytes=DIRTY_BYTES, record_cache_bytes=0, loose_from=0, late_share=late_share)
     for number in range(count):
         files.write(volume, ino, number * RECORD_BYTES, noise(number, 4 * KIB))
     assert len(volume.records.loose) == count
@@ -316,5 +319,47 @@ def test_records_with_loose_pages_are_read_by_no_round_in_the_loop_and_stored_on
                 old = noise(number)
                 wanted = noise(number, 4 * KIB) + old[4 * KIB : 8 * KIB] + noise(number + count, 4 * KIB) + old[12 * KIB :]
                 assert files.read(volume, ino, number * RECORD_BYTES, RECORD_BYTES) == wanted
+
+    trio.run(scenario)
+
+
+@pytest.mark.parametrize("storing", [False, True])
+def test_pages_are_written_behind_their_records_by_threads_and_nothing_is_read(storing: bool) -> None:
+    async def scenario() -> None:
+        disk, count = Disk(), 150
+        async with writing_back(disk) as (volume, writeback):
+            ino, readers = lay_loose_pages(volume, disk, count, late_share=4)
+            writers: list[int] = []
+            write = disk.write
+
+            def noted(offset: int, data: bytes | bytearray | memoryview) -> None:
+                writers.append(threading.get_ident())
+                write(offset, data)
+
+            disk.write = noted  # type: ignore[method-assign]
+            await writeback.drain(storing=storing)
+            assert not len(volume.records.loose) and not readers
+            assert writers and threading.get_ident() not in writers
+            volume.commit()
+            assert_memory_adds_up(volume)
+            for number in range(count):
+                wanted = noise(number, 4 * KIB) + noise(number)[4 * KIB :]
+                assert files.read(volume, ino, number * RECORD_BYTES, RECORD_BYTES) == wanted
+
+    trio.run(scenario)
+
+
+def test_pages_whose_writing_fails_stay_loose_and_who_syncs_is_told() -> None:
+    async def scenario() -> None:
+        disk = Disk()
+        async with writing_back(disk) as (volume, writeback):
+            lay_loose_pages(volume, disk, 80, late_share=4)
+            free, reserved = volume.store.maps.free_blocks, volume.records.reserved_blocks
+            disk.refuses = True
+            with pytest.raises(DeviceFailed, match="write failed"):
+                await writeback.drain(storing=True)
+            assert len(volume.records.loose) == 80
+            assert (volume.store.maps.free_blocks, volume.records.reserved_blocks) == (free, reserved)
+            assert_memory_adds_up(volume)
 
     trio.run(scenario)
