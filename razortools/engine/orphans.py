@@ -7,7 +7,7 @@ operations, each of which leaves a valid image.
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from razortools.engine import truncation
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from razortools.engine.volume import Volume
 
 ITEMS_AT_ONCE = 256  # a millisecond or two, and about 40 KiB of journal
+TOGETHER_MAX = 8  # small files: their leaves are dirty, so at the worst a neighbour of each becomes so, too
 
 _DATA_RECORD = int(Kind.DATA_RECORD)
 _OWNING_NOTHING = frozenset((int(Kind.INODE), int(Kind.INLINE_DATA)))
@@ -115,7 +116,7 @@ def finish_step(volume: "Volume", ino: InodeNo) -> bool:
         return truncation.delete_step(volume, ino, inode.size)
     with volume.operation(Operation.FINISH_ORPHAN, ino, deleting=True):
         is_nameless = ino in volume.inodes.nameless  # now: making room for the operation may have been a checkpoint
-        done = inode.link_count == 0 and _delete_whole(volume, ino, inode)
+        done = inode.link_count == 0 and _delete_whole(volume, ino, inode) is not None
         if not done:
             done = _delete_items(volume, ino, inode, 2 * volume.store.geometry.node_bytes)
             if done:
@@ -125,6 +126,33 @@ def finish_step(volume: "Volume", ino: InodeNo) -> bool:
         if done and not is_nameless:
             volume.store.delete(orphan_key(ino))
     return not done
+
+
+def finish_together(volume: "Volume", inodes: Sequence[InodeNo]) -> list[InodeNo]:
+    """Delete files that lost their last name lately and own little, in one operation for all; return the others, which are left.
+
+    An operation costs as much as what it takes to delete one such file. What fails leaves all of them. Needs nothing that is not
+    in memory. For no more than TOGETHER_MAX files.
+    """
+    assert len(inodes) <= TOGETHER_MAX
+    nameless = volume.inodes.nameless
+    some = [ino for ino in inodes if ino in nameless]
+    left = [ino for ino in inodes if ino not in nameless]
+    if not some:
+        return left
+    for ino in some:
+        volume.records.discard(ino)
+    deleted_bytes, bytes_max = 0, volume.store.geometry.node_bytes
+    with volume.operation(Operation.FINISH_ORPHAN, some[0], deleting=True):
+        for ino in some:
+            # Asked anew: making room for the operation may have been a checkpoint, which puts all of them into the table.
+            is_small = ino in nameless and deleted_bytes < bytes_max
+            gone = _delete_whole(volume, ino, volume.inodes.get(ino)) if is_small else None
+            if gone is None:
+                left.append(ino)
+            else:
+                deleted_bytes += sum([len(value) for _, value in gone])
+    return left
 
 
 def standing(volume: "Volume") -> Iterator[InodeNo]:
@@ -182,20 +210,19 @@ def _owns_nothing(inode: Inode) -> bool:
     return not inode.flags and (inode.is_directory or not (inode.size or inode.stored_blocks))
 
 
-def _delete_whole(volume: "Volume", ino: InodeNo, inode: Inode) -> bool:
-    """Delete an inode without names with all that it owns, if that is little and lies in one leaf. Return whether it was.
+def _delete_whole(volume: "Volume", ino: InodeNo, inode: Inode) -> list[tuple[bytes, bytes]] | None:
+    """Delete an inode without names with all that it owns, if that is little and lies in one leaf; return the items, else None.
 
     Part of the running operation.
     """
     if _owns_nothing(inode):
         volume.inodes.remove(ino)
-        return True
+        return []
     gone = volume.store.cut(inode_key(ino), kind_range(ino, Kind.DATA_RECORD)[1], ITEMS_AT_ONCE)
-    if gone is None:
-        return False
-    _uncount(volume, ino, inode, gone)
-    volume.inodes.note_removed(ino, inode)
-    return True
+    if gone is not None:
+        _uncount(volume, ino, inode, gone)
+        volume.inodes.note_removed(ino, inode)
+    return gone
 
 
 def _uncount(volume: "Volume", ino: InodeNo, inode: Inode, gone: list[tuple[bytes, bytes]]) -> None:

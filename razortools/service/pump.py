@@ -35,6 +35,7 @@ BURST_MAX = 48  # requests served before others get their turn: at 15 us each th
 LARGE_BYTES = 16 * KIB  # a request takes as long as one more for each time that it holds this
 SPIN_S = 100e-6  # a client that will ask again does so within about this time
 CREDIT_MAX = 16
+WORTHWHILE = 8  # things put off: while requests still come they are done together
 RETRY_EVERY = 32  # parkings without spinning before it is tried again
 SWITCH_S = 0.0005  # threads compress and write while requests are served; a request would wait up to the usual 5 ms for them
 
@@ -64,6 +65,9 @@ class Served(Protocol):
 
     async def may_have_room_soon(self) -> bool:
         """Whether a request that found no room is worth another try."""
+
+    def tidy(self, at_least: int) -> Callable[[], Awaitable[object]] | None:
+        """Do what was put off, if there are *at_least* so many things; return what takes longer. Raises nothing."""
 
 
 class SlowRequests(Protocol):
@@ -125,9 +129,11 @@ class Pump:
             except BlockingIOError:
                 if self._syncing:
                     break
+                self._tidy(nursery, WORTHWHILE)
                 if self._may_spin() and self._spin():
                     started = _clock()
                     continue
+                self._tidy(nursery, 1)
                 self.parked_count += 1
                 await trio.lowlevel.wait_readable(self._channel.descriptor)
                 return True
@@ -140,6 +146,12 @@ class Pump:
             self._sync(nursery)
         await trio.lowlevel.checkpoint()
         return True
+
+    def _tidy(self, nursery: trio.Nursery, at_least: int) -> None:
+        """Have done what was put off until there is nothing else to do."""
+        work = self._served.tidy(at_least)
+        if work is not None:
+            nursery.start_soon(work)
 
     def _answer(self, length: int, started: int, nursery: trio.Nursery) -> int:
         """Answer the request in the channel's buffer, or begin a task that will; it was looked for at *started*.
@@ -208,6 +220,7 @@ class Pump:
 
     def _sync(self, nursery: trio.Nursery) -> None:
         """Answer all who wait for a commit with one, or let a task wait for it."""
+        self._tidy(nursery, 1)  # or the commit would store what is about to go
         waiting, self._syncing = self._syncing, []
         try:
             is_durable = self._served.commit_here()

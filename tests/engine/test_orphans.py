@@ -1,6 +1,11 @@
 """Files without a name live while they are held, and go in many small operations, whatever interrupts them."""
 
+import random
+from collections.abc import Callable
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from razortools.engine import files, namespace, orphans, xattrs
 from razortools.engine.inodes import NAMELESS_MAX
@@ -13,10 +18,11 @@ from razortools.format.journal import Operation
 from razortools.format.keys import Kind, kind_range, orphan_key, record_key
 from razortools.units import InodeNo
 from tests.engine.tree_rules import check_rules
-from tests.engine.volumes import new_device, new_volume, open_again
+from tests.engine.volumes import items, new_device, new_volume, open_again
 
 R = ROOT_INODE
 BLOCKS_EACH = 1
+NOISE = random.Random(1).randbytes(350)  # what does not shrink
 
 
 def file_of_records(volume: Volume, name: bytes, count: int) -> InodeNo:
@@ -230,6 +236,102 @@ def test_a_commit_reads_nothing_to_put_them_there() -> None:
     dirty = volume.store.tree.dirty_count
     volume.inodes.put_behind()
     assert volume.store.tree.dirty_count == dirty, "a leaf that is clean may not be in memory"
+
+
+# What a file may own when it goes, and whether a commit comes in between.
+BELONGINGS: dict[str, Callable[[Volume, InodeNo], object]] = {
+    "nothing": lambda volume, ino: None,
+    "a line": lambda volume, ino: files.write(volume, ino, 0, b"text"),
+    "a line, stored": lambda volume, ino: (files.write(volume, ino, 0, b"text"), volume.commit()),
+    "records": lambda volume, ino: (files.write(volume, ino, 0, bytes(range(256)) * 2000), volume.commit()),
+    "attributes": lambda volume, ino: [xattrs.set(volume, ino, b"user.%d" % number, NOISE) for number in range(3)],
+    "a large attribute": lambda volume, ino: xattrs.set(volume, ino, b"user.large", bytes(range(256)) * 100),
+    "another name": lambda volume, ino: namespace.link(volume, ino, R, b"%d more" % ino),
+}
+
+
+def unlinked_files(belongings: list[str]) -> tuple[Volume, list[InodeNo]]:
+    """Return a volume with files whose name or names are gone and whose holds are, too, and which are still to be deleted."""
+    volume = new_volume(2 << 20)
+    made = held_files(volume, len(belongings))
+    for ino, owned in zip(made, belongings, strict=True):
+        BELONGINGS[owned](volume, ino)
+    for number, ino in enumerate(made):
+        namespace.unlink(volume, R, b"%d" % number)
+        if belongings[number] == "another name":
+            namespace.unlink(volume, R, b"%d more" % ino)
+        assert namespace.release(volume, ino, finish_now=False)
+    return volume, made
+
+
+@settings(deadline=None, max_examples=25)
+@given(belongings=st.lists(st.sampled_from(sorted(BELONGINGS)), min_size=1, max_size=orphans.TOGETHER_MAX))
+def test_files_that_go_together_leave_what_they_leave_one_by_one(belongings: list[str]) -> None:
+    together, made = unlinked_files(belongings)
+    left = orphans.finish_together(together, made)
+    assert set(left) <= set(made)
+    check_rules(together)
+    for ino in left:
+        orphans.finish(together, ino)
+    one_by_one, made = unlinked_files(belongings)
+    for ino in made:
+        orphans.finish(one_by_one, ino)
+    assert items(together) == items(one_by_one)
+    assert together.counters == one_by_one.counters
+    assert list(orphans.standing(together)) == []
+    check_rules(together)
+
+
+def test_small_files_go_together_in_one_operation() -> None:
+    volume, made = unlinked_files(["a line, stored"] * orphans.TOGETHER_MAX)
+    before = volume.store.transaction.operation_count
+    assert orphans.finish_together(volume, made) == []
+    assert volume.store.transaction.operation_count == before + 1
+    assert volume.counters.inode_count == 1
+
+
+def test_no_more_goes_together_than_one_operation_has_room_for() -> None:
+    volume, made = unlinked_files(["attributes"] * orphans.TOGETHER_MAX)
+    left = orphans.finish_together(volume, made)
+    assert len(made) // 2 <= len(left) < len(made), "the attributes of four files fill a node"
+    for ino in left:
+        orphans.finish(volume, ino)
+    assert volume.counters.inode_count == 1
+    check_rules(volume)
+
+
+def test_what_a_checkpoint_has_put_into_the_orphan_table_is_left_to_be_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume, made = unlinked_files(["nothing", "a line"])
+    room = iter([False])
+    true_has_room = volume._has_room
+    monkeypatch.setattr(
+        volume, "_has_room", lambda blocks, *, deleting: next(room, None) is None and true_has_room(blocks, deleting=deleting)
+    )
+    assert orphans.finish_together(volume, made) == made
+    assert orphans.finish_together(volume, made) == made
+    for ino in made:
+        orphans.finish(volume, ino)
+    assert list(orphans.standing(volume)) == []
+    check_rules(volume)
+
+
+def test_if_one_of_them_is_damaged_all_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume, made = unlinked_files(["a line, stored", "a line, stored"])
+    true_cut, cuts = volume.store.cut, []
+
+    def cut(low: bytes, high: bytes, count_max: int) -> list[tuple[bytes, bytes]] | None:
+        cuts.append(low)
+        if len(cuts) == 2:
+            raise CorruptImage("a record's item makes no sense")
+        return true_cut(low, high, count_max)
+
+    monkeypatch.setattr(volume.store, "cut", cut)
+    with pytest.raises(CorruptImage):
+        orphans.finish_together(volume, made)
+    monkeypatch.undo()
+    assert sorted(orphans.standing(volume)) == made
+    assert orphans.finish_together(volume, made) == []
+    check_rules(volume)
 
 
 def test_an_abort_gives_a_file_its_name_back() -> None:

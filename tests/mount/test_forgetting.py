@@ -13,6 +13,7 @@ from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage
 from razortools.format.inode import ROOT_INODE
 from razortools.service.committer import Committer
+from razortools.service.forgetting import PUT_OFF_MAX
 from razortools.service.operations import Operations
 from razortools.service.options import MountOptions
 from razortools.service.settled import Settled
@@ -132,10 +133,10 @@ def test_a_look_up_is_counted_down_once_although_deleting_meets_damage(monkeypat
     monkeypatch.setattr(orphans, "release", release)
     monkeypatch.setattr(orphans, "finish_step", damaged)
 
-    async def forget() -> None:
+    async def forget_damaged() -> None:
         await operations.fetcher.run(operations.forget, ino, memoryview(FORGET.pack(1)), (0, 0, 0))
 
-    trio.run(forget)
+    trio.run(forget_damaged)
     assert released == [ino]
 
 
@@ -145,3 +146,111 @@ def test_a_path_for_the_log_is_never_a_reason_to_fail(monkeypatch: pytest.Monkey
     operations = Operations(volume, Committer(volume, options), Settled(volume, lambda ino: None), options)
     monkeypatch.setattr(directories, "paths", lambda volume, ino: [next(iter(()))])  # a directory without a back link
     assert operations.refusal(CorruptImage("damaged"), "read", InodeNo(7)) == errno.EIO
+
+
+def serving(volume: Volume) -> Operations:
+    options = MountOptions()
+    return Operations(volume, Committer(volume, options), Settled(volume, lambda ino: None), options)
+
+
+def unlinked(volume: Volume, count: int, contents: bytes = b"") -> list[InodeNo]:
+    """Make files that the kernel knows and that have no name any more."""
+    made = [namespace.create(volume, ROOT_INODE, b"%d" % number, 0o644, 0, 0) for number in range(count)]
+    for number, ino in enumerate(made):
+        volume.inodes.hold(ino)
+        files.write(volume, ino, 0, contents)
+        namespace.unlink(volume, ROOT_INODE, b"%d" % number)
+    return made
+
+
+def forget(operations: Operations, ino: InodeNo) -> None:
+    assert operations.forget(ino, memoryview(FORGET.pack(1)), (0, 0, 0)) == b""
+
+
+def test_unlinked_files_are_deleted_together_when_there_is_nothing_else_to_do() -> None:
+    volume = new_volume()
+    operations = serving(volume)
+    for ino in unlinked(volume, 7):
+        forget(operations, ino)
+    assert operations.tidy(8) is None
+    assert volume.counters.inode_count == 8, "not yet"
+    assert operations.tidy(7) is None
+    assert volume.counters.inode_count == 1
+    assert operations.tidy(0) is None
+
+
+def test_no_more_than_a_few_wait_however_busy_the_mount_is() -> None:
+    volume = new_volume()
+    operations, standing = serving(volume), []
+    for ino in unlinked(volume, PUT_OFF_MAX + 8):
+        forget(operations, ino)
+        standing.append(sum(not volume.inodes.is_held(ino) for ino in orphans.standing(volume)))
+    assert max(standing) == PUT_OFF_MAX
+    assert standing[-1] < 8
+
+
+def test_a_large_file_that_was_put_off_goes_in_steps() -> None:
+    volume = data_volumes.new_volume(32 << 20)
+    operations = serving(volume)
+    ino = namespace.create(volume, ROOT_INODE, b"large", 0o644, 0, 0)
+    volume.inodes.hold(ino)
+    for number in range(1200):
+        files.write(volume, ino, number << 17, b"a piece")
+    volume.commit()
+    namespace.unlink(volume, ROOT_INODE, b"large")
+    forget(operations, ino)
+    rest = operations.tidy(1)
+    assert rest is not None
+    assert list(orphans.standing(volume)) == [ino]
+    trio.run(rest)
+    assert list(orphans.standing(volume)) == []
+    assert volume.counters.inode_count == 1
+
+
+def test_a_file_that_somebody_has_got_hold_of_again_is_left_alone() -> None:
+    """By a handle: no name leads to it, but open_by_handle_at(2) asks for it by its number."""
+    volume = new_volume()
+    operations = serving(volume)
+    (ino,) = unlinked(volume, 1, b"still here")
+    forget(operations, ino)
+    operations.lookup(ino, memoryview(b".\0"), (0, 0, 0))
+    assert operations.tidy(1) is None
+    assert files.read(volume, ino, 0, 100) == b"still here"
+    forget(operations, ino)
+    assert operations.tidy(1) is None
+    assert volume.counters.inode_count == 1
+
+
+def test_who_finds_no_room_has_what_was_put_off_deleted_first() -> None:
+    volume = new_volume()
+    operations = serving(volume)
+    for ino in unlinked(volume, 3):
+        forget(operations, ino)
+    trio.run(operations.may_have_room_soon)
+    assert volume.counters.inode_count == 1
+
+
+def test_what_cannot_be_deleted_together_is_tried_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = new_volume()
+    operations = serving(volume)
+    made = unlinked(volume, 3)
+    true_step, told = orphans.finish_step, []
+
+    def together(volume: Volume, inodes: list[InodeNo]) -> list[InodeNo]:
+        raise CorruptImage("one of them is damaged")
+
+    def step(volume: Volume, ino: InodeNo) -> bool:
+        if ino == made[1]:
+            raise CorruptImage("this one")
+        return true_step(volume, ino)
+
+    monkeypatch.setattr(orphans, "finish_together", together)
+    monkeypatch.setattr(orphans, "finish_step", step)
+    monkeypatch.setattr(operations, "refusal", lambda failure, what, ino: told.append((str(failure), what, ino)))
+    for ino in made:
+        forget(operations, ino)
+    rest = operations.tidy(1)
+    assert rest is not None
+    trio.run(rest)
+    assert told == [("this one", "forget", made[1])]
+    assert list(orphans.standing(volume)) == [made[1]]

@@ -17,7 +17,7 @@ from razortools.service.callers import Caller
 from razortools.service.channel import Channel
 from razortools.service.handlers import Answer, Handler, Refused, Soon
 from razortools.service.phases import Phase
-from razortools.service.pump import BURST_MAX, CREDIT_MAX, LARGE_BYTES, Pump, SlowRequests
+from razortools.service.pump import BURST_MAX, CREDIT_MAX, LARGE_BYTES, WORTHWHILE, Pump, SlowRequests
 from razortools.service.residence import Fetcher
 from razortools.service.wire import HEAD, REPLY_HEAD, Opcode
 from razortools.units import InodeNo
@@ -74,6 +74,10 @@ class Served:
         self.commits: list[int] = []  # echoes that each commit covers
         self.is_quick = True
         self.commit_fails = False
+        self.put_off = 0
+        self.put_off_at_commits: list[int] = []
+        self.tidied: list[tuple[int, int]] = []  # how many it had to be, echoes before
+        self.tidies_slowly = False
 
     def table(self) -> dict[int, Handler]:
         return {ECHO: self.echo, FAIL: self.fail, WAIT: self.wait, FULL: self.full, FORGET: self.forget, SYNC: self.sync}
@@ -90,6 +94,7 @@ class Served:
             raise ZeroDivisionError
         if self.is_quick:
             self.commits.append(self.echoes)
+            self.put_off_at_commits.append(self.put_off)
         return self.is_quick
 
     async def durable(self) -> bytes:
@@ -124,6 +129,13 @@ class Served:
 
     async def may_have_room_soon(self) -> bool:
         return True
+
+    def tidy(self, at_least: int) -> Callable[[], Awaitable[object]] | None:
+        if self.put_off < max(1, at_least):
+            return None
+        self.tidied.append((at_least, self.echoes))
+        self.put_off = 0
+        return self.released.wait if self.tidies_slowly else None
 
 
 @pytest.fixture
@@ -217,6 +229,67 @@ def test_an_idle_pump_sleeps_and_is_woken(kernel: Kernel) -> None:
             await trio.testing.wait_all_tasks_blocked()
             assert [number for number, *_ in kernel.told()] == [unique]
             assert at_work.pump.parked_count == parked + 1
+
+    run(story)
+
+
+def test_what_was_put_off_is_done_before_the_pump_sleeps(kernel: Kernel) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            at_work.served.put_off = 1
+            for _ in range(3):
+                kernel.ask(ECHO)
+            await trio.testing.wait_all_tasks_blocked()
+            assert at_work.served.tidied == [(1, 3)]
+
+    run(story)
+
+
+def test_while_requests_come_it_waits_until_there_is_more_of_it(kernel: Kernel) -> None:
+    async def story() -> None:
+        at_work = Pumping(kernel)
+        served = at_work.served
+        at_work.pump._spin = lambda: bool(served.echoes < 3 and kernel.ask(ECHO))  # type: ignore[method-assign]
+
+        def put_off(ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
+            served.put_off = WORTHWHILE - 2 + served.echoes  # at the second one there are enough
+            return served.echo(ino, body, caller)
+
+        at_work.pump._handlers[ECHO] = put_off
+        async with trio.open_nursery() as nursery:
+            kernel.ask(ECHO)
+            nursery.start_soon(at_work.pump.run)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert served.tidied == [(WORTHWHILE, 3)]
+
+    run(story)
+
+
+def test_what_takes_longer_of_it_keeps_nobody_waiting(kernel: Kernel) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            at_work.served.put_off, at_work.served.tidies_slowly = 1, True
+            kernel.ask(ECHO)
+            await trio.testing.wait_all_tasks_blocked()
+            kernel.ask(ECHO)
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(kernel.told()) == 2
+            at_work.served.released.set()
+
+    run(story)
+
+
+def test_what_was_put_off_is_done_before_a_commit(kernel: Kernel) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            at_work.served.put_off = 1
+            kernel.ask(ECHO)
+            kernel.ask(SYNC)
+            kernel.ask(ECHO)
+            await trio.testing.wait_all_tasks_blocked()
+            assert at_work.served.commits == [2]
+            assert at_work.served.put_off_at_commits == [0]
 
     run(story)
 
