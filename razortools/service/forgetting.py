@@ -38,7 +38,13 @@ class ForgetHandlers(Handlers):
 
     def forget(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
         """The kernel drops an inode from its memory."""
-        left = self._let_go([(ino, *FORGET.unpack_from(body))])
+        (count,) = FORGET.unpack_from(body)
+        volume, put_off = self.volume, self._put_off
+        if ino in volume.inodes.nameless and len(put_off) < PUT_OFF_MAX and not volume.read_only:
+            if volume.inodes.release(ino, count):  # what follows each unlink: nothing here can fail, or lack anything
+                put_off.append(ino)
+            return b""
+        left = self._let_go([(ino, count)])
         return self._finish(left) if left else b""
 
     def forget_many(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:

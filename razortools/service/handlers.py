@@ -55,8 +55,11 @@ class Refused(Exception):
     """The errno that a request is answered with, nothing having changed."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(os.strerror(number))
+        super().__init__(number)
         self.number = number
+
+    def __str__(self) -> str:  # put together when somebody wants to read it: the kernel asks each new file for an attribute
+        return os.strerror(self.number)
 
 
 class Handlers:
@@ -177,6 +180,9 @@ def _advice(failure: CorruptImage | DeviceFailed) -> str:
     return "take the file from a backup; unmount and run razorfsck to see what else is damaged"
 
 
+_NAMES = {int(opcode): opcode.name.lower() for opcode in Opcode}
+
+
 def name_of(opcode: int) -> str:
     """Return what the log calls a request."""
-    return Opcode(opcode).name.lower() if opcode in Opcode._value2member_map_ else f"request {opcode}"
+    return _NAMES.get(opcode) or f"request {opcode}"

@@ -189,6 +189,19 @@ def test_no_more_than_a_few_wait_however_busy_the_mount_is() -> None:
     assert standing[-1] < 8
 
 
+def test_a_file_that_the_kernel_has_looked_up_twice_is_forgotten_twice() -> None:
+    volume = new_volume()
+    operations = serving(volume)
+    (ino,) = unlinked(volume, 1, b"still here")
+    volume.inodes.hold(ino)
+    forget(operations, ino)
+    assert operations.tidy(1) is None
+    assert files.read(volume, ino, 0, 100) == b"still here"
+    forget(operations, ino)
+    assert operations.tidy(1) is None
+    assert volume.counters.inode_count == 1
+
+
 def test_a_large_file_that_was_put_off_goes_in_steps() -> None:
     volume = data_volumes.new_volume(32 << 20)
     operations = serving(volume)
