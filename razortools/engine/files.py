@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FlushPlan", "Packed", "Placed", "apply_flush", "delete_contents", "delete_step", "flush_all", "fsync", "give_back", "pack",
-    "place", "place_late", "plan_flush", "read", "truncate", "visit", "write", "write_out",
+    "place", "place_late", "plan_flush", "read", "read_parts", "truncate", "visit", "write", "write_out",
 ]  # fmt: skip
 
 _WRITE = Operation.WRITE  # a member of an enumeration is found slowly
@@ -42,6 +42,12 @@ def read(volume: "Volume", ino: InodeNo, offset: int, size: int) -> bytes:
     Raises PosixError (ENOENT, EISDIR, EINVAL); CorruptImage if a record in the range cannot be trusted; DeviceFailed; in an
     attempt NotResident, with all of the range that is missing.
     """
+    parts = read_parts(volume, ino, offset, size)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def read_parts(volume: "Volume", ino: InodeNo, offset: int, size: int) -> list[bytes]:
+    """Return what read() does, in parts that follow one another: whoever hands them on need not put them together."""
     inode = volume.inodes.get(ino)
     if not inode.is_regular:
         _require_data(ino, inode)
@@ -49,13 +55,13 @@ def read(volume: "Volume", ino: InodeNo, offset: int, size: int) -> bytes:
         raise PosixError(errno.EINVAL, f"cannot read {size} bytes from offset {offset}")
     end = min(offset + size, inode.size)
     if end <= offset:
-        return b""
+        return []
     record_log2 = inode.record_log2
     contents = volume.records.contents
     record_no = offset >> record_log2
     start = record_no << record_log2
     if end <= start + (1 << record_log2):
-        return _part(contents(ino, inode, RecordNo(record_no)), offset - start, end - start)
+        return [_part(contents(ino, inode, RecordNo(record_no)), offset - start, end - start)]
     parts: list[bytes] = []  # no views: what is dirty cannot grow while an error keeps this frame, and with it a view
     while offset < end:
         stop = min(end, start + (1 << record_log2))
@@ -66,7 +72,7 @@ def read(volume: "Volume", ino: InodeNo, offset: int, size: int) -> bytes:
         parts.append(_part(raw, offset - start, stop - start))
         record_no += 1
         offset = start = stop
-    return b"".join(parts)
+    return parts
 
 
 def write(volume: "Volume", ino: InodeNo, offset: int, data: Buffer) -> int:

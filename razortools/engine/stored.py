@@ -7,10 +7,11 @@ and in the host's memory is read at once, and the rest is told as missing.
 import os
 import threading
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
-from razortools.engine.store.residence import INLINE_BYTES, Missing, NotResident
+from razortools.engine.store.reading import Outcome, Stored
+from razortools.engine.store.residence import INLINE_BYTES, Fetched, Missing, NotResident
 from razortools.errors import CorruptImage
 from razortools.format import compression
 from razortools.format.compression import Algorithm
@@ -41,6 +42,26 @@ class MissingValue(Missing):
         with _UNPACKING:
             return unpack_item(self._store, self._record, self._bytes_max, stored)
 
+    @classmethod
+    def fetch_all(cls, several: Sequence[Missing]) -> list[Fetched]:
+        """See Missing. All are read before the first is decompressed.
+
+        Each way out of the interpreter and back is one more wait for its lock, of this thread and of the one that serves.
+        """
+        values = [one for one in several if isinstance(one, MissingValue)]
+        stored = values[0]._store.read_records([one._record for one in values])
+        with _UNPACKING:
+            return [one._unpacked(found) for one, found in zip(values, stored, strict=True)]
+
+    def _unpacked(self, found: Outcome) -> bytes | Exception:
+        """Return the decompressed bytes of what was read, or why there are none."""
+        if isinstance(found, Exception):
+            return found
+        try:
+            return unpack_item(self._store, self._record, self._bytes_max, found)
+        except Exception as failure:
+            return failure
+
 
 def read_stored(store: "Store", item: DataRecord | InlineData, bytes_max: int) -> bytes:
     """Return the decompressed bytes of an item, at most *bytes_max*. Raises CorruptImage, DeviceFailed, NotResident."""
@@ -66,7 +87,7 @@ def record_key(record: DataRecord) -> Hashable:
     return ("value", record.address, record.birth, record.crc32c, record.stored_bytes, record.raw_bytes, record.more)
 
 
-def unpack_item(store: "Store", item: DataRecord | InlineData, bytes_max: int, stored: bytes | None = None) -> bytes:
+def unpack_item(store: "Store", item: DataRecord | InlineData, bytes_max: int, stored: Stored | None = None) -> bytes:
     """Return the decompressed bytes of an item; *stored*: those that it names, if they were read. For any thread.
 
     Raises CorruptImage, DeviceFailed.

@@ -79,11 +79,11 @@ def pack_all(raws: Sequence[bytes], algorithm: Algorithm, level: int = 0) -> lis
     return [packed[number].tobytes() if len(packed[number]) < len(raw) else raw for number, raw in enumerate(raws)]
 
 
-def unpack(stored: bytes, algorithm: int, raw_bytes: int) -> bytes:
+def unpack(stored: bytes | memoryview, algorithm: int, raw_bytes: int) -> bytes:
     """Return exactly *raw_bytes* bytes. Raises CorruptImage if *stored* does not decompress to that."""
     try:
         if algorithm == Algorithm.NONE:
-            raw = stored
+            raw = bytes(stored)
         elif algorithm == Algorithm.ZSTD:
             # The frame's own idea of its size decides how much memory is taken: judged first.
             if zstandard.frame_content_size(stored) != raw_bytes:

@@ -157,7 +157,7 @@ class Patch(Record):
     data: Annotated[bytes, GreedyBytes * "the bytes, at least one"]
 
 
-def laid_over(base: bytes | bytearray, pieces: Iterable[tuple[int, bytes]]) -> bytes:
+def laid_over(base: bytes | bytearray, pieces: Iterable[tuple[int, bytes | memoryview]]) -> bytes:
     """Return *base* with (place, bytes) pieces over it; what lies between is zeros."""
     data = bytearray(base)
     for at, piece in pieces:

@@ -42,7 +42,7 @@ class LatePages(Record):
         """Its length in an item."""
         return self.skipped_bytes() + self.FIXED_BYTES + self.page_count
 
-    def pages(self, stored: bytes, raw_bytes: int) -> Iterator[tuple[int, bytes]]:
+    def pages(self, stored: bytes | memoryview, raw_bytes: int) -> Iterator[tuple[int, bytes | memoryview]]:
         """Yield (place in the record in bytes, page) from all that is stored of a record of *raw_bytes*, oldest first.
 
         Raises CorruptImage if the pages are not all there, or one does not lie in the record.

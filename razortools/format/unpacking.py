@@ -4,7 +4,7 @@ from razortools.format.compression import unpack
 from razortools.format.data import DataRecord, laid_over
 
 
-def unpack_record(record: DataRecord, stored: bytes) -> bytes:
+def unpack_record(record: DataRecord, stored: bytes | memoryview) -> bytes:
     """Return the raw_bytes that *record* holds. *stored*: what lies in its blocks, verified, with padding or without.
 
     Raises CorruptImage if they do not decompress to that.

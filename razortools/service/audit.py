@@ -130,7 +130,7 @@ class AuditedOperations(Operations):
             except (Refused, PosixError) as refused:
                 self._note_denial(refused, opcode, ino, caller)
                 raise
-            if isinstance(answer, bytes | Soon):
+            if isinstance(answer, bytes | tuple | Soon):
                 return answer
             return self._end(answer, opcode, ino, caller)
 

@@ -17,6 +17,7 @@ from razortools.service.wire import (
 from razortools.units import InodeNo
 
 _HEAD_BYTES = REPLY_HEAD.size
+PARTS_MAX = 256  # the system takes four times as many at once
 _COPIED_BYTES_MAX = 8192  # up to here joining head and reply is cheaper than writing them as two
 # The request was interrupted before it was answered, or the connection ended.
 _NOBODY_WAITS = (errno.ENOENT, errno.ENODEV, errno.ECONNABORTED)
@@ -46,14 +47,24 @@ class Channel:
                 if failed.errno not in (errno.ENOENT, errno.EINTR):  # ENOENT: it was interrupted while we took it
                     raise
 
-    def reply(self, unique: int, answer: bytes) -> None:
-        """Answer the request *unique*."""
+    def reply(self, unique: int, answer: bytes | tuple[bytes, ...]) -> None:
+        """Answer the request *unique*. No more than PARTS_MAX parts."""
+        if isinstance(answer, tuple):
+            self._reply_in_parts(unique, answer)
+            return
         head = REPLY_HEAD.pack(_HEAD_BYTES + len(answer), 0, unique)
         try:
             if len(answer) <= _COPIED_BYTES_MAX:
                 os.write(self.descriptor, head + answer)
             else:
                 os.writev(self.descriptor, (head, answer))
+        except OSError as failed:
+            self._note(failed)
+
+    def _reply_in_parts(self, unique: int, parts: tuple[bytes, ...]) -> None:
+        head = REPLY_HEAD.pack(_HEAD_BYTES + sum(map(len, parts)), 0, unique)
+        try:
+            os.writev(self.descriptor, (head, *parts))
         except OSError as failed:
             self._note(failed)
 

@@ -11,7 +11,8 @@ from razortools.engine import attributes, files
 from razortools.engine.attributes import AtimePolicy, AttributeChange
 from razortools.errors import OutOfSpace
 from razortools.service.callers import Caller, mode_after_truncating
-from razortools.service.handlers import Answer, Handler, Handlers, Refused, Soon
+from razortools.service.channel import PARTS_MAX
+from razortools.service.handlers import Answer, Handler, Handlers, Refused, Reply, Soon
 from razortools.service.wire import READ, WRITE, WRITE_KILL_SUIDGID, WRITE_OUT, Opcode
 from razortools.units import InodeNo
 
@@ -36,14 +37,18 @@ class DataHandlers(Handlers):
         """Say that there is no need to ask this, ever."""
         raise Refused(errno.ENOSYS)
 
-    def read(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
+    def read(self, ino: InodeNo, body: memoryview, caller: Caller) -> Reply:
         """Return bytes of a file; fewer than asked for only at its end."""
         offset, size, _ = READ.unpack_from(body)
-        data = files.read(self.volume, ino, offset, size)
+        parts = files.read_parts(self.volume, ino, offset, size)
         if self.options.atime is not AtimePolicy.NEVER:
             attributes.touch_atime(self.volume, ino, self.options.atime)
-        self.read_bytes += len(data)
-        return data
+        if len(parts) == 1:
+            data = parts[0]
+            self.read_bytes += len(data)
+            return data
+        self.read_bytes += sum(map(len, parts))
+        return tuple(parts) if len(parts) <= PARTS_MAX else b"".join(parts)
 
     def write(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
         """Write all of the data; waits while more is dirty than may be, and for a file that was opened with O_SYNC."""

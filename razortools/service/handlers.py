@@ -1,12 +1,12 @@
 """What all request handlers share: the mounted volume, what the kernel knows of it, and how a failure becomes an errno.
 
-A handler is a plain method ``(node, body, caller) -> bytes``: the inode that the request is about, what follows its head (valid
-until the handler returns), who asks; and the reply without its head. Invariants: a handler runs from its first look at the engine
-to its last change without anything in between, so it is atomic; if it lacks something that is not in memory (NotResident), or
-room (OutOfSpace), it has changed nothing and is run again, so what it does outside of the engine's operations comes last; an
-inode is held in the engine exactly as often as the kernel has looked it up and not forgotten it, so that files that are unlinked
-but open live on. A handler that has to wait returns a coroutine instead, which ends in the reply; or it says what it waits for
-(Soon).
+A handler is a plain method ``(node, body, caller) -> bytes``: the inode that the request is about, what follows its head
+(valid until the handler returns), who asks; and the reply without its head, as it is or in parts. Invariants: a handler runs
+from its first look at the engine to its last change without anything in between, so it is atomic; if it lacks something that
+is not in memory (NotResident), or room (OutOfSpace), it has changed nothing and is run again, so what it does outside of the
+engine's operations comes last; an inode is held in the engine exactly as often as the kernel has looked it up and not
+forgotten it, so that files that are unlinked but open live on. A handler that has to wait returns a coroutine instead, which
+ends in the reply; or it says what it waits for (Soon).
 """
 
 import errno
@@ -38,7 +38,8 @@ class Soon(Enum):
     DURABLE = "everything done so far is durable"
 
 
-Answer = bytes | Soon | Coroutine[Any, Any, bytes]
+Reply = bytes | tuple[bytes, ...]  # parts follow one another: a megabyte need not be put together before it is handed over
+Answer = Reply | Soon | Coroutine[Any, Any, bytes]
 Handler = Callable[[InodeNo, memoryview, Caller], Answer]
 
 # This daemon is the only writer and the kernel sees every change first, so what it knows stays true.

@@ -179,7 +179,7 @@ class Pump:
         except Exception as failure:
             self._refuse(opcode, unique, node, failure)
             return self._end(started, opcode, node)
-        if type(reply) is bytes:
+        if type(reply) is bytes or type(reply) is tuple:
             if opcode not in _SILENT:
                 self._channel.reply(unique, reply)
             now = _clock()
@@ -242,7 +242,7 @@ class Pump:
         try:
             if answer is Soon.DURABLE:
                 answer = self._served.durable()
-            reply = answer if isinstance(answer, bytes) else await answer
+            reply = answer if isinstance(answer, bytes | tuple) else await answer
         except Exception as failure:
             self._refuse(opcode, unique, node, failure)
             return

@@ -66,7 +66,7 @@ class RecordedOperations(Operations):
             syncs = opcode == Opcode.WRITE and bool(WRITE.unpack_from(body)[3] & os.O_DSYNC)
             answer = handler(ino, body, caller)
             assert not isinstance(answer, Soon)
-            if not isinstance(answer, bytes):
+            if not isinstance(answer, bytes | tuple):
                 return self._end(answer, syncs=syncs, commits=True)
             self.commit()
             return answer

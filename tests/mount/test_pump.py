@@ -181,6 +181,21 @@ def test_a_request_is_answered_with_what_its_handler_returns(kernel: Kernel) -> 
     run(story)
 
 
+@pytest.mark.parametrize("parts", [(), (b"one",), (b"a" * 5000, b"", b"b" * 9000)])
+def test_a_reply_may_come_in_parts(kernel: Kernel, parts: tuple[bytes, ...]) -> None:
+    async def story() -> None:
+        at_work = Pumping(kernel)
+        at_work.pump._handlers[ECHO] = lambda ino, body, caller: parts
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(at_work.pump.run)
+            unique = kernel.ask(ECHO)
+            await trio.testing.wait_all_tasks_blocked()
+            assert kernel.told() == [(unique, 0, b"".join(parts))]
+            nursery.cancel_scope.cancel()
+
+    run(story)
+
+
 def test_requests_that_are_there_are_answered_in_their_order_without_a_pause(kernel: Kernel) -> None:
     async def story() -> None:
         async with pumping(kernel) as at_work:

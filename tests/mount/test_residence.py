@@ -13,10 +13,11 @@ from razortools.engine.limits import Limits
 from razortools.engine.store.residence import Missing, NotResident, Residence
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage
+from razortools.format.data import DataRecord
 from razortools.format.inode import ROOT_INODE
 from razortools.service import residence as fetching
 from razortools.service.residence import FETCHES_MAX, Fetcher
-from razortools.units import MIB, InodeNo
+from razortools.units import MIB, InodeNo, RecordNo
 from tests.cold import ColdDisk, forget_all
 from tests.workload import formatted
 
@@ -301,3 +302,32 @@ def test_who_waits_for_a_fetch_that_was_cancelled_fetches_by_himself(disk: Gated
 
     trio.run(scenario)
     assert got == [DATA[:10]]
+
+
+def test_what_one_read_lacks_is_fetched_with_as_few_reads_as_can_be(disk: GatedDisk) -> None:
+    volume, text = open_volume(disk), b"a line that shrinks\n" * 50_000
+    ino = namespace.create(volume, ROOT_INODE, b"text", 0o644, 0, 0)
+    files.write(volume, ino, 0, text)
+    volume.checkpoint()
+    data_forgotten(volume)
+    fetcher = Fetcher(volume.store.residence)
+    assert trio.run(fetcher.run, files.read, volume, ino, 0, len(text)) == text
+    assert (fetcher.fetch_count, disk.thread_reads) == (8, 1), "eight records side by side"
+
+
+def test_a_damaged_record_is_damage_to_those_alone_who_read_it(disk: GatedDisk) -> None:
+    volume, text = open_volume(disk), b"a line that shrinks\n" * 50_000
+    ino = namespace.create(volume, ROOT_INODE, b"text", 0o644, 0, 0)
+    files.write(volume, ino, 0, text)
+    volume.checkpoint()
+    item = volume.records.find_item(ino, RecordNo(3))
+    assert isinstance(item, DataRecord)
+    disk.write(item.address * volume.block_bytes + 5, b"?")
+    data_forgotten(volume)
+    fetcher, record_bytes = Fetcher(volume.store.residence), volume.inodes.get(ino).record_bytes
+    with pytest.raises(CorruptImage, match="record 3"):
+        trio.run(fetcher.run, files.read, volume, ino, 0, len(text))
+    assert disk.thread_reads == 1
+    for number in (2, 4):
+        start = number * record_bytes
+        assert trio.run(fetcher.run, files.read, volume, ino, start, 100) == text[start : start + 100]

@@ -15,7 +15,7 @@ whoever runs again does not ask for it any more; if he does, the blocks were nev
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
@@ -39,6 +39,17 @@ class Missing(ABC):
     @abstractmethod
     def fetch(self) -> object:
         """Return it, read and verified. For any thread. Raises CorruptImage, DeviceFailed."""
+
+    @classmethod
+    def fetch_all(cls, several: "Sequence[Missing]") -> list[Fetched]:
+        """Return for each of *several*, all of this class, what fetch() returns, or the exception that it raises."""
+        fetched: list[Fetched] = []
+        for one in several:
+            try:
+                fetched.append(one.fetch())
+            except Exception as failure:
+                fetched.append(failure)
+        return fetched
 
     def admit(self, found: object) -> None:  # noqa: B027  (what is handed to the next attempt need not be kept elsewhere)
         """Take what fetch() returned into a cache, if it is still wanted. In the owner's thread, before the next attempt."""

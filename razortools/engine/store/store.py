@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
-import crc32c
-
 from razortools.engine.store import checkpoint as checkpoints
+from razortools.engine.store import reading
 from razortools.engine.store.checkpoint import CheckpointPlan
 from razortools.engine.store.device import Device
 from razortools.engine.store.durations import Durations
@@ -25,8 +24,8 @@ from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.throughput import Throughput
 from razortools.engine.store.transaction import PART_KEYS, RunningOperation, Transaction, UnloggedTransaction
 from razortools.engine.store.tree import Tree
-from razortools.errors import CorruptImage, ReadOnly
-from razortools.format.data import CUT_OUT, DataRecord, Run, changed_runs
+from razortools.errors import ReadOnly
+from razortools.format.data import DataRecord, Run, changed_runs
 from razortools.format.geometry import geometry_of
 from razortools.format.items import owned_record
 from razortools.format.journal import ENTRY_HEAD_BYTES, Operation
@@ -257,25 +256,15 @@ class Store:
 
     def read_record(self, record: DataRecord) -> bytes:
         """Return the stored bytes of *record*, verified, without padding. Raises CorruptImage or DeviceFailed."""
-        bb = self.block_bytes
-        runs = _readable_runs(record, bb)
-        if len(runs) == 1:
-            raw = self.device.read(runs[0][0] * bb, runs[0][1] * bb)
-        else:
-            raw = b"".join(self.device.read(start * bb, count * bb) for start, count in runs)
-        return _verified(record, runs, raw)
+        return reading.read_record(self.device, record, self.block_bytes)
 
     def read_record_cached(self, record: DataRecord) -> bytes | None:
         """Return what read_record() does if the host has all of it in memory. Raises CorruptImage."""
-        bb = self.block_bytes
-        runs = _readable_runs(record, bb)
-        parts: list[bytes] = []
-        for start, count in runs:
-            part = self.device.read_cached(start * bb, count * bb)
-            if part is None:
-                return None
-            parts.append(part)
-        return _verified(record, runs, b"".join(parts))
+        return reading.read_cached(self.device, record, self.block_bytes)
+
+    def read_records(self, records: Sequence[DataRecord]) -> list[reading.Outcome]:
+        """Return what read_record() does of each, or raises, with as few reads as can be."""
+        return reading.read_records(self.device, records, self.block_bytes)
 
     # Commit, checkpoint, abort
 
@@ -463,21 +452,6 @@ class _Failing:
     def __exit__(self, kind: type[BaseException] | None, failed: BaseException | None, _: object) -> None:
         if failed is not None:
             self._store.fail(str(failed) or type(failed).__name__)
-
-
-def _readable_runs(record: DataRecord, block_bytes: int) -> list[Run]:
-    """Return where *record* lies. Raises CorruptImage if a repair has cut it out: what lies there is not what was written."""
-    if record.flags & CUT_OUT:
-        raise CorruptImage("these bytes were lost when razorfsck repaired the image; restore the file from elsewhere")
-    return record.runs(block_bytes)
-
-
-def _verified(record: DataRecord, runs: list[Run], raw: bytes) -> bytes:
-    """Return the stored bytes of *record* in its blocks *raw*. Raises CorruptImage."""
-    checksum = crc32c.crc32c(raw)
-    if checksum != record.crc32c:
-        raise CorruptImage(f"data at block {runs[0][0]}: checksum {checksum:#010x} found, {record.crc32c:#010x} expected")
-    return raw if len(raw) == record.stored_bytes else raw[: record.stored_bytes]
 
 
 def _wipe(device: Device, offset: int, length: int) -> None:
