@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import growth, scaling, silence
+from bench import growth, requests, scaling, silence
 from bench.parts import PARTS
 from razortools.units import MIB
 
@@ -77,3 +77,23 @@ def test_contents_that_read_wrong_are_no_figure(
     monkeypatch.setattr(growth.files, "read", lambda *_: b"something else")
     with pytest.raises(ValueError, match=said):
         growth.main()
+
+
+@pytest.mark.mount
+@pytest.mark.slow
+def test_the_requests_of_each_operation_are_counted(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "adopt_daemons", lambda: None)  # for the whole process, and tests start daemons of their own
+    monkeypatch.setattr(sys, "argv", ["requests", "--count", "120"])
+    requests.main()
+    rows = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in capfd.readouterr().out.splitlines() if "|" in line}
+    assert rows["open + read 4 KiB, warm"][-1] == "none |"
+    words = {operation: row[-1].strip(" |").split(", ") for operation, row in rows.items()}
+    counts = {name: {word.split()[-1]: float(f"1 {word}".split()[-2]) for word in told} for name, told in words.items()}
+    for operation, wanted in {
+        "create + 4 KiB": ("LOOKUP", "MKNOD", "GETXATTR", "WRITE"), "unlink": ("UNLINK",), "rmdir": ("RMDIR",),
+        "rename": ("LOOKUP", "RENAME"), "mkdir": ("LOOKUP", "MKDIR"),
+    }.items():  # fmt: skip
+        assert all(1 <= counts[operation][kind] < 1.5 for kind in wanted), counts[operation]
+        assert set(counts[operation]) - set(wanted) <= {"GETATTR", "FORGET", "BATCH_FORGET"}, "nothing else is asked"
