@@ -38,7 +38,7 @@ class MountOptions:
     metadata_cache_bytes: int = 128 * MIB
     dirty_bytes: int = 64 * MIB
     compression: Policy | None = None  # None: as mkfs.razorfs was told
-    readahead_bytes: int = 1 * MIB
+    readahead_bytes: int = 4 * MIB  # four requests: one is read, one decompressed, one handed over while the program has the last
     writeback: bool = False
     discard: bool = False
     nonempty: bool = False
