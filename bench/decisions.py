@@ -22,7 +22,7 @@ import crc32c
 import trio
 
 from razortools.engine import adaptive, files, namespace
-from razortools.engine.create import ALL_FEATURES, create, plan_create
+from razortools.engine.create import ALL_FEATURES, Features, create, plan_create
 from razortools.engine.limits import Limits
 from razortools.engine.store.device import create_image, open_image
 from razortools.engine.store.pages import MemoryDevice
@@ -181,7 +181,7 @@ def writing_us() -> tuple[float, float]:
         volumes = {}
         for features in best:
             with create_image(Path(folder) / f"{features}.img", GIB // 4) as device:
-                create(device, plan_create(device.size_bytes, features=features))
+                create(device, plan_create(device.size_bytes, features=Features(features)))
             volumes[features] = open_volume(open_image(Path(folder) / f"{features}.img", writable=True))
         for _ in range(20 * ROUNDS):  # short ones: some of them are not disturbed
             for features, opened in volumes.items():
@@ -205,7 +205,7 @@ def storing_us(features: Incompat) -> float:
     pages, rounds = 2000, []
     for number in range(ROUNDS):
         device = MemoryDevice(GIB // 2)
-        create(device, plan_create(device.size_bytes, features=features))
+        create(device, plan_create(device.size_bytes, features=Features(features)))
         opened = open_volume(device, limits=Limits(record_cache_bytes=16 * MIB))
         ino = namespace.create(opened, ROOT_INODE, b"text", 0o644, 0, 0)
         for place in range(128):

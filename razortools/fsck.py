@@ -4,6 +4,7 @@ import os
 import time
 from contextlib import suppress
 from dataclasses import replace
+from itertools import count
 from typing import Annotated, NoReturn
 
 import typer
@@ -15,7 +16,7 @@ from razortools.check.explain import explain
 from razortools.check.in_use import look
 from razortools.check.problems import PROBLEMS
 from razortools.check.pulse import PulsingDevice
-from razortools.check.remember import note_checked
+from razortools.check.remember import note_checked, note_in, note_repaired
 from razortools.check.repair.plan_file import HEAD, plan_for, read_plan, write_plan
 from razortools.check.repair.plan_place import judge_place
 from razortools.check.repair.repair import Choose, Repaired, RepairSteps, Wishes, follow, repair
@@ -53,6 +54,7 @@ from razortools.cli.fsck_words import (
 from razortools.engine.store.device import Device, open_image
 from razortools.engine.store.pages import OverlayDevice
 from razortools.errors import ImageBusy, RazorError, UsageError
+from razortools.format.admin import Action, entry
 from razortools.format.superblock import State
 
 UNDO_FILE_HELP = f"Undo file instead of IMAGE.undo; for a block device, of {UNDO_DIRECTORY}/dev-NAME.undo."
@@ -258,8 +260,10 @@ class _Run:
     def compact(self) -> int:
         """Pack the image, if it is clean."""
         self._judge_undo_place()
+        began_ns, steps = time.time_ns(), count(1)
 
         def write(overlay: OverlayDevice) -> str:
+            note_in(overlay, entry(Action.COMPACT, began_ns, detail=next(steps)))
             return write_out(overlay, device, self._undo_path, before_writing=self._signals.hold, is_sound=True).undo_path
 
         with open_image(self._image, writable=True) as device:
@@ -291,6 +295,7 @@ class _Run:
         written = done.changes and self._is_wanted(done)
         undo_path = ""
         if written:
+            note_repaired(done.overlay, time.time_ns(), done.report(written=True))
             with self._screen.pace.between("Writing"):
                 undo_path = write_out(done.overlay, device, self._undo_path, before_writing=self._signals.hold).undo_path
             self._tell_of_signals("the repair was written")
@@ -306,7 +311,7 @@ class _Run:
         if done.changes or report.exit_code or not self._is_whole or any(map(os.path.exists, undo_files)):
             return
         self._signals.hold()
-        note_checked(device, time.time_ns())
+        note_checked(device, time.time_ns(), report)
         self._tell_of_signals("the check was noted")
 
     def _is_wanted(self, done: Repaired) -> bool:

@@ -15,13 +15,12 @@ import typer
 from razortools.cli import app as cli
 from razortools.cli import render
 from razortools.cli.app import DebugFlag, ForceFlag, ImageArg, JsonFlag, QuietFlag, VerboseFlag, VersionFlag
-from razortools.engine.create import ALL_FEATURES, CreatePlan, feature_name, parse_features
+from razortools.engine.create import USUAL_FEATURES, CreatePlan, parse_features
 from razortools.engine.make.identity import parse_epoch, parse_uuid_choice
 from razortools.engine.make.image import Made, Order, make
 from razortools.engine.populate.entry import Entry, show_path
 from razortools.errors import UsageError
 from razortools.format.compression import Policy, parse_policy
-from razortools.format.superblock import Incompat
 from razortools.units import KIB, format_size, parse_size
 
 app = cli.new_app()
@@ -116,7 +115,7 @@ def mkfs(
     metadata_copies: CopiesOption = 2,
     compression: CompressionOption = Policy(),  # noqa: B008  (frozen)
     populate: PopulateOption = None,
-    features: FeaturesOption = ALL_FEATURES,
+    features: FeaturesOption = USUAL_FEATURES,
     root_owner: OwnerOption = None,
     root_mode: ModeOption = None,
     dry_run: DryRunFlag = False,
@@ -235,7 +234,7 @@ def _document(image: str, made: Made) -> dict[str, Any]:
         "record_bytes": plan.record_bytes,
         "metadata_copies": plan.metadata_copies,
         "compression": str(plan.compression),
-        "features": _features(plan),
+        "features": plan.features.names(),
         "journal": {"start": geometry.journal_start, "blocks": geometry.journal_blocks, "bytes": geometry.journal_bytes},
         "space_maps": list(geometry.spacemap_starts),
         "backup_superblocks": list(geometry.backups),
@@ -258,7 +257,7 @@ def _summary(image: str, made: Made) -> list[tuple[str, str]]:
         ("journal", f"{format_size(geometry.journal_bytes)} at block {geometry.journal_start}"),
         ("space maps", "at blocks " + ", ".join(map(str, geometry.spacemap_starts))),
         ("backup superblocks", "at blocks " + ", ".join(map(str, geometry.backups))),
-        ("features", ", ".join(_features(plan))),
+        ("features", ", ".join(plan.features.names())),
         ("root directory", f"mode {plan.root_mode:04o}, owner {plan.root_uid}:{plan.root_gid}"),
     ]
     if made.populated is not None and made.statistics is not None:
@@ -271,10 +270,6 @@ def _summary(image: str, made: Made) -> list[tuple[str, str]]:
 
 def _label(plan: CreatePlan) -> str:
     return plan.label.rstrip(b"\0").decode("utf-8", "surrogateescape")
-
-
-def _features(plan: CreatePlan) -> list[str]:
-    return [feature_name(feature) for feature in Incompat if feature & plan.features]
 
 
 def _copies(count: int) -> str:

@@ -13,13 +13,14 @@ import zstandard
 
 from razortools.check.tree import TreeIndex
 from razortools.engine import files, namespace
-from razortools.engine.create import create, plan_create
+from razortools.engine.create import Features, create, plan_create
 from razortools.engine.store.device import Device
 from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.format.data import DataRecord
 from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import Kind
+from razortools.format.superblock import Compat
 from razortools.units import KIB, MIB, InodeNo
 from tests.check.editing import edit_inode, find_inode, first_item, flip, indexed
 
@@ -57,7 +58,8 @@ def made() -> MemoryDevice:
     """Return the image as it was before."""
     device = MemoryDevice(IMAGE_BYTES)
     fixed = {"uuid": bytes(range(16)), "hash_seed": bytes(range(16)), "made_at_ns": MADE_AT_NS, "label": "archive"}
-    create(device, plan_create(IMAGE_BYTES, record_bytes=16 * KIB, **fixed))  # type: ignore[arg-type]
+    features = Features(compat=Compat(0))  # an entry of the admin history tells the version, and the bytes are to stay the same
+    create(device, plan_create(IMAGE_BYTES, record_bytes=16 * KIB, features=features, **fixed))  # type: ignore[arg-type]
     with open_volume(device, clock=lambda: MADE_AT_NS) as volume:
         fill(volume)
     return device

@@ -2,6 +2,7 @@
 
     python -m tools.fsck_matrix                  run the cases (some minutes) and write the tables between the marks
     python -m tools.fsck_matrix --processes N    the same in so many processes; as many as there are processors otherwise
+    python -m tools.fsck_matrix --only A,B       make the rows of these structures anew, and keep the others as they stand
     python -m tools.fsck_matrix --check          only say whether the tables have a row for every class of damage there is
 
 The cases are those of tools/fuzz.py with fixed seeds, so a second run writes the same figures.
@@ -11,6 +12,7 @@ import multiprocessing
 import os
 import random
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -46,8 +48,19 @@ def main(arguments: list[str]) -> int:
             print(f"docs/FSCK.md has no row for {', '.join(missing)}; run: python -m tools.fsck_matrix", file=sys.stderr)
         return 1 if missing else 0
     processes = int(arguments[1]) if arguments[:1] == ["--processes"] else os.cpu_count() or 1
-    PLACE.write_text(head + begin + text(processes) + end + tail, encoding="utf-8")
+    only = frozenset(arguments[1].split(",")) if arguments[:1] == ["--only"] else None
+    PLACE.write_text(head + begin + text(processes, only, table) + end + tail, encoding="utf-8")
     return 0
+
+
+def _fill(tally: Tally, table: str, only: frozenset[str]) -> None:
+    """Put the rows of a table into *tally*, but for those of the structures *only*."""
+    lines = [line.strip("|").split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    words, *rows = [[cell.strip() for cell in line] for line in lines]
+    for kind, *counts in rows:
+        if kind.split(",")[0] not in only:
+            numbers = (int(count.replace(",", "")) for count in counts)
+            tally.counts[kind] = Counter(dict(zip(words[1:], numbers, strict=True)))
 
 
 def kinds() -> list[str]:
@@ -56,10 +69,13 @@ def kinds() -> list[str]:
     return [*DAMAGES, *(f"{name}, checksum {seal}" for name in structures for seal in ("wrong", "right"))]
 
 
-def text(processes: int) -> str:
-    """Return the tables, in Markdown."""
+def text(processes: int, only: frozenset[str] | None, before: str) -> str:
+    """Return the tables, in Markdown; of all but the structures *only* as they stand in *before*."""
     found, mended = Tally(), Tally()
-    for judged, lawful in _cases(processes):
+    if only is not None:
+        for tally, part in zip((found, mended), before.split("### ")[1:], strict=False):
+            _fill(tally, part, only)
+    for judged, lawful in _cases(processes, only):
         for tally, outcome in ((found, judged), (mended, lawful)):
             for failure in tally.add([outcome] if outcome is not None else []):
                 print(f"FAILED {failure.kind}: {failure.case}: {failure.failure}", file=sys.stderr, flush=True)
@@ -83,18 +99,19 @@ def text(processes: int) -> str:
 
 
 Judged = list[tuple[Outcome, Outcome | None]]  # found or harmless; what the repair did, if it was tried
+Work = tuple[Callable[..., Judged], tuple[object, ...]]
 
 
-def _cases(processes: int) -> Iterator[tuple[Outcome, Outcome | None]]:
-    """Yield what came of every case, always in the same order."""
-    damages = [(_damage, (name, seed)) for name in DAMAGES for seed in DAMAGE_SEEDS]
-    changes = [(_fields, (image, part)) for image in BASES for part in range(PARTS)]
+def _cases(processes: int, only: frozenset[str] | None) -> Iterator[tuple[Outcome, Outcome | None]]:
+    """Yield what came of every case, or of those of the structures *only*, always in the same order."""
+    damages: list[Work] = [(_damage, (name, seed)) for name in DAMAGES for seed in DAMAGE_SEEDS if only is None]
+    changes: list[Work] = [(_fields, (image, part, only)) for image in BASES for part in range(PARTS)]
     with multiprocessing.get_context("fork").Pool(processes) as pool:
         for judged in pool.imap(_one, [*damages, *changes]):
             yield from judged
 
 
-def _one(work: tuple[Callable[..., Judged], tuple[str, int]]) -> Judged:
+def _one(work: Work) -> Judged:
     function, arguments = work
     return function(*arguments)
 
@@ -109,10 +126,10 @@ def _damage(name: str, seed: int) -> Judged:
     return [(judged, lawful_damage(name, past, device, case, with_files=seed % 8 == 0) if is_found else None)]
 
 
-def _fields(image: str, part: int) -> Judged:
+def _fields(image: str, part: int, only: frozenset[str] | None) -> Judged:
     found: Judged = []
     for number, case in enumerate(fields.cases(image, SEED, sites_max=1)):
-        if number % PARTS == part:
+        if number % PARTS == part and (only is None or case.site.structure.__name__ in only):
             judged = field_outcome(case)
             is_tried = number % LAW_EVERY == 0 and "detected" in judged.results
             found.append((judged, lawful_field(case, with_files=number % (8 * LAW_EVERY) == 0) if is_tried else None))

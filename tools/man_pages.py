@@ -21,7 +21,7 @@ from razortools.format.directory import NAME_BYTES_MAX
 from razortools.format.document import notes_of
 from razortools.format.geometry import IMAGE_BYTES_MIN, JOURNAL_BYTES_MAX, JOURNAL_BYTES_MIN
 from razortools.format.inode import LINK_MAX
-from razortools.format.superblock import LABEL_BYTES_MAX, Incompat
+from razortools.format.superblock import LABEL_BYTES_MAX, Compat, Incompat
 from razortools.format.xattr import XATTR_NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX
 from razortools.units import format_size
 
@@ -90,8 +90,8 @@ def limits() -> Iterator[str]:
 
 def features() -> Iterator[str]:
     """Yield the lines that tell of the feature bits, with what stands beside them where they are declared."""
-    notes = dict(notes_of(inspect.getsource(Incompat)))
-    for feature in Incompat:
+    notes = dict(notes_of(inspect.getsource(Incompat) + inspect.getsource(Compat)))
+    for feature in (*Incompat, *Compat):
         name = str(feature.name)
         meaning = notes.get(name, f"records may be compressed with {name.lower()}")
         yield from (".TP", f"\\fB{roff(name.lower())}\\fR", roff(f"{meaning[0].upper()}{meaning[1:]}."))

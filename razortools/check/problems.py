@@ -155,6 +155,10 @@ RESIZED = _row(
     "The resizing was cut off after the image had got its new size.",
     "None: the next mount brings all superblocks up to date.", Repair.NOTHING,
 )  # fmt: skip
+ADMIN_HISTORY = _row(
+    "E0119", NOTE, "damaged admin history", "the superblock at block {block}: {fault}; no file depends on it",
+    _BUG, "What was done to the image is not told in full.", Repair.NOTHING,
+)  # fmt: skip
 
 # ---- phase 2: journal ------------------------------------------------------------------------------------------------
 REPLAY_PENDING = _row(

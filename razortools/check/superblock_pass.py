@@ -12,8 +12,10 @@ from razortools.check.facts import SuperblockFacts
 from razortools.check.findings import Event, Finding, Progress
 from razortools.check.image import Image
 from razortools.check.superblock_rules import COUNT_MAX, field_faults, layout_fault
+from razortools.engine.store.admin import keeps_history
 from razortools.engine.store.device import Device
 from razortools.errors import CorruptImage, DeviceFailed, UsageError
+from razortools.format.admin import history_fault
 from razortools.format.geometry import BACKUP_SPACING, geometry_of
 from razortools.format.superblock import (
     BLOCK_BYTES_CHOICES,
@@ -34,7 +36,9 @@ FIXED_FOR_EVER = (
 )  # fmt: skip
 RESIZED_FIELDS = ("block_count", "spacemap_a", "spacemap_b")  # of these, what a resizing changes
 ALL_BUT_PLACE = tuple(
-    field.name for field in Superblock.FIELDS if field.name not in ("magic", "crc32c", "slot", "address", "reserved")
+    field.name
+    for field in Superblock.FIELDS
+    if field.name not in ("magic", "crc32c", "slot", "address", "reserved", "admin_history")
 )
 
 
@@ -256,6 +260,9 @@ def _judge_truth(device: Device, chosen: Copy, truth: Superblock) -> Iterator[Fi
     unknown = truth.read_only_compat & ~KNOWN_READ_ONLY_COMPAT
     if unknown:
         yield problems.UNKNOWN_READ_ONLY_FEATURE.found(bits=unknown)
+    fault = history_fault(truth.admin_history) if keeps_history(truth) else ""
+    if fault:
+        yield problems.ADMIN_HISTORY.found(block=chosen.block, fault=fault)
     if truth.state == State.ERRORS or truth.error_count:
         yield problems.ERRORS_RECORDED.found(block=chosen.block, errors=truth.error_count)
     spare = device.size_bytes - truth.block_count * truth.block_bytes
@@ -285,7 +292,7 @@ def _judge_backups(device: Device, truth: Superblock) -> Iterator[Finding]:
             yield problems.BACKUP_FOREIGN.found(block=place, field=f"the generation ({found.generation}, {truth.generation})")
         if any(copy.raw[SUPERBLOCK_BYTES:]):
             yield problems.BACKUP_DAMAGED.found(block=place, reason="the rest of its block is not zero")
-        if any(found.reserved):
+        if any(found.reserved) or (any(found.admin_history) and not keeps_history(found)):
             yield problems.BACKUP_DAMAGED.found(block=place, reason="its reserved bytes are not zero")
 
 

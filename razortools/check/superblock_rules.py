@@ -6,6 +6,8 @@ Layout faults make it unusable: nothing may be read at places that it names. Fie
 from collections.abc import Iterator
 
 from razortools.check.image import BLOCK_MASK
+from razortools.engine.store.admin import keeps_history
+from razortools.format.admin import NO_ENTRY
 from razortools.format.compression import LEVELS, Algorithm
 from razortools.format.data import RECORD_BYTES_MAX, RECORD_BYTES_MIN
 from razortools.format.geometry import IMAGE_BYTES_MIN, geometry_of
@@ -63,6 +65,11 @@ def field_faults(superblock: Superblock) -> Iterator[Fault]:
         yield "generation of the root", s.root.generation, f"at most {s.generation}"
     if any(s.reserved):
         yield "reserved bytes", "not zero", "zeros"
+    if not keeps_history(s) and any(s.admin_history):
+        yield "admin history", "not zero", "zeros, for no feature announces it"
+    for name in ("admin_last", "admin_before"):
+        if not keeps_history(s) and getattr(s, name) != NO_ENTRY:
+            yield name.replace("_", " "), "not zero", "zeros, for no feature announces it"
 
 
 def _counts(s: Superblock) -> Iterator[Fault]:

@@ -15,6 +15,7 @@ from razortools.debug.values import show_key, shown_field, shown_runs
 from razortools.debug.verifying import read_stored
 from razortools.engine.store.journal import LoggedTransaction
 from razortools.errors import RazorError
+from razortools.format.admin import ADMIN_ENTRY_BYTES, ADMIN_SECTOR_BYTES, ADMIN_SECTOR_ENTRIES, AdminEntry, AdminSector
 from razortools.format.data import DataRecord
 from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.items import ITEMS
@@ -151,11 +152,25 @@ def record_spans(session: Session, structure: type[Record], raw: bytes, at: int,
         embedded: type[Record] | None = getattr(field.subcon, "record_class", None)
         if field.offset < skip:
             yield Span(at + field.offset, length, prefix + field.name, _head_value(structure, field.name, raw, held))
+        elif field.name == "admin_history":
+            yield from _history_spans(session, held, at + field.offset, f"{prefix}{field.name}")
         elif embedded is not None:
             yield from record_spans(session, embedded, held, at + field.offset, f"{prefix}{field.name}.")
         else:
             value = shown_field(structure, field.name, getattr(record, field.name))
             yield Span(at + field.offset, length, prefix + field.name, value, _follow(session, record, field.name))
+
+
+def _history_spans(session: Session, raw: bytes, at: int, prefix: str) -> Iterator[Span]:
+    """Yield the spans of the admin history: sector by sector, an entry each."""
+    size = ADMIN_ENTRY_BYTES
+    for start in range(0, len(raw), ADMIN_SECTOR_BYTES):
+        sector, name = raw[start : start + ADMIN_SECTOR_BYTES], f"{prefix}[{start // ADMIN_SECTOR_BYTES}]."
+        _, *rest = record_spans(session, AdminSector, sector, at + start, name)
+        for number in range(ADMIN_SECTOR_ENTRIES):
+            value = shown_field(Superblock, "admin_last", AdminEntry.decode(sector[number * size : (number + 1) * size]))
+            yield Span(at + start + number * size, size, f"{name}entries[{number}]", value)
+        yield from rest
 
 
 def _head_value(structure: type[Record], name: str, raw: bytes, held: bytes) -> str:

@@ -6,6 +6,7 @@ One declaration of a command serves its parsing, help, completion and manual pag
 import argparse
 
 from razortools.debug import (
+    administration,
     archive,
     attributes,
     blocks,
@@ -81,7 +82,7 @@ TOPICS: dict[str, tuple[Command, ...]] = {
         *attributes.COMMANDS,
     ),
     "Changing files": (*changing.COMMANDS, *rewriting.COMMANDS, *identity.COMMANDS, *features.COMMANDS, *resizing.COMMANDS),
-    "Structures": (*structures.COMMANDS, *transactions.COMMANDS, *treeview.COMMANDS, *blocks.COMMANDS),
+    "Structures": (*structures.COMMANDS, *administration.COMMANDS, *transactions.COMMANDS, *treeview.COMMANDS, *blocks.COMMANDS),
     "Places": (*placement.COMMANDS, *compressing.COMMANDS, *whois.COMMANDS, *verifying.COMMANDS, *comparison.COMMANDS),
     "Surgery, with -w": (*setting.COMMANDS, *undeleting.COMMANDS),
     "Rehearsal": (*rehearsal.COMMANDS, *dumping.COMMANDS),

@@ -7,14 +7,18 @@ bit announces, wherever the work is cut off.
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 from razortools.debug.answers import Answer, Lines, Table
 from razortools.debug.session import Command, Session, Words
 from razortools.engine.create import feature_name
+from razortools.engine.store import admin
 from razortools.engine.store.store import Store
 from razortools.engine.volume import Volume
 from razortools.errors import ReadOnly, UsageError
+from razortools.format.admin import EMPTY_HISTORY, NO_ENTRY, Action, entry
 from razortools.format.data import CHECKED_TWICE, CUT_OUT, LATE, DataRecord
 from razortools.format.items import owned_record
 from razortools.format.journal import Operation
@@ -29,12 +33,12 @@ _BITS = (("compat", Compat), ("read_only_compat", ReadOnlyCompat), ("incompat", 
 _OWNING = (int(Kind.DATA_RECORD), int(Kind.XATTR))
 _COMPRESSES = "this version compresses with it whatever the bit says, so the image would hold what nothing announces"
 _STAYS = {
-    Incompat.ZSTD: _COMPRESSES,
-    Incompat.LZ4: _COMPRESSES,
-    Incompat.ZLIB: _COMPRESSES,
-    Incompat.STRING_TABLE: "names are not kept in any other way",
+    "zstd": _COMPRESSES,
+    "lz4": _COMPRESSES,
+    "zlib": _COMPRESSES,
+    "string_table": "names are not kept in any other way",
 }
-_NAMES = {feature_name(feature): feature for feature in Incompat}
+_NAMES: dict[str, Incompat | Compat] = {feature_name(feature): feature for feature in (*Incompat, *Compat)}
 
 
 def feature(session: Session, options: argparse.Namespace) -> Answer:
@@ -71,13 +75,16 @@ def _all_features(superblock: Superblock) -> Answer:
     return Table(("group", "feature", "state"), rows, data)
 
 
-def _switch(volume: Volume, wanted: Incompat, *, is_on: bool) -> int | None:
+def _switch(volume: Volume, wanted: Incompat | Compat, *, is_on: bool) -> int | None:
     """Set or clear a bit; return how many records were changed for it, None if it is so already. Raises UsageError."""
     store = volume.store
-    if bool(store.superblock.incompat & wanted) == is_on:
+    group = "incompat" if isinstance(wanted, Incompat) else "compat"
+    before = getattr(store.superblock, group)
+    if bool(before & wanted) == is_on:
         return None
-    if not is_on and wanted in _STAYS:
-        raise UsageError(f"feature: {feature_name(wanted)} cannot be switched off: {_STAYS[wanted]}")
+    name = feature_name(wanted)
+    if not is_on and name in _STAYS:
+        raise UsageError(f"feature: {name} cannot be switched off: {_STAYS[name]}")
     volume.checkpoint()
     changed = 0
     if wanted is Incompat.SECOND_CHECKSUM:
@@ -89,9 +96,16 @@ def _switch(volume: Volume, wanted: Incompat, *, is_on: bool) -> int | None:
         raise UsageError(
             "feature: there are patches over records that cannot be read; repair the image first: razorfsck --repair"
         )
-    bits = store.superblock.incompat | wanted if is_on else store.superblock.incompat & ~wanted
-    store.mark(volume.now_ns(), incompat=int(bits))
+    bits: dict[str, Any] = {group: int(before | wanted if is_on else before & ~wanted)}
+    store.mark(volume.now_ns(), **bits, **_history(volume, replace(store.superblock, **bits)))
     return changed
+
+
+def _history(volume: Volume, after: Superblock) -> dict[str, Any]:
+    """Return what becomes of the admin history by the features that the superblock has *after* it: without its bit, nothing."""
+    if not admin.keeps_history(after):
+        return {"admin_history": EMPTY_HISTORY, "admin_last": NO_ENTRY, "admin_before": NO_ENTRY}
+    return admin.noted(after, entry(Action.FEATURE, volume.now_ns(), detail=after.incompat | after.compat << 32))
 
 
 def _drop_second_checksums(volume: Volume) -> int:

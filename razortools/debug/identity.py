@@ -4,16 +4,19 @@ import argparse
 import uuid
 
 from razortools.debug.answers import Answer, Lines
-from razortools.debug.session import Command, Session, Words
+from razortools.debug.session import Command, Session, Words, change
 from razortools.engine.store.nodes import Ref
 from razortools.engine.store.store import Store
 from razortools.engine.volume import Volume
 from razortools.errors import OutOfSpace, UsageError
+from razortools.format.admin import Action
 from razortools.format.superblock import LABEL_BYTES_MAX
 
 
-def show_label(session: Session, options: argparse.Namespace) -> Answer:
-    """label: the label."""
+def label_or_relabel(session: Session, options: argparse.Namespace) -> Answer:
+    """label: the label, or another one."""
+    if options.label is not None:
+        return change(session, options, set_label, "label")
     label = session.superblock().label.rstrip(b"\0").decode("utf-8", "replace")
     return Lines([label or "(none)"], {"label": label})
 
@@ -22,15 +25,17 @@ def set_label(session: Session, options: argparse.Namespace) -> Answer:
     """relabel: another label."""
     raw = options.label.encode("utf-8", "surrogateescape")
     if len(raw) > LABEL_BYTES_MAX or b"\0" in raw or "\udc80" <= max(options.label, default="") <= "\udcff":
-        raise UsageError(f"relabel: a label is UTF-8 of at most {LABEL_BYTES_MAX} bytes")
+        raise UsageError(f"a label is UTF-8 of at most {LABEL_BYTES_MAX} bytes")
     volume = session.volume
     volume.checkpoint()
-    volume.store.mark(volume.now_ns(), label=raw.ljust(LABEL_BYTES_MAX, b"\0"))
+    volume.store.mark(volume.now_ns(), label=raw.ljust(LABEL_BYTES_MAX, b"\0"), **volume.noted(Action.LABEL))
     return Lines([f"label: {options.label or '(none)'}"], {"label": options.label})
 
 
-def show_uuid(session: Session, options: argparse.Namespace) -> Answer:
-    """uuid: the UUID."""
+def uuid_or_new_uuid(session: Session, options: argparse.Namespace) -> Answer:
+    """uuid: the UUID, or another one."""
+    if options.uuid is not None:
+        return change(session, options, set_uuid, "uuid")
     text = str(uuid.UUID(bytes=session.superblock().uuid))
     return Lines([text], {"uuid": text})
 
@@ -40,7 +45,7 @@ def set_uuid(session: Session, options: argparse.Namespace) -> Answer:
     try:
         made = uuid.uuid4() if options.uuid == "random" else uuid.UUID(options.uuid)
     except ValueError:
-        raise UsageError(f"newuuid: {options.uuid} is not a UUID; write one, or random") from None
+        raise UsageError(f"{options.uuid} is not a UUID; write one, or random") from None
     volume = session.volume
     volume.checkpoint()
     become(volume, made.bytes)
@@ -54,7 +59,7 @@ def become(volume: Volume, identity: bytes) -> None:
         raise OutOfSpace(f"{store.device.name}: no room to write the tree anew beside the old one; delete something first")
     _make_dirty(store, store.tree.root, store.tree.root_level)
     store.nodes.tag = int.from_bytes(identity[:8], "little")
-    store.checkpoint(volume.now_ns(), uuid=identity)
+    store.checkpoint(volume.now_ns(), uuid=identity, **volume.noted(Action.UUID))
     store.journal.adopt(identity)
     store.checkpoint(volume.now_ns())  # so that the other slot says the same
 
@@ -72,16 +77,18 @@ def _make_dirty(store: Store, ref: Ref, level: int) -> None:
 
 
 _LABEL = Words("label")
+_LABEL.add_argument("label", nargs="?", metavar="LABEL", help="the new label, with -w; without it the present one is shown")
 _RELABEL = Words("relabel")
 _RELABEL.add_argument("label", metavar="LABEL")
 _UUID = Words("uuid")
+_UUID.add_argument("uuid", nargs="?", metavar="UUID", help="the new one, or random, with -w; without it the present one is shown")
 _NEWUUID = Words("newuuid")
 _NEWUUID.add_argument("uuid", metavar="UUID", help="or random")
 
 COMMANDS = (
-    Command("label", "show the label", _LABEL, show_label, ("label",)),
+    Command("label", "show the label, or change it", _LABEL, label_or_relabel, ("label", "label backup")),
     Command("relabel", "change the label", _RELABEL, set_label, ("relabel backup",), writes=True),
-    Command("uuid", "show the UUID", _UUID, show_uuid, ("uuid",)),
+    Command("uuid", "show the UUID, or change it", _UUID, uuid_or_new_uuid, ("uuid", "uuid random")),
     Command(
         "newuuid",
         "change the UUID, of a copy for instance; writes the tree anew",

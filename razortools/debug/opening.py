@@ -13,6 +13,7 @@ from razortools.debug.session import Session, reason_of
 from razortools.engine.store.device import Device, open_image
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage, ImageBusy, RazorError
+from razortools.format.admin import Action
 
 Tell = Callable[[str], None]
 
@@ -68,7 +69,7 @@ def _judge_undo_file(device: Device, *, writable: bool, tell: Tell) -> None:
 def look_into(device: Device, *, writable: bool, recover: bool = True, tell: Tell = lambda text: None) -> Session:
     """Return a session over *device*, with as much of the filesystem as can be opened. Raises as open_session() does."""
     try:
-        return Session(device, open_volume(device, read_only=not writable, recover=recover), writable=writable)
+        return Session(device, _opened(device, writable=writable, recover=recover), writable=writable)
     except CorruptImage as damaged:
         reason = reason_of(damaged)
     except RazorError:
@@ -79,6 +80,10 @@ def look_into(device: Device, *, writable: bool, recover: bool = True, tell: Tel
     if volume is not None:
         tell(f"{reason}. This shows its last checkpoint")
     return Session(device, volume, writable=writable, fault="" if volume is not None else reason)
+
+
+def _opened(device: Device, *, writable: bool, recover: bool) -> Volume:
+    return open_volume(device, read_only=not writable, recover=recover, opening=Action.DEBUG)
 
 
 def _last_checkpoint(device: Device, recover: bool) -> Volume | None:

@@ -15,6 +15,7 @@ from razortools.debug.walking import walk
 from razortools.engine import files, namespace, xattrs
 from razortools.engine.namespace import AttributeChange
 from razortools.errors import OutOfSpace
+from razortools.format.admin import Action
 from razortools.format.compression import parse_policy
 from razortools.format.inode import Inode
 from razortools.format.keys import Kind, kind_range, offset_of
@@ -41,7 +42,7 @@ def defragment(session: Session, options: argparse.Namespace) -> Answer:
     def wanted(ino: InodeNo, inode: Inode) -> bool:
         return run_count(session, ino) > 1
 
-    return _told(_rewrite(session, options.paths, wanted))
+    return _told(_rewrite(session, options.paths, wanted, Action.DEFRAG))
 
 
 def recompress(session: Session, options: argparse.Namespace) -> Answer:
@@ -52,11 +53,11 @@ def recompress(session: Session, options: argparse.Namespace) -> Answer:
         xattrs.set(session.volume, ino, xattrs.COMPRESSION, policy)
         return True
 
-    return _told(_rewrite(session, options.paths, wanted))
+    return _told(_rewrite(session, options.paths, wanted, Action.RECOMPRESS))
 
 
-def _rewrite(session: Session, paths: list[str], wanted: Callable[[InodeNo, Inode], bool]) -> Rewritten:
-    """Store the files at *paths* and below anew that are *wanted*."""
+def _rewrite(session: Session, paths: list[str], wanted: Callable[[InodeNo, Inode], bool], action: Action) -> Rewritten:
+    """Store the files at *paths* and below anew that are *wanted*, and enter that as *action* in the admin history."""
     done = Rewritten()
     seen: set[InodeNo] = set()
     rewritten: list[InodeNo] = []
@@ -73,6 +74,8 @@ def _rewrite(session: Session, paths: list[str], wanted: Callable[[InodeNo, Inod
             if uncommitted >= COMMIT_BYTES:
                 session.volume.commit()
                 uncommitted = 0
+    if done.files:
+        session.volume.note(action, detail=done.files)
     session.volume.checkpoint()  # so that what was replaced is free, and the figures are final
     for ino in rewritten:
         done.pieces_after += run_count(session, ino)

@@ -9,17 +9,19 @@ import os
 import posixpath
 import re
 import shlex
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
 from razortools.debug.answers import Answer
-from razortools.debug.surgery import CommitOrder, StagedDevice, Surgery, newest_superblock
+from razortools.debug.surgery import CommitOrder, StagedDevice, Surgery, newest_superblock, note_commit
 from razortools.engine import namespace
 from razortools.engine.store.device import Device
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage, PosixError, RazorError, ReadOnly, UsageError
+from razortools.format import admin
 from razortools.format.geometry import Geometry, geometry_of
 from razortools.format.inode import Inode
 from razortools.format.superblock import Superblock
@@ -160,6 +162,8 @@ class Session:
         HostShelf(path, self._device.name).judge()
         if self._device.read_only:
             self._device.set_read_only(False)
+        with suppress(CorruptImage):  # nobody will ask an image without a superblock
+            note_commit(staged, time.time_ns(), len(self.surgery.changes))
         written_bytes = sum(len(page) for _, page in staged.written_pages())
         written = write_out(staged, self._device, path, is_sound=True, order=CommitOrder(staged))
         self.discard_surgery()
@@ -185,7 +189,7 @@ class Session:
         if self.volume.read_only:  # since a surgery
             if self._device.read_only:
                 self._device.set_read_only(False)
-            self._volume = open_volume(self._device)
+            self._volume = open_volume(self._device, opening=admin.Action.DEBUG)
         return self.volume
 
     def at_rest(self) -> Device:
@@ -215,6 +219,9 @@ class Session:
         self.close()
 
 
+Action = Callable[[Session, argparse.Namespace], Answer]
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """A command: its words, what it does, what to try."""
@@ -222,7 +229,7 @@ class Command:
     name: str
     summary: str
     words: Words
-    action: Callable[[Session, argparse.Namespace], Answer]
+    action: Action
     examples: tuple[str, ...] = ()
     writes: bool = False  # it changes files: it runs only with -w, and is committed
 
@@ -279,13 +286,16 @@ def _told_of(line: str) -> Iterator[None]:
 
 def _run(session: Session, command: Command, options: argparse.Namespace) -> Answer:
     """Run a command; one that changes files is committed, or aborted if it fails."""
-    if not command.writes:
-        return command.action(session, options)
+    return change(session, options, command.action, command.name) if command.writes else command.action(session, options)
+
+
+def change(session: Session, options: argparse.Namespace, action: Action, name: str) -> Answer:
+    """Do what changes files: commit it, or abort it if it fails. *name*: of the command. Raises ReadOnly without the right to."""
     if not session.writable:
-        raise ReadOnly(f"{command.name} changes the image; start razorfs-debug with -w to allow that")
+        raise ReadOnly(f"{name} changes the image; start razorfs-debug with -w to allow that")
     volume = session.for_writing()
     try:
-        answer = command.action(session, options)
+        answer = action(session, options)
     except BaseException:
         volume.abort()
         raise

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from razortools.debug.rawtree import BLOCK_MASK
+from razortools.engine.store.admin import noted_in_place
 from razortools.engine.store.device import Device
 from razortools.engine.store.nodes import judge_node
 from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.superblocks import find_copies
 from razortools.errors import CorruptImage, UsageError
+from razortools.format.admin import Action, entry
 from razortools.format.node import (
     ITEM_OVERHEAD_BYTES,
     NODE_HEADER_BYTES,
@@ -97,6 +99,12 @@ def edit_superblocks(device: Device, edit: Callable[[Superblock], Superblock], n
         raw = edit(copy.superblock).encode()
         assert len(raw) == SUPERBLOCK_BYTES
         device.write(copy.offset, raw)
+
+
+def note_commit(staged: StagedDevice, now_ns: int, change_count: int) -> None:
+    """Enter the commit of *staged* in the admin history, where a write of one sector does it."""
+    changes = noted_in_place(newest_superblock(staged.base), entry(Action.COMMIT, now_ns, detail=change_count))
+    edit_superblocks(staged, lambda found: replace(found, **changes))
 
 
 def edit_item(device: Device, key: bytes, edit: Callable[[bytes], bytes]) -> None:

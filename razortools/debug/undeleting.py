@@ -17,6 +17,7 @@ from razortools.debug.walking import type_name
 from razortools.engine import acls, files, namespace, xattrs
 from razortools.engine.namespace import AttributeChange
 from razortools.errors import PosixError, ReadOnly, UsageError
+from razortools.format.admin import Action
 from razortools.format.data import Run
 from razortools.units import BlockNo, InodeNo
 
@@ -102,7 +103,8 @@ def restore(session: Session, chosen: Deleted, target: str | None) -> str:
             mode = None if old.is_symlink else stat.S_IMODE(old.mode)
             namespace.setattr(volume, ino, AttributeChange(uid=old.uid, gid=old.gid))
             namespace.setattr(volume, ino, AttributeChange(mode=mode, atime_ns=old.atime_ns, mtime_ns=old.mtime_ns))
-            volume.commit()
+            volume.note(Action.UNDELETE, detail=chosen.ino)
+            volume.checkpoint()
     except BaseException:
         volume.abort()
         raise

@@ -6,7 +6,9 @@ from typing import Any
 
 from razortools.debug.fields import told_fields
 from razortools.debug.names import show_name, show_time
+from razortools.engine.store.admin import history_of
 from razortools.errors import RazorError, UsageError
+from razortools.format.admin import Action, AdminEntry, Outcome, entries
 from razortools.format.compression import Algorithm
 from razortools.format.data import DataRecord
 from razortools.format.inode import FileType, InodeFlag, OrphanReason
@@ -14,7 +16,7 @@ from razortools.format.items import decode_item
 from razortools.format.journal import EntryFlag, Operation
 from razortools.format.keys import HIGHEST_KEY, KEY_BYTES, LOWEST_KEY, Key, Kind, Table
 from razortools.format.record import Record
-from razortools.format.superblock import Compat, Incompat, ReadOnlyCompat, State
+from razortools.format.superblock import Compat, Incompat, ReadOnlyCompat, State, Superblock
 from razortools.format.xattr import XattrFlag
 from razortools.units import format_size
 
@@ -29,6 +31,8 @@ _BITS: dict[str, type[IntFlag]] = {
 }
 _NUMBERS: dict[str, Any] = {
     "Superblock.state": State,
+    "AdminEntry.action": Action,
+    "AdminEntry.outcome": Outcome,
     "JournalEntry.operation": Operation,
     "DirectoryEntry.file_type": FileType,
     "Orphan.reason": OrphanReason,
@@ -47,12 +51,17 @@ def plain(value: object) -> Any:
 
 def fields_of(record: Record) -> dict[str, Any]:
     """Return the fields of a record for JSON."""
-    return {field.name: plain(getattr(record, field.name)) for field in told_fields(type(record))}
+    told = {field.name: plain(getattr(record, field.name)) for field in told_fields(type(record))}
+    if isinstance(record, Superblock):
+        told["admin_history"] = [fields_of(one) for one in history_of(record)]
+    return told
 
 
 def shown_field(structure: type[Record], name: str, value: Any) -> str:
     """Return the value of a field for people."""
     whole = f"{structure.__name__}.{name}"
+    if isinstance(value, AdminEntry):
+        return f"{show_time(value.at_ns)} {Action(value.action).name.lower()}" if value.action in list(Action) else "none"
     if isinstance(value, Record):
         parts = (f"{part}={shown_field(type(value), part, getattr(value, part))}" for part in fields_of(value))
         return " ".join(parts)
@@ -83,6 +92,8 @@ def _shown_bits(whole: str, value: int) -> str:
 def _shown_bytes(structure: type[Record], name: str, value: bytes) -> str:
     if name == "uuid":
         return str(uuid.UUID(bytes=value))
+    if name == "admin_history":
+        return f"{len(list(entries(value)))} entries; 'admin' shows them"
     if name == "label":
         return show_name(value.rstrip(b"\0")) or "(none)"
     if len(value) == KEY_BYTES and name in ("low", "high", "key"):

@@ -7,12 +7,14 @@ backups, one page of a space map and its index, the root node. Everything else i
 import os
 import stat
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from razortools.engine.make.identity import HASH_SEED_BYTES, random_uuid
+from razortools.engine.store.admin import noted
 from razortools.engine.store.device import Device
 from razortools.engine.store.store import Store
 from razortools.errors import UsageError
+from razortools.format.admin import EMPTY_HISTORY, NO_ENTRY, Action, entry
 from razortools.format.compression import Policy
 from razortools.format.data import RECORD_BYTES_MAX, RECORD_BYTES_MIN
 from razortools.format.geometry import IMAGE_BYTES_MIN, Geometry, plan_geometry
@@ -23,10 +25,12 @@ from razortools.format.node import ChildPointer
 from razortools.format.spacemap import VIRGIN
 from razortools.format.superblock import (
     BLOCK_BYTES_CHOICES,
+    KNOWN_COMPAT,
     KNOWN_INCOMPAT,
     LABEL_BYTES_MAX,
     VERSION_MAJOR,
     VERSION_MINOR,
+    Compat,
     Incompat,
     State,
     Superblock,
@@ -41,7 +45,33 @@ AUTO = Policy()
 FIRST_NAME_ID = NameId(1)
 BLOCK_COUNT_MIN = 128  # the fixed parts take about 20, the nodes of a small tree and their next versions about 60
 ALL_FEATURES = Incompat(KNOWN_INCOMPAT)
-OPTIONAL_FEATURES = Incompat.SECOND_CHECKSUM | Incompat.LATE_PAGES  # without them older versions can open it
+ALL_COMPAT = Compat(KNOWN_COMPAT)
+
+
+def feature_name(feature: Incompat | Compat) -> str:
+    """Return the name of one feature as the commands write it."""
+    return str(feature.name).lower()
+
+
+def _names_of(features: Incompat | Compat) -> list[str]:
+    return [feature_name(feature) for feature in type(features) if feature & features]
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """The features of an image."""
+
+    incompat: Incompat = ALL_FEATURES
+    compat: Compat = ALL_COMPAT
+
+    def names(self) -> list[str]:
+        """Return their names as the commands write them."""
+        return [*_names_of(self.incompat), *_names_of(self.compat)]
+
+
+USUAL_FEATURES = Features()
+# An image without them is whole, and older versions open it and find nothing to complain of.
+OPTIONAL_FEATURES = tuple(_names_of(Incompat.SECOND_CHECKSUM | Incompat.LATE_PAGES) + _names_of(Compat.ADMIN_HISTORY))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +85,7 @@ class CreatePlan:
     record_bytes: int
     metadata_copies: int
     compression: Policy
-    features: Incompat
+    features: Features
     root_uid: int
     root_gid: int
     root_mode: int  # permission bits
@@ -70,7 +100,7 @@ def plan_create(
     journal_bytes: int | None = None,
     metadata_copies: int = 2,
     compression: Policy = AUTO,
-    features: Incompat = ALL_FEATURES,
+    features: Features = USUAL_FEATURES,
     label: str = "",
     root_uid: int = 0,
     root_gid: int = 0,
@@ -118,7 +148,9 @@ def create(device: Device, plan: CreatePlan) -> Superblock:
 
     What the device held before must be zeros, or of no meaning to RAZORFS: an old journal in the same place could be replayed.
     """
-    store = Store.format(device, plan_superblock(plan))
+    planned = plan_superblock(plan)
+    made = entry(Action.MKFS, plan.made_at_ns, detail=planned.block_count * planned.block_bytes)
+    store = Store.format(device, replace(planned, **noted(planned, made)))
     assert store.room.has(0, 0, 0, deleting=False), "the smallest image has room for a root"
     store.start(Operation.MKDIR, ROOT_INODE)
     store.put(inode_key(ROOT_INODE), _root(plan).encode())
@@ -138,9 +170,9 @@ def plan_superblock(plan: CreatePlan) -> Superblock:
         version_minor=VERSION_MINOR,
         slot=0,
         address=0,
-        compat=0,
+        compat=int(plan.features.compat),
         read_only_compat=0,
-        incompat=int(plan.features),
+        incompat=int(plan.features.incompat),
         uuid=plan.uuid,
         label=plan.label,
         hash_seed=plan.hash_seed,
@@ -174,7 +206,10 @@ def plan_superblock(plan: CreatePlan) -> Superblock:
         mount_count=0,
         error_count=0,
         node_count=1,
+        admin_last=NO_ENTRY,
+        admin_before=NO_ENTRY,
         reserved=bytes(Superblock.LAYOUT.reserved.sizeof()),
+        admin_history=EMPTY_HISTORY,
     )
 
 
@@ -188,25 +223,24 @@ def encode_label(label: str) -> bytes:
     return encoded.ljust(LABEL_BYTES_MAX, b"\0")
 
 
-def feature_name(feature: Incompat) -> str:
-    """Return the name of one feature as the commands write it."""
-    return str(feature.name).lower()
-
-
-def parse_features(text: str) -> Incompat:
+def parse_features(text: str) -> Features:
     """Return the features that *text* means: names with commas between. Raises UsageError for what this version cannot do."""
-    names = {feature_name(feature): feature for feature in ALL_FEATURES}
-    wanted = ALL_FEATURES
+    names: dict[str, Incompat | Compat] = {feature_name(feature): feature for feature in (*Incompat, *Compat)}
+    incompat, compat = ALL_FEATURES, ALL_COMPAT
     for name in filter(None, (part.strip().lower() for part in text.split(","))):
         plain = name.removeprefix("^")
         if plain not in names:
             raise UsageError(f"'{plain}' is not a feature of this version; it has {', '.join(names)}")
         if plain == name:
             continue
-        if names[plain] not in OPTIONAL_FEATURES:
+        feature = names[plain]
+        if plain not in OPTIONAL_FEATURES:
             raise UsageError(f"{plain} cannot be switched off: this version may use it in every image")
-        wanted &= ~names[plain]
-    return wanted
+        if isinstance(feature, Incompat):
+            incompat &= ~feature
+        else:
+            compat &= ~feature
+    return Features(incompat, compat)
 
 
 def _check_sizes(block_bytes: int, record_bytes: int, metadata_copies: int) -> None:

@@ -8,6 +8,9 @@ storage.
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
 
 from razortools.engine import flush, orphans, patches, statistics
 from razortools.engine.inodes import NAMELESS_JOURNAL_BYTES, InodeTable
@@ -16,6 +19,7 @@ from razortools.engine.lookedup import LookedUp
 from razortools.engine.names import NameTable
 from razortools.engine.records import Records
 from razortools.engine.statistics import Statistics
+from razortools.engine.store import admin
 from razortools.engine.store.device import Device
 from razortools.engine.store.flight import Flight
 from razortools.engine.store.journal import JournalScan
@@ -24,6 +28,7 @@ from razortools.engine.store.recovery import Recovered, open_store
 from razortools.engine.store.store import Store
 from razortools.engine.store.superblocks import newest
 from razortools.errors import CorruptImage, OutOfSpace, ReadOnly
+from razortools.format.admin import Action, AdminEntry, Outcome, entry
 from razortools.format.compression import Algorithm, Policy
 from razortools.format.data import DataRecord
 from razortools.format.journal import ENTRY_HEAD_BYTES, Operation
@@ -43,7 +48,8 @@ FLUSH_ITEM_BYTES = 2 * (ENTRY_HEAD_BYTES + 224)  # journal bytes of a flushed re
 class Volume:
     """An open filesystem. One owner of it at a time: nothing here is safe to call from two threads at once."""
 
-    def __init__(self, store: Store, recovered: Recovered, limits: Limits, clock: Callable[[], int], *, read_only: bool) -> None:
+    def __init__(self, store: Store, recovered: Recovered, limits: Limits, clock: Callable[[], int], *, read_only: bool,
+                 opening: Action | None) -> None:  # fmt: skip
         """Take over *store*. Use open_volume()."""
         self.store = store
         self.recovered = recovered
@@ -51,6 +57,7 @@ class Volume:
         self.block_bytes = store.block_bytes
         self.now_ns = clock
         self._read_only = read_only
+        self._opening = opening
         self.record_log2 = store.superblock.record_bytes.bit_length() - 1  # of new files
         self.default_policy = _stored_policy(store)  # for new files; a mount may choose another one, which is not stored
         self.counters = _load_counters(store)
@@ -286,13 +293,34 @@ class Volume:
         superblock = self.store.superblock
         now_ns, mount_count = self.now_ns(), min(superblock.mount_count + 1, MOUNT_COUNT_MAX)
         if superblock.state == State.CLEAN and not self.store.journal.used_bytes and not self.store.tree.dirty_count:
-            self.store.mark(now_ns, state=State.DIRTY, mounted_at_ns=now_ns, mount_count=mount_count)
+            changes = self._opened(now_ns, Outcome.DONE)
+            self.store.mark(now_ns, state=State.DIRTY, mounted_at_ns=now_ns, mount_count=mount_count, **changes)
         else:
             state = State.ERRORS if superblock.state == State.ERRORS else State.DIRTY
             # Before anything else is written: data in free blocks could make a transaction whole that recovery has dropped. What
             # a crash has left in patches stays there until the next checkpoint.
-            self.store.checkpoint(now_ns, **self._figures(), state=state, mounted_at_ns=now_ns, mount_count=mount_count)
+            changes = self._opened(now_ns, Outcome.RECOVERED, self.recovered.transactions) | self._figures()
+            self.store.checkpoint(now_ns, state=state, mounted_at_ns=now_ns, mount_count=mount_count, **changes)
         orphans.finish_orphans(self)
+
+    @cached_property
+    def last_check(self) -> AdminEntry | None:
+        """The last check or repair that the admin history tells of; None if none is known. Nobody can make one meanwhile."""
+        return admin.last_check(self.store.superblock)
+
+    def _opened(self, now_ns: int, outcome: Outcome, transactions: int = 0) -> dict[str, Any]:
+        """Return what the superblock's admin history is told of the opening."""
+        if self._opening is None:
+            return {}
+        return admin.noted(self.store.superblock, entry(self._opening, now_ns, outcome, detail=transactions))
+
+    def note(self, action: Action, *, detail: int = 0) -> None:
+        """Enter in the admin history what has been done. It becomes durable with the next checkpoint, and all before it."""
+        self.store.superblock = replace(self.store.superblock, **self.noted(action, detail=detail))
+
+    def noted(self, action: Action, *, detail: int = 0) -> dict[str, Any]:
+        """Return the fields of the superblock that change by an entry of *action* in the admin history."""
+        return admin.noted(self.store.superblock, entry(action, self.now_ns(), detail=detail))
 
     def statistics(self) -> Statistics:
         """Return the figures of this moment."""
@@ -401,8 +429,11 @@ def open_volume(
     limits: Limits = Limits(),  # noqa: B008  (frozen)
     clock: Callable[[], int] = time.time_ns,
     journaling: bool = True,
+    opening: Action | None = Action.MOUNT,
 ) -> Volume:
     """Open the filesystem on *device*: recover it, finish its orphans, mark it as in use.
+
+    *opening*: what the admin history says of it; None: nothing.
 
     *read_only* looks at the recovered state without writing a byte; with *recover* False at the last checkpoint as it is.
     *journaling* False is for measuring what the journal costs, never for anybody's data: commit() then promises nothing, a crash
@@ -415,7 +446,7 @@ def open_volume(
         metadata_cache_bytes=limits.metadata_cache_bytes,
         journaling=journaling,
     )
-    volume = Volume(store, recovered, limits, clock, read_only=read_only)
+    volume = Volume(store, recovered, limits, clock, read_only=read_only, opening=opening)
     patches.load(volume)
     if not read_only:
         volume.mark_opened()

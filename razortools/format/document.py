@@ -21,8 +21,8 @@ from razortools.units import GIB, KIB, MIB, TIB, format_size
 
 # In the order in which a reader needs them.
 CHAPTERS = (
-    "superblock", "geometry", "spacemap", "journal", "node", "keys", "items", "volume", "inode", "directory", "name", "xattr",
-    "data", "late_pages", "compression", "undo",
+    "superblock", "admin", "geometry", "spacemap", "journal", "node", "keys", "items", "volume", "inode", "directory", "name",
+    "xattr", "data", "late_pages", "compression", "undo",
 )  # fmt: skip
 
 _HEAD = f"""# The RAZORFS disk format, version {VERSION_MAJOR}.{VERSION_MINOR}

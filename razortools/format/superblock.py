@@ -5,6 +5,7 @@ from typing import Annotated
 
 from construct import Bytes, Int8sl, Int8ul, Int16ul, Int32ul, Int64sl, Int64ul
 
+from razortools.format.admin import ADMIN_HISTORY_BYTES, AdminEntry
 from razortools.format.node import ChildPointer
 from razortools.format.record import Record, embed, record
 from razortools.format.spacemap import SpaceMapEntry
@@ -29,6 +30,8 @@ class State(IntEnum):
 class Compat(IntFlag):
     """Features that an implementation may ignore."""
 
+    ADMIN_HISTORY = 1  # the superblock tells what was done to the image
+
 
 class ReadOnlyCompat(IntFlag):
     """Features whose unknown bits allow reading only."""
@@ -46,7 +49,7 @@ class Incompat(IntFlag):
     LATE_PAGES = 64  # data records may have late pages
 
 
-KNOWN_COMPAT = 0
+KNOWN_COMPAT = sum(Compat)
 KNOWN_READ_ONLY_COMPAT = 0
 KNOWN_INCOMPAT = sum(Incompat)
 
@@ -95,7 +98,10 @@ class Superblock(Record):
     mount_count: Annotated[int, Int32ul * "times it was opened for writing"]
     error_count: Annotated[int, Int32ul * "errors seen since the last check"]
     node_count: Annotated[int, Int64ul * "nodes of the tree"]
-    reserved: Annotated[bytes, Bytes(3744) * "zeros"]
+    admin_last: Annotated[AdminEntry, embed(AdminEntry, "what was done to the image last")]
+    admin_before: Annotated[AdminEntry, embed(AdminEntry, "and before that")]
+    reserved: Annotated[bytes, Bytes(88) * "zeros"]
+    admin_history: Annotated[bytes, Bytes(ADMIN_HISTORY_BYTES) * "all that is known of it, see AdminSector"]
 
 
 assert Superblock.FIXED_BYTES + Superblock.skipped_bytes() == SUPERBLOCK_BYTES

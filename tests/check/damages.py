@@ -9,6 +9,7 @@ import crc32c
 from razortools.check.map_rules import map_pages
 from razortools.engine.store.device import Device
 from razortools.errors import DeviceFailed
+from razortools.format.admin import ADMIN_HISTORY_BYTES, EMPTY_HISTORY
 from razortools.format.compression import Algorithm, pack
 from razortools.format.data import CHECKED_TWICE, CUT_OUT, DataRecord, InlineData, Patch, make_record
 from razortools.format.directory import BackLink, DirectoryEntry
@@ -157,7 +158,10 @@ def _backup(device: Device, number: int = 0) -> int:
 _edited("E0101", lambda device: flip(device, 50))
 _edited("E0101", lambda device: flip(device, 4096 + 4095))
 _edited("E0102", lambda device: write_superblocks(device, state=7))
-_edited("E0102", lambda device: write_superblocks(device, reserved=b"\1".ljust(3744, b"\0")))
+_edited("E0102", lambda device: write_superblocks(device, reserved=b"\1".ljust(88, b"\0")))
+_edited("E0102", lambda device: write_superblocks(device, compat=0))
+_edited("E0102", lambda device: write_superblocks(device, compat=0, admin_history=EMPTY_HISTORY))
+_edited("E0119", lambda device: write_superblocks(device, backups=True, admin_history=b"\1".ljust(ADMIN_HISTORY_BYTES, b"\0")))
 _edited("E0102", lambda device: write_superblocks(device, label=b"a\0b".ljust(64, b"\0")))
 _edited("E0103", lambda device: rewrite_superblock(device, 1 - image_of(device).superblock.slot, 4096, made_at_ns=5))
 _edited("E0104", lambda device: flip(device, _backup(device) * 4096 + 1000))
@@ -179,7 +183,7 @@ _edited("E0102", _claim_to_be_newest)
 _edited("E0102", lambda device: rewrite_superblock(device, _older_slot(device), 4096, generation=(1 << 64) - 1))
 _edited("E0102", lambda device: write_superblocks(device, backups=True, transaction=(1 << 64) - 1))
 _edited("E0102", lambda device: write_superblocks(device, backups=True, label=b"\xff".ljust(64, b"\0")))
-_edited("E0104", lambda device: rewrite_superblock(device, _backup(device), 4096, reserved=bytes(3743) + b"\1"))
+_edited("E0104", lambda device: rewrite_superblock(device, _backup(device), 4096, reserved=bytes(87) + b"\1"))
 _edited("E0106", _wipe_slots)
 _edited("E0118", lambda device: rewrite_superblock(device, _older_slot(device), 4096, block_count=400))
 _edited("E0107", lambda device: rewrite_superblock(device, 0, 4096, journal_blocks=10**6))

@@ -19,7 +19,7 @@ from razortools.check.runner import check_quietly
 from razortools.check.salvage import SalvageReport, salvage
 from razortools.check.steps import finished
 from razortools.engine import files, namespace, xattrs
-from razortools.engine.create import ALL_FEATURES
+from razortools.engine.create import ALL_FEATURES, Features
 from razortools.engine.store.device import Device
 from razortools.format.compression import Algorithm, pack
 from razortools.format.data import CHECKED_TWICE, CUT_OUT, DataRecord, SecondChecksum, blocks_crc32, make_record
@@ -33,7 +33,7 @@ from tests.check.editing import all_items, edit_item, find_inode, first_item, fl
 from tests.check.samples import Copy, healthy, new_device, opened
 
 STORED = (Algorithm.NONE, Algorithm.ZSTD, Algorithm.LZ4, Algorithm.ZLIB)
-OLDER = ALL_FEATURES & ~Incompat.SECOND_CHECKSUM
+OLDER = Features(ALL_FEATURES & ~Incompat.SECOND_CHECKSUM)
 
 
 def raw_of(length: int, seed: int = 0) -> bytes:

@@ -5,9 +5,11 @@ import io
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from razortools import fsck
 from razortools.check.repair import repair as repair_module
 from razortools.engine.store.device import FileDevice, open_image
 from razortools.engine.store.superblocks import backup_images, newest
@@ -59,7 +61,10 @@ def test_the_undo_file_goes_where_it_is_wanted(run, hurt: Path, tmp_path: Path) 
     assert hurt.read_bytes() == before
 
 
-def test_a_plan_changes_nothing_and_applying_it_is_the_repair(run, hurt: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_plan_changes_nothing_and_applying_it_is_the_repair(
+    run, hurt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(fsck, "time", SimpleNamespace(time_ns=lambda: 1_767_225_600 * 10**9))  # the admin history tells when
     before, plan, copy = hurt.read_bytes(), tmp_path / "plan", tmp_path / "copy"
     code, out, _ = run("--plan", plan, hurt)
     assert code == 4 and "The repair would cost: nothing" in out and f"--apply {plan}" in out

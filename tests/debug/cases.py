@@ -60,6 +60,7 @@ LOOKING = (
     Case("xattr small", lambda told: told == [{"name": "user.comment", "bytes": 4, "value": "said", "hex": b"said".hex()}]),
     Case("acl sparse", lambda told: told["access"][1] == "user:1001:rw-"),
     Case("super", lambda told: told["superblock"]["root_level"] == 0 and len(told["copies"]) == 6, r"generation +\d+ "),
+    Case("admin", lambda told: [one["action"] for one in told["entries"]] == ["mkfs", "mount", "mount"], r"mkfs"),
     Case("journal -v", lambda told: [one["number"] for one in told["transactions"]] == [3, 4, 5], r"^transaction 3"),
     Case("inode small", lambda told: told["fields"]["link_count"] == 2 and told["items"]["back_link"] == 2),
     Case("item names 1", lambda told: told[0]["value"]["text"] == b"home".hex(), r"cannot be read: DAMAGED block 72"),
@@ -99,6 +100,9 @@ LOOKING = (
     Case("resize", lambda told: told["bytes"] == told["device_bytes"] > told["least_bytes"], r": is not sound \(E0\d{3}: "),
     Case("dump --sanitize {here}/report.img", holds(findings={"E0201": 1}), r"^razorfsck finds the same .*E0302"),
 )
+DONE_TO_IT = [
+    "debug", "recompress", "defrag", "undelete", "label", "label", "uuid", "uuid", "feature", "feature", "resize", "commit",
+]  # fmt: skip
 # On the same image, with it: every command that changes something, and what it changed is looked at.
 CHANGING = (
     Case("mkdir -p /new/deep", holds(made=2)),
@@ -119,6 +123,8 @@ CHANGING = (
     Case("undelete --list", lambda told: {one["path"]: one["state"] for one in told}["/home/text"] == "whole"),
     Case("undelete 3", holds(to="/home/text", state="whole")),
     Case("relabel other", holds(label="other")),
+    Case("label third", holds(label="third")),
+    Case("uuid 11234567-89ab-cdef-0123-456789abcdef", holds(uuid="11234567-89ab-cdef-0123-456789abcdef")),
     Case("newuuid 01234567-89ab-cdef-0123-456789abcdef", holds(uuid="01234567-89ab-cdef-0123-456789abcdef")),
     Case("feature second_checksum off", lambda told: not told["set"] and told["records"] > 0),
     Case("feature second_checksum on", holds(set=True, changed=True, records=0)),
@@ -129,4 +135,5 @@ CHANGING = (
     Case("set inode.uid 1002 /hard", holds(after="1002")),
     Case("discard", holds(changes=1), r"^0 changes dropped"),
     Case("inode /hard", lambda told: told["fields"]["uid"] == 1001),
+    Case("admin", lambda told: [one["action"] for one in told["entries"]][-len(DONE_TO_IT) :] == DONE_TO_IT, r"mkfs"),
 )

@@ -24,7 +24,7 @@ from tests.schemas import valid
 
 LOOKING = (
     "cd /home", "pwd", "ls -l /home", "ls -R /", "stat /home/noise", "tree /", "find / --name 's*'", "du", "cat /home/text",
-    "head /hard", "export /", "xattr /home/noise", "acl /home/sparse", "super", "super A", "journal -v", "inode /hard",
+    "head /hard", "export /", "xattr /home/noise", "acl /home/sparse", "super", "super A", "admin", "journal -v", "inode /hard",
     "item files", "item names", "strings", "btree --walk", "node 72", "node 2053", "block 0 8", "block 72 4", "block 204",
     "where /home/text", "records --verify /home/noise", "space", "whois 300000", "whois -b 200", "paths 4", "verify",
     "verify /home", "compression --why", "history", "undelete --list", "label", "uuid", "feature", "resize", "help",

@@ -30,6 +30,7 @@ from tests.debug.tool import answer, crashed, debug, furnished, text
 from tools.fuzzing.generator import healthy_image
 
 SEED = 7
+NOW_NS = 1_700_000_000 * 10**9
 SIZES = (3 * MIB, 5 * MIB + 4 * KIB, 127 * MIB, 129 * MIB, 700 * MIB)  # a space map of one page, and of more
 DEPTH = RepairDepth(states_per_flush=4, undo_from=1, again_from=2)
 
@@ -43,7 +44,7 @@ def shown(device: Device, overlay: OverlayDevice) -> None:
 
 def resized(device: Device, size_bytes: int) -> Resized:
     """Resize, and cut the device if it is longer."""
-    done = resize(device, size_bytes, lambda overlay: shown(device, overlay))
+    done = resize(device, size_bytes, lambda overlay: shown(device, overlay), NOW_NS)
     device.resize(done.bytes_after)
     return done
 
@@ -200,7 +201,7 @@ def test_a_file_whose_length_alone_was_changed_is_sound() -> None:
     device = aged()
     device.resize(4 * MIB)  # cut off before anything else was written
     assert [finding.code for finding in check_quietly(device).findings] == [problems.DEVICE_LARGER.code]
-    resize(device, 1400 * KIB, lambda overlay: shown(device, overlay))  # cut off before the file was
+    resize(device, 1400 * KIB, lambda overlay: shown(device, overlay), NOW_NS)  # cut off before the file was
     assert [finding.code for finding in check_quietly(device).findings] == [problems.DEVICE_LARGER.code]
     opened(device).close()
     assert resized(device, 1400 * KIB).nodes_written == 0

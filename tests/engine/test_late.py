@@ -8,7 +8,7 @@ import pytest
 
 from razortools.check import runner
 from razortools.engine import files, late, loose, namespace
-from razortools.engine.create import ALL_FEATURES
+from razortools.engine.create import USUAL_FEATURES
 from razortools.engine.limits import Limits
 from razortools.engine.store.simulated import SimulatedDevice
 from razortools.engine.stored import read_stored
@@ -36,7 +36,7 @@ from tests.engine.test_loose import (
 
 
 def late_file(limits: Limits = LIMITS, record_bytes: int = RECORD_BYTES) -> tuple[SimulatedDevice, Volume, InodeNo]:
-    return stored_file(limits, record_bytes, features=ALL_FEATURES)
+    return stored_file(limits, record_bytes, features=USUAL_FEATURES)
 
 
 def late_places(volume: Volume, ino: InodeNo) -> dict[int, list[int]]:

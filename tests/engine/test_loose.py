@@ -8,7 +8,7 @@ import pytest
 
 from razortools.check import runner
 from razortools.engine import files, loose, namespace
-from razortools.engine.create import ALL_FEATURES, create, plan_create
+from razortools.engine.create import ALL_FEATURES, Features, create, plan_create
 from razortools.engine.limits import Limits
 from razortools.engine.store.simulated import SimulatedDevice
 from razortools.engine.volume import Volume, open_volume
@@ -20,7 +20,7 @@ from razortools.units import KIB, MIB, InodeNo, RecordNo
 from tests.engine.data_volumes import assert_memory_adds_up, assert_tree_adds_up, data_records
 
 RECORD_BYTES, PAGE_BYTES = 128 * KIB, 4 * KIB
-MERGING = ALL_FEATURES & ~Incompat.LATE_PAGES  # tests/engine/test_late.py has images with late pages
+MERGING = Features(ALL_FEATURES & ~Incompat.LATE_PAGES)  # tests/engine/test_late.py has images with late pages
 LIMITS = Limits(loose_from=0, record_cache_bytes=0)
 OLD = random.Random(1).randbytes(3 * RECORD_BYTES)
 PAGE = b"a page that is new" * 500
@@ -29,7 +29,7 @@ AT = RECORD_BYTES + 5 * PAGE_BYTES  # a page in the middle of the file's second 
 
 
 def stored_file(
-    limits: Limits = LIMITS, record_bytes: int = RECORD_BYTES, old: bytes = OLD, features: Incompat = MERGING
+    limits: Limits = LIMITS, record_bytes: int = RECORD_BYTES, old: bytes = OLD, features: Features = MERGING
 ) -> tuple[SimulatedDevice, Volume, InodeNo]:
     """Return (disk, volume, file of three records, that is stored and not in memory)."""
     disk = SimulatedDevice(16 * MIB)

@@ -124,15 +124,16 @@ def test_the_root_belongs_to_whom_it_should(run_mkfs: Mkfs, image: Path) -> None
 
 
 def test_all_features_can_be_named(run_mkfs: Mkfs, image: Path) -> None:
-    run = run_mkfs(image, "1M", "-O", "zstd,lz4,zlib,string_table,patches,second_checksum,late_pages", "--json")
-    assert run.document["features"] == ["zstd", "lz4", "zlib", "string_table", "patches", "second_checksum", "late_pages"]
+    run = run_mkfs(image, "1M", "-O", "zstd,lz4,zlib,string_table,patches,second_checksum,late_pages,admin_history", "--json")
+    named = ["zstd", "lz4", "zlib", "string_table", "patches", "second_checksum", "late_pages", "admin_history"]
+    assert run.document["features"] == named
 
 
 def test_what_older_versions_do_not_know_can_be_left_out(run_mkfs: Mkfs, image: Path) -> None:
-    run = run_mkfs(image, "1M", "-O", "^second_checksum,^late_pages", "--json")
+    run = run_mkfs(image, "1M", "-O", "^second_checksum,^late_pages,^admin_history", "--json")
     assert run.document["features"] == ["zstd", "lz4", "zlib", "string_table", "patches"]
     with open_image(image, writable=False) as device:
-        assert newest(device).incompat == 31
+        assert (newest(device).incompat, newest(device).compat) == (31, 0)
 
 
 @pytest.mark.parametrize(

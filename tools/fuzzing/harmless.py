@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from razortools.check.problems import TORN_TAIL
+from razortools.check.problems import ADMIN_HISTORY, TORN_TAIL
 from razortools.check.runner import Options, check_quietly
 from razortools.engine import files, namespace, xattrs
 from razortools.engine.store.device import Device
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage, OutOfSpace, PosixError, RazorError
+from razortools.format.admin import AdminEntry, AdminSector
 from razortools.format.inode import ROOT_INODE
 from tests.check.samples import Clock, Copy
 from tools.fuzzing.view import View, view
@@ -79,6 +80,11 @@ FREE: dict[str, Freedom] = {
     "Superblock.written_at_ns": _free(_PAST),
     "Superblock.checked_at_ns": _free(_PAST),
     "Superblock.mount_count": _free(_PAST),
+    "Superblock.admin_last": _free(_PAST),
+    "Superblock.admin_before": _free(_PAST),
+    "Superblock.admin_history": _free(_PAST),
+    **{f"AdminEntry.{field.name}": _free(_PAST) for field in AdminEntry.FIELDS},
+    **{f"AdminSector.{field.name}": Freedom(_PAST, note=ADMIN_HISTORY.code) for field in AdminSector.FIELDS},
     "JournalEntry.inode": _free(_PAST),
     "JournalEntry.operation": _free(_PAST),
     "JournalCommit.committed_at_ns": _free(_PAST),

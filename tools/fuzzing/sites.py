@@ -17,6 +17,7 @@ from razortools.check.journal_rules import Ring, read_entries
 from razortools.check.map_rules import map_pages
 from razortools.engine.store.device import Device
 from razortools.engine.store.journal import journal_seed
+from razortools.format.admin import ADMIN_ENTRY_BYTES, ADMIN_SECTOR_BYTES, ADMIN_SECTORS, AdminEntry, AdminSector
 from razortools.format.data import SecondChecksum
 from razortools.format.items import ITEMS, owned_record
 from razortools.format.journal import ENTRY_HEAD_BYTES, JournalCommit, JournalEntry, Operation
@@ -30,8 +31,8 @@ from razortools.format.xattr import Xattr
 from tests.check.editing import image_of
 
 CHILD_CHECKSUM_AT = ChildPointer.FIXED_BYTES - 4
-_ROOT_AT = next(field.offset for field in Superblock.FIELDS if field.name == "root")
-_MAP_TOP_AT = next(field.offset for field in Superblock.FIELDS if field.name == "spacemap_top")
+_PLACES = {field.name: field.offset for field in Superblock.FIELDS}
+_ROOT_AT, _MAP_TOP_AT = _PLACES["root"], _PLACES["spacemap_top"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,11 @@ def find_sites(device: Device) -> Iterator[Site]:
         yield Site(Superblock, 0, SUPERBLOCK_BYTES, (container,), f"superblock at byte {container.offset}", role=role)
     yield Site(ChildPointer, _ROOT_AT, ChildPointer.FIXED_BYTES, newest, "root pointer")
     yield Site(SpaceMapEntry, _MAP_TOP_AT, SpaceMapEntry.FIXED_BYTES, newest, "top of the space map")
+    for field in ("admin_last", "admin_before"):
+        yield Site(AdminEntry, _PLACES[field], ADMIN_ENTRY_BYTES, newest, f"{field} of all newest superblocks")
+    for number in range(ADMIN_SECTORS):
+        at = _PLACES["admin_history"] + number * ADMIN_SECTOR_BYTES
+        yield Site(AdminSector, at, ADMIN_SECTOR_BYTES, newest, f"sector {number} of the admin history of all newest superblocks")
     replaced = _replaced_nodes(image)
     for node in node_containers(image, newest):
         role = "replaced node" if node.offset in replaced else ""

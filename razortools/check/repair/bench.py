@@ -30,6 +30,7 @@ from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, OutOfSpace
+from razortools.format.admin import AdminEntry
 from razortools.format.data import CHECKED_TWICE, DataRecord, blocks_crc32
 from razortools.format.keys import COUNTERS_KEY, Kind
 from razortools.format.node import ITEM_OVERHEAD_BYTES, ChildPointer
@@ -288,6 +289,9 @@ class Bench:
         settle(self.overlay, sealed)
 
 
+_EMBEDDED: dict[str, Any] = {
+    "root": ChildPointer, "spacemap_top": SpaceMapEntry, "admin_last": AdminEntry, "admin_before": AdminEntry,
+}  # fmt: skip
 _ITEM_VERBS = frozenset((Verb.PUT, Verb.DELETE, Verb.SET, Verb.MOVE))
 
 
@@ -309,7 +313,7 @@ def reserve(store: Store) -> None:
 def _field_value(edit: Edit) -> object:
     """Return the value of a superblock's field as the record holds it."""
     if isinstance(edit.value, tuple):
-        return (ChildPointer if edit.field == "root" else SpaceMapEntry)(*edit.value)
+        return _EMBEDDED[edit.field](*edit.value)
     return edit.value
 
 

@@ -7,6 +7,7 @@ from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Value, Verb
 from razortools.check.repair.plan_frame import frame
 from razortools.check.superblock_rules import COUNT_MAX, field_faults
+from razortools.format.admin import EMPTY_HISTORY, NO_ENTRY, AdminEntry
 from razortools.format.compression import Algorithm
 from razortools.format.superblock import VERSION_MAJOR, VERSION_MINOR, Incompat, State, Superblock
 
@@ -30,6 +31,9 @@ _RESETS: dict[str, tuple[str, Callable[[Superblock], Value]]] = {
     "journal tail": ("journal_tail", _tail),
     "free blocks": ("free_blocks", lambda s: 0),  # the frame counts them
     "reserved bytes": ("reserved", lambda s: bytes(len(s.reserved))),
+    "admin history": ("admin_history", lambda s: EMPTY_HISTORY),
+    "admin last": ("admin_last", lambda s: AdminEntry._FLATTEN(NO_ENTRY)),
+    "admin before": ("admin_before", lambda s: AdminEntry._FLATTEN(NO_ENTRY)),
     "state": ("state", lambda s: int(State.DIRTY)),
     "metadata copies": ("metadata_copies", lambda s: 2 if s.root.mirror else 1),
     "active space map": ("spacemap_active", lambda s: s.spacemap_active & 1),

@@ -4,6 +4,7 @@ So a power cut leaves a file that is too long at the worst, and running the same
 """
 
 import os
+import time
 from dataclasses import dataclass
 
 from razortools.check.repair.undo_shelf import HostShelf, default_undo_file
@@ -58,7 +59,7 @@ def resize_image(device: Device, size_bytes: int, undo_path: str | None = None) 
     def write(overlay: OverlayDevice) -> None:
         written.append(write_out(overlay, device, shelf.name, is_sound=True).undo_path)
 
-    done = resize(device, size_bytes, write)
+    done = resize(device, size_bytes, write, time.time_ns())
     if device.size_bytes > done.bytes_after and os.path.isfile(device.name):
         _cut_tail(device, done.bytes_after)
         # Of no use any more: what lay behind the end is gone. The steps before the last one are the latest that were moved away.

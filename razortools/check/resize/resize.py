@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from razortools.check.compact.layout import Measured, measure
 from razortools.check.compact.sameness import difference
 from razortools.check.findings import Severity
+from razortools.check.remember import note_in
 from razortools.check.repair.surveying import believed, recovered
 from razortools.check.resize.geometry import smallest_block_count
 from razortools.check.resize.plan import Plan, blocks_to_vacate, make_plan
@@ -18,6 +19,7 @@ from razortools.check.runner import Options, check_quietly
 from razortools.engine.store.device import Device
 from razortools.engine.store.pages import OverlayDevice
 from razortools.errors import CorruptImage, OutOfSpace, UsageError
+from razortools.format.admin import Action, entry
 from razortools.units import BlockNo, format_size
 
 STRUCTURES = Options(only=frozenset(range(1, 7)), threads=1)  # all phases but those that read contents
@@ -44,8 +46,10 @@ class Step:
     after: Measured
 
 
-def resize(device: Device, size_bytes: int, write: Write) -> Resized:
+def resize(device: Device, size_bytes: int, write: Write, now_ns: int) -> Resized:
     """Give the filesystem on *device*, which is at rest, another size; *write* writes the result.
+
+    *now_ns*: the time that the admin history tells.
 
     Raises CorruptImage if it is not sound, UsageError if what it holds does not fit (which says how small it can get), and what
     *write* raises.
@@ -60,6 +64,7 @@ def resize(device: Device, size_bytes: int, write: Write) -> Resized:
         steps = carried_out(before, block_count)
     except OutOfSpace as refused:
         raise _does_not_fit(before, block_count, str(refused)) from None
+    note_in(steps[-1].overlay, entry(Action.RESIZE, now_ns, detail=block_count * block_bytes))
     for step in steps:
         _judge_result(before, step.after, step.overlay)
     for step in steps:

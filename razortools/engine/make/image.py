@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import IO
 
-from razortools.engine.create import ALL_FEATURES, AUTO, RECORD_BYTES, ROOT_MODE, CreatePlan, create, plan_create
+from razortools.engine.create import AUTO, RECORD_BYTES, ROOT_MODE, USUAL_FEATURES, CreatePlan, Features, create, plan_create
 from razortools.engine.limits import Limits
 from razortools.engine.make import target as make_target
 from razortools.engine.make.held_device import HeldDevice
@@ -25,7 +25,6 @@ from razortools.engine.store.device import Device
 from razortools.engine.volume import open_volume
 from razortools.format.compression import Policy
 from razortools.format.inode import ROOT_INODE
-from razortools.format.superblock import Incompat
 from razortools.units import NANOSECONDS
 
 
@@ -42,7 +41,7 @@ class Order:
     journal_bytes: int | None = None
     metadata_copies: int = 2
     compression: Policy = AUTO
-    features: Incompat = ALL_FEATURES
+    features: Features = USUAL_FEATURES
     source: str | None = None  # what to put in: a directory, a tarball, "-"
     root_owner: tuple[int, int] | None = None
     root_mode: int | None = None
@@ -146,7 +145,7 @@ def _fill(
     if source is None:
         return Made(image_bytes=image_bytes, plan=plan, dry_run=False)
     # One moment for all: that of the making. What was written is not read again, so it needs no cache.
-    volume = open_volume(device, limits=Limits(record_cache_bytes=0), clock=lambda: plan.made_at_ns)
+    volume = open_volume(device, limits=Limits(record_cache_bytes=0), clock=lambda: plan.made_at_ns, opening=None)
     populated = populate(volume, source.name, _entries(order, source), notice)
     volume.commit()
     statistics = volume.statistics()
