@@ -17,12 +17,13 @@ from razortools.check.in_use import look
 from razortools.check.problems import PROBLEMS
 from razortools.check.pulse import PulsingDevice
 from razortools.check.remember import note_checked, note_in, note_repaired
+from razortools.check.repair.cut_off import about_unfinished, take_back_unfinished
 from razortools.check.repair.plan_file import HEAD, plan_for, read_plan, write_plan
 from razortools.check.repair.plan_place import judge_place
 from razortools.check.repair.repair import Choose, Repaired, RepairSteps, Wishes, follow, repair
 from razortools.check.repair.surveying import believed
 from razortools.check.repair.undo import undo as take_back
-from razortools.check.repair.undo_shelf import UNDO_DIRECTORY, HostShelf, default_undo_file
+from razortools.check.repair.undo_shelf import HostShelf
 from razortools.check.repair.write_out import write_out
 from razortools.check.report import Report, Summary
 from razortools.check.runner import Options, check
@@ -53,7 +54,8 @@ from razortools.cli.fsck_words import (
 )
 from razortools.engine.store.device import Device, open_image
 from razortools.engine.store.pages import OverlayDevice
-from razortools.errors import ImageBusy, RazorError, UsageError
+from razortools.engine.store.undo_place import UNDO_DIRECTORY, default_undo_file
+from razortools.errors import CorruptImage, ImageBusy, RazorError, UsageError
 from razortools.format.admin import Action, entry
 from razortools.format.superblock import State
 
@@ -147,6 +149,7 @@ class _Run:
         """Do one of the deeds; *name* is the file or directory that it is about. Return the exit code."""
         if deed == UNDO:
             return self.undo()
+        self._settle_unfinished(deed)
         if deed == COMPACT:
             return self.compact()
         if deed == SALVAGE:
@@ -160,6 +163,22 @@ class _Run:
         if self._policy == "-p" and not force and self.is_clean():
             return self.say_clean()
         return self.repair(rebuilds=rebuilds)
+
+    def _settle_unfinished(self, deed: str) -> None:
+        """Take a commit back that was cut off before it took effect, or tell of it. Raises CorruptImage for a plan."""
+        if not os.path.exists(self._undo_path):
+            return
+        reads_only = deed in (LOOK, SALVAGE, PLAN)
+        try:
+            with open_image(self._image, writable=not reads_only) as device:
+                judged = about_unfinished if reads_only else take_back_unfinished
+                told = judged(device, self._undo_path)
+        except ImageBusy:
+            return  # whoever has it has looked already
+        if told and deed == PLAN:
+            raise CorruptImage(f"{told}. No plan was made: it would be about that")
+        if told:
+            render.message(f"razorfsck: {told}")
 
     def look(self) -> int:
         """Check, and show the report. An image that is mounted is looked at through its last checkpoint."""

@@ -14,7 +14,8 @@ from razortools.cli import app as cli
 from razortools.cli import render
 from razortools.cli.app import DebugFlag, JsonFlag, VersionFlag
 from razortools.engine.health import Health, Reason, Thresholds, Verdict, about_failure, examine, worst
-from razortools.engine.store.device import open_image
+from razortools.engine.store.device import Device, open_image
+from razortools.engine.store.undo_place import default_undo_file, has_undo_file
 from razortools.errors import ImageBusy, RazorError, UsageError
 from razortools.service import mountpoints
 
@@ -209,7 +210,7 @@ def _examine(image: str, thresholds: Thresholds) -> Health:
             live = _live(image, thresholds)
             return _in_use(image, live, thresholds)
         with device:
-            return examine(device, time.time_ns(), thresholds, live=_dead_mounts(image))
+            return examine(device, time.time_ns(), thresholds, live=[*_dead_mounts(image), *_cut_off(device)])
     except (RazorError, OSError) as failure:
         reasons = (*live.reasons, Reason(Verdict.UNKNOWN, "Image", cli.sentence(failure)))
         return Health(image, worst([reason.verdict for reason in reasons]), reasons, None, live.document)
@@ -221,6 +222,16 @@ def _dead_mounts(image: str) -> list[Reason]:
     places = [place for place, source in _mounts() if source in (image, real) and mountpoints.is_dead(place)]
     text = "the daemon that served it at {} has died, and programs get errors there; to go on: mount.razorfs {} {}"
     return [Reason(Verdict.CRITICAL, "Mount", text.format(place, image, place)) for place in places]
+
+
+def _cut_off(device: Device) -> list[Reason]:
+    """Return what to say of changes that were cut off before they took effect."""
+    if not has_undo_file(device.name):
+        return []
+    from razortools.check.repair.cut_off import about_unfinished  # late: it loads slowly, and hardly ever is there one
+
+    told = about_unfinished(device, default_undo_file(device.name)).removeprefix(f"{device.name}: ")
+    return [Reason(Verdict.WARNING, "Changes", told)] if told else []
 
 
 def _in_use(image: str, live: Live, thresholds: Thresholds) -> Health:

@@ -5,12 +5,12 @@ checkpoint, which is told. Damaged so that no tree can be opened: the device alo
 why. Invariant: without the right to write, not a byte of the image changes; with it, an image that is in use is refused.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from razortools.debug.session import Session, reason_of
 from razortools.engine.store.device import Device, open_image
+from razortools.engine.store.undo_place import default_undo_file, has_undo_file
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage, ImageBusy, RazorError
 from razortools.format.admin import Action
@@ -53,13 +53,13 @@ def open_session(image: str, *, writable: bool, tell: Tell) -> Iterator[Session]
 
 def _judge_undo_file(device: Device, *, writable: bool, tell: Tell) -> None:
     """Tell of a commit, a resizing or a repair that was cut off. Raises ImageBusy for a writer, who could not take it back."""
-    if not device.name.startswith("/dev/") and not os.path.exists(device.name + ".undo"):
+    if not has_undo_file(device.name):
         return
     from razortools.check.repair.undo import was_cut_off  # late: it loads slowly, and hardly ever is there one
-    from razortools.check.repair.undo_shelf import HostShelf, default_undo_file
+    from razortools.check.repair.undo_shelf import HostShelf
 
     path = default_undo_file(device.name)
-    if os.path.exists(path) and was_cut_off(device, HostShelf(path, device.name)):
+    if was_cut_off(device, HostShelf(path, device.name)):
         what = f"{device.name}: a change was cut off while it was written; razorfsck --undo {device.name} takes it back"
         if writable:
             raise ImageBusy(f"{what}. If what was written is to stay, remove {path} first")

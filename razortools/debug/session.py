@@ -19,6 +19,7 @@ from razortools.debug.answers import Answer
 from razortools.debug.surgery import CommitOrder, StagedDevice, Surgery, newest_superblock, note_commit
 from razortools.engine import namespace
 from razortools.engine.store.device import Device
+from razortools.engine.store.undo_place import default_undo_file
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage, PosixError, RazorError, ReadOnly, UsageError
 from razortools.format import admin
@@ -152,7 +153,7 @@ class Session:
         *undo_path*: where the undo file is kept; None: in the usual place. Raises a RazorError; then it stays staged, and the
         image is as it was.
         """
-        from razortools.check.repair.undo_shelf import HostShelf, default_undo_file  # late: the check loads slowly
+        from razortools.check.repair.undo_shelf import HostShelf  # late: the check loads slowly
         from razortools.check.repair.write_out import write_out
 
         if self.surgery is None:

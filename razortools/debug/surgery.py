@@ -197,8 +197,9 @@ class CommitOrder:
     """The order in which surgery is written: at every moment one copy of each node is what the newest superblock says.
 
     Structures are changed where they lie. One copy of each changed node goes first (AHEAD), then the superblock slot that knows
-    of it (TRUTH), then the other copies (BEHIND). All fields of a superblock lie in its first sector, so a slot is the old or the
-    new one. Where nodes have one copy, an image that was cut off in between needs its undo file. See check/repair/write_order.py.
+    of it (TRUTH), then the other copies (BEHIND). All that changes of a superblock lies in its first sector, so a slot is the old
+    or the new one. Where nodes have one copy, an image that was cut off in between needs its undo file, which the next mount and
+    razorfsck use (check/repair/cut_off.py). See check/repair/write_order.py.
     """
 
     def __init__(self, staged: StagedDevice) -> None:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 from razortools.engine.store.device import Device, FileDevice, open_image
 from razortools.engine.store.recording import RecordingDevice
+from razortools.engine.store.undo_place import default_undo_file, has_undo_file
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import ImageBusy
 from razortools.service import mountpoints
 from razortools.service.control import waiter_for
+from razortools.service.logs import log
 from razortools.service.options import MountOptions
 from razortools.service.remount_plan import limits_of
 
@@ -30,6 +32,8 @@ def open_place(place: Place, options: MountOptions) -> Volume:
     limits = limits_of(options)
     device: Device = _locked(place.image, writable=not options.read_only)
     try:
+        if has_undo_file(place.image):
+            _settle_unfinished(device, writable=not options.read_only)
         if options.record is not None:
             device = RecordingDevice(device, options.record)
         volume = open_volume(device, read_only=options.read_only, recover=options.recover, limits=limits)
@@ -40,6 +44,16 @@ def open_place(place: Place, options: MountOptions) -> Volume:
     if options.compression is not None:
         volume.default_policy = options.compression
     return volume
+
+
+def _settle_unfinished(device: Device, *, writable: bool) -> None:
+    """Take changes back that were cut off before they took effect, or tell of them. Raises DeviceFailed."""
+    from razortools.check.repair.cut_off import about_unfinished, take_back_unfinished  # late: hardly ever is there any
+
+    judged = take_back_unfinished if writable else about_unfinished
+    told = judged(device, default_undo_file(device.name))
+    if told:
+        log.warning("%s", told)
 
 
 def _locked(image: str, *, writable: bool) -> FileDevice:

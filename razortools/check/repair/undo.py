@@ -58,6 +58,16 @@ def was_cut_off(image: Device, shelf: Shelf) -> bool:
         return False
 
 
+def has_no_effect_yet(image: Device, shelf: Shelf) -> bool:
+    """Return whether the undo file on *shelf* belongs to a change in place that was cut off before its superblock. Reads only."""
+    try:
+        with shelf.open(writable=False) as file:
+            reader = UndoReader(file)
+            return reader.fate is Fate.BEGUN and _Undo(image, reader).is_before_the_truth()
+    except RazorError:
+        return False
+
+
 class _Undo:
     """An undo file and the image that it belongs to."""
 
@@ -85,6 +95,12 @@ class _Undo:
     def differs(self) -> bool:
         """Return whether there is anything to take back. Raises CannotUndo as run() does."""
         return self._judge() > 0 or self._image.size_bytes != self._reader.header.bytes_before
+
+    def is_before_the_truth(self) -> bool:
+        """Return whether something was written ahead, but not the superblock, by what sets no mark first: it changes in place."""
+        if not self.differs() or self._mark is not None:
+            return False
+        return all(self._is_as_before(page) for page in self._reader.pages() if page.stage == Stage.TRUTH)
 
     def _judge(self) -> int:
         """Verify the whole undo file, and that nobody else has written to the pages that it names.

@@ -12,23 +12,14 @@ from typing import Protocol
 
 from razortools.check.repair.undo_file import UndoReader
 from razortools.engine.store.device import Device, open_image
+from razortools.engine.store.undo_place import UNDO_DIRECTORY
 from razortools.errors import CannotUndo, DeviceFailed, UsageError
 from razortools.format.undo import UNDO_MAGIC, Fate
 from razortools.units import format_size
 
-UNDO_DIRECTORY = "/var/lib/razorfs"  # for the undo files of block devices: beside the device they would lie in memory
-UNDO_SUFFIX = ".undo"  # behind the image's name
 NEW = ".new"  # behind the name of a file that is being written
 _HEAD_BYTES = len(UNDO_MAGIC)
 NOTHING_WAS_CHANGED = "The repair did not start, nothing was changed"
-
-
-def default_undo_file(image: str) -> str:
-    """Return where a repair of *image* keeps the means to take it back: beside a file, but not in /dev, which lies in memory."""
-    real = os.path.realpath(image)
-    if not os.path.exists(real) or not stat.S_ISBLK(os.stat(real).st_mode):
-        return image + UNDO_SUFFIX
-    return os.path.join(UNDO_DIRECTORY, real.strip("/").replace("/", "-") + UNDO_SUFFIX)
 
 
 class Shelf(Protocol):

@@ -7,11 +7,12 @@ import os
 import time
 from dataclasses import dataclass
 
-from razortools.check.repair.undo_shelf import HostShelf, default_undo_file
+from razortools.check.repair.undo_shelf import HostShelf
 from razortools.check.repair.write_out import write_out
 from razortools.check.resize.resize import judged, least_bytes, resize
 from razortools.engine.store.device import Device
 from razortools.engine.store.pages import OverlayDevice
+from razortools.engine.store.undo_place import default_undo_file
 from razortools.errors import DeviceFailed, UsageError
 
 
