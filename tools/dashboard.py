@@ -72,7 +72,9 @@ PANELS: list[tuple[str, str, list[tuple[str, str]]]] = [  # title, unit, queries
     ("Integrity", "none", [(f"increase(razorfs_corrupt_requests_total{{{MOUNT}}}[1h])", "corrupt requests in an hour"),
                            (f"increase(razorfs_failed_requests_total{{{MOUNT}}}[1h])", "failed requests in an hour"),
                            (f"increase(razorfs_healed_copies_total{{{MOUNT}}}[1h])", "healed copies in an hour"),
-                           (gauge("razorfs_has_failed"), "read-only after a failure")]),
+                           (gauge("razorfs_has_failed"), "read-only after a failure"),
+                           (gauge("razorfs_fsck_findings"), "{{severity}}s that the last razorfsck found"),
+                           (gauge("razorfs_fsck_problems_left"), "problems that it left")]),
 ]  # fmt: skip
 
 

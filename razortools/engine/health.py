@@ -85,6 +85,10 @@ class Figures:
     error_count: int
     written_at_ns: int
     checked_at_ns: int
+    fsck_at_ns: int  # as Statistics tells
+    fsck_errors: int
+    fsck_warnings: int
+    fsck_left: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,10 @@ def measure(volume: Volume, superblock: Superblock, copies: Sequence[Copy]) -> F
         error_count=superblock.error_count,
         written_at_ns=superblock.written_at_ns,
         checked_at_ns=superblock.checked_at_ns,
+        fsck_at_ns=now.fsck_at_ns,
+        fsck_errors=now.fsck_errors,
+        fsck_warnings=now.fsck_warnings,
+        fsck_left=now.fsck_left,
     )
 
 
@@ -230,7 +238,15 @@ def about_contents(inodes: int, directories: int, raw_bytes: int, stored_bytes: 
 
 
 def _about_checks(figures: Figures, now_ns: int) -> Reason:
+    if figures.fsck_left:
+        return about_problems_left(figures.fsck_left)
     return Reason(Verdict.OK, "Integrity", f"no error seen, {about_checks(figures.checked_at_ns, now_ns)}")
+
+
+def about_problems_left(count: int) -> Reason:
+    """Return what to say of an image in which the last razorfsck has left *count* problems."""
+    text = f"the last razorfsck has left {count} problems; unmount it, and run razorfsck --repair or copy out what can be read"
+    return Reason(Verdict.WARNING, "Integrity", text)
 
 
 def about_checks(checked_at_ns: int, now_ns: int) -> str:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from razortools.format.admin import NO_ENTRY
+
 if TYPE_CHECKING:
     from razortools.engine.volume import Volume
 
@@ -41,6 +43,10 @@ class Statistics:
     waits_in_place: int  # requests that waited for the device in the volume's thread, though they were not to
     waits_in_place_s: float
     checked_at_ns: int
+    fsck_at_ns: int  # when razorfsck checked or repaired it last and noted that; 0: not known
+    fsck_errors: int  # that it found then
+    fsck_warnings: int
+    fsck_left: int  # of its problems
     error_count: int  # that the image knows of
     read_only: bool
     failure: str
@@ -48,7 +54,7 @@ class Statistics:
 
 def take(volume: "Volume") -> Statistics:
     """Return the figures of this moment."""
-    store, counters = volume.store, volume.counters
+    store, counters, fsck = volume.store, volume.counters, volume.last_check or NO_ENTRY
     return Statistics(
         generation=store.superblock.generation,
         transaction=store.transaction.number - 1,
@@ -80,6 +86,10 @@ def take(volume: "Volume") -> Statistics:
         waits_in_place=store.residence.late_count,
         waits_in_place_s=store.residence.late_s,
         checked_at_ns=store.superblock.checked_at_ns,
+        fsck_at_ns=fsck.at_ns,
+        fsck_errors=fsck.errors,
+        fsck_warnings=fsck.warnings,
+        fsck_left=fsck.detail,
         error_count=store.superblock.error_count,
         read_only=volume.read_only,
         failure=store.failure,

@@ -22,6 +22,7 @@ METRICS = {  # metric: (figure, meaning)
     "razorfs_journal_used_bytes": ("journal_used_bytes", "Bytes of the journal that a mount would replay."),
     "razorfs_superblock_copies_invalid": ("superblock_copies_invalid", "Superblock copies that do not verify."),
     "razorfs_errors_seen": ("error_count", "Errors seen since the last full check."),
+    "razorfs_fsck_problems_left": ("fsck_left", "Problems that it left in the image."),
     "razorfs_generation": ("generation", "Checkpoints since the image was made."),
 }
 ONLY_OF_IMAGES = ("razorfs_superblock_copies_invalid",)  # a mount does not look for them

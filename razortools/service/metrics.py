@@ -115,6 +115,11 @@ def _cache(hits: bool) -> Callable[[MountFigures], Iterable[Sample]]:
     return samples
 
 
+def _fsck_findings(figures: MountFigures) -> Iterable[Sample]:
+    volume = figures.volume
+    return [(("error",), volume.fsck_errors), (("warning",), volume.fsck_warnings)]
+
+
 METRICS: tuple[Declared, ...] = (
     # Requests
     _by(HistogramMetricFamily, "razorfs_request_duration_seconds",
@@ -199,6 +204,10 @@ METRICS: tuple[Declared, ...] = (
     _gauge("razorfs_errors_seen", "Errors seen since the last full check.", lambda figures: figures.volume.error_count),
     _gauge("razorfs_last_check_timestamp_seconds", "When the image was last checked in full; 0: never.",
            lambda figures: figures.volume.checked_at_ns / 1e9),
+    _gauge("razorfs_last_fsck_timestamp_seconds", "When razorfsck last noted what it had found; 0: never.",
+           lambda figures: figures.volume.fsck_at_ns / 1e9),
+    _by(GaugeMetricFamily, "razorfs_fsck_findings", "Problems that this razorfsck found.", "severity", _fsck_findings),
+    _gauge("razorfs_fsck_problems_left", "Problems that it left in the image.", lambda figures: figures.volume.fsck_left),
     _gauge("razorfs_generation", "Checkpoints since the image was made.", lambda figures: figures.volume.generation),
     # The mount
     _gauge("razorfs_read_only", "1 if changes are refused.", lambda figures: figures.volume.read_only),

@@ -4,7 +4,16 @@ Invariants: what is judged was told, never guessed; a rate is only told of a tim
 share of few events is no reason to warn.
 """
 
-from razortools.engine.health import Reason, Thresholds, Verdict, about_checks, about_contents, about_failure, about_space
+from razortools.engine.health import (
+    Reason,
+    Thresholds,
+    Verdict,
+    about_checks,
+    about_contents,
+    about_failure,
+    about_problems_left,
+    about_space,
+)
 from razortools.format.data import RECORD_BYTES_MAX
 from razortools.service.figures import MountFigures
 from razortools.units import format_duration, format_size
@@ -161,6 +170,8 @@ def _about_integrity(figures: MountFigures, now_ns: int) -> Reason:
     if volume.healed_nodes:
         text = f"{volume.healed_nodes} damaged copies of nodes were replaced by good ones since mount: watch the disk; {checked}"
         return Reason(Verdict.WARNING, "Integrity", text)
+    if volume.fsck_left:
+        return about_problems_left(volume.fsck_left)
     return Reason(Verdict.OK, "Integrity", f"0 checksum errors since mount, {checked}")
 
 

@@ -1,10 +1,14 @@
 """Metrics: declared by Prometheus' conventions, read by its own parser, and in agreement with the work that was done."""
 
+import json
 import os
 import re
 import socket
+import sys
+import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,8 +18,13 @@ import trio
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
+from razortools import fsck
+from razortools.cli import app as cli
+from razortools.engine import namespace
+from razortools.engine.store.device import open_image
 from razortools.engine.store.durations import BOUNDS_S
 from razortools.errors import UsageError
+from razortools.format.inode import ROOT_INODE
 from razortools.service import mountpoints
 from razortools.service.asking import Asker
 from razortools.service.figures import MountFigures
@@ -23,6 +32,8 @@ from razortools.service.metrics import METRICS, page
 from razortools.service.mountpoints import MountRefused
 from razortools.service.options import Address, parse_options
 from razortools.service.scrape import Scrape
+from tests.check.editing import edit_inode, find_inode
+from tests.images import open_for_writing
 from tests.mount.mounts import MOUNT, Mounted, run
 
 Values = dict[str, float]  # by name and labels, the image left out
@@ -91,6 +102,29 @@ def test_a_page_agrees_with_the_work_that_was_done(unmounted: Mounted) -> None:
     assert after["razorfs_corrupt_requests_total{}"] == after["razorfs_has_failed{}"] == 0
     every_count = sum(value for name, value in after.items() if name.startswith("razorfs_request_duration_seconds_count"))
     assert every_count <= mounted.greeting.requests
+
+
+@pytest.mark.mount
+def test_what_the_last_razorfsck_found_and_left_is_told(unmounted: Mounted, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_for_writing(unmounted.image) as volume:
+        for name in (b"one", b"two"):
+            namespace.create(volume, ROOT_INODE, name, 0o644, 0, 0)
+    with open_image(unmounted.image, writable=True) as device:
+        edit_inode(device, find_inode(device, "/one"), link_count=9)
+        edit_inode(device, find_inode(device, "/two"), mode=0o644)
+    words = ["--json", "-p", "-f", str(unmounted.image)]
+    assert cli.invoke(fsck.app, "razorfsck", cli.FSCK_CODES, words) == 5
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    found = Counter(finding["severity"] for finding in findings)
+    left = sum(not finding["repaired"] for finding in findings)
+    assert (found["error"], left) == (2, 1)  # a mode without a type is for --repair to mend
+    told = read(scrape(unmounted.mount("metrics=127.0.0.1:0")))
+    assert told["razorfs_fsck_findings{severity=error}"] == found["error"]
+    assert told["razorfs_fsck_findings{severity=warning}"] == found["warning"]
+    assert told["razorfs_fsck_problems_left{}"] == left
+    assert 0 <= time.time() - told["razorfs_last_fsck_timestamp_seconds{}"] < 600
+    done = run([sys.executable, "-m", "razortools.health"], unmounted.path)
+    assert f"WARNING  Integrity: the last razorfsck has left {left} problems" in done.stdout
 
 
 @pytest.mark.mount
