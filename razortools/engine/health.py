@@ -223,7 +223,7 @@ def about_space(percent: float, total_bytes: int, free_bytes: int, thresholds: T
     """Return what to say of an image that is used to *percent*."""
     text = f"{percent:.0f} % of {format_size(total_bytes)} used, {format_size(free_bytes)} free"
     if percent >= thresholds.space_critical:
-        return Reason(Verdict.CRITICAL, "Space", f"{text}; delete something or use a larger image")
+        return Reason(Verdict.CRITICAL, "Space", f"{text}; delete something, or enlarge it with resize of razorfs-debug")
     if percent >= thresholds.space_warning:
         return Reason(Verdict.WARNING, "Space", f"{text}; plan for more room")
     return Reason(Verdict.OK, "Space", text)

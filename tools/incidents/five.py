@@ -43,30 +43,24 @@ def fill_up(scene: Scene) -> None:
     scene.mounted.mount()
 
 
-def losses_of_both(scene: Scene) -> list[str]:
-    """Return what is wrong with the image that was full, and with the larger one that was made of it."""
-    return losses(scene) + differences(contents_of(scene.folder / "larger.img"), scene.wanted)
-
-
 FULL = Incident(
     name="full",
     image_bytes=16 * MIB,
     prepare=fill_up,
     steps=(
         Typed("cp incoming/* mnt/photos/", (r"hills-2.jpg.: No space left on device",), exit_code=1),
-        Typed("razorfs-health mnt", (r"^CRITICAL Space: .*; delete something or use a larger image$",), 2, only="^[^O]"),
+        Typed("razorfs-health mnt", (r"^CRITICAL Space: .*; delete something, or enlarge it with resize",), 2, only="^[^O]"),
         Typed("du -sh mnt/*", (r"^2\.\d*M\tmnt/logs$",)),
         Typed("rm mnt/logs/old.log"),
         Typed("cp incoming/* mnt/photos/"),
         Typed("razorfs-health mnt", (r"^WARNING  Space: 9\d % of 16 MiB used, .*; plan for more room$",), 1, only="^[^O]"),
         Typed("umount.razorfs mnt"),
-        Typed(
-            "razorfs-debug -R 'export /' disk.img | mkfs.razorfs -d - larger.img 64M",
-            (r"^put in +7 files",),
-            only="^(size|put in|stored)",
-        ),
+        Typed("razorfs-debug -w -R 'resize 64M' disk.img", (r"^16 MiB -> 64 MiB",)),
+        Typed("mount.razorfs disk.img mnt"),
+        Typed("razorfs-health mnt", (r"^OK       Space: 2\d % of 64 MiB used",), only="Space"),
+        Typed("umount.razorfs mnt"),
     ),
-    losses=losses_of_both,
+    losses=losses,
 )
 
 
@@ -119,6 +113,7 @@ BAD_BLOCKS = Incident(
         Typed("razorfsck --repair disk.img", (r"/photos/beach.jpg",), exit_code=1),
         Typed("razorfs-debug -w -R 'put backup/photos/beach.jpg /photos' disk.img", (r"1 files?",)),
         Typed("razorfsck disk.img", (r"disk.img: clean",), only="Summary|clean"),
+        Typed("razorfs-debug -R admin disk.img", (r"UTC +repair +\S+ +\d+ errors and \d+ warnings found, none left$",)),
     ),
     losses=losses,
 )
