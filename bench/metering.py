@@ -7,8 +7,8 @@ what counting takes is a larger share than on a mount. The requests are the chea
 absent name) and reads and writes of 4 KiB from memory. Then two mounts side by side, one of them without a tally, and a client
 that looks for names that do not exist, each a request; at last scrapes of the metrics while such a client goes on. What counts is
 processor time: of the thread that receives, answers and counts; on the mounts of the daemon and of its client together. Rounds
-with and without take turns, of each the best counts; of scrapes it is the time that they take. --write puts the table into
-docs/BENCHMARKS.md.
+with and without take turns, of each the best counts; of scrapes it is the time that they take, and the processor time of making
+their page, anew and as a mount keeps it. --write puts the table into docs/BENCHMARKS.md.
 """
 
 import argparse
@@ -20,7 +20,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import replace
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any, cast
@@ -36,8 +37,12 @@ from razortools.engine.volume import Volume, open_volume
 from razortools.errors import RazorError
 from razortools.format.inode import ROOT_INODE
 from razortools.service import logs, mountpoints, server
+from razortools.service.asking import Asker
 from razortools.service.channel import Channel
 from razortools.service.committer import Committer
+from razortools.service.exposition import Exposition
+from razortools.service.figures import MountFigures, Spread
+from razortools.service.metrics import page
 from razortools.service.opening import Place
 from razortools.service.operations import Operations
 from razortools.service.options import Address, MountOptions
@@ -49,6 +54,7 @@ from razortools.units import KIB, MIB, InodeNo
 
 IMAGE_BYTES = 64 * MIB
 SCRAPES = 40
+PAGES = 50
 CHUNK = 8  # requests on their way at once: more writes of 4 KiB than the sockets hold would wait for ever
 
 
@@ -165,8 +171,8 @@ def _ran_ns(pid: int) -> int:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
 
 
-def measure_mounted(folder: Path, rounds: int, count: int) -> tuple[tuple[str, float, float], list[float]]:
-    """Return what `measure` does of two mounts, and how long scrapes of the second one took under load, in seconds."""
+def measure_mounted(folder: Path, rounds: int, count: int) -> tuple[tuple[str, float, float], list[float], tuple[float, float]]:
+    """Return what `measure` does of two mounts, how long scrapes of the second took under load in seconds, and _page_costs_ms."""
     context = multiprocessing.get_context("fork")
     daemons, taken = {}, {}
     with socket.create_server(("127.0.0.1", 0)) as lent:  # and given back: the mount takes it next
@@ -186,12 +192,41 @@ def measure_mounted(folder: Path, rounds: int, count: int) -> tuple[tuple[str, f
                 assert pid is not None
                 taken[which][turn] = _mounted_cost_us(folder / which, pid, turn, count)
         scrapes = _scrapes_under_load(folder / "with", f"http://{address}/metrics")
+        pages = _page_costs_ms(_figures_of(folder / "with"))
     finally:
         for which, process in daemons.items():
             with suppress(RazorError):
                 mountpoints.unmount(str(folder / which))
             process.join(60)
-    return ("LOOKUP of an absent name, mounted", min(taken["without"]), min(taken["with"])), scrapes
+    return ("LOOKUP of an absent name, mounted", min(taken["without"]), min(taken["with"])), scrapes, pages
+
+
+def _figures_of(folder: Path) -> MountFigures:
+    """Return what the mount at *folder* tells of itself."""
+    mount = mountpoints.mount_at(str(folder))
+    assert mount is not None
+    with closing(Asker(mount.device, 60)) as asker:
+        told = asker.figures()
+    assert told is not None
+    return told
+
+
+def _page_costs_ms(figures: MountFigures) -> tuple[float, float]:
+    """Return the processor time of making a mount's page anew, and of a kept one when every kind of request has gone on."""
+    kept, anew_ns, kept_ns = Exposition(), list[int](), list[int]()
+    for turn in range(PAGES):
+        further = {
+            name: Spread(tuple(count + turn for count in spread.counts), spread.total_s + turn)
+            for name, spread in figures.requests.items()
+        }
+        told = replace(figures, requests=further, mounted_age_s=figures.mounted_age_s + turn)
+        started = time.process_time_ns()
+        page([told])
+        between = time.process_time_ns()
+        kept.page(told)
+        anew_ns.append(between - started)
+        kept_ns.append(time.process_time_ns() - between)
+    return min(anew_ns) / 1e6, min(kept_ns) / 1e6
 
 
 def _look_for_ever(folder: Path) -> None:
@@ -219,14 +254,15 @@ def _scrapes_under_load(folder: Path, url: str) -> list[float]:
     return taken
 
 
-def table(rows: list[tuple[str, float, float]], scrapes: list[float]) -> list[str]:
+def table(rows: list[tuple[str, float, float]], scrapes: list[float], pages: tuple[float, float]) -> list[str]:
     """Return the table's lines."""
     lines = ["| request | without | with | counting takes |", "|---|---|---|---|"]
     lines += [
         f"| {name} | {bare:.2f} us | {counted:.2f} us | {100 * (counted / bare - 1):.1f} % |" for name, bare, counted in rows
     ]
     lines += ["", f"A scrape under load: {1000 * statistics.median(scrapes):.1f} ms in the median of {len(scrapes)}, "]
-    lines[-1] += f"{1000 * min(scrapes):.1f} ms the quickest, {1000 * max(scrapes):.1f} ms the slowest."
+    lines[-1] += f"{1000 * min(scrapes):.1f} ms the quickest, {1000 * max(scrapes):.1f} ms the slowest. "
+    lines[-1] += f"The page takes {pages[0]:.2f} ms of the processor when made anew, {pages[1]:.2f} ms as it is kept."
     return lines
 
 
@@ -240,9 +276,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         rows = measure(folder, chosen.rounds, chosen.requests)
-        mounted, scrapes = measure_mounted(folder, chosen.rounds, chosen.requests)
+        mounted, scrapes, pages = measure_mounted(folder, chosen.rounds, chosen.requests)
         head = f"{machine(folder)}; best of {chosen.rounds} rounds of {chosen.requests:,} requests."
-        lines = [head, "", *table([*rows, mounted], scrapes)]
+        lines = [head, "", *table([*rows, mounted], scrapes, pages)]
     sys.stdout.write("\n".join(lines) + "\n")
     if chosen.write:
         publish("metering", "\n".join(lines) + "\n")

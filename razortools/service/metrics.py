@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from razortools.engine.store.durations import BOUNDS_S
 from razortools.service.figures import Compressed, MountFigures, Spread
@@ -32,16 +33,19 @@ class Declared:
 
     def family(self, told: Sequence[MountFigures]) -> Metric:
         """Return the metric with its values for several mounts."""
+        return self.family_of((figures.image, sample) for figures in told for sample in self.samples(figures))
+
+    def family_of(self, told: Iterable[tuple[str, Sample]]) -> Metric:
+        """Return the metric with these samples, each with its image."""
         family = self.kind(self.name, self.meaning, labels=("image", *self.labels))
-        for figures in told:
-            for labels, value in self.samples(figures):
-                values = (figures.image, *labels)
-                if isinstance(family, HistogramMetricFamily):
-                    assert isinstance(value, Spread)
-                    family.add_metric(values, buckets=list(_cumulated(value)), sum_value=value.total_s)
-                else:
-                    assert not isinstance(value, Spread)
-                    family.add_metric(values, value)
+        for image, (labels, value) in told:
+            values = (image, *labels)
+            if isinstance(family, HistogramMetricFamily):
+                assert isinstance(value, Spread)
+                family.add_metric(values, buckets=list(cumulated(value)), sum_value=value.total_s)
+            else:
+                assert not isinstance(value, Spread)
+                family.add_metric(values, value)
         return family
 
     @property
@@ -52,7 +56,7 @@ class Declared:
         return (f"{self.name}_total",) if self.kind is CounterMetricFamily else (self.name,)
 
 
-def _cumulated(spread: Spread) -> Iterator[tuple[str, float]]:
+def cumulated(spread: Spread) -> Iterator[tuple[str, float]]:
     """Yield (bound, how many were not above it)."""
     total = 0
     for bound, count in zip(_BUCKETS, spread.counts, strict=True):
@@ -218,26 +222,6 @@ METRICS: tuple[Declared, ...] = (
 )  # fmt: skip
 
 
-class MountCollector(Collector):
-    """Hands the metrics of some mounts to a registry, taken anew each time."""
-
-    def __init__(self, take: Callable[[], Sequence[MountFigures]]) -> None:
-        """Ask *take* for the figures at each scrape."""
-        self._take = take
-
-    def describe(self) -> Iterable[Metric]:
-        """Say nothing beforehand: a registry would otherwise take the figures to learn the names."""
-        return ()
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield every metric that has values."""
-        told = self._take()
-        for declared in METRICS:
-            family = declared.family(told)
-            if family.samples:
-                yield family
-
-
 Gauge = tuple[str, str, Sequence[tuple[str, float]]]  # name, meaning, and a value for each image
 
 
@@ -248,8 +232,8 @@ class _Families(Collector):
         self._families = families
 
     def collect(self) -> Iterable[Metric]:
-        """Return every metric that has values."""
-        return [family for family in self._families if family.samples]
+        """Return them."""
+        return self._families
 
 
 def page(told: Sequence[MountFigures], gauges: Iterable[Gauge] = ()) -> str:
@@ -260,6 +244,16 @@ def page(told: Sequence[MountFigures], gauges: Iterable[Gauge] = ()) -> str:
         assert isinstance(family, GaugeMetricFamily)
         for image, value in values:
             family.add_metric((image,), value)
+    return rendered(family for family in families.values() if family.samples)
+
+
+def number_text(number: float) -> str:
+    """Return a value as the library writes it."""
+    return str(floatToGoString(number))  # type: ignore[no-untyped-call]
+
+
+def rendered(families: Iterable[Metric]) -> str:
+    """Return metrics in Prometheus' text format, as its library writes them."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families(families.values()))
+    registry.register(_Families(families))
     return generate_latest(registry).decode()

@@ -1,27 +1,31 @@
 """The page for Prometheus, by HTTP: in threads of its own, so nobody who scrapes it is waited for.
 
-Only the figures are taken in the loop's thread, between two requests. Invariants: the address is taken before anything is
-mounted, so what is wrong with it is told at once; no more than SCRAPES_MAX are answered at a time, each within PATIENCE_S.
+Only the figures are taken in the loop's thread, between two requests. The threads wait for connections beforehand: to begin one
+takes several turns of the interpreter's lock, for each of which a busy mount lets it wait. Invariants: the address is taken
+before anything is mounted, so what is wrong with it is told at once; no more than SCRAPES_MAX are answered at a time, each within
+PATIENCE_S, and who comes beside them waits in line.
 """
 
 import errno
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
-from socketserver import ThreadingMixIn
+from contextlib import suppress
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import trio
-from prometheus_client import CollectorRegistry, ProcessCollector, make_wsgi_app
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, ProcessCollector, generate_latest
 
+from razortools.service.exposition import Exposition
 from razortools.service.figures import MountFigures
-from razortools.service.metrics import MountCollector
 from razortools.service.mountpoints import MountRefused
 from razortools.service.options import Address
 
 SCRAPES_MAX = 4
 PATIENCE_S = 5.0
+FAREWELL_S = 0.5  # for scrapes under way when the mount ends
 
 
 class _Handler(WSGIRequestHandler):
@@ -33,14 +37,11 @@ class _Handler(WSGIRequestHandler):
         """Say nothing: a scrape every few seconds is no news."""
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    """Answers some at a time, and hangs up on those who are too many."""
-
-    daemon_threads = True
+class _Server(WSGIServer):
+    """Answers one after the other in each thread that calls answer_next()."""
 
     def __init__(self, address: Address) -> None:
         self.address_family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        self._slots = threading.BoundedSemaphore(SCRAPES_MAX)
         super().__init__((address.host, address.port), _Handler)
 
     def server_bind(self) -> None:
@@ -51,22 +52,12 @@ class _Server(ThreadingMixIn, WSGIServer):
         self.server_name = str(host)
         self.setup_environ()
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread, if one is free."""
-        if self._slots.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Answer, in the thread."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._slots.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Pass over who has hung up, or was too slow."""
+    def answer_next(self) -> None:
+        """Wait for a connection, and answer it. Raises OSError once the socket is shut."""
+        request, client_address = self.get_request()
+        with suppress(Exception):  # who has hung up, or was too slow
+            self.finish_request(request, client_address)
+        self.shutdown_request(request)
 
 
 class Scrape:
@@ -81,38 +72,42 @@ class Scrape:
             why = refused.strerror if isinstance(refused, OSError) and refused.strerror else str(refused)
             raise MountRefused(f"option metrics: {address}: cannot be listened at: {why}{advice}") from None
         self.address = Address(address.host, self._server.server_port)
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
         self._is_closed = False
 
     def start(self, take: Callable[[], MountFigures]) -> None:
         """Answer from now on with what *take* tells, called in this thread. In a trio task."""
         token = trio.lowlevel.current_trio_token()
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(MountCollector(lambda: [trio.from_thread.run_sync(take, trio_token=token)]))
         ProcessCollector(registry=registry)
-        answer = make_wsgi_app(registry)
+        exposition = Exposition()
 
         def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
             try:
-                body: Iterable[bytes] = answer(environ, start_response)
+                figures = trio.from_thread.run_sync(take, trio_token=token)
             except (trio.RunFinishedError, trio.Cancelled):
                 start_response("503 Service Unavailable", [("Content-Type", "text/plain")])
-                body = [b"it is being unmounted\n"]
-            return body
+                return [b"it is being unmounted\n"]
+            start_response("200 OK", [("Content-Type", CONTENT_TYPE_PLAIN_0_0_4)])
+            return [exposition.page(figures).encode() + generate_latest(registry)]
 
         self._server.set_app(app)
-        self._thread = threading.Thread(target=self._serve, name="metrics", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._serve, name="metrics", daemon=True) for _ in range(SCRAPES_MAX)]
+        for thread in self._threads:
+            thread.start()
 
     def _serve(self) -> None:
         """Answer until closed. Not serve_forever(): that looks twice a second whether it is to end, and unmounting would wait."""
         while not self._is_closed:
-            self._server.handle_request()
+            with suppress(OSError):  # it is closed, or who called has hung up already
+                self._server.answer_next()
 
     def close(self) -> None:
         """Stop answering, and give the address back."""
         self._is_closed = True
-        if self._thread is not None:
+        if self._threads:
             self._server.socket.shutdown(socket.SHUT_RDWR)  # who waits for a connection is woken
-            self._thread.join()
+            end_s = time.monotonic() + FAREWELL_S
+            for thread in self._threads:  # who reads his page slowly is not waited for
+                thread.join(max(end_s - time.monotonic(), 0))
         self._server.server_close()
