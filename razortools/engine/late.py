@@ -13,11 +13,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from razortools.engine.loose import has_late_pages
 from razortools.errors import CorruptImage, OutOfSpace
 from razortools.format.data import RUN_BYTES, DataRecord, Run, with_late_pages
 from razortools.format.keys import record_key
 from razortools.format.late_pages import LATE_PAGE_BYTES
-from razortools.format.superblock import Incompat
 
 if TYPE_CHECKING:
     from razortools.engine.loose import LooseRecord
@@ -92,7 +92,7 @@ def _by_place(item: tuple["Place", DataRecord]) -> "Place":
 
 def _takes(volume: "Volume", known: "LooseRecord", item: DataRecord) -> bool:
     """Whether a record takes its loose pages behind it."""
-    if not volume.store.superblock.incompat & Incompat.LATE_PAGES or LATE_PAGE_BYTES % volume.block_bytes:
+    if not has_late_pages(volume):
         return False
     try:
         late = item.late_pages

@@ -1,9 +1,12 @@
-"""Loose pages: pages that were overwritten in stored records which nobody has in memory.
+"""Loose pages: pages that were overwritten in stored records, which nobody has in memory or which can take them behind.
 
 A program that writes pages at random places of a large file touches more records than may be dirty. To read each of them, and to
 write it out when the next ones want its memory, would compress most records several times. A write of whole pages need not know
 what else the record holds: the pages wait here, in a hundredth of the memory, and the record is read when it is time to store it,
 once for all of its pages, and not while a request waits for it.
+
+That holds for records that are in memory, too, where the image may have late pages (engine/late.py): to write a page behind its
+record is far less than to compress it.
 
 Invariants: a record has loose pages or dirty data, never both, and no patches; its item in the tree reaches as far as its pages,
 so its length does not change by them; nobody else changes that item but who deletes it, and the pages go first, and who writes
@@ -23,15 +26,16 @@ from razortools.format.data import READABLE, DataRecord, InlineData, Patch
 from razortools.format.inode import Inode
 from razortools.format.journal import Operation
 from razortools.format.keys import patch_key
+from razortools.format.late_pages import LATE_PAGE_BYTES
 from razortools.format.node import ITEM_OVERHEAD_BYTES, node_capacity, patch_bytes
 from razortools.format.superblock import Incompat
-from razortools.units import KIB, InodeNo, RecordNo, divide_up
+from razortools.units import InodeNo, RecordNo, divide_up
 
 if TYPE_CHECKING:
     from razortools.engine.records import Buffer, Place, Records
     from razortools.engine.volume import Volume
 
-PAGE_BYTES = 4 * KIB
+PAGE_BYTES = LATE_PAGE_BYTES
 PATCH_OVERHEAD_BYTES = ITEM_OVERHEAD_BYTES + Patch.FIXED_BYTES
 FREE_SHARE = 2  # of the free blocks a half may be claimed: without room an operation stores everything while others wait
 
@@ -115,7 +119,7 @@ class LoosePages:
     def blocks_wanted(self, ino: InodeNo, inode: Inode, offset: int, end: int) -> int | None:
         """Return how many blocks more must be free before bytes *offset* to *end* may become loose pages; None: they cannot.
 
-        They may if they are whole pages of one record, but not all of it, that is stored, not in memory, and reaches as far; and
+        They may if they are whole pages of one record, but not all of it, that is stored, not dirty, and reaches as far; and
         if so much has changed that a commit would store it anew anyway, not its changes alone. Raises NotResident, CorruptImage.
         """
         records, volume = self._records, self._volume
@@ -132,7 +136,9 @@ class LoosePages:
             return self._growth_wanted(known, offset - start, end)
         if inode.size <= inode.record_bytes:  # it may become inline data, for which room would have to be promised
             return None
-        if records.is_in_memory(ino, record_no) or here in records.patched or here in records.unreadable:
+        if records.find_dirty(ino, record_no) is not None or here in records.patched or here in records.unreadable:
+            return None
+        if here in records.clean and not has_late_pages(volume):  # it need not be read to be stored anew
             return None
         item = records.find_item(ino, record_no)
         self._found = here, item
@@ -222,6 +228,11 @@ class LoosePages:
         self._of.clear()
         self._numbers_of.clear()
         self.raw_bytes = 0
+
+
+def has_late_pages(volume: "Volume") -> bool:
+    """Tell whether records of this image may have late pages."""
+    return bool(volume.store.superblock.incompat & Incompat.LATE_PAGES) and LATE_PAGE_BYTES % volume.block_bytes == 0
 
 
 def items_of(volume: "Volume", places: Iterable["Place"]) -> list[tuple["Place", DataRecord]]:

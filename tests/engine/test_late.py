@@ -22,6 +22,7 @@ from tests.engine.data_volumes import assert_memory_adds_up, assert_space_adds_u
 from tests.engine.test_loose import (
     AT,
     LIMITS,
+    MERGING,
     OLD,
     PAGE,
     PAGE_BYTES,
@@ -224,6 +225,19 @@ def test_what_was_cached_of_a_record_gets_its_late_pages() -> None:
     hits = volume.records.hit_count
     assert whole(volume, ino) == overwritten()
     assert volume.records.hit_count == hits + 3
+
+
+@pytest.mark.parametrize("has_feature", [False, True])
+def test_a_record_that_is_in_memory_is_not_compressed_for_a_page_if_it_can_be_written_behind_it(has_feature: bool) -> None:
+    features = USUAL_FEATURES if has_feature else MERGING
+    disk, volume, ino = stored_file(Limits(loose_from=0), features=features)
+    assert whole(volume, ino) == OLD and volume.records.is_in_memory(ino, RecordNo(1))
+    files.write(volume, ino, AT, PAGE)
+    assert len(volume.records.loose) == has_feature and whole(volume, ino) == overwritten()
+    reads = disk.read_count
+    volume.commit()
+    assert disk.read_count == reads and late_places(volume, ino) == ({1: [5]} if has_feature else {})
+    assert whole(volume, ino) == whole(after_a_crash(disk), ino) == overwritten()
 
 
 def test_a_page_behind_a_record_that_cannot_be_read_is_there_once_it_can() -> None:
