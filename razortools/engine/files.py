@@ -57,19 +57,18 @@ def read_parts(volume: "Volume", ino: InodeNo, offset: int, size: int) -> list[b
     if end <= offset:
         return []
     record_log2 = inode.record_log2
-    contents = volume.records.contents
+    part = volume.records.part
     record_no = offset >> record_log2
     start = record_no << record_log2
     if end <= start + (1 << record_log2):
-        return [_part(contents(ino, inode, RecordNo(record_no)), offset - start, end - start)]
+        return [part(ino, inode, RecordNo(record_no), offset - start, end - start)]
     parts: list[bytes] = []  # no views: what is dirty cannot grow while an error keeps this frame, and with it a view
     while offset < end:
         stop = min(end, start + (1 << record_log2))
         try:
-            raw = contents(ino, inode, RecordNo(record_no))
+            parts.append(part(ino, inode, RecordNo(record_no), offset - start, stop - start))
         except NotResident:
             raise volume.records.missing(ino, inode, range(record_no, ((end - 1) >> record_log2) + 1)) from None
-        parts.append(_part(raw, offset - start, stop - start))
         record_no += 1
         offset = start = stop
     return parts
@@ -137,12 +136,6 @@ def _require_data(ino: InodeNo, inode: Inode) -> None:
         raise PosixError(errno.EISDIR, f"inode {ino} is a directory")
     if not inode.is_regular:
         raise PosixError(errno.EINVAL, f"inode {ino} is no regular file")
-
-
-def _part(raw: bytes | bytearray, start: int, stop: int) -> bytes:
-    """Return bytes *start* to *stop* of a record, zeros behind its end."""
-    part = raw[start:stop] if type(raw) is bytes else bytes(memoryview(raw)[start:stop])
-    return part if len(part) == stop - start else part + bytes(stop - start - len(part))
 
 
 def _write_step(volume: "Volume", ino: InodeNo, offset: int, data: Buffer) -> None:

@@ -57,6 +57,21 @@ class LooseRecord:
             data[at : at + PAGE_BYTES] = page
         return bytes(data)
 
+    def part(self, start: int, part: bytes) -> bytes:
+        """Return *part*, bytes of the record from *start* on, with the pages over it that reach into it."""
+        stop = start + len(part)
+        data: bytearray | None = None
+        for at in range(start - start % PAGE_BYTES, stop, PAGE_BYTES):
+            page = self.pages.get(at)
+            if page is None:
+                continue
+            if at == start and at + PAGE_BYTES == stop:
+                return page
+            data = data if data is not None else bytearray(part)
+            low, high = max(at, start), min(at + PAGE_BYTES, stop)
+            data[low - start : high - start] = page[low - at : high - at]
+        return part if data is None else bytes(data)
+
 
 @dataclass(frozen=True, slots=True)
 class Base:
@@ -133,7 +148,7 @@ class LoosePages:
         end -= start
         known = self._of.get(here)
         if known is not None:
-            return self._growth_wanted(known, offset - start, end)
+            return self._growth_wanted(here, known, offset - start, end)
         if inode.size <= inode.record_bytes:  # it may become inline data, for which room would have to be promised
             return None
         if records.find_dirty(ino, record_no) is not None or here in records.patched or here in records.unreadable:
@@ -148,11 +163,13 @@ class LoosePages:
             return None
         return self._if_free(self._claim(item.raw_bytes, (end - (offset - start)) // PAGE_BYTES))
 
-    def _growth_wanted(self, known: LooseRecord, start: int, end: int) -> int | None:
+    def _growth_wanted(self, here: "Place", known: LooseRecord, start: int, end: int) -> int | None:
         """Like blocks_wanted, for bytes *start* to *end* of a record that has loose pages."""
         if end > known.raw_bytes:
             return None
         count = len(known.pages) + sum(at not in known.pages for at in range(start, end, PAGE_BYTES))
+        if count * PAGE_BYTES * self._volume.limits.late_share > known.raw_bytes and here in self._records.clean:
+            return None  # it will be stored anew, and need not be read for it
         return self._if_free(self._claim(known.raw_bytes, count) - known.reserved_blocks)
 
     def _if_free(self, blocks: int) -> int | None:

@@ -80,17 +80,30 @@ class Records:
         Shorter than the record: zeros follow. Raises CorruptImage, naming file and place, if it cannot be trusted; DeviceFailed;
         NotResident.
         """
+        raw = self._held(ino, inode, record_no)
+        loose = self.loose.find(ino, record_no)
+        return raw if loose is None else loose.laid_over(raw)
+
+    def part(self, ino: InodeNo, inode: Inode, record_no: RecordNo, start: int, stop: int) -> bytes:
+        """Return bytes *start* to *stop* of `contents`, zeros behind its end. Raises as that does."""
+        raw = self._held(ino, inode, record_no)
+        part = raw[start:stop] if type(raw) is bytes else bytes(memoryview(raw)[start:stop])
+        if len(part) < stop - start:
+            part += bytes(stop - start - len(part))
+        loose = self.loose.find(ino, record_no)
+        return part if loose is None else loose.part(start, part)
+
+    def _held(self, ino: InodeNo, inode: Inode, record_no: RecordNo) -> bytes | bytearray:
+        """Return what a record holds but for its loose pages."""
         dirty = self.find_dirty(ino, record_no)
         if dirty is not None:
             self.hit_count += 1
             return dirty.data
         raw = self.clean.find(ino, record_no)
         if raw is None:
-            raw = self._load(ino, inode, record_no)
-        else:
-            self.hit_count += 1
-        loose = self.loose.find(ino, record_no)
-        return raw if loose is None else loose.laid_over(raw)
+            return self._load(ino, inode, record_no)
+        self.hit_count += 1
+        return raw
 
     def is_in_memory(self, ino: InodeNo, record_no: RecordNo) -> bool:
         """Tell whether `contents` would answer without the device (a hole aside)."""

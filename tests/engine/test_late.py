@@ -240,6 +240,34 @@ def test_a_record_that_is_in_memory_is_not_compressed_for_a_page_if_it_can_be_wr
     assert whole(volume, ino) == whole(after_a_crash(disk), ino) == overwritten()
 
 
+def test_any_part_of_a_record_shows_the_loose_pages_that_reach_into_it() -> None:
+    _, volume, ino = late_file()
+    wanted = OLD
+    for at in (AT, AT + PAGE_BYTES, 2 * RECORD_BYTES - PAGE_BYTES, 2 * RECORD_BYTES):
+        files.write(volume, ino, at, noise(at))
+        wanted = overwritten(wanted, at, noise(at))
+    chance = random.Random(4712)
+    print("seed 4712")
+    edges = [AT + number * PAGE_BYTES + near for number in range(-1, 4) for near in (-1, 0, 1)] + [2 * RECORD_BYTES, len(OLD)]
+    for _ in range(300):
+        start, stop = sorted(chance.choices(edges, k=2))
+        assert files.read(volume, ino, start, stop - start) == wanted[start:stop]
+    assert len(volume.records.loose) == 2
+
+
+def test_a_record_in_memory_that_takes_no_more_late_pages_is_changed_there() -> None:
+    disk, volume, ino = stored_file(Limits(loose_from=0), features=USUAL_FEATURES)
+    wanted = whole(volume, ino)
+    for number in range(9):
+        assert len(volume.records.loose) == (number > 0)
+        files.write(volume, ino, RECORD_BYTES + number * PAGE_BYTES, noise(number))
+        wanted = overwritten(wanted, RECORD_BYTES + number * PAGE_BYTES, noise(number))
+    assert not len(volume.records.loose) and volume.records.dirty_count == 1
+    reads = disk.read_count
+    volume.commit()
+    assert disk.read_count == reads and whole(volume, ino) == whole(after_a_crash(disk), ino) == wanted
+
+
 def test_a_page_behind_a_record_that_cannot_be_read_is_there_once_it_can() -> None:
     disk, volume, ino = late_file()
     offset, undamaged = damage(disk, volume, ino)
