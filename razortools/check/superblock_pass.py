@@ -11,6 +11,7 @@ from razortools.check import problems
 from razortools.check.facts import SuperblockFacts
 from razortools.check.findings import Event, Finding, Progress
 from razortools.check.image import Image
+from razortools.check.size_before import ALL_BUT_PLACE, FIXED_FOR_EVER, is_backup_from_before, is_mark_of_resizing
 from razortools.check.superblock_rules import COUNT_MAX, field_faults, layout_fault
 from razortools.engine.store.admin import keeps_history
 from razortools.engine.store.device import Device
@@ -29,17 +30,6 @@ from razortools.format.superblock import (
     Superblock,
 )
 from razortools.units import BlockNo, format_size
-
-FIXED_FOR_EVER = (
-    "uuid", "hash_seed", "block_bytes", "node_bytes", "block_count", "spacemap_a", "spacemap_b", "journal_start",
-    "journal_blocks", "made_at_ns",
-)  # fmt: skip
-RESIZED_FIELDS = ("block_count", "spacemap_a", "spacemap_b")  # of these, what a resizing changes
-ALL_BUT_PLACE = tuple(
-    field.name
-    for field in Superblock.FIELDS
-    if field.name not in ("magic", "crc32c", "slot", "address", "reserved", "admin_history")
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +85,12 @@ def check(
         if not usable and backup_block is None:
             yield problems.BACKUP_USED.found(block=chosen.block)
     yield from _judge_truth(device, chosen, truth)
+    other = next((copy.superblock for copy in slots if copy.superblock and copy.superblock.slot != truth.slot), None)
     if copies_rest:
-        yield from _judge_backups(device, truth)
+        yield from _judge_backups(device, truth, other)
     else:
         yield problems.COPIES_NOT_JUDGED.found(where="superblock")
     yield Progress(1, 1)
-    other = next((copy.superblock for copy in slots if copy.superblock and copy.superblock.slot != truth.slot), None)
     return SuperblockFacts(Image(device, truth, geometry_of(truth)), other)
 
 
@@ -239,19 +229,12 @@ def _judge_slots(slots: list[Copy], truth: Superblock) -> Iterator[Finding]:
 
 def _disagreements(copy: Copy, found: Superblock, truth: Superblock) -> Iterator[Finding]:
     """Yield what a slot says differently of what never changes."""
-    if is_from_before_resize(found, truth):
+    if is_mark_of_resizing(found, truth):
         yield problems.RESIZED.found(block=copy.block, blocks=found.block_count)
         return
     for name in FIXED_FOR_EVER:
         if getattr(found, name) != getattr(truth, name):
             yield problems.SLOTS_DISAGREE.found(block=copy.block, field=name.replace("_", " "))
-
-
-def is_from_before_resize(older: Superblock, truth: Superblock) -> bool:
-    """Return whether *older* tells of the size that the image had before, and of nothing else that can never change."""
-    if older.generation >= truth.generation or older.block_count == truth.block_count:
-        return False
-    return all(getattr(older, name) == getattr(truth, name) for name in FIXED_FOR_EVER if name not in RESIZED_FIELDS)
 
 
 def _judge_truth(device: Device, chosen: Copy, truth: Superblock) -> Iterator[Finding]:
@@ -270,7 +253,7 @@ def _judge_truth(device: Device, chosen: Copy, truth: Superblock) -> Iterator[Fi
         yield problems.DEVICE_LARGER.found(spare=format_size(spare))
 
 
-def _judge_backups(device: Device, truth: Superblock) -> Iterator[Finding]:
+def _judge_backups(device: Device, truth: Superblock, other: Superblock | None) -> Iterator[Finding]:
     """Yield what is wrong with the backups. They may be older than the truth, but not of another image."""
     for number, place in enumerate(geometry_of(truth).backups):
         copy = _read(device, place, truth.block_bytes)
@@ -278,7 +261,7 @@ def _judge_backups(device: Device, truth: Superblock) -> Iterator[Finding]:
         if found is None:
             yield problems.BACKUP_DAMAGED.found(block=place, reason=copy.reason)
             continue
-        if is_from_before_resize(found, truth):
+        if is_backup_from_before(found, truth, other):
             yield problems.RESIZED.found(block=place, blocks=found.block_count)
             continue
         # A backup is written right after its slot, so one of the same generation is the same in every field.

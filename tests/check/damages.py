@@ -34,8 +34,10 @@ from razortools.format.name import Name
 from razortools.format.node import CHILD_BYTES, NODE_HEADER_BYTES, ChildPointer, NodeHeader
 from razortools.format.spacemap import SpaceMapEntry
 from razortools.format.superblock import KNOWN_INCOMPAT, Incompat, State
+from razortools.format.undo import Stage
 from razortools.format.xattr import Xattr
 from razortools.units import InodeNo, NameId
+from tests.check.cut_off import resized_until
 from tests.check.editing import (
     all_items,
     edit_inode,
@@ -185,7 +187,8 @@ _edited("E0102", lambda device: write_superblocks(device, backups=True, transact
 _edited("E0102", lambda device: write_superblocks(device, backups=True, label=b"\xff".ljust(64, b"\0")))
 _edited("E0104", lambda device: rewrite_superblock(device, _backup(device), 4096, reserved=bytes(87) + b"\1"))
 _edited("E0106", _wipe_slots)
-_edited("E0118", lambda device: rewrite_superblock(device, _older_slot(device), 4096, block_count=400))
+_edited("E0103", lambda device: rewrite_superblock(device, _older_slot(device), 4096, block_count=400))
+DAMAGES.append(("E0118", lambda: resized_until(Stage.TRUTH)))
 _edited("E0107", lambda device: rewrite_superblock(device, 0, 4096, journal_blocks=10**6))
 _edited("E0107", lambda device: rewrite_superblock(device, 1, 4096, node_bytes=5000))
 _edited("E0108", lambda device: write_superblocks(device, state=State.ERRORS, error_count=3))

@@ -17,7 +17,8 @@ from typing import Any
 from razortools.check.bitflip import mend_sealed
 from razortools.check.image import Image
 from razortools.check.runner import Options, check_quietly
-from razortools.check.superblock_pass import ALL_BUT_PLACE, FIXED_FOR_EVER, all_copies
+from razortools.check.size_before import ALL_BUT_PLACE, FIXED_FOR_EVER
+from razortools.check.superblock_pass import all_copies
 from razortools.check.superblock_rules import COUNT_MAX, layout_fault
 from razortools.check.tree import read_node
 from razortools.engine.store.device import Device
