@@ -162,8 +162,14 @@ def differing_pages(one: Device, other: Device) -> list[int]:
     return [at // PAGE_BYTES for at in starts if one.read(at, PAGE_BYTES) != other.read(at, PAGE_BYTES)]
 
 
+@functools.lru_cache(maxsize=32)
+def _terrain_of(state: Device) -> Terrain:
+    """Return the terrain of a state of a history, which never changes either."""
+    return terrain_of(state)
+
+
 def _known_of(origin: Device, pages: Iterable[int]) -> Undamaged:
-    terrain = terrain_of(origin)
+    terrain = _terrain_of(origin)
     return _known(_view_of(origin), terrain, touched_by(terrain, pages))
 
 

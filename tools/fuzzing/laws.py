@@ -5,10 +5,10 @@ what it was before the damage; what could be read before the repair can be read 
 taking the repair back gives the damaged image again; and following the plan is the repair. A repair may refuse, with a sentence.
 """
 
+import os
 import tempfile
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from pathlib import Path
 
 from razortools.check.findings import Severity
 from razortools.check.repair.plan_file import plan_for, read_plan, write_plan
@@ -18,12 +18,13 @@ from razortools.check.repair.write_out import write_out
 from razortools.check.runner import Options
 from razortools.check.steps import finished
 from razortools.engine.store.device import Device, open_image
-from razortools.engine.store.pages import OverlayDevice
+from razortools.engine.store.pages import PAGE_BYTES, OverlayDevice
 from razortools.errors import RazorError
 from tools.fuzzing.harmless import why_not_usable
-from tools.fuzzing.verdict import HangsError, judge, watched
+from tools.fuzzing.verdict import HangsError, verdict_of, watched
 from tools.fuzzing.view import View, view
 
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # files that live for milliseconds need no disk to wait for
 READING_S = 3.0  # for reading the damaged image with the engine
 WISHES = Wishes(check=Options(threads=1))
 # A directory that is there has other entries when something is put into lost+found or taken out of it.
@@ -72,10 +73,10 @@ def _obey(device: Device, known: Undamaged, *, with_files: bool) -> str:
         if not done.refused and done.before.worst is not Severity.FATAL:
             raise BrokenError("problems, but neither a change nor a refusal")
         return "refused"
-    verdict = judge(done.overlay)
+    again: Repaired = finished(repair(done.overlay, WISHES))
+    verdict = verdict_of(again.before)  # a repair begins with a check of all phases
     if verdict.codes or verdict.stumbled:
         raise BrokenError(f"the second check is not clean: {verdict.stumbled or ', '.join(verdict.codes)}")
-    again: Repaired = finished(repair(done.overlay, WISHES))
     if again.changes:
         raise BrokenError("a second repair changes something")
     word = _judge_files(done.overlay, device, known)
@@ -149,18 +150,37 @@ def _judge_plan(device: Device, done: Repaired) -> None:
 
 
 def _judge_undo(device: Device, done: Repaired) -> None:
-    raw = device.read(0, device.size_bytes)
-    with tempfile.TemporaryDirectory() as folder:
-        path, undo_path = Path(folder, "image"), f"{folder}/undo"
-        path.write_bytes(raw)
+    before = contents(device)
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        path, undo_path = f"{folder}/image", f"{folder}/undo"
+        _make_file(path, device.size_bytes, before)
         with open_image(path, writable=True) as image:
             overlay = OverlayDevice(image)
             for offset, page in done.overlay.written_pages():
                 overlay.write(offset, page)
             write_out(overlay, image, undo_path)
-            verdict = judge(image)
-            if verdict.codes or verdict.stumbled:
-                raise BrokenError(f"what was written out is not clean: {', '.join(verdict.codes)}")
+            if contents(image) != contents(done.overlay):  # of which a check has found nothing
+                raise BrokenError("what was written out is not what was repaired")
             undo(image, undo_path)
-        if path.read_bytes() != raw:
-            raise BrokenError("taking the repair back does not give the image that there was")
+            if image.size_bytes != device.size_bytes or contents(image) != before:
+                raise BrokenError("taking the repair back does not give the image that there was")
+
+
+def contents(device: Device) -> dict[int, bytes]:
+    """Return what a device holds: the pages that are not all zeros, by their offset."""
+    found: dict[int, bytes] = {}
+    offset = device.next_data(0) // PAGE_BYTES * PAGE_BYTES
+    while offset < device.size_bytes:
+        page = device.read(offset, min(PAGE_BYTES, device.size_bytes - offset))
+        if page.count(0) != len(page):
+            found[offset] = page
+        offset = device.next_data(offset + PAGE_BYTES) // PAGE_BYTES * PAGE_BYTES
+    return found
+
+
+def _make_file(path: str, size_bytes: int, pages: Mapping[int, bytes]) -> None:
+    """Make a file that holds *pages* and zeros."""
+    with open(path, "wb", buffering=0) as file:
+        file.truncate(size_bytes)
+        for offset, page in pages.items():
+            os.pwrite(file.fileno(), page, offset)
