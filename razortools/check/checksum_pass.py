@@ -46,6 +46,10 @@ def check(
 def _finding(facts: InodeFacts, paths: Paths, damaged: DamagedRecord) -> Finding:
     what, where, byte_range = record_words(facts, damaged.key)
     path = paths.of(damaged.inode)
+    if damaged.is_cut_out:
+        return problems.CUT_OUT_WHOLE.found(
+            inode=damaged.inode, what=what, path=path, where=where, byte_range=byte_range, key=damaged.key
+        )
     if damaged.reason:
         return problems.DATA_UNREADABLE.found(
             inode=damaged.inode, what=what, reason=damaged.reason, path=path, where=where, byte_range=byte_range, key=damaged.key

@@ -24,7 +24,8 @@ from razortools.units import InodeNo
 
 DAMAGED_MAX = 100_000  # handed on at most: a ruined image must not fill the memory
 INLINE_BYTES_MAX = 1 << 20
-CHECKSUM_FAULTS = (Fault.UNREADABLE, Fault.CHECKSUM, Fault.SECOND_CHECKSUM)  # what the checksum pass reports
+# What the checksum pass reports.
+CHECKSUM_FAULTS = (Fault.UNREADABLE, Fault.CHECKSUM, Fault.SECOND_CHECKSUM, Fault.CUT_OUT)
 _TWICE, _LATE = -1, -2  # counted like an algorithm
 _FEATURES = {
     Algorithm.ZSTD: Incompat.ZSTD,
@@ -66,7 +67,8 @@ def check(facts: InodeFacts, selected: bytearray | None, threads: int) -> Genera
 def damaged_record(broken: Broken) -> DamagedRecord:
     """Return what the checksum pass needs to know."""
     number = InodeNo(object_of(broken.key))
-    return DamagedRecord(number, broken.key, broken.reason, broken.found, broken.expected, broken.is_readable)
+    is_cut_out = broken.fault is Fault.CUT_OUT
+    return DamagedRecord(number, broken.key, broken.reason, broken.found, broken.expected, broken.is_readable, is_cut_out)
 
 
 def hurt_range(facts: InodeFacts, key: bytes) -> tuple[int, int] | None:

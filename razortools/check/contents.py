@@ -39,6 +39,7 @@ class Fault(Enum):
     ALGORITHM = 3
     COMPRESSION = 4
     SECOND_CHECKSUM = 5  # the data are good
+    CUT_OUT = 6  # the data are good, but are not to be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class Batch:
 
     leaf: int  # of the tree, for the progress
     records: list[tuple[bytes, DataRecord]] = field(default_factory=list)
+    cut_out: list[tuple[bytes, DataRecord]] = field(default_factory=list)  # that own blocks: what lies there should not verify
     stored_bytes: int = 0
     broken: list[Broken] = field(default_factory=list)
 
@@ -100,15 +102,15 @@ def _batches(facts: InodeFacts, selected: bytearray | None) -> Iterator[Batch]:
         for key, value in zip(keys, values, strict=True):
             if key[0] != Table.FILES or (selected is not None and not is_selected(facts, selected, key)):
                 continue
-            record = sound_record(image, key, value)
+            record = _owning_record(image, key, value)
             if record is None:
                 continue
-            batch.records.append((key, record))
+            (batch.cut_out if record.flags & CUT_OUT else batch.records).append((key, record))
             batch.stored_bytes += record.stored_bytes
-            if batch.stored_bytes >= BATCH_BYTES or len(batch.records) >= BATCH_RECORDS:
+            if batch.stored_bytes >= BATCH_BYTES or len(batch.records) + len(batch.cut_out) >= BATCH_RECORDS:
                 yield batch
                 batch = Batch(leaf)
-    if batch.records:
+    if batch.records or batch.cut_out:
         yield batch
 
 
@@ -120,13 +122,28 @@ def is_selected(facts: InodeFacts, selected: bytearray, key: bytes) -> bool:
 
 def sound_record(image: Image, key: bytes, value: bytes) -> DataRecord | None:
     """Return the record of an item if it has one whose blocks can be read, otherwise None."""
+    record = _owning_record(image, key, value)
+    return None if record is None or record.flags & CUT_OUT else record
+
+
+def _owning_record(image: Image, key: bytes, value: bytes) -> DataRecord | None:
+    """Return the record of an item if it has one that names blocks, otherwise None."""
     try:
         record = owned_record(key, value)
     except (CorruptImage, IndexError):
         return None
-    if record is None or record.flags & CUT_OUT:
+    if record is None or record_fault(image, record, None, is_data=key[9] == Kind.DATA_RECORD) or not record.stored_bytes:
         return None
-    return None if record_fault(image, record, None, is_data=key[9] == Kind.DATA_RECORD) else record
+    return record
+
+
+def is_whole(image: Image, record: DataRecord) -> bool:
+    """Return whether the data of *record* can be read and agree with everything that it says of them."""
+    try:
+        raw = image.read_runs(record.runs(image.block_bytes))
+    except (CorruptImage, DeviceFailed):
+        return False
+    return _judge(b"", record, memoryview(raw), decompress=True) is None
 
 
 def _verify_batch(image: Image, batch: Batch, decompress: bool) -> Batch:
@@ -139,6 +156,7 @@ def _verify_batch(image: Image, batch: Batch, decompress: bool) -> Batch:
             at += length
             if broken is not None:
                 batch.broken.append(broken)
+    batch.broken += [Broken(key, Fault.CUT_OUT, "") for key, record in batch.cut_out if is_whole(image, record)]
     return batch
 
 

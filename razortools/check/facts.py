@@ -109,14 +109,15 @@ class DataFacts:
 
 @dataclass(frozen=True, slots=True)
 class DamagedRecord:
-    """A data record whose stored bytes do not verify, or of which only the second checksum is wrong."""
+    """A data record whose stored bytes do not verify, or that says something wrong of stored bytes that do."""
 
     inode: InodeNo
     key: bytes
     reason: str  # of the device; empty: the checksum is wrong
     found: int
     expected: int
-    is_readable: bool = False
+    is_readable: bool = False  # only the second checksum is wrong
+    is_cut_out: bool = False  # for no reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ class Repair(Enum):
     REPLAY = "replay the journal, as every mount does", True
     REWRITE_COPY = "write the good copy over the bad one", True
     REWRITE_CHECKSUM = "compute the second checksum from the data, which verify", True
+    GIVE_BACK = "take the mark away, so that the bytes can be read again", True
     RECOUNT = "set the number to what was counted", True
     RESET_STATE = "clear the mark once a full check finds nothing", True
     FINISH_ORPHAN = "finish the deletion, as every mount does", True

@@ -471,6 +471,11 @@ SECOND_CHECKSUM = _row(
     "the data of {what} verify, but their second checksum is {found:#010x}, and {expected:#010x} was expected",
     _BUG, "None now; a bit that flips in these data could not be turned back.", Repair.REWRITE_CHECKSUM,
 )  # fmt: skip
+CUT_OUT_WHOLE = _row(
+    "E0806", ERROR, "record cut out for nothing", "{what} is marked as cut out by a repair, but its data verify",
+    "A defect, or a disk that could not read these data during the repair can read them again.",
+    "Reading these bytes gives an I/O error, although they are there.", Repair.GIVE_BACK,
+)  # fmt: skip
 
 # ---- any phase -------------------------------------------------------------------------------------------------------
 _UNFINISHED = "This phase met damage that it cannot handle ({reason}); its remaining checks were not made"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import crc32c
 
+from razortools.check.contents import is_whole
 from razortools.check.image import Image
 from razortools.check.mended_record import mended
 from razortools.check.record_rules import record_fault
@@ -89,7 +90,7 @@ def _record(image: Image, value: bytes, inode: Inode, first: int) -> Part:
     try:
         record = DataRecord.decode(value)
         reason = record_fault(image, record, inode, is_data=True)
-        if record.flags & CUT_OUT:
+        if record.flags & CUT_OUT and (reason or not _is_cut_out_for_nothing(image, record)):
             reason = "it was lost, or cut out by an earlier repair"
         if reason:
             return Part(first, behind, None, reason)
@@ -98,6 +99,11 @@ def _record(image: Image, value: bytes, inode: Inode, first: int) -> Part:
         return Part(first, behind, None, str(broken))
     data = data[: behind - first]
     return Part(first, first + len(data), data, mended=was_mended)
+
+
+def _is_cut_out_for_nothing(image: Image, record: DataRecord) -> bool:
+    """Return whether the data of a record that is marked as cut out verify all the same."""
+    return bool(record.stored_bytes) and is_whole(image, record)
 
 
 def read_record(image: Image, record: DataRecord) -> tuple[bytes, bool]:
@@ -122,7 +128,9 @@ def attributes_of(tree: TreeIndex, number: InodeNo) -> Iterator[tuple[bytes, byt
             outside = attribute.out_of_line
             if outside is None:
                 yield attribute.name, attribute.value
-            elif outside.flags & CUT_OUT or record_fault(tree.image, outside, None, is_data=False):
+            elif record_fault(tree.image, outside, None, is_data=False) or (
+                outside.flags & CUT_OUT and not _is_cut_out_for_nothing(tree.image, outside)
+            ):
                 yield attribute.name, None
             else:
                 yield attribute.name, read_record(tree.image, outside)[0]

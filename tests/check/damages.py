@@ -565,7 +565,8 @@ _edited("E0510", _counters(raw_bytes=1))
 _edited("E0510", _counters(data_blocks=1))
 _edited("E0511", lambda device: rewrite_superblock(device, image_of(device).superblock.slot, 4096, free_blocks=9))
 _edited("E0512", lambda device: _flip_copies(device, first=True, second=True))
-_edited("E0513", _record("/docs/many", flags=CHECKED_TWICE | CUT_OUT))
+_edited("E0513", _record("/docs/many", flags=CHECKED_TWICE | CUT_OUT, crc32c=4711))
+_edited("E0513", _record("/docs/many", flags=CUT_OUT, stored_bytes=0, more=b""))
 _edited("E0514", lambda device: _flip_map(device, 1))
 
 
@@ -685,3 +686,5 @@ def _deny_second(device: Device) -> None:
 
 
 _edited("E0805", _deny_second)
+_edited("E0806", _record("/docs/many", flags=CHECKED_TWICE | CUT_OUT))
+_edited("E0806", _record("/docs/deep/by none", flags=CHECKED_TWICE | CUT_OUT))

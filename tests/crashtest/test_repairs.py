@@ -33,7 +33,7 @@ from tests.schemas import valid
 SEED = 1
 SHALLOW = RepairDepth(states_per_flush=12, undo_from=1, again_from=1)
 # Nothing is wrong with these, or nothing can be done.
-NOT_WRITTEN = {"E0109", "E0110", "E0111", "E0112", "E0113", "E0115", "E0119", "E0201", "E0202", "E0315", "E0513"}
+NOT_WRITTEN = {"E0109", "E0110", "E0111", "E0112", "E0113", "E0115", "E0118", "E0119", "E0201", "E0202", "E0315", "E0513"}
 DEEP = RepairDepth(states_per_flush=256, undo_from=6, again_from=3)
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import crc32c
 
+from razortools.check.contents import is_whole
 from razortools.check.findings import Finding
 from razortools.check.image import Image
 from razortools.check.mended_record import mended
@@ -184,6 +185,15 @@ def checked_anew(draft: Draft, finding: Finding) -> None:
     raw = blocks_of(draft.image, record)
     if raw is not None and crc32c.crc32c(raw) == record.crc32c:
         _put_record(draft, key, record.checked_by(blocks_crc32(raw)), "compute its second checksum from its data, which verify")
+
+
+def given_back(draft: Draft, finding: Finding) -> None:
+    """A record is marked as cut out, and its data verify."""
+    key = finding.key
+    record = _record_at(draft, key)
+    if key is None or record is None or not record.flags & CUT_OUT or not is_whole(draft.image, record):
+        return
+    _put_record(draft, key, replace(record, flags=record.flags & ~CUT_OUT), "let it be read again: its data verify")
 
 
 def shared(draft: Draft, finding: Finding) -> None:

@@ -39,6 +39,7 @@ BY_KIND: dict[Repair, Planner] = {
     Repair.DROP_ITEM: plan_items.drop,
     Repair.CUT_OUT: plan_data.broken,
     Repair.REWRITE_CHECKSUM: plan_data.checked_anew,
+    Repair.GIVE_BACK: plan_data.given_back,
     Repair.DROP_NAME: plan_names.unused,
 }
 BY_CODE: dict[str, Planner] = {

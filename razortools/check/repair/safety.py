@@ -5,6 +5,7 @@ bytes out of a file or turns a file into something else is not safe, however goo
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from razortools.errors import CorruptImage
 from razortools.format.data import CUT_OUT, DataRecord
@@ -50,14 +51,27 @@ def _is_cut_out(value: bytes) -> bool:
         return True
 
 
+def _is_readable_again(old: DataRecord | Xattr, new: DataRecord | Xattr) -> bool:
+    """Return whether two items say the same but for the mark of what was cut out, which the new one has not."""
+    one, other = (item.out_of_line if isinstance(item, Xattr) else item for item in (old, new))
+    if one is None or other is None or not _are_alike_outside(old, new):
+        return False
+    return bool(one.flags & CUT_OUT) and replace(one, flags=one.flags & ~CUT_OUT) == other
+
+
 def _differs_in_second_checksum(old: DataRecord | Xattr, new: DataRecord | Xattr) -> bool:
     """Return whether two items say the same but for the second checksum of a record, which both have."""
     one, other = (item.out_of_line if isinstance(item, Xattr) else item for item in (old, new))
     if one is None or other is None or one.second_checksum is None or other.second_checksum is None:
         return False
-    if isinstance(old, Xattr) and isinstance(new, Xattr) and (old.name, old.flags) != (new.name, new.flags):
-        return False
-    return one.checked_by(0) == other.checked_by(0)
+    return _are_alike_outside(old, new) and one.checked_by(0) == other.checked_by(0)
+
+
+def _are_alike_outside(old: DataRecord | Xattr, new: DataRecord | Xattr) -> bool:
+    """Return whether two items that hold a record say the same around it."""
+    if isinstance(old, Xattr) and isinstance(new, Xattr):
+        return (old.name, old.flags) == (new.name, new.flags)
+    return True
 
 
 def _differs_in_numbers(key: bytes, before: bytes, after: bytes) -> bool:
@@ -68,7 +82,7 @@ def _differs_in_numbers(key: bytes, before: bytes, after: bytes) -> bool:
     if type(old) is not type(new):
         return False
     if (isinstance(old, DataRecord) and isinstance(new, DataRecord)) or (isinstance(old, Xattr) and isinstance(new, Xattr)):
-        return _differs_in_second_checksum(old, new)
+        return _differs_in_second_checksum(old, new) or _is_readable_again(old, new)
     changed = {field.name for field in type(old).FIELDS if getattr(old, field.name) != getattr(new, field.name)}
     allowed = _NUMBERS.get(key[KIND_AT], frozenset())
     if isinstance(old, Inode) and isinstance(new, Inode):

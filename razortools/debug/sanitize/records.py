@@ -78,7 +78,7 @@ class Records:
         second = record.second_checksum
         second_difference = 0 if second is None else blocks_crc32(blocks) ^ second
         bit = find_flipped_bit(blocks, record.crc32c) if difference else None
-        if (difference and bit is None) or record.flags & CUT_OUT:
+        if difference and (bit is None or record.flags & CUT_OUT):
             return _Judged(record.algorithm, difference, second_difference, None)
         whole = blocks if bit is None else turned(blocks, bit)
         late = record.late_pages  # zeros take their place
