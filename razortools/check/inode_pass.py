@@ -181,14 +181,14 @@ _USUAL_KINDS = frozenset((Kind.BACK_LINK, Kind.XATTR, Kind.DATA_RECORD, Kind.DIR
 
 _ALONE_KINDS = frozenset((Kind.INODE, Kind.INLINE_DATA))
 _ZERO = bytes(8)
+_OBJECT_END = COUNT_MAX >> 56  # of the first byte of an object's number
 
 
 def _quick_key_fault(key: bytes) -> str:
     """As key_fault, without a call for the keys that are by far the most."""
     kind = key[9]
-    if key[0] == Table.FILES and key[1:9] != _ZERO and (kind in _USUAL_KINDS or (kind in _ALONE_KINDS and key[10:] == _ZERO)):
-        return ""
-    return key_fault(key)
+    is_usual = kind in _USUAL_KINDS or (kind in _ALONE_KINDS and key[10:] == _ZERO)
+    return "" if is_usual and key[0] == Table.FILES and key[1:9] != _ZERO and key[1] < _OBJECT_END else key_fault(key)
 
 
 def _judge_inode(tree: TreeIndex, paths: Paths, found: _Table, key: bytes, value: bytes) -> Generator[Finding, None, _Current]:

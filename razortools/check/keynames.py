@@ -1,5 +1,6 @@
 """What a key stands for, in words: for findings about items and lost parts of the tree."""
 
+from razortools.check.superblock_rules import COUNT_MAX
 from razortools.format.inode import Inode
 from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY, Kind, Table, kind_of, object_of, offset_of
 
@@ -36,7 +37,7 @@ def key_fault(key: bytes) -> str:
         return f"{item_words(key)} in table {key[0]}"
     if kind not in _NUMBERED and offset_of(key):
         return f"{item_words(key)} with offset {offset_of(key)}"
-    if (object_of(key) == 0) != (table == Table.VOLUME):
+    if (object_of(key) == 0) != (table == Table.VOLUME) or object_of(key) >= COUNT_MAX:
         return f"{item_words(key)} of object {object_of(key)}"
     return ""
 

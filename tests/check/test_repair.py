@@ -17,11 +17,21 @@ from razortools.errors import CorruptImage
 from razortools.format.data import DataRecord
 from razortools.format.directory import BackLink
 from razortools.format.inode import ROOT_INODE, Inode
-from razortools.format.keys import Kind, back_link_key, inode_key, kind_range, record_key, xattr_key
+from razortools.format.keys import (
+    HIGHEST_KEY,
+    KIND_AT,
+    Kind,
+    back_link_key,
+    inode_key,
+    kind_range,
+    name_key,
+    record_key,
+    xattr_key,
+)
 from razortools.format.name import hash_name
 from razortools.format.superblock import Superblock
 from razortools.format.xattr import Xattr
-from razortools.units import InodeNo
+from razortools.units import InodeNo, NameId
 from tests.check.damages import _entry_of, _flip_map, _lose_sector, _set_header
 from tests.check.editing import (
     all_items,
@@ -40,6 +50,7 @@ from tests.check.editing import (
     write_superblocks,
 )
 from tests.check.samples import healthy, opened, unclean
+from tools.fuzzing.view import view
 
 
 def repaired(device: Device) -> Volume:
@@ -152,6 +163,29 @@ def test_an_empty_directory_that_is_called_a_file_by_its_mode_only_stays_a_direc
         namespace.mkdir(volume, ROOT_INODE, b"empty", 0o755, 0, 0)
     edit_inode(device, find_inode(device, "/empty"), mode=stat.S_IFREG | 0o755)
     assert repaired(device).inodes.get(find_inode(device, "/empty")).is_directory
+
+
+# Numbers that no image comes to
+
+
+KINDS_OF_FILES = [Kind.DIRECTORY_ENTRY, Kind.BACK_LINK, Kind.INODE, Kind.DATA_RECORD, Kind.INLINE_DATA, Kind.XATTR]
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_FILES)
+def test_an_item_of_an_inode_number_that_cannot_be_is_removed_and_believed_in_nothing(kind: Kind) -> None:
+    """A repair made an inode of such an item once; then no number was left for the next one, and no check was clean any more."""
+    device = healthy()
+    items = indexed(device).range_items(inode_key(InodeNo(2)), HIGHEST_KEY)
+    key, value = next((key, value) for key, value in items if key[KIND_AT] == kind)
+    with editing(device) as store:
+        store.tree.delete(key)
+        store.tree.put(key[:1] + bytes([key[1] | 0x80]) + key[2:], value)
+    assert "E0306" in {finding.code for finding in check_quietly(device).findings}
+    done: Repaired = finished(repair(device, Wishes(Options(threads=1))))
+    assert done.refused == "" and done.after.exit_code == 0
+    assert not list(indexed(done.overlay).range_items(inode_key(InodeNo(1 << 62)), name_key(NameId(0))))
+    if kind in (Kind.DIRECTORY_ENTRY, Kind.BACK_LINK):  # each is told by the other
+        assert view(done.overlay) == view(healthy())
 
 
 # Contents

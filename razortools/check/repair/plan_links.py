@@ -5,6 +5,7 @@ hash that an entry is filed under, the name's other user, the link count.
 """
 
 from razortools.check.findings import Finding
+from razortools.check.keynames import key_fault
 from razortools.check.repair import lost_found, plan_inodes
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.naming import (
@@ -31,8 +32,8 @@ def entry_unconfirmed(draft: Draft, finding: Finding) -> None:
     key = finding.key
     entry = draft.entry(key) if key is not None else None
     inode = draft.inode(entry.inode) if entry is not None else None
-    if key is None or entry is None or inode is None or _follow_back_link(draft, key, entry):
-        return
+    if key is None or entry is None or inode is None or key_fault(key) or _follow_back_link(draft, key, entry):
+        return  # what has a senseless key is removed, and says nothing against a back link
     number, directory = entry.inode, object_of(key)
     if draft.lost_names.get(finding.path or "", number) != number and _has_its_names(draft, number):
         return  # another inode says that this is its name, and this one does not need it
