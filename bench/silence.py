@@ -4,14 +4,18 @@
     python -m bench.silence --files 1000000 --flat     all in one directory
     python -m bench.silence --gib 8                    one file of so many GiB
     python -m bench.silence --image IMAGE              an image that is there already; it is not changed
+    python -m bench.silence --files 1000000 --command  as an operator sees it: between two lines of razorfsck -C
 
 The image is damaged in memory (both copies of a leaf, the first copy of three nodes, a page of the space map) and repaired there.
 A sign is a step of a phase whose figure has moved, and between the checks of a repair a read of the device. Told is the longest
 silence, by the clock on the wall and in processor time of the whole process: on a busy machine only the second says something
-about the program.
+about the program. With --command `razorfsck -n` looks at the image, and `razorfsck --repair` mends a damaged copy of it; there a
+sign is a line of progress, of which there is at most one in 0.2 s.
 """
 
 import argparse
+import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -37,6 +41,7 @@ from razortools.units import GIB, KIB, MIB
 
 Result = TypeVar("Result")
 PIECE_BYTES = 1 * MIB
+USER_TIME = 11  # its place in /proc/PID/stat, counted from behind the name; see proc(5)
 
 
 @dataclass(slots=True)
@@ -44,14 +49,19 @@ class Silences:
     """The longest silence in each part of the work."""
 
     part: str = "begin"
+    processor_time_s: Callable[[], float] = time.process_time
     wall_s: dict[str, float] = field(default_factory=dict)
     processor_s: dict[str, float] = field(default_factory=dict)
     _wall: float = field(default_factory=time.perf_counter)
-    _processor: float = field(default_factory=time.process_time)
+    _processor: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Begin to count."""
+        self._processor = self.processor_time_s()
 
     def sign(self) -> None:
         """Somebody has seen that it goes on."""
-        wall, processor = time.perf_counter(), time.process_time()
+        wall, processor = time.perf_counter(), self.processor_time_s()
         self.wall_s[self.part] = max(self.wall_s.get(self.part, 0.0), wall - self._wall)
         self.processor_s[self.part] = max(self.processor_s.get(self.part, 0.0), processor - self._processor)
         self._wall, self._processor = wall, processor
@@ -101,6 +111,54 @@ def follow(steps: Generator[object, None, Result], silences: Silences, prefix: s
         elif in_phase and step.total and step.done * 100 * PARTS // step.total > parts:
             parts = step.done * 100 * PARTS // step.total
             silences.sign()
+
+
+class ProcessorTime:
+    """Tells how much processor time another process has taken; once it is gone, what that was when last asked."""
+
+    def __init__(self, pid: int) -> None:
+        self._path = f"/proc/{pid}/stat"
+        self._last_s = 0.0
+
+    def __call__(self) -> float:
+        """Return it, in seconds."""
+        try:
+            fields = Path(self._path).read_text().rpartition(")")[2].split()
+        except (OSError, ProcessLookupError):
+            return self._last_s
+        if len(fields) > USER_TIME + 1:
+            self._last_s = (int(fields[USER_TIME]) + int(fields[USER_TIME + 1])) / os.sysconf("SC_CLK_TCK")
+        return self._last_s
+
+
+def follow_command(image: Path, option: str) -> Silences:
+    """Run razorfsck with *option* on *image* and watch for lines of its progress."""
+    reading, writing = os.pipe()
+    command = [sys.executable, "-m", "razortools.fsck", option, "-q", "-C", str(writing), str(image)]
+    with subprocess.Popen(command, pass_fds=(writing,), stdout=subprocess.DEVNULL) as process, open(reading) as lines:
+        os.close(writing)
+        silences = Silences("before the first line", ProcessorTime(process.pid))
+        phase = ""
+        for line in lines:
+            part = line.partition(" ")[0]
+            silences.sign()
+            if part != phase:
+                phase = part
+                silences.part = f"phase {phase}, {PHASES[int(phase)][0]}" if int(phase) else "work between checks"
+        silences.sign()
+    say(f"razorfsck {option}: exit code {process.returncode}")
+    return silences
+
+
+def watch_commands(image: Path, folder: Path) -> None:
+    """Let razorfsck look at *image*, and repair a damaged copy of it in *folder*."""
+    sys.stdout.write(f"razorfsck -n\n{follow_command(image, '-n').table()}\n")
+    hurt = folder / "hurt"
+    subprocess.run(["cp", "--sparse=always", str(image), str(hurt)], check=True)
+    with open_image(hurt, writable=True) as below:
+        for offset, page in list(damage(below).written_pages()):
+            below.write(offset, page)
+    sys.stdout.write(f"razorfsck --repair\n{follow_command(hurt, '--repair').table()}\n")
 
 
 def make_flat(image: Path, count: int) -> None:
@@ -154,6 +212,7 @@ def main() -> int:
     parser.add_argument("--flat", action="store_true")
     parser.add_argument("--gib", type=int, default=0)
     parser.add_argument("--image", type=Path)
+    parser.add_argument("--command", action="store_true", help="watch the progress that razorfsck tells")
     parser.add_argument("--folder", type=Path, help="where the image lies meanwhile (default: a temporary directory)")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
@@ -164,11 +223,13 @@ def main() -> int:
         elif not chosen.image:
             make(image, chosen.files or 100_000)
         say("the image is there")
-        silences = Silences()
+        if chosen.command:
+            watch_commands(image, Path(folder))
+            return 0
         with open_image(image, writable=False) as below:
             hurt = damage(below)
+            silences = Silences()
             watched = PulsingDevice(hurt, silences.pulse)
-            silences.enter("begin")
             done = follow(repair(watched, Wishes(Options())), silences, "first check, ")
             say(f"refused: {done.refused or 'no'}; clean: {done.after.clean}; overlay {done.overlay.written_bytes / MIB:.0f} MiB")
     sys.stdout.write(f"{silences.table()}\n")

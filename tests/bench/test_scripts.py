@@ -40,6 +40,17 @@ def test_the_longest_silence_is_told_for_each_phase(capfd: pytest.CaptureFixture
         assert f"round 1, {number} " in told.out
 
 
+def test_the_longest_silence_of_the_command_is_told_for_each_phase(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["silence", "--files", "300", "--command"])
+    assert silence.main() == 0
+    told = capfd.readouterr()
+    assert "razorfsck -n: exit code 0" in told.err and "razorfsck --repair: exit code 1" in told.err
+    for number in range(1, 9):
+        assert told.out.count(f"phase {number}, ") == 2
+
+
 @pytest.fixture
 def little_growth(monkeypatch: pytest.MonkeyPatch) -> None:
     """Less of everything."""
