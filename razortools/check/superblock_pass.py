@@ -49,7 +49,7 @@ class Copy:
     @property
     def is_blank(self) -> bool:
         """Whether nothing was ever written here."""
-        return not any(self.raw)
+        return self.raw.count(0) == len(self.raw)
 
 
 def check(
@@ -216,7 +216,7 @@ def _judge_slots(slots: list[Copy], truth: Superblock) -> Iterator[Finding]:
             continue
         if found.slot != copy.block:
             yield _field(copy, "slot", found.slot, copy.block)
-        if any(copy.raw[SUPERBLOCK_BYTES:]):
+        if copy.raw[SUPERBLOCK_BYTES:].strip(b"\0"):
             yield _field(copy, "rest of its block", "not zero", "zeros")
         if found.generation % SLOT_COUNT != copy.block:  # they are written in turn
             yield _field(copy, "generation", found.generation, "an odd number" if copy.block else "an even number")
@@ -273,7 +273,7 @@ def _judge_backups(device: Device, truth: Superblock, other: Superblock | None) 
             yield problems.BACKUP_FOREIGN.found(block=place, field="its number")
         if found.generation > truth.generation:
             yield problems.BACKUP_FOREIGN.found(block=place, field=f"the generation ({found.generation}, {truth.generation})")
-        if any(copy.raw[SUPERBLOCK_BYTES:]):
+        if copy.raw[SUPERBLOCK_BYTES:].strip(b"\0"):
             yield problems.BACKUP_DAMAGED.found(block=place, reason="the rest of its block is not zero")
         if any(found.reserved) or (any(found.admin_history) and not keeps_history(found)):
             yield problems.BACKUP_DAMAGED.found(block=place, reason="its reserved bytes are not zero")

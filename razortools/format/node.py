@@ -6,7 +6,6 @@ values. Level 0 holds items; above, each value is a ChildPointer and its key the
 
 import struct
 from functools import lru_cache
-from itertools import pairwise
 from typing import Annotated
 
 import crc32c
@@ -119,7 +118,7 @@ def decode_items(raw: bytes, header: NodeHeader) -> tuple[list[bytes], list[byte
     at = NODE_HEADER_BYTES + count * KEY_BYTES
     ends = _ends_codec(count).unpack_from(raw, at)
     first = at + count * VALUE_END_BYTES
-    if count and (ends[-1] != header.used_bytes or any(a > b for a, b in pairwise(ends))):
+    if count and (ends[-1] != header.used_bytes or list(ends) != sorted(ends)):
         raise CorruptImage(f"node at block {header.address}: the table of its values is not in order")
     start = first
     values = []
