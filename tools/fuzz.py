@@ -3,8 +3,9 @@
     python -m tools.fuzz fields  --seeds 0-9             every field of every structure, eight verbs, checksum wrong and right
     python -m tools.fuzz bytes   --seeds 0-383           every byte of block N of a small image
     python -m tools.fuzz damage  --seeds 0-9999          bits, sectors, blocks, swapped, stale, truncated, grown, ...
+    python -m tools.fuzz mend    --seeds 0-9999          the same images repaired, undone, planned and applied: all laws of each
     python -m tools.fuzz healthy --seeds 0-9999          generated images that are in order
-    python -m tools.fuzz laws    --seeds 0-999           repair: clean, nothing else hurt, undone, planned and applied
+    python -m tools.fuzz laws    --seeds 0-999           the laws of repair for some of all this, most of it changed fields
 
 What is demanded: no traceback, no hang; each damage is found or proven harmless; a healthy image brings no finding above a note.
 Each failure is printed with its seed; the same command with `--seeds SEED` reproduces it. Exit code 1 if anything failed. Whoever

@@ -53,6 +53,14 @@ def run_damage(seed: int) -> Iterator[Outcome]:
         yield damage_outcome(name, past, device, f"seed {seed}")
 
 
+def run_mend(seed: int) -> Iterator[Outcome]:
+    """Repair what run_damage makes of the same seed; every law is judged of every case."""
+    past = history(seed // 8)
+    for name, make in DAMAGES.items():
+        device = make(past, random.Random(f"{seed} {name}"))
+        yield lawful_damage(name, past, device, f"seed {seed}", with_files=True)
+
+
 def damage_outcome(name: str, past: History, device: Damaged, case: str) -> Outcome:
     """Judge one damaged image: found, or proven harmless."""
     if not device.differs():
@@ -191,6 +199,7 @@ CAMPAIGNS: dict[str, Campaign] = {
     "fields": run_fields,
     "bytes": run_bytes,
     "damage": run_damage,
+    "mend": run_mend,
     "healthy": run_healthy,
     "laws": run_laws,
 }
