@@ -12,7 +12,7 @@ from razortools.format.record import CATALOGUE
 from tests.check.editing import edit_item, find_inode
 from tests.check.samples import healthy
 from tools.fsck_matrix import UNDO_MODULE
-from tools.fuzzing import verdict
+from tools.fuzzing import bytesweep, verdict
 from tools.fuzzing.bases import BASES, base
 from tools.fuzzing.campaigns import damage_outcome, differing_pages, origins
 from tools.fuzzing.damage import DAMAGES
@@ -22,6 +22,7 @@ from tools.fuzzing.harmless import FREE, why_not_usable
 from tools.fuzzing.histories import history
 from tools.fuzzing.outcome import Outcome, Tally
 from tools.fuzzing.sites import find_sites
+from tools.fuzzing.staged import StagedCheck
 from tools.fuzzing.verbs import VERBS, changes
 from tools.fuzzing.verdict import judge
 
@@ -105,6 +106,29 @@ def test_a_tally_counts_all_and_shows_the_first_failures_of_each_sort() -> None:
     assert [outcome.case for outcome in shown] == ["case 0", "case 1", "case 2"]
     assert (tally.cases, tally.failed) == (9, 9)
     assert tally.table().split() == ["cases", "failed", "kind", "9", "9"]
+
+
+def test_a_check_in_stages_finds_what_a_whole_one_finds() -> None:
+    staged = StagedCheck(bytesweep.small_image())
+    pages = {staged.passes_kept(page): page for page in range(bytesweep.block_count())}
+    # Superblocks, the journal, nodes, the space map, data, second copies, what is free.
+    assert {0, 1, 2, 4, 6, 7, 8} <= pages.keys()
+    for kept, page in pages.items():
+        raw = bytesweep.small_image().read(page * PAGE_BYTES, PAGE_BYTES)
+        with staged.of(page) as judged:
+            found = {offset: judged(offset, bytes([raw[offset] ^ 4])) for offset in (0, 100, 4095)}
+            assert judged(0, raw[:1]).codes == ()
+        for offset, in_stages in found.items():
+            device = Damaged(bytesweep.small_image())
+            device.write(page * PAGE_BYTES + offset, bytes([raw[offset] ^ 4]))
+            assert judge(device) == in_stages
+            assert in_stages.is_detected == (kept not in (1, 8))  # at rest nothing in the journal matters
+
+
+def test_a_check_in_stages_that_leaves_out_too_much_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StagedCheck, "passes_kept", lambda *_: 7)
+    failures = [outcome.failure for outcome in bytesweep.sweep(70, step=512)]
+    assert "a changed byte in use was not found" in failures and "a whole check finds something else" in failures
 
 
 def test_what_does_not_end_is_told_as_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,11 +17,13 @@ from tests.check.test_flips import used_blocks
 from tools.fuzzing.damaged import Damaged
 from tools.fuzzing.harmless import why_not_usable
 from tools.fuzzing.outcome import Outcome
-from tools.fuzzing.verdict import judge
+from tools.fuzzing.staged import StagedCheck
+from tools.fuzzing.verdict import Verdict, judge
 from tools.fuzzing.view import View, view
 
 IMAGE_BYTES = MIB + MIB // 2  # the smallest that what samples.fill() makes fits into
 CROWD = 6  # every structure and three leaves are there all the same, and each of 300,000 checks has less of the same to read
+WHOLE_EVERY = 61  # of so many changes one is judged by a whole check too, which must find the same
 
 
 @functools.cache
@@ -40,6 +42,11 @@ def _used() -> frozenset[int]:
     return frozenset(used_blocks(small_image()))
 
 
+@functools.cache
+def _staged() -> StagedCheck:
+    return StagedCheck(small_image())
+
+
 def block_count() -> int:
     """Return how many blocks, and so seeds, there are."""
     return image_of(small_image()).geometry.block_count
@@ -52,18 +59,26 @@ def sweep(block: int, *, step: int = 1, start: int = 0) -> Iterator[Outcome]:
         yield _free_block(block)
         return
     chance = random.Random(block)
-    for offset in range(start, PAGE_BYTES, step):
+    changes = [(offset, 1 << chance.randrange(8)) for offset in range(start, PAGE_BYTES, step)]
+    raw = small_image().read(block * PAGE_BYTES, PAGE_BYTES)
+    verdicts: dict[int, Verdict] = {}
+    with _staged().of(block) as judged:
+        for offset, bit in changes:
+            verdicts[offset] = judged(offset, bytes([raw[offset] ^ bit]))
+            yield _outcome(f"seed {block}, byte {offset}", verdicts[offset])
+    for offset, bit in changes[::WHOLE_EVERY]:
         device = Damaged(small_image())
-        at = block * PAGE_BYTES + offset
-        device.write(at, bytes([device.read(at, 1)[0] ^ 1 << chance.randrange(8)]))
-        verdict = judge(device)
-        case = f"seed {block}, byte {offset}"
-        if verdict.stumbled:
-            yield Outcome("byte in use", ("failed",), case, verdict.stumbled)
-        elif verdict.is_detected:
-            yield Outcome("byte in use", ("detected",), case)
-        else:
-            yield Outcome("byte in use", ("failed",), case, "a changed byte in use was not found")
+        device.write(block * PAGE_BYTES + offset, bytes([raw[offset] ^ bit]))
+        if judge(device) != verdicts[offset]:
+            yield Outcome("byte in use", ("failed",), f"seed {block}, byte {offset}", "a whole check finds something else")
+
+
+def _outcome(case: str, verdict: Verdict) -> Outcome:
+    if verdict.stumbled:
+        return Outcome("byte in use", ("failed",), case, verdict.stumbled)
+    if verdict.is_detected:
+        return Outcome("byte in use", ("detected",), case)
+    return Outcome("byte in use", ("failed",), case, "a changed byte in use was not found")
 
 
 def _free_block(block: int) -> Outcome:
@@ -78,5 +93,3 @@ def _free_block(block: int) -> Outcome:
     wrong = wrong or why_not_usable(device)
     kind = "block not in use"
     return Outcome(kind, ("failed" if wrong else "harmless",), f"seed {block}", wrong)
-
-
