@@ -9,12 +9,13 @@
 
 What is demanded: no traceback, no hang; each damage is found or proven harmless; a healthy image brings no finding above a note.
 Each failure is printed with its seed; the same command with `--seeds SEED` reproduces it. Exit code 1 if anything failed. Whoever
-interrupts it (Ctrl-C) gets the table of what was done so far, and is told how many seeds that is.
+interrupts it (Ctrl-C, or kill) gets the table of what was done so far, and is told how many seeds and cases that is.
 """
 
 import argparse
 import multiprocessing
 import resource
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -39,17 +40,18 @@ def main() -> int:
     tally, started = Tally(), time.monotonic()
     shown_at = started
     done = 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # where nohup keeps Ctrl-C away
     try:
-        for done, outcomes in enumerate(_run(chosen.campaign, seeds, chosen.processes), start=1):
+        for seeds_done, outcomes in _run(chosen.campaign, seeds, chosen.processes):
+            done += seeds_done
             for failure in tally.add(outcomes):
                 print(f"FAILED {failure.kind}: {failure.case}: {failure.failure}", flush=True)
             if time.monotonic() - shown_at > PROGRESS_S:
                 shown_at = time.monotonic()
-                left_s = (shown_at - started) / done * (len(seeds) - done)
-                counts = f"{tally.cases:,} cases, {tally.failed} failed"
-                print(f"{done:,} of {len(seeds):,} seeds, {counts}, {left_s:.0f} s left", flush=True)
+                left = f", {(shown_at - started) / done * (len(seeds) - done):.0f} s left" if done else ""
+                print(f"{done:,} of {len(seeds):,} seeds, {tally.cases:,} cases, {tally.failed} failed{left}", flush=True)
     except KeyboardInterrupt:
-        print(f"interrupted after {done:,} of {len(seeds):,} seeds")
+        print(f"interrupted after {done:,} of {len(seeds):,} seeds and {tally.cases:,} cases")
     print(tally.table())
     print(
         f"{chosen.campaign}, seeds {chosen.seeds}: {tally.cases:,} cases in {time.monotonic() - started:.0f} s: "
@@ -58,26 +60,34 @@ def main() -> int:
     return 1 if tally.failed else 0
 
 
-def _run(campaign: str, seeds: range, processes: int) -> Iterator[list[Outcome]]:
-    """Yield what came of each seed."""
+def _run(campaign: str, seeds: range, processes: int) -> Iterator[tuple[int, list[Outcome]]]:
+    """Yield (how many seeds came to their end, what came of them). One process tells of each case at once."""
     work = [(campaign, seed) for seed in seeds]
     if processes == 1:
-        yield from map(_one, work)
+        for one in work:
+            yield from ((0, [outcome]) for outcome in _cases(one))
+            yield 1, []
         return
-    with multiprocessing.get_context("fork").Pool(processes, _limit_memory) as pool:
-        yield from pool.imap_unordered(_one, work)
+    with multiprocessing.get_context("fork").Pool(processes, _prepare) as pool:
+        yield from ((1, outcomes) for outcomes in pool.imap_unordered(_one, work))
 
 
-def _limit_memory() -> None:
+def _prepare() -> None:
+    """Make ready a process of the pool, which ends its processes with SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 
 def _one(work: tuple[str, int]) -> list[Outcome]:
+    return list(_cases(work))
+
+
+def _cases(work: tuple[str, int]) -> Iterator[Outcome]:
     campaign, seed = work
     try:
-        return list(CAMPAIGNS[campaign](seed))
+        yield from CAMPAIGNS[campaign](seed)
     except Exception as failed:
-        return [Outcome("harness", ("failed",), f"seed {seed}", f"{type(failed).__name__}: {failed}")]
+        yield Outcome("harness", ("failed",), f"seed {seed}", f"{type(failed).__name__}: {failed}")
 
 
 if __name__ == "__main__":
