@@ -14,6 +14,7 @@ from tests.check.samples import healthy
 from tools.fsck_matrix import UNDO_MODULE
 from tools.fuzzing import bytesweep, verdict
 from tools.fuzzing.bases import BASES, base
+from tools.fuzzing.blast import terrain_of, touched_by
 from tools.fuzzing.campaigns import damage_outcome, differing_pages, origins
 from tools.fuzzing.damage import DAMAGES
 from tools.fuzzing.damaged import Damaged
@@ -106,6 +107,15 @@ def test_a_tally_counts_all_and_shows_the_first_failures_of_each_sort() -> None:
     assert [outcome.case for outcome in shown] == ["case 0", "case 1", "case 2"]
     assert (tally.cases, tally.failed) == (9, 9)
     assert tally.table().split() == ["cases", "failed", "kind", "9", "9"]
+
+
+def test_data_of_the_last_transaction_reach_as_far_as_that_and_other_data_as_far_as_their_file() -> None:
+    """A transaction whose data never arrived is dropped as a whole, which is what a crash before it leaves (seed 20041)."""
+    terrain = terrain_of(history(2505).now)
+    assert terrain.last and terrain.last < terrain.waiting
+    assert touched_by(terrain, [min(terrain.last_data)]) >= terrain.last
+    others = [page for page in terrain.data if page not in terrain.last_data]
+    assert others and all(touched_by(terrain, [page]) == terrain.data[page] for page in others)
 
 
 def test_a_check_in_stages_finds_what_a_whole_one_finds() -> None:

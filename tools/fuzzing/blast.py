@@ -6,14 +6,16 @@ hurts nobody (its leaves describe themselves), nor does a superblock or the spac
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from razortools.check.image import Image
 from razortools.check.journal_pass import recovered_view
 from razortools.engine.store.device import Device
 from razortools.engine.store.pages import PAGE_BYTES
 from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.items import owned_record
+from razortools.format.journal import Operation
 from razortools.format.keys import KIND_AT, Kind, Table, object_of
 from razortools.format.node import decode_header, decode_items
 from tests.check.editing import image_of, journal_entries
@@ -28,6 +30,8 @@ class Terrain:
     data: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))  # page -> inodes
     journal: range = range(0)
     waiting: frozenset[int] = frozenset()  # inodes that the waiting journal changes
+    last: frozenset[int] = frozenset()  # inodes that its last transaction changes
+    last_data: frozenset[int] = frozenset()  # pages of the data that this one names
     parents: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     users: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))  # name id -> inodes
 
@@ -55,20 +59,35 @@ def terrain_of(device: Device) -> Terrain:
             _note_names(terrain, key, value)
     for _, pairs in items:
         for key, value in pairs:
-            record = owned_record(key, value)
-            for first, count in record.runs(image.block_bytes) if record is not None else ():
-                for page in range(first * scale, (first + count) * scale):
-                    terrain.data[page].add(object_of(key))
+            for page in _pages_of(image, key, value):
+                terrain.data[page].add(object_of(key))
     # The nodes that lie on the device are those of the last checkpoint.
     for copies, pairs in _leaf_items(device, list(node_containers(on_device))):
         terrain.leaves.append((copies, frozenset(ino for key, value in pairs for ino in concerned(terrain, key, value))))
     waiting: set[int] = set()
-    for entry in journal_entries(on_device):
+    last: set[int] = set()
+    last_data: set[int] = set()
+    entries = journal_entries(on_device)
+    commits = [number for number, entry in enumerate(entries) if entry.head.operation == Operation.COMMIT]
+    for number, entry in enumerate(entries):
+        is_of_last = len(commits) < 2 or number > commits[-2]
         for value in filter(None, (entry.undo, entry.redo)):
             if entry.head.key[0] in set(Table):
-                waiting |= concerned(terrain, entry.head.key, value)
-    terrain.waiting = frozenset(waiting)
+                found = concerned(terrain, entry.head.key, value)
+                waiting |= found
+                last |= found if is_of_last else set()
+        if is_of_last and entry.redo:
+            last_data.update(_pages_of(image, entry.head.key, entry.redo))
+    terrain.waiting, terrain.last, terrain.last_data = frozenset(waiting), frozenset(last), frozenset(last_data)
     return terrain
+
+
+def _pages_of(image: Image, key: bytes, value: bytes) -> Iterator[int]:
+    """Yield the pages of the blocks that an item owns."""
+    scale = image.block_bytes // PAGE_BYTES
+    record = owned_record(key, value) if key[KIND_AT] in (Kind.DATA_RECORD, Kind.XATTR) else None
+    for first, count in record.runs(image.block_bytes) if record is not None else ():
+        yield from range(first * scale, (first + count) * scale)
 
 
 def _leaf_items(device: Device, nodes: list) -> Iterable[tuple[tuple[range, ...], list[tuple[bytes, bytes]]]]:  # type: ignore[type-arg]
@@ -110,6 +129,8 @@ def touched_by(terrain: Terrain, pages: Iterable[int]) -> set[int]:
         found |= terrain.data.get(page, set())
         if page in terrain.journal:
             found |= terrain.waiting
+    if wrong & terrain.last_data:  # it may have been torn off, with all that it changed: what a crash before it leaves
+        found |= terrain.last
     for copies, inodes in terrain.leaves:
         if all(wrong.intersection(copy) for copy in copies):
             found |= inodes
