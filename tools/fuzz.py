@@ -21,11 +21,12 @@ import time
 from collections.abc import Iterator
 
 from razortools.units import GIB
-from tools.fuzzing.campaigns import CAMPAIGNS
+from tools.fuzzing.campaigns import CAMPAIGNS, PARTS, Campaign
 from tools.fuzzing.outcome import Outcome, Tally
 
 MEMORY_BYTES = 3 * GIB  # of a process: damage that makes a check ask for more is a failure
 PROGRESS_S = 10.0
+ROUNDING = 1e-6  # of a sum of parts
 
 
 def main() -> int:
@@ -39,19 +40,20 @@ def main() -> int:
     seeds = range(int(first), int(last or first) + 1)
     tally, started = Tally(), time.monotonic()
     shown_at = started
-    done = 0
+    done, whole = 0.0, 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # where nohup keeps Ctrl-C away
     try:
         for seeds_done, outcomes in _run(chosen.campaign, seeds, chosen.processes):
             done += seeds_done
+            whole = int(done + ROUNDING)
             for failure in tally.add(outcomes):
                 print(f"FAILED {failure.kind}: {failure.case}: {failure.failure}", flush=True)
             if time.monotonic() - shown_at > PROGRESS_S:
                 shown_at = time.monotonic()
                 left = f", {(shown_at - started) / done * (len(seeds) - done):.0f} s left" if done else ""
-                print(f"{done:,} of {len(seeds):,} seeds, {tally.cases:,} cases, {tally.failed} failed{left}", flush=True)
+                print(f"{whole:,} of {len(seeds):,} seeds, {tally.cases:,} cases, {tally.failed} failed{left}", flush=True)
     except KeyboardInterrupt:
-        print(f"interrupted after {done:,} of {len(seeds):,} seeds and {tally.cases:,} cases")
+        print(f"interrupted after {whole:,} of {len(seeds):,} seeds and {tally.cases:,} cases")
     print(tally.table())
     print(
         f"{chosen.campaign}, seeds {chosen.seeds}: {tally.cases:,} cases in {time.monotonic() - started:.0f} s: "
@@ -60,16 +62,24 @@ def main() -> int:
     return 1 if tally.failed else 0
 
 
-def _run(campaign: str, seeds: range, processes: int) -> Iterator[tuple[int, list[Outcome]]]:
-    """Yield (how many seeds came to their end, what came of them). One process tells of each case at once."""
-    work = [(campaign, seed) for seed in seeds]
+Work = tuple[str, int, int]  # campaign, part of a seed, seed
+
+
+def _run(campaign: str, seeds: range, processes: int) -> Iterator[tuple[float, list[Outcome]]]:
+    """Yield (how much of a seed has come to its end, what came of it). One process tells of each case at once."""
     if processes == 1:
-        for one in work:
-            yield from ((0, [outcome]) for outcome in _cases(one))
+        for seed in seeds:
+            yield from ((0, [outcome]) for outcome in _cases(CAMPAIGNS[campaign], seed))
             yield 1, []
         return
+    parts = len(_parts(campaign))
+    work: list[Work] = [(campaign, part, seed) for seed in seeds for part in range(parts)]
     with multiprocessing.get_context("fork").Pool(processes, _prepare) as pool:
-        yield from ((1, outcomes) for outcomes in pool.imap_unordered(_one, work))
+        yield from ((1 / parts, outcomes) for outcomes in pool.imap_unordered(_one, work))
+
+
+def _parts(campaign: str) -> tuple[Campaign, ...]:
+    return PARTS.get(campaign, (CAMPAIGNS[campaign],))
 
 
 def _prepare() -> None:
@@ -78,14 +88,14 @@ def _prepare() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 
-def _one(work: tuple[str, int]) -> list[Outcome]:
-    return list(_cases(work))
+def _one(work: Work) -> list[Outcome]:
+    campaign, part, seed = work
+    return list(_cases(_parts(campaign)[part], seed))
 
 
-def _cases(work: tuple[str, int]) -> Iterator[Outcome]:
-    campaign, seed = work
+def _cases(campaign: Campaign, seed: int) -> Iterator[Outcome]:
     try:
-        yield from CAMPAIGNS[campaign](seed)
+        yield from campaign(seed)
     except Exception as failed:
         yield Outcome("harness", ("failed",), f"seed {seed}", f"{type(failed).__name__}: {failed}")
 

@@ -12,7 +12,7 @@ from razortools.format.record import CATALOGUE
 from tests.check.editing import edit_item, find_inode
 from tests.check.samples import healthy
 from tools.fsck_matrix import UNDO_MODULE
-from tools.fuzzing import bytesweep, verdict
+from tools.fuzzing import bytesweep, campaigns, verdict
 from tools.fuzzing.bases import BASES, base
 from tools.fuzzing.blast import terrain_of, touched_by
 from tools.fuzzing.campaigns import damage_outcome, differing_pages, origins
@@ -149,3 +149,11 @@ def test_what_does_not_end_is_told_as_a_hang(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(verdict, "PATIENCE_S", 0.2)
     monkeypatch.setattr(verdict, "check_quietly", hang)
     assert "no end after" in judge(base("at rest")).stumbled
+
+
+@pytest.mark.slow
+def test_the_parts_of_a_seed_are_the_whole_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaigns, "field_outcome", lambda case: Outcome(str(case), ()))
+    whole = [outcome.kind for outcome in campaigns.CAMPAIGNS["fields"](3)]
+    in_parts = [outcome.kind for part in campaigns.PARTS["fields"] for outcome in part(3)]
+    assert len(set(whole)) == len(whole) > 40_000 and sorted(whole) == sorted(in_parts)
