@@ -7,8 +7,8 @@ where the first bytes raise the suspicion: PNG costs 250 µs for nothing. Times 
 running are for the statistics alone: the same input must give the same image, whatever the machine is busy with.
 
 Most of what a small file takes is its last block. So AUTO tries again, harder, where a few bytes less would save a block. 1,700
-sources of Python shrink 2.94:1 instead of 2.75:1 in blocks by that, for 44 µs a file more; level 6 for all of them would take
-191 µs more, for 3.01:1 (bench/decisions.py).
+sources of Python shrink 2.91:1 instead of 2.75:1 in blocks by that, for 19 µs a file more; level 6 for all of them would take
+97 µs more, for 3.01:1 (bench/decisions.py).
 """
 
 import time
@@ -29,6 +29,7 @@ SLOW_ZSTD_LEVEL = 10  # below, zstd gives up nearly as fast as the probe
 NEAR_LEVEL = 6
 NEAR_SHARE = 10  # a record is near to taking a block less if a tenth of its stored bytes is too much
 NEAR_BLOCKS_MAX = 8  # of more blocks one less is no matter
+NEAR_RAW_MAX = 64 * 1024  # a large file is written as fast as the device takes it, and its records do not end with a block
 
 
 class Verdict(Enum):
@@ -110,6 +111,8 @@ def pack_all(records: Sequence[Unpacked]) -> tuple[Packing, ...]:
 def _is_near(record: Unpacked, stored: bytes) -> bool:
     """Whether a few bytes less would save a block of a record, the last of them if its contents may become inline."""
     if record.policy.algorithm is not Algorithm.AUTO or not record.inline_bytes_max < len(stored) < len(record.raw):
+        return False
+    if len(record.raw) > NEAR_RAW_MAX:
         return False
     blocks = divide_up(len(stored), record.block_bytes)
     wanted = (blocks - 1) * record.block_bytes or record.inline_bytes_max

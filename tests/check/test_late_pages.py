@@ -247,7 +247,7 @@ def test_a_sanitized_copy_has_late_pages_of_zeros_and_razorfsck_finds_the_same()
 def test_resizing_keeps_late_pages(size_bytes: int) -> None:
     image = late_paged()
     before = everything(opened_with(Copy(image)))
-    done = resize(image, size_bytes, lambda overlay: shown(image, overlay))
+    done = resize(image, size_bytes, lambda overlay: shown(image, overlay), 1)
     image.resize(done.bytes_after)
     assert everything(opened_with(Copy(image))) == before and codes(image) == []
 

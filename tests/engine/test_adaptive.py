@@ -5,6 +5,7 @@ import lzma
 import random
 import zipfile
 import zlib
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from razortools.engine import adaptive, files, filetypes
 from razortools.engine.adaptive import Verdict
+from razortools.format import compression
 from razortools.format.compression import Algorithm, Policy, unpack
 from razortools.format.compression import pack as compress
 from razortools.units import KIB, divide_up
@@ -135,7 +137,25 @@ def near_a_block(blocks: int) -> bytes:
     return b"".join(words[:low])
 
 
-@pytest.mark.parametrize("blocks", [1, 2, 5])
+def test_records_of_large_files_are_compressed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text that shrinks to a few blocks was compressed twice, and writing it took three times as long."""
+    levels: list[int] = []
+    honest = compression.pack_all
+
+    def pack_all(raws: Sequence[bytes], algorithm: Algorithm, level: int = 0) -> list[bytes]:
+        levels.append(level)
+        return honest(raws, algorithm, level)
+
+    monkeypatch.setattr(compression, "pack_all", pack_all)
+    text = near_a_block(8)
+    for size in range(adaptive.NEAR_RAW_MAX + 1, len(text), 100):
+        pack(text[:size])
+    assert set(levels) == {0}
+    pack(near_a_block(2))
+    assert set(levels) == {0, adaptive.NEAR_LEVEL}
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
 def test_where_a_few_bytes_less_save_a_block_it_is_tried_harder(blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = near_a_block(blocks)
     assert divide_up(len(pack(raw, Policy(Algorithm.ZSTD)).stored), BLOCK) == blocks + 1, "who asks for a level gets that"
