@@ -275,7 +275,7 @@ def _judge_backups(device: Device, truth: Superblock, other: Superblock | None) 
             yield problems.BACKUP_FOREIGN.found(block=place, field=f"the generation ({found.generation}, {truth.generation})")
         if copy.raw[SUPERBLOCK_BYTES:].strip(b"\0"):
             yield problems.BACKUP_DAMAGED.found(block=place, reason="the rest of its block is not zero")
-        if any(found.reserved) or (any(found.admin_history) and not keeps_history(found)):
+        if found.reserved.strip(b"\0") or (not keeps_history(found) and found.admin_history.strip(b"\0")):
             yield problems.BACKUP_DAMAGED.found(block=place, reason="its reserved bytes are not zero")
 
 

@@ -65,7 +65,7 @@ def field_faults(superblock: Superblock) -> Iterator[Fault]:
         yield "generation of the root", s.root.generation, f"at most {s.generation}"
     if s.reserved.strip(b"\0"):
         yield "reserved bytes", "not zero", "zeros"
-    if not keeps_history(s) and any(s.admin_history):
+    if not keeps_history(s) and s.admin_history.strip(b"\0"):
         yield "admin history", "not zero", "zeros, for no feature announces it"
     for name in ("admin_last", "admin_before"):
         if not keeps_history(s) and getattr(s, name) != NO_ENTRY:

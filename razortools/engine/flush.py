@@ -333,8 +333,7 @@ def _enter_late(volume: "Volume", step: Sequence[PlacedPages]) -> list[PlacedPag
             applied += current
     for placed in applied:
         volume.records.note_late(*placed.place, placed.pages)
-    done = set(map(id, applied))
-    return [placed for placed in step if id(placed) not in done]
+    return _left(step, applied)
 
 
 def _apply_step(volume: "Volume", step: Sequence[PlacedRecord]) -> list[PlacedRecord]:
@@ -349,6 +348,11 @@ def _apply_step(volume: "Volume", step: Sequence[PlacedRecord]) -> list[PlacedRe
         planned = placed.planned
         volume.records.note_flushed(planned.ino, planned.record_no, planned.raw if placed.packing.stored else b"")
         volume.records.tallies.count(planned.ino, planned.record_no, planned.raw, placed.packing)
+    return _left(step, applied)
+
+
+def _left(step: Sequence[OneT], applied: Sequence[OneT]) -> list[OneT]:
+    """Return what of *step* was not applied. The very objects count: to compare them would compare their data."""
     done = set(map(id, applied))
     return [placed for placed in step if id(placed) not in done]
 

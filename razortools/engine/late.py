@@ -60,10 +60,10 @@ def place_pages(
     try:
         runs = volume.store.place_each([len(known.pages) * LATE_PAGE_BYTES // volume.block_bytes for _, _, known in taking])
     except OutOfSpace:
-        runs = [[]] * len(taking)
+        return [], [*others, *((place, item) for place, item, _ in taking)]
     placed: list[PlacedPages] = []
     for (place, item, known), of_it in zip(taking, runs, strict=True):
-        found = _placed(volume, place, known, item, of_it) if of_it else None
+        found = _placed(volume, place, known, item, of_it)
         if found is None:
             others.append((place, item))
         else:

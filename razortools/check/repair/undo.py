@@ -50,20 +50,20 @@ def take_back(
 
 def was_cut_off(image: Device, shelf: Shelf) -> bool:
     """Return whether the undo file on *shelf* belongs to something that was cut off, and still takes it back. Reads only."""
-    try:
-        with shelf.open(writable=False) as file:
-            reader = UndoReader(file)
-            return reader.fate is Fate.BEGUN and _Undo(image, reader).differs()
-    except RazorError:
-        return False
+    return _is_begun_and(image, shelf, _Undo.differs)
 
 
 def has_no_effect_yet(image: Device, shelf: Shelf) -> bool:
     """Return whether the undo file on *shelf* belongs to a change in place that was cut off before its superblock. Reads only."""
+    return _is_begun_and(image, shelf, _Undo.is_before_the_truth)
+
+
+def _is_begun_and(image: Device, shelf: Shelf, question: "Callable[[_Undo], bool]") -> bool:
+    """Return the answer of the undo file on *shelf* if it belongs to something that was begun and not ended."""
     try:
         with shelf.open(writable=False) as file:
             reader = UndoReader(file)
-            return reader.fate is Fate.BEGUN and _Undo(image, reader).is_before_the_truth()
+            return reader.fate is Fate.BEGUN and question(_Undo(image, reader))
     except RazorError:
         return False
 
