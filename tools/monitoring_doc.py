@@ -58,7 +58,7 @@ def outputs(folder: Path) -> dict[str, str]:
                 for line in run("razortools.health", "--prometheus", mount_point).splitlines()
                 if re.search(r"^razorfs_(request_errors|cache_|commit_duration_seconds_(count|sum)|free_bytes|health)", line)
             ),
-            "audit": "".join(audit.read_text().splitlines(keepends=True)[:2]),
+            "audit": "".join(audit.read_text().splitlines(keepends=True)[:3]),
         }
     finally:
         subprocess.run(["umount", mount_point], check=False)

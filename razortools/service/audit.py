@@ -1,4 +1,5 @@
-"""The audit log: who changed owners, modes and security attributes, what was denied, and when it was mounted. Lines of JSON.
+"""The audit log: who changed owners, modes and security attributes, what was denied, when it was mounted, and what was done to
+the image since the mount before (checks, repairs, resizing, surgery). Lines of JSON.
 
 Invariants: a line is appended when the event has happened, never before; the file is opened for appending only, by its owner
 alone, and anew when somebody has moved it away; what cannot be written there is said in the log once; no request fails for it.
@@ -11,14 +12,16 @@ import json
 import logging
 import os
 import stat
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from typing import Any
 
 from razortools.engine import acls
+from razortools.engine.administration import document
 from razortools.engine.volume import Volume
 from razortools.errors import PosixError, UsageError
+from razortools.format.admin import AdminEntry
 from razortools.service.callers import Caller
 from razortools.service.committer import Committer
 from razortools.service.handlers import Answer, Handler, Refused, Soon, name_of
@@ -27,7 +30,7 @@ from razortools.service.operations import Operations
 from razortools.service.options import MountOptions
 from razortools.service.settled import Settled
 from razortools.service.wire import SETATTR, SETXATTR, Opcode, SetattrField
-from razortools.units import InodeNo
+from razortools.units import NANOSECONDS, InodeNo
 
 MODE_OF_FILE = 0o600
 _OWNERSHIP = int(SetattrField.MODE | SetattrField.UID | SetattrField.GID)
@@ -64,11 +67,17 @@ class Trail:
 
     def note(self, event: str, caller: Caller | None = None, **fields: object) -> None:
         """Append one event; *caller* is who asked the kernel for it."""
-        line: dict[str, object] = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event}
+        line: dict[str, object] = {"time": _iso(datetime.now(UTC)), "event": event}
         if caller is not None:
             line |= dict(zip(("uid", "gid", "pid"), caller, strict=True))
         text = json.dumps(line | fields)
         self._file.emit(logging.LogRecord("audit", logging.INFO, "", 0, text, None, None))
+
+    def note_history(self, entries: Iterable[AdminEntry], **fields: object) -> None:
+        """Append what was done to the image by tools that know of no audit log."""
+        for one in entries:
+            at = _iso(datetime.fromtimestamp(one.at_ns / NANOSECONDS, UTC))
+            self.note("administration", None, **fields, at=at, **document(one))
 
     def reopen(self) -> None:
         """Open the file again, after somebody has moved it away."""
@@ -149,6 +158,10 @@ class AuditedOperations(Operations):
         if number in _DENIALS:
             error = errno.errorcode[number]
             self._trail.note("denied", caller, operation=name_of(opcode), path=self.path_of(ino), inode=ino, error=error)
+
+
+def _iso(when: datetime) -> str:
+    return when.isoformat(timespec="milliseconds")
 
 
 def _owner(mode: int, uid: int, gid: int) -> dict[str, object]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from razortools.engine import collector, orphans
+from razortools.engine.store.admin import since_last_mount
 from razortools.engine.volume import Volume
 from razortools.errors import DeviceFailed, ImageBusy, RazorError
 from razortools.service import closing, logs, memory_room, mountpoints, placement
@@ -199,6 +200,9 @@ class Mounted:
         else:
             await self._open_control(device, nursery)
             log.info("%s: mounted at %s%s", self._place.image, self._place.mount_point, ", read-only" * self._volume.read_only)
+            if self._trail is not None:
+                done = since_last_mount(self._volume.store.superblock, is_mounted=not self._volume.read_only)
+                self._trail.note_history(done, image=self._place.image)
             self._note("mount", read_only=self._volume.read_only, pid=os.getpid())
             nursery.start_soon(self._remounter.follow_table, device)
             nursery.start_soon(self._remounter.show_failure, self._place.mount_point)

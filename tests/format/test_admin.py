@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from razortools.engine.create import plan_create, plan_superblock
-from razortools.engine.store.admin import history_of, last_check, noted, noted_in_place
+from razortools.engine.store.admin import history_of, last_check, noted, noted_in_place, since_last_mount
 from razortools.format.admin import (
     ADMIN_SECTOR_BYTES,
     ADMIN_SECTOR_ENTRIES,
@@ -24,6 +24,7 @@ from razortools.units import MIB
 
 OPENINGS, OTHERS = OPENING_SECTORS * ADMIN_SECTOR_ENTRIES, (ADMIN_SECTORS - OPENING_SECTORS) * ADMIN_SECTOR_ENTRIES
 NEW = plan_superblock(plan_create(16 * MIB, uuid=bytes(16), hash_seed=bytes(16), made_at_ns=1))
+OF_OTHERS = [action for action in Action if action != Action.MOUNT]
 ACTIONS = st.builds(lambda some, times: some * times, st.lists(st.sampled_from(Action), max_size=30), st.integers(1, 10))
 
 
@@ -120,6 +121,19 @@ def test_the_last_check_is_told() -> None:
     assert last_check(after(NEW, [Action.MKFS, Action.MOUNT])) is None
     found = last_check(after(NEW, [Action.CHECK, Action.REPAIR, Action.MOUNT]))
     assert found is not None and (found.action, found.detail) == (Action.REPAIR, 2)
+
+
+@given(before=st.lists(st.sampled_from(Action), max_size=20), others=st.lists(st.sampled_from(OF_OTHERS), max_size=20))
+def test_what_was_done_since_the_last_mount_is_told_whether_it_is_mounted_now_or_not(
+    before: list[Action], others: list[Action]
+) -> None:
+    unmounted = after(NEW, [*before, Action.MOUNT, *others])
+    done = [(action, number) for number, action in enumerate(others, len(before) + 2)]
+    assert [(one.action, one.detail) for one in since_last_mount(unmounted, is_mounted=False)] == done
+    mounted = after(NEW, [*before, Action.MOUNT, *others, Action.MOUNT])
+    assert [(one.action, one.detail) for one in since_last_mount(mounted, is_mounted=True)] == done
+    never = after(NEW, [Action.MKFS, *others])
+    assert len(since_last_mount(never, is_mounted=False)) == 1 + len(others)
 
 
 def test_an_entry_says_which_version_made_it() -> None:

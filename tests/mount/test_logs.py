@@ -6,11 +6,17 @@ import logging
 import os
 import stat
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from razortools import fsck
+from razortools.cli import app as cli
+from razortools.engine import namespace
+from razortools.engine.store.device import open_image
 from razortools.errors import UsageError
+from razortools.format.inode import ROOT_INODE
 from razortools.service import log_format, logs
 from razortools.service.audit import Trail
 from razortools.service.logs import log
@@ -18,6 +24,7 @@ from razortools.service.options import parse_options
 from razortools.service.phases import Phase
 from razortools.service.slow import SlowLog
 from razortools.units import InodeNo
+from tests.check.editing import edit_inode, find_inode
 from tests.images import make_image, open_for_writing
 from tests.mount.mounts import Mounted
 
@@ -123,6 +130,9 @@ def test_a_mount_audits_owners_modes_attributes_and_itself(unmounted: Mounted, t
     mounted.umount()
     text = audit.read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
+    made = lines.pop(0)
+    assert (made["event"], made["action"], made["image"]) == ("administration", "mkfs", str(unmounted.image))
+    assert made["at"] <= made["time"] <= lines[0]["time"]
     assert [line["event"] for line in lines] == ["mount", "mode", "owner", "xattr set", "xattr removed", "unmount"]
     assert lines[1]["after"]["mode"] == "0600" and lines[1]["path"] == "/file" and lines[1]["pid"] == os.getpid()
     assert (lines[2]["before"]["uid"], lines[2]["after"]) == (0, {"mode": "0600", "uid": 1, "gid": 2})
@@ -130,6 +140,27 @@ def test_a_mount_audits_owners_modes_attributes_and_itself(unmounted: Mounted, t
     assert lines[5]["clean"] is True
     slow = [json.loads(line) for line in log_path.read_text(encoding="utf-8").splitlines()]
     assert slow and all(line["level"] == "warning" and line["operation"] and line["seconds"] > 0 for line in slow)
+
+
+@pytest.mark.mount
+@pytest.mark.slow
+def test_a_repair_is_audited_by_the_next_mount(unmounted: Mounted, tmp_path: Path) -> None:
+    """What razorfsck did the image knows: it has no audit log of its own."""
+    audit = tmp_path / "audit"
+    unmounted.mount(f"audit={audit}").umount()
+    with open_for_writing(unmounted.image) as volume:  # a mount as well
+        namespace.create(volume, ROOT_INODE, b"file", 0o644, 0, 0)
+    with open_image(unmounted.image, writable=True) as device:
+        edit_inode(device, find_inode(device, "/file"), link_count=9)
+    began = datetime.now(UTC).isoformat(timespec="milliseconds")
+    assert cli.invoke(fsck.app, "razorfsck", cli.FSCK_CODES, ["-y", str(unmounted.image)]) == 1
+    unmounted.mount(f"audit={audit}").umount()
+    lines = [json.loads(line) for line in audit.read_text(encoding="utf-8").splitlines()]
+    events = ["administration", "mount", "unmount", "administration", "mount", "unmount"]
+    assert [line["event"] for line in lines] == events
+    repair = lines[3]
+    assert (repair["action"], repair["outcome"], repair["errors"]) == ("repair", "done", 1)
+    assert began <= repair["at"] <= repair["time"]
 
 
 def test_the_start_of_a_log_that_cannot_be_is_refused(tmp_path: Path) -> None:

@@ -64,5 +64,16 @@ def last_check(superblock: Superblock) -> AdminEntry | None:
     return next((one for one in reversed(history_of(superblock)) if one.action in _LOOKED), None)
 
 
+def since_last_mount(superblock: Superblock, *, is_mounted: bool) -> list[AdminEntry]:
+    """Return what was done to the image since it was last mounted for writing; before this mount, if it *is_mounted* for that."""
+    found = history_of(superblock)
+    if is_mounted and found and found[-1].action == Action.MOUNT:
+        found.pop()
+    since: list[AdminEntry] = []
+    for one in found:
+        since = [] if one.action == Action.MOUNT else [*since, one]
+    return since
+
+
 def _next(last: AdminEntry) -> int:
     return min(last.number + 1, _NUMBER_MAX)
