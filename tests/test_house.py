@@ -35,6 +35,7 @@ DOORS = {
     "rich": ("cli/render.py",),
     "prompt_toolkit": ("cli/debug_prompt.py",),
     "prometheus_client": ("service/metrics.py", "service/scrape.py"),
+    "h11": ("service/scrape.py",),
     "structlog": ("service/log_format.py",),
     "typer": ("cli/app.py", *(f"{name}.py" for name in FRONT_ENDS)),
 }

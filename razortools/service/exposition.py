@@ -5,8 +5,6 @@ How a line reads, prometheus_client says, once for each series; after that its n
 metrics.page() makes of the same figures, which a law in the tests holds.
 """
 
-from threading import Lock
-
 from razortools.service.figures import MountFigures, Spread
 from razortools.service.metrics import METRICS, Declared, Labels, Sample, cumulated, number_text, rendered
 
@@ -47,18 +45,16 @@ def _numbers(value: float | Spread) -> list[float]:
 
 
 class Exposition:
-    """What is kept of a mount's page between two scrapes. Threads may ask at the same time."""
+    """What is kept of a mount's page between two scrapes."""
 
     def __init__(self) -> None:
         """Begin with nothing."""
         self._series: dict[tuple[str, Labels], _Series] = {}
         self._heads = {declared.name: rendered([declared.family_of([])]) for declared in METRICS}
-        self._lock = Lock()
 
     def page(self, figures: MountFigures) -> str:
         """Return the metrics of a mount, always the same one, in Prometheus' text format."""
-        with self._lock:
-            return "".join(self._parts(figures))
+        return "".join(self._parts(figures))
 
     def _parts(self, figures: MountFigures) -> list[str]:
         parts: list[str] = []

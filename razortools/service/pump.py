@@ -5,8 +5,9 @@ already, keeps looking for a moment after one was served, giving way to others b
 it. What a handler can answer at once is answered before the next request is read; what has to wait (a flush, room, the disk)
 goes on as a task.
 
-Invariants: other tasks run after at most BURST_MAX requests in a row, fewer large ones; an idle mount never spins; a spin never
-lasts longer than SPIN_S; whatever a handler raises becomes the errno of its own request, and the mount lives on.
+Invariants: other tasks run after at most BURST_MAX requests in a row, fewer large ones, and once BURST_NS are over; an idle mount
+never spins; a spin never lasts longer than SPIN_S; whatever a handler raises becomes the errno of its own request, and the mount
+lives on.
 """
 
 import os
@@ -31,7 +32,8 @@ from razortools.service.tally import LATELY_MAX, Tally
 from razortools.service.wire import HEAD, Opcode
 from razortools.units import KIB, NANOSECONDS, InodeNo
 
-BURST_MAX = 48  # requests served before others get their turn: at 15 us each that is under a millisecond
+BURST_MAX = 48  # requests served before others get their turn
+BURST_NS = 1_000_000  # and how long that may take: a client may think between two requests, or wait for a processor
 LARGE_BYTES = 16 * KIB  # a request takes as long as one more for each time that it holds this
 SPIN_S = 100e-6  # a client that will ask again does so within about this time
 CREDIT_MAX = 16
@@ -43,7 +45,7 @@ _HEAD_BYTES = HEAD.size
 _unpack_head = HEAD.unpack_from
 _clock = time.perf_counter_ns
 NO_PHASES: Mapping[Phase, float] = {}
-_SILENT = frozenset((int(Opcode.FORGET), int(Opcode.BATCH_FORGET)))  # the kernel expects no answer to them
+SILENT = frozenset((int(Opcode.FORGET), int(Opcode.BATCH_FORGET)))  # the kernel expects no answer to them
 
 
 class Served(Protocol):
@@ -122,8 +124,8 @@ class Pump:
             self._count_at = self.served_count + LATELY_MAX
             self.tally.settle()
         started = _clock()
-        left = BURST_MAX
-        while left > 0:
+        left, until = BURST_MAX, started + BURST_NS
+        while left > 0 and started < until:
             try:
                 length = receive()
             except BlockingIOError:
@@ -180,7 +182,7 @@ class Pump:
             self._refuse(opcode, unique, node, failure)
             return self._end(started, opcode, node)
         if type(reply) is bytes or type(reply) is tuple:
-            if opcode not in _SILENT:
+            if opcode not in SILENT:
                 self._channel.reply(unique, reply)
             now = _clock()
             took_ns = now - started
@@ -246,7 +248,7 @@ class Pump:
         except Exception as failure:
             self._refuse(opcode, unique, node, failure)
             return
-        if opcode not in _SILENT:
+        if opcode not in SILENT:
             self._channel.reply(unique, reply)
 
     async def _fetch_and_answer(
@@ -276,7 +278,7 @@ class Pump:
     def _refuse(self, opcode: int, unique: int, node: InodeNo, failure: Exception) -> None:
         number = self._served.refusal(failure, name_of(opcode), node)
         self.tally.refuse(opcode, number)
-        if opcode not in _SILENT:
+        if opcode not in SILENT:
             self._channel.refuse(unique, number)
 
     def _may_spin(self) -> bool:

@@ -1,63 +1,35 @@
-"""The page for Prometheus, by HTTP: in threads of its own, so nobody who scrapes it is waited for.
+"""The page for Prometheus, by HTTP: in the loop, between two requests of the kernel.
 
-Only the figures are taken in the loop's thread, between two requests. The threads wait for connections beforehand: to begin one
-takes several turns of the interpreter's lock, for each of which a busy mount lets it wait. Invariants: the address is taken
-before anything is mounted, so what is wrong with it is told at once; no more than SCRAPES_MAX are answered at a time, each within
-PATIENCE_S, and who comes beside them waits in line.
+A thread would have to wait for the interpreter's lock after each system call, half a millisecond each time while requests are
+served, and a connection takes a dozen of them. The page itself is quick, for it is kept (service/exposition.py); and sockets are
+used as they are, for trio's let others have a turn after each call. What HTTP is, h11 knows. Invariants: the address is taken
+before anything is mounted, so what is wrong with it is told at once; no more than SCRAPES_MAX connections on which something was
+said are open at a time, each for PATIENCE_S, and who comes beside them waits in line; whatever is sent, the mount lives on.
 """
 
 import errno
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
+import h11
 import trio
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, ProcessCollector, generate_latest
 
 from razortools.service.exposition import Exposition
 from razortools.service.figures import MountFigures
+from razortools.service.logs import log
 from razortools.service.mountpoints import MountRefused
 from razortools.service.options import Address
 
-SCRAPES_MAX = 4
+SCRAPES_MAX = 16
 PATIENCE_S = 5.0
-FAREWELL_S = 0.5  # for scrapes under way when the mount ends
-
-
-class _Handler(WSGIRequestHandler):
-    """Answers one connection, quietly."""
-
-    timeout = PATIENCE_S
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: a scrape every few seconds is no news."""
-
-
-class _Server(WSGIServer):
-    """Answers one after the other in each thread that calls answer_next()."""
-
-    def __init__(self, address: Address) -> None:
-        self.address_family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        super().__init__((address.host, address.port), _Handler)
-
-    def server_bind(self) -> None:
-        """Bind, without asking anybody for the name of the address, which may take long."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        host, self.server_port, *_ = self.server_address = self.socket.getsockname()
-        self.server_name = str(host)
-        self.setup_environ()
-
-    def answer_next(self) -> None:
-        """Wait for a connection, and answer it. Raises OSError once the socket is shut."""
-        request, client_address = self.get_request()
-        with suppress(Exception):  # who has hung up, or was too slow
-            self.finish_request(request, client_address)
-        self.shutdown_request(request)
+RECEIVED_BYTES = 4096
+REQUEST_BYTES_MAX = 16_384
+ACCEPT_AGAIN_S = 0.1  # when the host has no descriptor to spare
+PATHS = (b"/metrics", b"/")
+PLAIN = "text/plain; charset=utf-8"
+Take = Callable[[], MountFigures]
 
 
 class Scrape:
@@ -66,48 +38,135 @@ class Scrape:
     def __init__(self, address: Address) -> None:
         """Take the address. Raises MountRefused if it cannot be had."""
         try:
-            self._server = _Server(address)
+            self._socket = _listening(address)
         except (OSError, OverflowError) as refused:
             advice = "; choose another port" if isinstance(refused, OSError) and refused.errno == errno.EADDRINUSE else ""
             why = refused.strerror if isinstance(refused, OSError) and refused.strerror else str(refused)
             raise MountRefused(f"option metrics: {address}: cannot be listened at: {why}{advice}") from None
-        self.address = Address(address.host, self._server.server_port)
-        self._threads: list[threading.Thread] = []
-        self._is_closed = False
+        self.address = Address(address.host, self._socket.getsockname()[1])
+        self._registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self._registry)
+        self._exposition = Exposition()
 
-    def start(self, take: Callable[[], MountFigures]) -> None:
-        """Answer from now on with what *take* tells, called in this thread. In a trio task."""
-        token = trio.lowlevel.current_trio_token()
-        registry = CollectorRegistry(auto_describe=False)
-        ProcessCollector(registry=registry)
-        exposition = Exposition()
+    async def serve(self, take: Take) -> None:
+        """Answer with what *take* tells, until cancelled."""
+        with _lived_through():
+            self._page(take)  # most of what is kept is made now, before anybody waits for it
+        slots = trio.Semaphore(SCRAPES_MAX)
+        async with trio.open_nursery() as nursery:
+            while True:
+                await slots.acquire()
+                try:
+                    connection = await _accepted(self._socket)
+                except OSError as refused:  # who called has hung up already, or the host is short of descriptors
+                    log.debug("a scrape cannot be accepted: %s", refused)
+                    slots.release()
+                    await trio.sleep(ACCEPT_AGAIN_S)
+                    continue
+                nursery.start_soon(self._converse, connection, take, slots)
 
-        def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-            try:
-                figures = trio.from_thread.run_sync(take, trio_token=token)
-            except (trio.RunFinishedError, trio.Cancelled):
-                start_response("503 Service Unavailable", [("Content-Type", "text/plain")])
-                return [b"it is being unmounted\n"]
-            start_response("200 OK", [("Content-Type", CONTENT_TYPE_PLAIN_0_0_4)])
-            return [exposition.page(figures).encode() + generate_latest(registry)]
+    async def _converse(self, connection: socket.socket, take: Take, slots: trio.Semaphore) -> None:
+        """Answer one request, and hang up."""
+        try:
+            with _lived_through(), trio.move_on_after(PATIENCE_S):
+                await self._answer(connection, take)
+        finally:
+            connection.close()
+            slots.release()
 
-        self._server.set_app(app)
-        self._threads = [threading.Thread(target=self._serve, name="metrics", daemon=True) for _ in range(SCRAPES_MAX)]
-        for thread in self._threads:
-            thread.start()
+    async def _answer(self, connection: socket.socket, take: Take) -> None:
+        """Answer the request that comes on *connection*. Raises OSError, RemoteProtocolError."""
+        spoken = h11.Connection(h11.SERVER, max_incomplete_event_size=REQUEST_BYTES_MAX)
+        try:
+            request = await _request(spoken, connection)
+        except h11.RemoteProtocolError as wrong:
+            if spoken.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                await _send(connection, _reply(spoken, wrong.error_status_hint, PLAIN, b"this is no request for a page\n"))
+            raise
+        if request is None:
+            return
+        if request.method not in (b"GET", b"HEAD"):
+            reply = _reply(spoken, 405, PLAIN, b"there is nothing but GET\n")
+        elif request.target.partition(b"?")[0] not in PATHS:
+            reply = _reply(spoken, 404, PLAIN, b"the metrics are at /metrics\n")
+        else:
+            reply = _reply(spoken, 200, CONTENT_TYPE_PLAIN_0_0_4, self._page(take), is_head=request.method == b"HEAD")
+        await _send(connection, reply)
 
-    def _serve(self) -> None:
-        """Answer until closed. Not serve_forever(): that looks twice a second whether it is to end, and unmounting would wait."""
-        while not self._is_closed:
-            with suppress(OSError):  # it is closed, or who called has hung up already
-                self._server.answer_next()
+    def _page(self, take: Take) -> bytes:
+        return self._exposition.page(take()).encode() + generate_latest(self._registry)
 
     def close(self) -> None:
-        """Stop answering, and give the address back."""
-        self._is_closed = True
-        if self._threads:
-            self._server.socket.shutdown(socket.SHUT_RDWR)  # who waits for a connection is woken
-            end_s = time.monotonic() + FAREWELL_S
-            for thread in self._threads:  # who reads his page slowly is not waited for
-                thread.join(max(end_s - time.monotonic(), 0))
-        self._server.server_close()
+        """Give the address back. After trio has ended, or instead of serving."""
+        self._socket.close()
+
+
+@contextmanager
+def _lived_through() -> Iterator[None]:
+    """Return a context whose failures are logged: a page is not worth a mount."""
+    try:
+        yield
+    except (OSError, h11.RemoteProtocolError) as failed:  # who asks has hung up, or speaks another language
+        log.debug("a scrape ends: %s", failed)
+    except Exception as failed:
+        log.warning("the page of metrics cannot be made: %s: %s", type(failed).__name__, failed)
+
+
+def _listening(address: Address) -> socket.socket:
+    """Return a socket that listens at *address*. Raises OSError, OverflowError."""
+    family, kind, protocol, _, where = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+    made = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+    try:
+        made.setblocking(False)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, int(PATIENCE_S))  # until it has said something
+        made.bind(where)
+        made.listen()
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+async def _accepted(listener: socket.socket) -> socket.socket:
+    """Return the next connection. Raises OSError if it cannot be had."""
+    while True:
+        await trio.lowlevel.wait_readable(listener)
+        with suppress(BlockingIOError):
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            return connection
+
+
+async def _request(spoken: h11.Connection, connection: socket.socket) -> h11.Request | None:
+    """Return what is asked for; None if it has gone. Raises OSError, RemoteProtocolError."""
+    while True:
+        event = spoken.next_event()
+        if isinstance(event, h11.Request):
+            return event
+        if event is not h11.NEED_DATA:
+            return None
+        try:
+            spoken.receive_data(connection.recv(RECEIVED_BYTES))
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(connection)
+
+
+async def _send(connection: socket.socket, reply: bytes) -> None:
+    """Send all of it. Raises OSError."""
+    left = memoryview(reply)
+    while left:
+        try:
+            left = left[connection.send(left) :]
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(connection)
+
+
+def _reply(spoken: h11.Connection, status: int, kind: str, body: bytes, *, is_head: bool = False) -> bytes:
+    """Return a whole response."""
+    headers = [("Content-Type", kind), ("Content-Length", str(len(body))), ("Connection", "close")]
+    parts = [spoken.send(h11.Response(status_code=status, headers=headers))]
+    if not is_head:
+        parts.append(spoken.send(h11.Data(data=body)))
+    parts.append(spoken.send(h11.EndOfMessage()))
+    return b"".join(part for part in parts if part is not None)

@@ -184,7 +184,7 @@ class Mounted:
             nursery.start_soon(self._history.run)
             nursery.start_soon(self._announce, nursery)
             if self._scrape is not None:
-                self._scrape.start(self._telling.take)
+                nursery.start_soon(self._scrape.serve, self._telling.take)
                 log.info("metrics at http://%s/metrics", self._scrape.address)
             await self._pump.run()
             nursery.cancel_scope.cancel()

@@ -1,13 +1,8 @@
-"""A page that is kept between two scrapes is the page that prometheus_client makes anew, and it is served whoever else asks."""
+"""A page that is kept between two scrapes is the page that prometheus_client makes anew."""
 
-import socket
-import time
-import urllib.request
-from contextlib import ExitStack
 from dataclasses import fields, replace
 from typing import Any
 
-import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,8 +11,6 @@ from razortools.engine.store.durations import BOUNDS_S
 from razortools.service.exposition import Exposition
 from razortools.service.figures import Compressed, MountFigures, Spread
 from razortools.service.metrics import page
-from razortools.service.options import Address
-from razortools.service.scrape import PATIENCE_S, SCRAPES_MAX, Scrape
 
 COUNTS, SECONDS = st.integers(0, 1 << 62), st.floats(0, 1e12)
 SPREADS = st.builds(Spread, st.tuples(*[COUNTS] * (len(BOUNDS_S) + 1)), SECONDS)
@@ -71,26 +64,3 @@ def test_what_has_not_changed_is_not_rendered_again(told: MountFigures) -> None:
     before = kept._parts(told)
     after = kept._parts(replace(told, commit_age_s=told.commit_age_s + 1))
     assert sum(one is not other for one, other in zip(before, after, strict=True)) == 1
-
-
-def test_a_scrape_waits_for_nobody_who_is_slow_and_neither_does_the_end() -> None:
-    """Whoever connects and says nothing takes one of the threads, and is forgotten when the mount ends."""
-
-    def scrape(port: int) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as reply:
-            return str(reply.read().decode())
-
-    async def scraped() -> tuple[list[str], float]:
-        server = Scrape(Address("127.0.0.1", 0))
-        server.start(lambda: PLAIN)
-        with ExitStack() as held:
-            for _ in range(SCRAPES_MAX - 1):
-                held.enter_context(socket.create_connection((server.address.host, server.address.port)))
-            pages = [await trio.to_thread.run_sync(scrape, server.address.port) for _ in range(3)]
-            started = time.monotonic()
-            await trio.to_thread.run_sync(server.close)
-            return pages, time.monotonic() - started
-
-    pages, took_s = trio.run(scraped)
-    assert len(pages) == 3 and all(page([PLAIN]) in one and "process_" in one for one in pages)
-    assert took_s < PATIENCE_S
