@@ -9,13 +9,13 @@ from razortools.engine.store.pages import PAGE_BYTES
 from razortools.format.keys import inline_key
 from razortools.format.node import NODE_MAGIC, ChildPointer, decode_header
 from razortools.format.record import CATALOGUE
-from tests.check.editing import edit_item, find_inode
+from tests.check.editing import edit_item, find_inode, image_of
 from tests.check.samples import healthy
 from tools.fsck_matrix import UNDO_MODULE
 from tools.fuzzing import bytesweep, campaigns, verdict
 from tools.fuzzing.bases import BASES, base
-from tools.fuzzing.blast import terrain_of, touched_by
-from tools.fuzzing.campaigns import damage_outcome, differing_pages, origins
+from tools.fuzzing.blast import named_again, terrain_of, touched_by
+from tools.fuzzing.campaigns import damage_outcome, differing_pages, lawful_damage, origins
 from tools.fuzzing.damage import DAMAGES
 from tools.fuzzing.damaged import Damaged
 from tools.fuzzing.fields import cases, examine, sites_of
@@ -116,6 +116,21 @@ def test_data_of_the_last_transaction_reach_as_far_as_that_and_other_data_as_far
     assert touched_by(terrain, [min(terrain.last_data)]) >= terrain.last
     others = [page for page in terrain.data if page not in terrain.last_data]
     assert others and all(touched_by(terrain, [page]) == terrain.data[page] for page in others)
+
+
+def test_an_older_name_may_come_back_only_where_leaf_and_node_above_are_lost() -> None:
+    """Seed 23558: the space map is lost as well, so an older leaf answers for the lost one, and a removed name comes back."""
+    past = history(23558 // 8)
+    device = DAMAGES["stale blocks"](past, random.Random("23558 stale blocks"))
+    terrain, pages = terrain_of(past.now), set(device.changed_pages())
+    image = image_of(past.now)
+    again = named_again(terrain, image, device, pages)
+    assert again - touched_by(terrain, pages)
+    assert lawful_damage("stale blocks", past, device, "seed 23558", with_files=True).failure == ""
+    leaves = {page for copies, _ in terrain.leaves for copy in copies for page in copy}
+    inner = {page for copies in terrain.inner for copy in copies for page in copy}
+    assert pages & leaves and pages & inner
+    assert named_again(terrain, image, device, pages - leaves) == named_again(terrain, image, device, pages - inner) == set()
 
 
 def test_a_check_in_stages_finds_what_a_whole_one_finds() -> None:

@@ -7,10 +7,11 @@ hurts nobody (its leaves describe themselves), nor does a superblock or the spac
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from razortools.check.image import Image
 from razortools.check.journal_pass import recovered_view
+from razortools.check.scan import node_at, read_items
 from razortools.engine.store.device import Device
 from razortools.engine.store.pages import PAGE_BYTES
 from razortools.format.directory import BackLink, DirectoryEntry
@@ -19,7 +20,7 @@ from razortools.format.journal import Operation
 from razortools.format.keys import KIND_AT, Kind, Table, object_of
 from razortools.format.node import decode_header, decode_items
 from tests.check.editing import image_of, journal_entries
-from tools.fuzzing.sites import node_containers
+from tools.fuzzing.sites import Container, node_containers
 
 
 @dataclass(slots=True)
@@ -27,6 +28,7 @@ class Terrain:
     """The undamaged image by place: which inodes depend on which page."""
 
     leaves: list[tuple[tuple[range, ...], frozenset[int]]] = field(default_factory=list)  # pages of each copy, inodes in it
+    inner: list[tuple[range, ...]] = field(default_factory=list)  # pages of each copy of an inner node
     data: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))  # page -> inodes
     journal: range = range(0)
     waiting: frozenset[int] = frozenset()  # inodes that the waiting journal changes
@@ -62,7 +64,9 @@ def terrain_of(device: Device) -> Terrain:
             for page in _pages_of(image, key, value):
                 terrain.data[page].add(object_of(key))
     # The nodes that lie on the device are those of the last checkpoint.
-    for copies, pairs in _leaf_items(device, list(node_containers(on_device))):
+    nodes = list(node_containers(on_device))
+    terrain.inner = [_pages_of_node(node) for node in nodes if decode_header(device.read(node.offset, node.length)).level]
+    for copies, pairs in _leaf_items(device, nodes):
         terrain.leaves.append((copies, frozenset(ino for key, value in pairs for ino in concerned(terrain, key, value))))
     waiting: set[int] = set()
     last: set[int] = set()
@@ -95,8 +99,12 @@ def _leaf_items(device: Device, nodes: list) -> Iterable[tuple[tuple[range, ...]
         raw = device.read(node.offset, node.length)
         header = decode_header(raw)
         if header.level == 0:
-            pages = tuple(range(at // PAGE_BYTES, (at + node.length) // PAGE_BYTES) for at in (node.offset, *node.mirrors))
-            yield pages, list(zip(*decode_items(raw, header), strict=True))
+            yield _pages_of_node(node), list(zip(*decode_items(raw, header), strict=True))
+
+
+def _pages_of_node(node: Container) -> tuple[range, ...]:
+    """Return the pages of each of its copies."""
+    return tuple(range(at // PAGE_BYTES, (at + node.length) // PAGE_BYTES) for at in (node.offset, *node.mirrors))
 
 
 def _note_names(terrain: Terrain, key: bytes, value: bytes) -> None:
@@ -121,6 +129,31 @@ def concerned(terrain: Terrain, key: bytes, value: bytes) -> set[int]:
     return found
 
 
+def _is_lost(copies: Iterable[range], wrong: set[int]) -> bool:
+    """Return whether a node has no good copy left."""
+    return all(wrong.intersection(copy) for copy in copies)
+
+
+def named_again(terrain: Terrain, image: Image, device: Device, pages: Iterable[int]) -> set[int]:
+    """Return the inodes to which an older name may come back, as *device* has these *pages* otherwise than the undamaged *image*.
+
+    Where a leaf is lost and the node above it as well, an older leaf answers in its place. That it is older a newer leaf of its
+    range, or the space map, may know; if these are lost too, nobody tells the names that were removed since from those that are
+    current, and a name more is no loss.
+    """
+    wrong, found = set(pages), set[int]()
+    leaves = [copies for copies, _ in terrain.leaves]
+    if not all(any(_is_lost(copies, wrong) for copies in nodes) for nodes in (terrain.inner, leaves)):
+        return found
+    damaged = replace(image, device=device)
+    for block in range(min(device.size_bytes // image.block_bytes, image.geometry.block_count)):
+        node = node_at(damaged, block)
+        if node is not None and node.level == 0:
+            items = zip(*read_items(damaged, block, node.pointer), strict=True)
+            found |= {DirectoryEntry.decode(value).inode for key, value in items if key[KIND_AT] == Kind.DIRECTORY_ENTRY}
+    return found
+
+
 def touched_by(terrain: Terrain, pages: Iterable[int]) -> set[int]:
     """Return the inodes whose contents may be hurt when these pages of the image are not what they were."""
     wrong = set(pages)
@@ -132,6 +165,6 @@ def touched_by(terrain: Terrain, pages: Iterable[int]) -> set[int]:
     if wrong & terrain.last_data:  # it may have been torn off, with all that it changed: what a crash before it leaves
         found |= terrain.last
     for copies, inodes in terrain.leaves:
-        if all(wrong.intersection(copy) for copy in copies):
+        if _is_lost(copies, wrong):
             found |= inodes
     return found

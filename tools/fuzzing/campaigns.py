@@ -4,6 +4,7 @@ import functools
 import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from razortools.check.repair.superblock_copies import all_copies_of
 from razortools.engine.store.device import Device
@@ -12,7 +13,7 @@ from razortools.errors import RazorError
 from tests.check.editing import image_of
 from tools.fuzzing import bytesweep, fields
 from tools.fuzzing.bases import BASES
-from tools.fuzzing.blast import Terrain, terrain_of, touched_by
+from tools.fuzzing.blast import Terrain, named_again, terrain_of, touched_by
 from tools.fuzzing.damage import DAMAGES
 from tools.fuzzing.damaged import Damaged
 from tools.fuzzing.generator import healthy_image
@@ -154,9 +155,9 @@ def lawful_field(case: fields.FieldCase, *, with_files: bool = True) -> Outcome:
 
 def lawful_damage(name: str, past: History, device: Damaged, case: str, *, with_files: bool = True) -> Outcome:
     """Repair an image with random damage."""
-    outcome = _lawful(name, device, _known_of(past.now, device.changed_pages()), case, with_files=with_files)
+    outcome = _lawful(name, device, _known_of(past.now, device, device.changed_pages()), case, with_files=with_files)
     for origin in origins(past, device) if outcome.failure else ():
-        other = _lawful(name, device, _known_of(origin, differing_pages(origin, device)), case, with_files=with_files)
+        other = _lawful(name, device, _known_of(origin, device, differing_pages(origin, device)), case, with_files=with_files)
         if not other.failure:
             return other
     return outcome
@@ -185,9 +186,11 @@ def _terrain_of(state: Device) -> Terrain:
     return terrain_of(state)
 
 
-def _known_of(origin: Device, pages: Iterable[int]) -> Undamaged:
-    terrain = _terrain_of(origin)
-    return _known(_view_of(origin), terrain, touched_by(terrain, pages))
+def _known_of(origin: Device, device: Device, pages: Iterable[int]) -> Undamaged:
+    """Return what there was before *device* was damaged in these *pages*, if it comes from *origin*."""
+    terrain, wrong = _terrain_of(origin), list(pages)
+    known = _known(_view_of(origin), terrain, touched_by(terrain, wrong))
+    return replace(known, named_again=named_again(terrain, image_of(origin), device, wrong))
 
 
 def _known(before: View, terrain: Terrain, contents: set[int]) -> Undamaged:

@@ -50,6 +50,7 @@ class Undamaged:
     contents: Set[int]  # inodes whose contents may be hurt
     paths: Set[int]  # inodes whose paths may be hurt
     directories: Set[int]  # directories whose entries may be hurt
+    named_again: Set[int] = frozenset()  # inodes that may have an older name beside their own
 
 
 def obey(device: Device, known: Undamaged, *, with_files: bool) -> str:
@@ -105,6 +106,8 @@ def _judge_files(repaired: Device, damaged: Device, known: Undamaged) -> str:
             differing -= OF_DIRECTORIES
         is_there = path in paths.get(entry.ino, ())
         is_whole &= not differing and is_there
+        if entry.ino in known.named_again:
+            differing -= {"link_count"}
         if entry.ino not in known.contents and differing:
             raise BrokenError(f"a file outside the blast radius has changed: inode {entry.ino}: {', '.join(sorted(differing))}")
         if entry.ino not in known.paths and not is_there:
