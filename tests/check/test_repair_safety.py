@@ -15,7 +15,7 @@ from razortools.check.findings import Finding
 from razortools.check.inventory import Inventory
 from razortools.check.keylist import KeyList
 from razortools.check.loss import Loss
-from razortools.check.repair import planning
+from razortools.check.repair import planning, spared
 from razortools.check.repair import repair as repair_module
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Edit, Verb
@@ -53,6 +53,7 @@ from tests.check.editing import (
     write_superblocks,
 )
 from tests.check.samples import healthy, opened, unclean
+from tools.fuzzing.view import view
 
 
 def done_to(device: Device, **wishes: object) -> Repaired:
@@ -463,3 +464,22 @@ def test_problems_that_are_too_many_for_one_run_are_said_to_need_another(monkeyp
         store.tree.delete(inode_key(find_inode(device, "/docs/deep")))
     done = done_to(device)
     assert not done.after.clean and any("run razorfsck again" in remark for remark in done.remarks)
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_data_whose_place_is_damaged_are_not_written_over(monkeypatch: pytest.MonkeyPatch, is_full: bool) -> None:
+    """A record that names a device that is not there: its data verify, but its blocks counted as free.
+
+    The repair wrote nodes into them, and cut the record out in its next round (seed 7821). Where nothing is spared but what the
+    round itself puts into the tree, as in an image that is nearly full, they are safe as well.
+    """
+    if is_full:
+        monkeypatch.setattr(spared, "has_room", lambda found, used: False)
+    before = view(healthy())
+    for ino in {entry.ino for entry in before.values()}:
+        for key, value in all_items(healthy(), InodeNo(ino), Kind.DATA_RECORD):
+            record, device = DataRecord.decode(value), healthy()
+            edit_item(device, key, address=record.address | 1 << 63)
+            done = done_to(device)
+            assert done.refused == ""
+            assert view(done.overlay) == before

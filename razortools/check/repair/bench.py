@@ -1,8 +1,8 @@
 """The bench: an overlay over the image on which a repair works, round by round.
 
-Invariants: what the image's own superblocks name is not overwritten, unless it does not verify, so that the old view and the new
-one are both whole until the slots are written; a round that does more than mend bits in their places ends with a frame (space
-map, counters, superblocks) that is computed from the tree; the same edits on the same image give the same bytes.
+Invariants: what is spared (check/repair/spared.py) is not overwritten, so that the old view and the new one are both whole until
+the slots are written; a round that does more than mend bits in their places ends with a frame (space map, counters, superblocks)
+that is computed from the tree; the same edits on the same image give the same bytes.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,6 @@ from typing import Any
 
 import crc32c
 
-from razortools.check.claims import Claims
 from razortools.check.image import BLOCK_MASK, Image
 from razortools.check.repair.dropped import Dropped, dropped_after
 from razortools.check.repair.edits import IN_PLACE, Edit, Verb
@@ -21,8 +20,9 @@ from razortools.check.repair.journal import drop_leftovers, pending, replay, sca
 from razortools.check.repair.node_shape import shaped
 from razortools.check.repair.plan_nodes import verified_leaf
 from razortools.check.repair.rebuild import rebuild
+from razortools.check.repair.spared import Spared
 from razortools.check.repair.superblock_copies import mended_at, settle
-from razortools.check.repair.surveying import Survey, believed, claim_runs, marked, merged, owned, survey
+from razortools.check.repair.surveying import Survey, believed, merged, owned, survey
 from razortools.check.steps import finished
 from razortools.check.superblock_rules import layout_fault
 from razortools.engine.store.nodes import Node
@@ -31,7 +31,7 @@ from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, OutOfSpace
 from razortools.format.admin import AdminEntry
-from razortools.format.data import CHECKED_TWICE, DataRecord, blocks_crc32
+from razortools.format.data import CHECKED_TWICE, blocks_crc32
 from razortools.format.keys import COUNTERS_KEY, Kind
 from razortools.format.node import ITEM_OVERHEAD_BYTES, ChildPointer
 from razortools.format.spacemap import SpaceMapEntry
@@ -54,25 +54,13 @@ class Bench:
         self.inodes_found = 0
         self.dropped = Dropped()  # of the journal
         self.may_drop = True  # transactions that were safe, without an edit that says so
-        self._kept: dict[int, bytes] = {}  # blocks that the old views name: group -> bitmap
+        self._spared = Spared()
         self._base: Superblock | None = None  # of the view that the first full round starts from
         self._mended_from: int | None = None  # the generation at which something was mended in its place first
         self._generation = 0  # of everything that this repair writes into the tree
         facts = believed(overlay, backup_block)
         if facts is not None:
-            self._keep(facts.image)
-
-    def _keep(self, image: Image) -> None:
-        """Note what a view names: nothing of it is to be overwritten."""
-        found = survey(image)
-        claims = found.claims
-        for transaction in scanned(image).transactions:
-            for entry in transaction.entries:
-                record = owned(entry.head.key, entry.redo) if entry.redo is not None else None
-                if record is not None:
-                    _claim_record(claims, image, record)
-        # What a lost part of the tree names is known to the map only.
-        self._kept = merged(self._kept, claims.groups, {} if found.tree.is_whole else marked(image))
+            self._spared.add_view(facts.image)
 
     def apply(self, edits: Sequence[Edit]) -> None:
         """Apply one round. Raises OutOfSpace, and CorruptImage where an edit does not fit."""
@@ -94,7 +82,8 @@ class Bench:
             # Rounds that mend in place are no generations of their own: the frame is two behind what was there at first.
             self._base = truth if self._mended_from is None else replace(truth, generation=self._mended_from)
             self._generation = self._base.generation + 1
-            self._keep(self._image())
+            self._spared.add_view(self._image())
+        self._spared.add_records(self._image(), edits)
         if any(edit.verb is Verb.REBUILD for edit in edits):
             self._rebuild()
             self._generation = max(self._generation, self._image().superblock.generation)
@@ -145,7 +134,7 @@ class Bench:
         found = survey(image)
         store = Store(self.overlay, image.superblock, metadata_cache_bytes=NODES_IN_MEMORY_BYTES)
         store.maps.active = image.superblock.spacemap_active
-        store.maps.take_over(merged(self._kept, found.claims.groups))
+        store.maps.take_over(merged(self._spared.groups, found.claims.groups))
         return store, found
 
     def _replay(self, edits: Sequence[Edit]) -> None:
@@ -265,7 +254,7 @@ class Bench:
         truth, found = image.superblock, survey(image)
         pages = {group: bytes(page) for group, page in found.claims.groups.items()}
         if not found.tree.is_whole:
-            pages = merged(self._kept, pages)
+            pages = merged(self._spared.groups, pages)
         for start in image.geometry.spacemap_starts:
             self.overlay.forget(start * image.block_bytes, image.geometry.spacemap.page_count * image.block_bytes)
         maps = SpaceMaps(self.overlay, image.geometry)
@@ -315,10 +304,3 @@ def _field_value(edit: Edit) -> object:
     if isinstance(edit.value, tuple):
         return _EMBEDDED[edit.field](*edit.value)
     return edit.value
-
-
-def _claim_record(claims: Claims, image: Image, record: DataRecord) -> None:
-    try:
-        claim_runs(claims, image, record.runs(image.block_bytes))
-    except CorruptImage:
-        return
