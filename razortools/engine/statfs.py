@@ -17,8 +17,8 @@ class Statfs:
 
     block_bytes: int
     block_count: int
-    free_blocks: int  # what new data may take: some room is kept so that deleting always works
-    available_blocks: int  # the same: nothing is kept for the superuser
+    free_blocks: int  # that nobody uses
+    available_blocks: int  # that new data may take, the superuser's as well: some room is kept so that deleting always works
     inode_count: int  # that exist
     free_inodes: int  # how many more there is room for, if they are empty
     name_bytes_max: int
@@ -31,7 +31,7 @@ def statfs(volume: "Volume") -> Statfs:
     return Statfs(
         block_bytes=volume.block_bytes,
         block_count=geometry.block_count - sum(count for _, count in geometry.fixed_extents()),
-        free_blocks=figures.free_blocks,
+        free_blocks=figures.free_blocks + figures.reserve_blocks,
         available_blocks=figures.free_blocks,
         inode_count=figures.inode_count,
         free_inodes=figures.free_blocks * volume.block_bytes // INODE_BYTES,

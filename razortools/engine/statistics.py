@@ -21,7 +21,8 @@ class Statistics:
     aborts: int
     block_bytes: int
     block_count: int
-    free_blocks: int
+    free_blocks: int  # that new data may take
+    reserve_blocks: int  # free, but kept for deleting
     inode_count: int
     directory_count: int
     name_count: int
@@ -55,6 +56,7 @@ class Statistics:
 def take(volume: "Volume") -> Statistics:
     """Return the figures of this moment."""
     store, counters, fsck = volume.store, volume.counters, volume.last_check or NO_ENTRY
+    free_blocks = max(store.room.free_blocks_for_data() - volume.records.reserved_blocks, 0)
     return Statistics(
         generation=store.superblock.generation,
         transaction=store.transaction.number - 1,
@@ -64,7 +66,8 @@ def take(volume: "Volume") -> Statistics:
         aborts=store.abort_count,
         block_bytes=store.block_bytes,
         block_count=store.geometry.block_count,
-        free_blocks=max(store.room.free_blocks_for_data() - volume.records.reserved_blocks, 0),
+        free_blocks=free_blocks,
+        reserve_blocks=max(store.room.free_blocks() - volume.records.reserved_blocks - free_blocks, 0),
         inode_count=counters.inode_count,
         directory_count=counters.directory_count,
         name_count=counters.name_count,

@@ -91,9 +91,15 @@ class Room:
 
     def free_blocks_for_data(self) -> int:
         """Return how many blocks ordinary operations may still take, the reserve for deleting left alone."""
+        return max(self.free_blocks() - self._blocks(2 * self.operation_nodes_max()), 0)
+
+    def free_blocks(self) -> int:
+        """Return how many blocks are free, that reserve among them, once all dirty nodes have been written."""
         store = self._store
-        kept = (store.tree.dirty_count + 2 * self.operation_nodes_max()) * store.geometry.node_blocks
-        kept *= store.superblock.metadata_copies
         maps = store.maps
         free = maps.free_blocks + maps.pending_blocks + maps.pins.block_count + store.pool.block_count
-        return max(free - kept, 0)
+        return max(free - self._blocks(store.tree.dirty_count), 0)
+
+    def _blocks(self, nodes: int) -> int:
+        """Return how many blocks so many nodes take."""
+        return nodes * self._store.geometry.node_blocks * self._store.superblock.metadata_copies
