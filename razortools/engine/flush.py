@@ -339,7 +339,7 @@ def _enter_late(volume: "Volume", step: Sequence[PlacedPages]) -> list[PlacedPag
 def _apply_step(volume: "Volume", step: Sequence[PlacedRecord]) -> list[PlacedRecord]:
     """Apply some records in one operation; return those that had to be skipped."""
     applied: list[PlacedRecord] = []
-    with volume.operation(Operation.FLUSH_DATA, step[0].planned.ino):
+    with volume.operation(Operation.FLUSH_DATA, step[0].planned.ino), volume.store.tree.rising():
         for ino, of_file in groupby(step, key=lambda placed: placed.planned.ino):
             inode = inode_or_none(volume, ino)
             if inode is not None:

@@ -14,6 +14,7 @@ a guess: the leaf's own range tells whether it is right, and a leaf that is not 
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from razortools.engine.store.nodes import UNPACK_AFTER, Node, Nodes, ReadNode, Ref, node_key
 from razortools.engine.store.residence import Missing, NotResident
@@ -42,6 +43,7 @@ class Tree:
         self.capacity = node_capacity(nodes.geometry.node_bytes)
         self.value_bytes_max = value_bytes_max(nodes.geometry.node_bytes)
         self._release = release
+        self.is_rising = False  # what is put comes in rising order for a while, among items that are there
         self.is_changing: Callable[[], bool] = lambda: False  # whether an operation is under way
         self._fingers = [_NOWHERE] * 256  # by kind: the leaf where one was found last
         self._last = _NOWHERE  # the leaf that was found last
@@ -84,8 +86,17 @@ class Tree:
             leaf.values.insert(index, value)
             leaf.used += len(value) + ITEM_OVERHEAD_BYTES
         if leaf.used > self.capacity:
-            self._split_leaf(leaf, self._path(key), at_end=index == len(keys) - 1)
+            self._split_leaf(leaf, self._path(key), index)
         return before
+
+    @contextmanager
+    def rising(self) -> Iterator[None]:
+        """Return a context in which most of what is put comes in rising order, among items that are there."""
+        self.is_rising = True
+        try:
+            yield
+        finally:
+            self.is_rising = False
 
     def make_dirty(self, key: bytes) -> None:
         """Make the leaf in which *key* is or would be dirty, so that it stays in memory until the checkpoint."""
@@ -282,16 +293,20 @@ class Tree:
             node.dirty = True
             self.dirty_count += 1
 
-    def _split_leaf(self, leaf: Node, path: Path, *, at_end: bool) -> None:
-        """Move the upper part of *leaf* into a new one. Rising keys leave full leaves behind."""
-        if at_end:
-            cut = len(leaf.keys) - 1
+    def _split_leaf(self, leaf: Node, path: Path, index: int) -> None:
+        """Move the upper part of *leaf*, whose item at *index* is too much, into a new one.
+
+        Rising keys leave full leaves behind: at the end of a leaf, and where it is known that they rise. What comes next goes
+        behind *index* then, so what is before it stays together.
+        """
+        if index == len(leaf.keys) - 1:
+            cut = index
         else:
             half, total, cut = leaf.used // 2, 0, 0
-            while total < half:
+            while total < half or (self.is_rising and cut <= index and total <= self.capacity):
                 total += len(leaf.values[cut]) + ITEM_OVERHEAD_BYTES
                 cut += 1
-            cut = min(cut, len(leaf.keys) - 1)
+            cut = min(cut - (total > self.capacity), len(leaf.keys) - 1)
         right = Node(0, leaf.keys[cut], leaf.high)
         right.keys, leaf.keys = leaf.keys[cut:], leaf.keys[:cut]
         right.values, leaf.values = leaf.values[cut:], leaf.values[:cut]
