@@ -20,6 +20,7 @@ from pathlib import Path
 
 import crc32c
 import trio
+import zstandard
 
 from razortools.engine import adaptive, files, namespace
 from razortools.engine.create import ALL_FEATURES, Features, create, plan_create
@@ -37,6 +38,8 @@ from razortools.format.superblock import Incompat
 from razortools.units import GIB, KIB, MIB, divide_up
 
 ROUNDS = 5
+DICTIONARY_BYTES = 64 * KIB
+DICTIONARY_SAMPLE_BYTES = 64 * KIB  # of each record
 
 
 def best_us(work: Callable[[], object], times: int) -> float:
@@ -149,6 +152,21 @@ def small_files() -> Iterator[tuple[str, str]]:
         stored = sum(len(one.stored) if one.is_inline else divide_up(len(one.stored), 4 * KIB) * 4 * KIB for one in packed)
         yield f"sources in files: {what}", f"{raw_bytes / stored:.2f}:1 in blocks, {took_us:.0f} us a file"
     adaptive.NEAR_BLOCKS_MAX, USUAL_LEVEL[Algorithm.ZSTD] = usual
+    yield from dictionaries([one.raw for one in records], sum(map(len, texts)))
+
+
+def dictionaries(records: list[bytes], raw_bytes: int) -> Iterator[tuple[str, str]]:
+    """Yield what a dictionary that was trained on some of the *records* saves for all of them."""
+    some = random.Random(1).sample(records, len(records) // 3)
+    sample: list[bytes | bytearray | memoryview] = [raw[:DICTIONARY_SAMPLE_BYTES] for raw in some]
+    trained = zstandard.train_dictionary(DICTIONARY_BYTES, sample)
+    for level in (1, 6):
+        for what, dictionary in (("no dictionary", None), (f"one of {DICTIONARY_BYTES // KIB} KiB", trained)):
+            compress = zstandard.ZstdCompressor(level=level, dict_data=dictionary).compress
+            sizes = [len(compress(raw)) for raw in records]
+            stored = sum(size if size <= 2000 else divide_up(size, 4 * KIB) * 4 * KIB for size in sizes)
+            ratio = f"{raw_bytes / sum(sizes):.2f}:1 in bytes, {raw_bytes / stored:.2f}:1 in blocks"
+            yield f"sources in files: zstd {level}, {what}", ratio
 
 
 def checksums() -> Iterator[tuple[str, str]]:
