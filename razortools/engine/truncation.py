@@ -6,6 +6,7 @@ never lets old bytes reappear: the tail of the last record is cut when the file 
 room to store it anew, or it cannot be read), when it grows.
 """
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from razortools.engine.flush import make_room
@@ -43,7 +44,12 @@ def grow(volume: "Volume", ino: InodeNo, size: int) -> None:
 
 
 def shrink(volume: "Volume", ino: InodeNo, size: int) -> None:
-    """Make a file smaller, or leave its size as it is; then delete what lies beyond. Works on a full image too."""
+    """Make a file smaller, or leave its size as it is; then delete what lies beyond. Works on a full image too.
+
+    Raises CorruptImage, DeviceFailed before anything changed. Once the size has, it has been done: what cannot be deleted now stays
+    noted.
+    """
+    volume.records.is_unfinished(ino)  # which may have to look in the tree
     with_tail = True
     while True:
         try:
@@ -53,7 +59,8 @@ def shrink(volume: "Volume", ino: InodeNo, size: int) -> None:
             if not with_tail:
                 raise
             with_tail = False
-    finish(volume, ino)
+    with suppress(CorruptImage, DeviceFailed):
+        finish(volume, ino)
 
 
 def finish(volume: "Volume", ino: InodeNo) -> None:

@@ -5,13 +5,14 @@ import pytest
 
 from razortools.engine import files, namespace, orphans
 from razortools.engine.store import superblocks
+from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.simulated import NO_FAULTS, Faults, SimulatedDevice
-from razortools.engine.volume import Volume
+from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace, PosixError, ReadOnly
 from razortools.format.data import DataRecord
 from razortools.format.journal import Operation
 from razortools.format.keys import Kind, kind_range
-from razortools.units import BlockNo, InodeNo
+from razortools.units import MIB, BlockNo, InodeNo
 from tests.engine.faulty import (
     R,
     SteppingClock,
@@ -20,7 +21,7 @@ from tests.engine.faulty import (
     noise,
     open_tight,
 )
-from tests.workload import everything
+from tests.workload import everything, formatted
 
 
 def crashed_after_a_commit() -> SimulatedDevice:
@@ -228,3 +229,41 @@ def test_an_allocation_that_fails_half_way_takes_nothing(monkeypatch: pytest.Mon
         maps.allocate(5)
     monkeypatch.undo()
     assert maps.free_blocks == before
+
+
+def with_a_long_file() -> MemoryDevice:
+    """Return a filesystem with one copy of each node, and a file that takes several steps to shorten."""
+    disk = MemoryDevice(4 * MIB)
+    formatted(disk, record_bytes=4096, metadata_copies=1)
+    with open_volume(disk, clock=SteppingClock()) as volume:
+        files.write(volume, namespace.create(volume, R, b"long", 0o644, 1, 2), 0, noise(300 * 4096, 1))
+    return disk
+
+
+def test_a_file_that_takes_several_steps_to_shorten_is_as_it_was_or_shorter_and_an_error_says_which() -> None:
+    """The first step makes it shorter. What kept a later one from being done was told as if nothing had been."""
+    disk = with_a_long_file()
+    outcomes = set[bool]()
+    for number in range(200):
+        device = SimulatedDevice.holding(disk)
+        volume = open_tight(device, SteppingClock())
+        ino = at(volume, b"/long")
+        device.faults = Faults(fail_read_at=device.read_count + number)
+        try:
+            files.truncate(volume, ino, 5000)
+            is_done = True
+        except (CorruptImage, DeviceFailed):
+            is_done = False
+        has_failed = device.read_count > device.faults.fail_read_at
+        device.faults = NO_FAULTS
+        assert volume.inodes.get(ino).size == (5000 if is_done else 300 * 4096)
+        if has_failed:
+            outcomes.add(is_done)
+        files.truncate(volume, ino, 5000)
+        files.truncate(volume, ino, 9000)
+        assert files.read(volume, ino, 0, 9000) == noise(300 * 4096, 1)[:5000] + bytes(4000)
+        assert len(data_records(volume, ino)) == 2
+        volume.close()
+        if not has_failed:
+            break
+    assert outcomes == {True, False}
