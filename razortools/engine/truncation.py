@@ -46,8 +46,8 @@ def grow(volume: "Volume", ino: InodeNo, size: int) -> None:
 def shrink(volume: "Volume", ino: InodeNo, size: int) -> None:
     """Make a file smaller, or leave its size as it is; then delete what lies beyond. Works on a full image too.
 
-    Raises CorruptImage, DeviceFailed before anything changed. Once the size has, it has been done: what cannot be deleted now stays
-    noted.
+    Raises CorruptImage, DeviceFailed before anything changed. Once the size has, it has been done: what cannot be deleted now
+    stays noted.
     """
     volume.records.is_unfinished(ino)  # which may have to look in the tree
     with_tail = True

@@ -16,6 +16,7 @@ from razortools.cli import app as cli
 from razortools.engine import namespace
 from razortools.engine.store.device import open_image
 from razortools.errors import UsageError
+from razortools.format.admin import Action, entry
 from razortools.format.inode import ROOT_INODE
 from razortools.service import log_format, logs
 from razortools.service.audit import Trail
@@ -140,6 +141,18 @@ def test_a_mount_audits_owners_modes_attributes_and_itself(unmounted: Mounted, t
     assert lines[5]["clean"] is True
     slow = [json.loads(line) for line in log_path.read_text(encoding="utf-8").splitlines()]
     assert slow and all(line["level"] == "warning" and line["operation"] and line["seconds"] > 0 for line in slow)
+
+
+@pytest.mark.parametrize(
+    ("at_ns", "at"), [(0, "1970-01-01T00:00:00"), ((1 << 63) - 1, "2262-04-11T23:47:16"), (-(1 << 63), "1677-09-21T00:12:43")]
+)
+def test_the_history_of_an_image_is_audited_whatever_its_clock_was(tmp_path: Path, at_ns: int, at: str) -> None:
+    trail = Trail(str(tmp_path / "audit"))
+    trail.note_history([entry(Action.LABEL, at_ns)], image="/disk.img")
+    trail.close()
+    line = json.loads((tmp_path / "audit").read_text(encoding="utf-8"))
+    assert (line["event"], line["action"], line["at_ns"], line["image"]) == ("administration", "label", at_ns, "/disk.img")
+    assert line["at"].startswith(at)
 
 
 @pytest.mark.mount
