@@ -5,6 +5,8 @@ import re
 import shutil
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.mount.mounts import Mounted
 from tools.programs.jobs import Job, Outcome, WentWrong, call
@@ -53,7 +55,8 @@ def _stress(mounted: Mounted, *, name: str, seconds: int) -> tuple[Outcome, str]
         return Outcome.SKIPPED, DO_NOT_APPLY[name]
     words = ["stress-ng", f"--{name}", "2", "--timeout", f"{seconds}s", "--temp-path", str(mounted.path), "--verify", "--metrics"]
     try:
-        said = call(words)
+        with TemporaryDirectory() as own:  # one of them leaves files where it was started
+            said = call(words, cwd=Path(own))
     except WentWrong as story:
         return Outcome.FAILED, str(story)
     complaints = [line for line in said.splitlines() if re.search(r"\b(fail|error|warn):", line)]
