@@ -70,7 +70,7 @@ def damage(device: Device) -> None:
     edit_inode(device, find_inode(device, "/home/letters/letter 001.txt"), link_count=7)
     tree = indexed(device)
     block_bytes = tree.image.block_bytes
-    for address in _copies(tree, tree.leaf_count // 2):
+    for address in _copies(tree, tree.leaf_count // 2 + 1):
         device.write(address * block_bytes + 900, noise("a bad sector", 512))
     device.write(_data(device, "/home/photos/beach.jpg") + 1024, noise("another one", 512))
     flip(device, _data(device, "/home/diary.txt") + 5000)
