@@ -5,6 +5,10 @@ How a line reads, prometheus_client says, once for each series; after that its n
 metrics.page() makes of the same figures, which a law in the tests holds.
 """
 
+from collections.abc import Iterable
+from dataclasses import replace
+
+from razortools.engine.store.durations import BOUNDS_S
 from razortools.service.figures import MountFigures, Spread
 from razortools.service.metrics import METRICS, Declared, Labels, Sample, cumulated, number_text, rendered
 
@@ -51,6 +55,11 @@ class Exposition:
         """Begin with nothing."""
         self._series: dict[tuple[str, Labels], _Series] = {}
         self._heads = {declared.name: rendered([declared.family_of([])]) for declared in METRICS}
+
+    def prepare(self, figures: MountFigures, operations: Iterable[str]) -> None:
+        """Make the lines of *operations* that nobody has asked for yet: who scrapes first after that would wait for it."""
+        never = {name: Spread((0,) * (len(BOUNDS_S) + 1), 0.0) for name in operations}
+        self._parts(replace(figures, requests=never | dict(figures.requests)))
 
     def page(self, figures: MountFigures) -> str:
         """Return the metrics of a mount, always the same one, in Prometheus' text format."""

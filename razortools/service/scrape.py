@@ -18,9 +18,11 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, Proce
 
 from razortools.service.exposition import Exposition
 from razortools.service.figures import MountFigures
+from razortools.service.handlers import name_of
 from razortools.service.logs import log
 from razortools.service.mountpoints import MountRefused
 from razortools.service.options import Address
+from razortools.service.wire import Opcode
 
 SCRAPES_MAX = 16
 PATIENCE_S = 5.0
@@ -51,7 +53,7 @@ class Scrape:
     async def serve(self, take: Take) -> None:
         """Answer with what *take* tells, until cancelled."""
         with _lived_through():
-            self._page(take)  # most of what is kept is made now, before anybody waits for it
+            self._exposition.prepare(take(), map(name_of, Opcode))  # before anybody waits for it
         slots = trio.Semaphore(SCRAPES_MAX)
         async with trio.open_nursery() as nursery:
             while True:

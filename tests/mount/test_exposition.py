@@ -64,3 +64,14 @@ def test_what_has_not_changed_is_not_rendered_again(told: MountFigures) -> None:
     before = kept._parts(told)
     after = kept._parts(replace(told, commit_age_s=told.commit_age_s + 1))
     assert sum(one is not other for one, other in zip(before, after, strict=True)) == 1
+
+
+@given(told=figures("/disk.img"))
+@settings(max_examples=5)
+def test_what_was_prepared_is_told_once_it_happens_and_not_made_again(told: MountFigures) -> None:
+    kept = Exposition()
+    kept.prepare(replace(told, requests={}), told.requests)
+    before = set(kept._series)
+    assert kept.page(told) == page([told])
+    assert set(kept._series) == before
+    assert kept.page(replace(told, requests={})) == page([replace(told, requests={})])
