@@ -438,7 +438,7 @@ def test_of_a_file_that_the_journal_deletes_nothing_is_left() -> None:
     story = Story()
     with story.opened() as volume:
         story.make(volume, b"holes", b"")
-        for number in range(0, 400, 2):
+        for number in range(0, 600, 2):
             files.write(volume, story.inodes[b"holes"], 4096 * number, random.Random(number).randbytes(4096))
     volume = story.opened()
     namespace.unlink(volume, ROOT_INODE, b"holes")

@@ -344,6 +344,7 @@ def truncation_keeps_its_tail(patch: pytest.MonkeyPatch) -> None:
 
 def truncation_in_steps_without_a_note(patch: pytest.MonkeyPatch) -> None:
     """A truncation that takes several operations leaves no note in the orphan table."""
+    truncation_in_steps(patch)
     honest = truncation._shrink
 
     def shrink(volume: Volume, ino: InodeNo, size: int, with_tail: bool) -> bool:
@@ -351,13 +352,21 @@ def truncation_in_steps_without_a_note(patch: pytest.MonkeyPatch) -> None:
             here.setattr(truncation, "_orphan_reason", lambda volume, ino: 0)
             return honest(volume, ino, size, with_tail)
 
-    truncation_in_steps(patch)
     patch.setattr(truncation, "_shrink", shrink)
 
 
 def truncation_in_steps(patch: pytest.MonkeyPatch) -> None:
-    """Not broken: truncations take several operations on small files too."""
+    """Not broken: truncations take several operations on small files too, and a commit comes behind the first."""
+    honest = truncation._shrink
+
+    def shrink(volume: Volume, ino: InodeNo, size: int, with_tail: bool) -> bool:
+        is_done = honest(volume, ino, size, with_tail)
+        if is_done:
+            volume.commit()
+        return is_done
+
     patch.setattr(truncation, "STEP_RECORDS", 1)
+    patch.setattr(truncation, "_shrink", shrink)
 
 
 def entry_and_inode_in_two_commits(patch: pytest.MonkeyPatch) -> None:
