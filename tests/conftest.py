@@ -14,6 +14,7 @@ settings.register_profile("explore", parent=settings.get_profile("repeatable"), 
 settings.load_profile("repeatable")
 
 NAMED_BYTES_MAX = 40
+REPEATING = ("crashtest", "fuzz")  # directories
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -29,10 +30,10 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the slow tests, so that no processor waits for them at the end.
 
-    Their coverage is not measured: that would take up to twice as long, and quick tests pass there, too.
+    Those that do the same thousands of times are not measured: that would take twice as long, and quick tests pass there, too.
     """
     for item in items:
-        if item.get_closest_marker("slow"):
+        if item.get_closest_marker("slow") and item.path.parent.name in REPEATING:
             item.add_marker("no_cover")
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
