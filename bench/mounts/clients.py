@@ -64,8 +64,10 @@ def _report(writer: int, row: Row, place: Place, doing: Callable[[Row, Place], T
     except Exception as error:
         answer = repr(error)
     finally:
-        os.write(writer, json.dumps(answer).encode())
-        os._exit(0)
+        try:
+            os.write(writer, json.dumps(answer).encode())
+        finally:  # also when nobody reads it any more: this process is a copy of its parent, and must not go on as that
+            os._exit(0)
 
 
 def _all_of(reader: int, limit_s: float) -> bytes:

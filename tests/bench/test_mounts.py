@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from bench.mounts import jobs, mixed, peers, small_files, trees
+from bench.mounts import clients, jobs, mixed, peers, small_files, trees
 from bench.mounts.__main__ import chosen_peers, parse
 from bench.mounts.clients import RowFailed, measure, work
 from bench.mounts.contents import Sizes, big, tree, write_tarball
@@ -561,3 +562,21 @@ def test_what_a_daemon_takes_of_the_processor_while_a_row_runs_is_measured(place
         os.waitpid(daemon, 0)
         for end in (reader, writer):
             os.close(end)
+
+
+def test_a_client_to_whom_nobody_listens_leaves_all_the_same(place: Place) -> None:
+    """It is a copy of the process that measures: with an exception it would go on as that one."""
+
+    def row(place: Place) -> Iterator[int]:
+        yield 0
+        yield 0
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    client = os.fork()
+    if client == 0:
+        with suppress(BaseException):
+            clients._report(writer, row, place, work)
+        os._exit(9)
+    os.close(writer)
+    assert os.waitstatus_to_exitcode(os.waitpid(client, 0)[1]) == 0
