@@ -38,6 +38,7 @@ from razortools.format.superblock import Incompat
 from razortools.units import GIB, KIB, MIB, divide_up
 
 ROUNDS = 5
+INLINE_BYTES_MAX = 2000
 DICTIONARY_BYTES = 64 * KIB
 DICTIONARY_SAMPLE_BYTES = 64 * KIB  # of each record
 
@@ -140,7 +141,7 @@ def small_files() -> Iterator[tuple[str, str]]:
     library = Path(sysconfig.get_paths()["stdlib"])
     texts = [text for path in sorted(library.rglob("*.py"))[:1700] if (text := path.read_bytes())]
     records = [
-        adaptive.Unpacked(text[at : at + 128 * KIB], Policy(), at == 0, 2000 * (at == 0), 4 * KIB)
+        adaptive.Unpacked(text[at : at + 128 * KIB], Policy(), at == 0, INLINE_BYTES_MAX * (at == 0), 4 * KIB)
         for text in texts
         for at in range(0, len(text), 128 * KIB)
     ]
@@ -149,10 +150,15 @@ def small_files() -> Iterator[tuple[str, str]]:
         adaptive.NEAR_BLOCKS_MAX, USUAL_LEVEL[Algorithm.ZSTD] = blocks_max, level
         took_us = best_us(partial(adaptive.pack_all, records), 1) / len(texts)
         packed = adaptive.pack_all(records)
-        stored = sum(len(one.stored) if one.is_inline else divide_up(len(one.stored), 4 * KIB) * 4 * KIB for one in packed)
+        stored = sum(_room_bytes(len(one.stored), is_inline=one.is_inline) for one in packed)
         yield f"sources in files: {what}", f"{raw_bytes / stored:.2f}:1 in blocks, {took_us:.0f} us a file"
     adaptive.NEAR_BLOCKS_MAX, USUAL_LEVEL[Algorithm.ZSTD] = usual
     yield from dictionaries([one.raw for one in records], sum(map(len, texts)))
+
+
+def _room_bytes(stored_bytes: int, *, is_inline: bool) -> int:
+    """Return what stored bytes take: themselves in the tree, else whole blocks."""
+    return stored_bytes if is_inline else divide_up(stored_bytes, 4 * KIB) * 4 * KIB
 
 
 def dictionaries(records: list[bytes], raw_bytes: int) -> Iterator[tuple[str, str]]:
@@ -164,7 +170,7 @@ def dictionaries(records: list[bytes], raw_bytes: int) -> Iterator[tuple[str, st
         for what, dictionary in (("no dictionary", None), (f"one of {DICTIONARY_BYTES // KIB} KiB", trained)):
             compress = zstandard.ZstdCompressor(level=level, dict_data=dictionary).compress
             sizes = [len(compress(raw)) for raw in records]
-            stored = sum(size if size <= 2000 else divide_up(size, 4 * KIB) * 4 * KIB for size in sizes)
+            stored = sum(_room_bytes(size, is_inline=size <= INLINE_BYTES_MAX) for size in sizes)
             ratio = f"{raw_bytes / sum(sizes):.2f}:1 in bytes, {raw_bytes / stored:.2f}:1 in blocks"
             yield f"sources in files: zstd {level}, {what}", ratio
 
