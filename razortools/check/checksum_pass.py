@@ -6,12 +6,13 @@ With the phases before it, every byte in use has then been compared with a check
 from collections.abc import Generator, Iterator
 
 from razortools.check import problems
+from razortools.check.checkpoint import judge_checkpoint
 from razortools.check.compression_pass import CHECKSUM_FAULTS, damaged_record, record_words
 from razortools.check.contents import verify
 from razortools.check.facts import ContentFacts, DamagedRecord, InodeFacts, JournalFacts
 from razortools.check.findings import Event, Finding, Progress
 from razortools.check.paths import Paths
-from razortools.check.tree import TreeIndex, read_node_copy, walk
+from razortools.check.tree import TreeIndex, read_node_copy
 
 PROGRESS_STEP = 64  # nodes
 
@@ -39,7 +40,7 @@ def check(
                     yield _finding(facts, paths, damaged_record(broken))
     yield from _judge_copies(facts.tree)
     if journal.is_replayed:
-        yield from _judge_checkpoint(journal)
+        yield from judge_checkpoint(journal.on_device)
     return count + len(facts.tree.unread_mirrors)
 
 
@@ -70,19 +71,3 @@ def _judge_copies(tree: TreeIndex) -> Iterator[Event]:
         raw, reason = read_node_copy(tree.image, tree.mirrors[node], tree.checksums[node])
         if raw is None:
             yield problems.COPY_CHECKSUM.found(block=tree.mirrors[node], reason=reason)
-
-
-def _judge_checkpoint(journal: JournalFacts) -> Iterator[Event]:
-    """Verify the nodes of the last checkpoint that the replay has replaced: a crash before the next one needs them again."""
-    on_device = TreeIndex(journal.on_device)
-    for number, visit in enumerate(walk(journal.on_device, on_device)):
-        if number % PROGRESS_STEP == 0:
-            yield Progress(number, journal.on_device.superblock.node_count)
-        for fault in visit.read.faults:
-            yield problems.CHECKPOINT_COPY.found(block=fault.address, reason=fault.reason)
-    for number, node in enumerate(on_device.unread_mirrors):
-        if number % PROGRESS_STEP == 0:
-            yield Progress(number, len(on_device.unread_mirrors))
-        raw, reason = read_node_copy(on_device.image, on_device.mirrors[node], on_device.checksums[node])
-        if raw is None:
-            yield problems.CHECKPOINT_COPY.found(block=on_device.mirrors[node], reason=reason)

@@ -26,6 +26,7 @@ class Repair(Enum):
 
     NOTHING = "do nothing: there is nothing to do", True
     REPLAY = "replay the journal, as every mount does", True
+    EXPECT_WAITING = "expect what waits in the journal, and replay it", True
     REWRITE_COPY = "write the good copy over the bad one", True
     REWRITE_CHECKSUM = "compute the second checksum from the data, which verify", True
     GIVE_BACK = "take the mark away, so that the bytes can be read again", True

@@ -21,7 +21,7 @@ from razortools.engine.store.recovery import opening
 from razortools.errors import DeviceFailed
 from razortools.format.geometry import geometry_of
 from razortools.format.journal import COMMIT_BYTES, JournalCommit, Operation
-from razortools.format.superblock import State
+from razortools.format.superblock import State, Superblock
 from razortools.steps import finished, mapped
 from razortools.units import MIB, BlockNo, round_up
 
@@ -85,6 +85,8 @@ def check(facts: SuperblockFacts) -> Generator[Event, None, JournalFacts]:
     if before is not None:
         yield from _judge_padding(ring, before, flushed=False)
     yield from _judge_end(ring, walk, position, sequence, found, reason)
+    if not transactions and image.superblock.state != State.CLEAN:
+        yield from _judge_hidden(ring, image.superblock)
     if transactions:
         problem = problems.CLEAN_WITH_ENTRIES if image.superblock.state == State.CLEAN else problems.REPLAY_PENDING
         yield problem.found(block=ring.block_of(image.superblock.journal_tail), count=transactions)
@@ -225,6 +227,29 @@ def _judge_end(
         return
     elif found or ring.looks_like(position, sequence):
         yield problems.TORN_TAIL.found(block=block, reason=reason)
+
+
+def _judge_hidden(ring: Ring, superblock: Superblock) -> Iterator[Finding]:
+    """Yield that what waits at the journal's tail is not what the superblock expects there.
+
+    What was given up there before the checkpoint has no later number than it, see recovery.skip_unfinished(). What the ring's
+    round before has left there leads once around the ring, or is older than what stands elsewhere in it.
+    """
+    tail = superblock.journal_tail
+    first = ring.entry(tail)
+    if isinstance(first, str) or first.head.transaction <= superblock.transaction:
+        return
+    end, sequence = tail, first.head.sequence
+    while end - tail < ring.bytes and _is_complete(waiting := read_entries(ring, end, sequence)[0]):
+        end, sequence = ring.block_after(waiting[-1]), waiting[-1].head.sequence + 1
+    others = (ring.entry(position) for position in ring.entry_starts(end))
+    if 0 < end - tail < ring.bytes and all(isinstance(entry, str) or entry.head.sequence <= sequence for entry in others):
+        yield problems.JOURNAL_HIDDEN.found(
+            block=ring.block_of(tail),
+            expected=superblock.journal_sequence,
+            sequence=first.head.sequence,
+            number=first.head.transaction,
+        )
 
 
 def _later_transaction(ring: Ring, stop: int, sequence: int) -> Generator[int, None, JournalCommit | None]:

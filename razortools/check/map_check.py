@@ -6,7 +6,7 @@ from razortools.check import problems
 from razortools.check.claims import Claims, bit_runs
 from razortools.check.findings import Event, Finding, Progress
 from razortools.check.image import Image
-from razortools.check.map_rules import counted_free, fixed_claims, map_pages, stray_entries
+from razortools.check.map_rules import FreeCount, counted_free, fixed_claims, map_pages, stray_entries
 from razortools.format.superblock import Superblock
 
 PROGRESS_STEP = 256  # pages
@@ -16,8 +16,7 @@ def judge_map(image: Image, claims: Claims) -> Iterator[Event]:
     """Yield where the map that tells the truth is damaged or says something else than *claims*."""
     superblock, shape = image.superblock, image.geometry.spacemap
     fixed = fixed_claims(image)
-    seen: set[int] = set()
-    free, damaged = 0, False
+    free, damaged = FreeCount(image, fixed), False
     for number, page in enumerate(map_pages(image, superblock.spacemap_active & 1, superblock.spacemap_top)):
         if number % PROGRESS_STEP == 0:
             yield Progress(1, 1)
@@ -32,18 +31,14 @@ def judge_map(image: Image, claims: Claims) -> Iterator[Event]:
             if stray_entries(image, page):
                 yield problems.MAP_PAGE_DAMAGED.found(block=page.block, reason="entries for pages that do not exist")
             continue
-        seen.add(page.index)
-        free += counted
+        free.add(page.index, counted)
         yield from _compare(page.index * shape.group_blocks, page.raw, claims.page(page.index))
     if damaged:
         return
-    for group in sorted(claims.groups.keys() - seen):
+    for group in sorted(claims.groups.keys() - free.groups):
         yield from _compare(group * shape.group_blocks, fixed.page(group), claims.page(group))
-    # Pages that were never written are free but for the fixed parts.
-    fixed_unseen = sum(int.from_bytes(fixed.page(group), "little").bit_count() for group in fixed.groups.keys() - seen)
-    free += (shape.level_pages[0] - len(seen)) * shape.group_blocks - fixed_unseen
-    if free != superblock.free_blocks:
-        yield problems.FREE_BLOCKS_WRONG.found(where="space map", value=superblock.free_blocks, counted=free)
+    if free.total != superblock.free_blocks:
+        yield problems.FREE_BLOCKS_WRONG.found(where="space map", value=superblock.free_blocks, counted=free.total)
 
 
 def judge_spare_map(image: Image, other: Superblock) -> Iterator[Event]:

@@ -35,6 +35,41 @@ def fixed_claims(image: Image) -> Claims:
     return claims
 
 
+class FreeCount:
+    """The free blocks of a map, counted while its pages go by. What was never written is free but for the fixed parts."""
+
+    def __init__(self, image: Image, fixed: Claims) -> None:
+        """Count for *image*, whose fixed parts claim *fixed*."""
+        self._shape = image.geometry.spacemap
+        self._fixed = fixed
+        self._counted = 0
+        self.groups: set[int] = set()  # that were written
+
+    def add(self, group: int, free: int) -> None:
+        """The page of *group* was written and tells *free* blocks."""
+        self.groups.add(group)
+        self._counted += free
+
+    @property
+    def total(self) -> int:
+        """Free blocks of the whole image, once all its pages went by."""
+        unseen = self._fixed.groups.keys() - self.groups
+        taken = sum(int.from_bytes(self._fixed.page(group), "little").bit_count() for group in unseen)
+        return self._counted + (self._shape.level_pages[0] - len(self.groups)) * self._shape.group_blocks - taken
+
+
+def free_of_map(image: Image) -> int | None:
+    """Return the free blocks that the map on the device tells; None if a page of it cannot be read."""
+    superblock = image.superblock
+    count = FreeCount(image, fixed_claims(image))
+    for page in map_pages(image, superblock.spacemap_active & 1, superblock.spacemap_top):
+        if page.raw is None:
+            return None
+        if not page.level:
+            count.add(page.index, counted_free(image, page))
+    return count.total
+
+
 def map_pages(image: Image, copy: int, top: SpaceMapEntry) -> Iterator[MapPage]:
     """Yield the pages of one copy of the map that were ever written, as far as damage above them lets them be found."""
     shape = image.geometry.spacemap

@@ -202,6 +202,12 @@ COMMITTED_SINCE = _row(
     "The mount goes on while its image is looked at.", _NO_RISK, Repair.NOTHING,
 )  # fmt: skip
 
+JOURNAL_HIDDEN = _row(
+    "E0210", ERROR, "hidden journal",
+    "the superblock expects journal entry {expected} at block {block}, but entry {sequence} of transaction {number} waits",
+    _BUG, "The next mount forgets what waits; it is missing from this check.", Repair.EXPECT_WAITING,
+)  # fmt: skip
+
 # ---- phase 3: inode table --------------------------------------------------------------------------------------------
 NODE_COPY_DAMAGED = _row(
     "E0301", WARNING, "damaged node copy", "one of the two copies of the tree node at block {block} is damaged: {reason}",
@@ -465,6 +471,11 @@ COPY_CHECKSUM = _row(
 CHECKPOINT_COPY = _row(
     "E0804", WARNING, "damaged old node", "tree node at block {block} of the last checkpoint is damaged: {reason}",
     _ROT, "None once the journal has been replayed; until then a crash may need it.", Repair.REPLAY,
+)  # fmt: skip
+CHECKPOINT_COUNT = _row(
+    "E0807", WARNING, "wrong old count",
+    "the superblock of the last checkpoint: {field} is {value}, but {counted} are told by its tree or space map",
+    _BUG, "None; the journal's replay counts anew.", Repair.REPLAY,
 )  # fmt: skip
 SECOND_CHECKSUM = _row(
     "E0805", WARNING, "wrong second checksum",

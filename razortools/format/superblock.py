@@ -85,7 +85,7 @@ class Superblock(Record):
     journal_tail: Annotated[int, Int64ul * "where replay starts: bytes written since mkfs, modulo the journal's size"]
     journal_sequence: Annotated[int, Int64ul * "sequence of the first entry to replay"]
     generation: Annotated[int, Int64ul * "rises by one with every checkpoint"]
-    transaction: Annotated[int, Int64ul * "last transaction that the tree contains"]
+    transaction: Annotated[int, Int64ul * "last transaction that the tree contains, or that recovery gave up"]
     root: Annotated[ChildPointer, embed(ChildPointer, "root of the tree")]
     root_level: Annotated[int, Int32ul * "level of the root node"]
     free_blocks: Annotated[int, Int64ul * "free blocks, as the active space map counts them"]

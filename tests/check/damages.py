@@ -238,6 +238,8 @@ _edited("E0202", lambda device: _lose_sector(device, 4), start=_waiting())
 _edited("E0203", lambda device: _flip_entry(device, 1), start=_waiting(3))
 _edited("E0203", lambda device: _lose_sector(device, 1), start=_waiting(3))
 _edited("E0203", lambda device: _flip_entry(device, -1), start=_waiting())
+
+
 def _forget_magic(device: Device) -> None:
     """Wipe an entry's magic in a sector that also holds the whole entry before it: no torn write leaves that."""
     image = image_of(device)
@@ -264,6 +266,17 @@ _edited("E0205", _wrong_commit, start=_waiting())
 _edited("E0206", _flip_padding, start=_waiting())
 _edited("E0207", _lose_root, start=_waiting())
 _edited("E0208", lambda device: write_superblocks(device, state=State.CLEAN), start=_waiting())
+
+
+def _expect_another_entry(device: Device) -> None:
+    expected = image_of(device).superblock.journal_sequence
+    write_superblocks(device, backups=True, journal_sequence=expected + (1 << 32))
+
+
+_edited("E0210", _expect_another_entry, start=_waiting())
+_edited("E0210", _expect_another_entry, start=_waiting(3))
+for _field in ("free_blocks", "inode_count", "directory_count"):
+    _edited("E0807", lambda device, field=_field: write_superblocks(device, backups=True, **{field: 5}), start=_waiting())
 
 # Nodes
 
@@ -324,6 +337,8 @@ _edited("E0803", lambda device: _flip_copies(device, first=False, second=True))
 _edited("E0302", lambda device: write_superblocks(device, root_level=40))
 _edited("E0302", lambda device: write_superblocks(device, root=ChildPointer(1 << 50, 0, 1, 7)))
 _edited("E0302", lambda device: write_superblocks(device, root=ChildPointer(10**9, 10**9, 1, 7)))
+
+
 def _header(**changes: object) -> Callable[[Device], object]:
     return lambda device: rewrite_node(device, _is_leaf, lambda raw: _set_header(raw, **changes))
 
@@ -603,6 +618,8 @@ def _name_of(device: Device, path: str) -> bytes:
 
 _edited("E0601", lambda device: edit_item(device, _name_of(device, "/docs/one"), reference_count=9))
 _edited("E0602", lambda device: _put(device, name_key(NameId(10**6)), Name(0, b"nobody").encode()))
+
+
 def _named(text: bytes) -> Callable[[Device], object]:
     return lambda device: edit_item(device, _name_of(device, "/docs/one"), text=text)
 

@@ -15,7 +15,7 @@ from razortools.check.journal_rules import Ring
 from razortools.check.keynames import key_fault
 from razortools.check.repair.surveying import owned
 from razortools.engine.store.journal import JournalReader, JournalScan, LoggedTransaction, journal_seed
-from razortools.engine.store.recovery import apply, follow_on
+from razortools.engine.store.recovery import apply, follow_on, skip_unfinished
 from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace
 from razortools.format.data import DataRecord
@@ -68,6 +68,7 @@ def replay(store: Store, image: Image, scan: JournalScan, transactions: Sequence
     if not all(apply(store, _sensible(transaction)) for transaction in transactions):
         raise OutOfSpace(f"{store.device.name}: there is no free space left in the image to replay its journal")
     follow_on(store, transactions)
+    skip_unfinished(store, len(scan.transactions) - len(transactions))
     highest = max((sequence for _, sequence in _leftovers(image, store.journal.head)), default=0)
     skipped = store.journal.ring_bytes // ENTRY_HEAD_BYTES + 1
     lowest = scan.next_sequence + (skipped if scan.transactions or scan.damage or highest >= scan.next_sequence else 0)

@@ -131,7 +131,7 @@ def _with_journal(device: Device, named: Superblock, seen: Survey) -> Superblock
         named,
         journal_tail=scan.head,
         journal_sequence=scan.next_sequence + skipped,
-        transaction=scan.transactions[-1].number,
+        transaction=scan.transactions[-1].number + 1,  # a torn one may stand behind it
     )
 
 

@@ -24,6 +24,13 @@ def replay(draft: Draft, finding: Finding) -> None:
     draft.other(Verb.REPLAY, f"replay the transactions of the journal that verify ({count}), and empty it", value=count)
 
 
+def hidden(draft: Draft, finding: Finding) -> None:
+    """The superblock expects another entry than the one that waits: let it expect this one. The next round replays it."""
+    sequence = finding.values["sequence"]
+    draft.in_place_first = True
+    draft.other(Verb.SUPERBLOCK, f"expect journal entry {sequence}, which waits", field="journal_sequence", value=sequence)
+
+
 def senseless(draft: Draft, finding: Finding) -> None:
     """An entry that verifies makes no sense: plan the replay, and what all such entries were meant to do. Once is enough."""
     replay(draft, finding)

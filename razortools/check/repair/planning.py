@@ -45,6 +45,7 @@ BY_KIND: dict[Repair, Planner] = {
 BY_CODE: dict[str, Planner] = {
     "E0102": plan_superblock.wrong_field,
     "E0204": plan_journal.senseless,
+    "E0210": plan_journal.hidden,
     "E0301": plan_nodes.copy,
     "E0302": plan_nodes.lost,
     "E0307": plan_items.malformed,

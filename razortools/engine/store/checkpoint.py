@@ -102,6 +102,7 @@ def mark(store: "Store", now_ns: int, changes: dict[str, Any]) -> None:
     superblock = replace(
         store.superblock,
         generation=store.superblock.generation + 1,
+        transaction=store.transaction.number - 1,
         journal_sequence=journal.next_sequence,
         written_at_ns=now_ns,
         **changes,

@@ -100,6 +100,7 @@ def _replay(store: Store, scan: JournalScan) -> Generator[float, None, Recovered
             yield ARRIVED + (APPLIED - ARRIVED) / 2 * done / entries
         store.maps.free_later(runs)
     follow_on(store, believed)
+    skip_unfinished(store, len(scan.transactions) - len(believed))
     # What a torn transaction left in the ring must never follow on what is written from now on: skip its numbers.
     store.journal.next_sequence = scan.next_sequence + store.journal.ring_bytes // ENTRY_HEAD_BYTES + 1
     return Recovered(len(believed), entries, len(scan.transactions) - len(believed), scan.stopped)
@@ -128,6 +129,14 @@ def follow_on(store: Store, applied: Sequence[LoggedTransaction]) -> None:
     if applied:
         store.transaction = type(store.transaction)(applied[-1].number + 1)
     store.journal.head = store.journal.tail + sum(transaction.commit.total_bytes for transaction in applied)
+
+
+def skip_unfinished(store: Store, discarded: int) -> None:
+    """Give no later transaction the number of one that stands where the next will be written: *discarded* ones, or a torn one.
+
+    So an entry there tells by its number whether it waits for the checkpoint that names the place, or was given up before it.
+    """
+    store.transaction = type(store.transaction)(store.transaction.number + max(discarded, 1))
 
 
 def _data_arrived(store: Store, transaction: LoggedTransaction) -> Generator[float, None, bool]:
