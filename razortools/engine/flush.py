@@ -29,6 +29,7 @@ from razortools.engine.late import PlacedPages
 from razortools.engine.records import Place
 from razortools.engine.store.room import PROMISED_PLACES
 from razortools.errors import OutOfSpace
+from razortools.format.compression import Algorithm
 from razortools.format.data import DataRecord, InlineData, Run, make_record
 from razortools.format.inode import Inode, InodeFlag
 from razortools.format.journal import Operation
@@ -364,10 +365,15 @@ def _apply_to_file(volume: "Volume", ino: InodeNo, inode: Inode, of_file: Iterab
         placed for placed in of_file if is_current(volume, placed.planned) and (fits_inline or not placed.packing.is_inline)
     ]
     block_delta = raw_delta = 0
+    is_fast = False
     for placed in applied:
         blocks, raw_bytes = _enter(volume, ino, placed)
         block_delta += blocks
         raw_delta += raw_bytes
+        planned = placed.planned
+        is_fast |= placed.record is not None and planned.packing is None and planned.policy.algorithm is Algorithm.AUTO
+    if is_fast:
+        volume.lately.note(ino, volume.now_ns())
     volume.counters.raw_bytes += raw_delta
     if block_delta:
         volume.counters.data_blocks += block_delta

@@ -33,6 +33,7 @@ class PlannedRecord:
     policy: Policy
     inline_bytes_max: int  # 0: it must not become inline
     block_bytes: int
+    packing: Packing | None = None  # made already
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +96,11 @@ def plan_flush(
 
 def pack(plan: FlushPlan) -> Packed:
     """Compress all records of a plan. Pure, for any thread."""
-    return Packed(adaptive.pack_all([
+    made = iter(adaptive.pack_all([
         Unpacked(planned.raw, planned.policy, planned.record_no == 0, planned.inline_bytes_max, planned.block_bytes)
-        for planned in plan.records
+        for planned in plan.records if planned.packing is None
     ]))  # fmt: skip
+    return Packed(tuple(next(made) if planned.packing is None else planned.packing for planned in plan.records))
 
 
 def inode_or_none(volume: "Volume", ino: InodeNo) -> Inode | None:
@@ -123,7 +125,11 @@ def is_placed(volume: "Volume", ino: InodeNo, record_no: RecordNo) -> bool:
 
 def _planned(volume: "Volume", ino: InodeNo, inode: Inode, record_no: RecordNo, raw: bytes) -> PlannedRecord:
     may_be_inline = record_no == 0 and inode.size <= inode.record_bytes
-    return PlannedRecord(ino, record_no, raw, policy_of(inode), _inline_limit(volume) if may_be_inline else 0, volume.block_bytes)
+    packing = volume.records.packing_of(ino, record_no)
+    if packing is not None and packing.is_inline and not may_be_inline:
+        packing = None
+    limit = inline_limit(volume) if may_be_inline else 0
+    return PlannedRecord(ino, record_no, raw, policy_of(inode), limit, volume.block_bytes, packing)
 
 
 def policy_of(inode: Inode) -> Policy:
@@ -135,6 +141,7 @@ def policy_of(inode: Inode) -> Policy:
     return Policy(algorithm, inode.compression_level if inode.compression_level in LEVELS.get(algorithm, ()) else 0)
 
 
-def _inline_limit(volume: "Volume") -> int:
+def inline_limit(volume: "Volume") -> int:
+    """Return how many bytes of a small file's contents may stand in the tree."""
     node_bytes = volume.store.geometry.node_bytes
     return min(inline_bytes_max(node_bytes), value_bytes_max(node_bytes) - InlineData.FIXED_BYTES)

@@ -22,6 +22,7 @@ from razortools.format.keys import Kind, Table, inline_key, kind_of, object_of, 
 from razortools.units import InodeNo, RecordNo, divide_up
 
 if TYPE_CHECKING:
+    from razortools.engine.adaptive import Packing
     from razortools.engine.flush import Placed
     from razortools.engine.volume import Volume
 
@@ -34,9 +35,10 @@ class DirtyRecord:
 
     Bytes *changed_from* to *changed_to* (not included) are not in the tree yet. *is_based*: all others are, in the record or in
     the patches over it. *in_order*: it was written from its first byte on, each write where the one before had ended.
+    *packing*: how to store it unless it changes, for it became dirty as the tree has it, to be stored better.
     """
 
-    __slots__ = ("changed_from", "changed_to", "data", "in_order", "is_based", "reserved_blocks")
+    __slots__ = ("changed_from", "changed_to", "data", "in_order", "is_based", "packing", "reserved_blocks")
 
     def __init__(self, data: bytes | bytearray) -> None:
         self.data = data
@@ -44,6 +46,7 @@ class DirtyRecord:
         self.changed_from = self.changed_to = 0
         self.in_order = False
         self.is_based = False
+        self.packing: Packing | None = None
 
 
 class Records:
@@ -224,6 +227,17 @@ class Records:
         if not as_stored:
             self.changed[ino, record_no] = dirty
         self.reserve(dirty)
+
+    def store_anew(self, ino: InodeNo, record_no: RecordNo, raw: bytes, packing: "Packing") -> None:
+        """Make a record dirty with *raw*, which is what the tree has, to be stored as *packing* unless it changes before."""
+        self.flush_count += 1  # who prepared a write before prepares it anew
+        self.replace(ino, record_no, raw, as_stored=True)
+        self._dirty[ino][record_no].packing = packing
+
+    def packing_of(self, ino: InodeNo, record_no: RecordNo) -> "Packing | None":
+        """Return how a dirty record is to be stored, if it became dirty for that alone and is still as the tree has it."""
+        dirty = self._dirty[ino][record_no]
+        return None if dirty.changed_from < dirty.changed_to else dirty.packing
 
     def overwrite(self, ino: InodeNo, record_no: RecordNo, at: int, piece: Buffer) -> None:
         """Change the bytes from *at* on of a record that is dirty, or of which nothing remains; a gap becomes zeros."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from razortools.engine import flush, orphans, patches, statistics
 from razortools.engine.inodes import NAMELESS_JOURNAL_BYTES, InodeTable
+from razortools.engine.lately import Lately
 from razortools.engine.limits import Limits
 from razortools.engine.lookedup import LookedUp
 from razortools.engine.names import NameTable
@@ -65,6 +66,7 @@ class Volume:
         self.names = NameTable(self)
         self.looked_up = LookedUp()
         self.records = Records(self)
+        self.lately = Lately()
         self._context = _OperationContext(self)
         self._inline_max = inline_bytes_max(store.geometry.node_bytes)
 
@@ -90,9 +92,9 @@ class Volume:
         context.begin(operation, inode)
         return context
 
-    def has_room_now(self) -> bool:
-        """Whether a small operation could start without making room first, which is a checkpoint."""
-        return self._has_room(0, deleting=False)
+    def has_room_now(self, blocks: int = 0) -> bool:
+        """Whether an operation could start that makes *blocks* dirty, without making room first, which is a checkpoint."""
+        return self._has_room(blocks, deleting=False)
 
     def _has_room(self, blocks: int, *, deleting: bool) -> bool:
         records, store = self.records, self.store

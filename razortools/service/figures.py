@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from razortools.service.memory import Memory
     from razortools.service.operations import Operations
     from razortools.service.pump import Pump
+    from razortools.service.recompressing import Recompressor
     from razortools.service.space_history import SpaceHistory
 
 
@@ -83,6 +84,8 @@ class MountFigures:
     recovered_discarded: int
     recovery_s: float
     compression: dict[str, Compressed]  # by verdict
+    recompressed_records: int  # stored anew, harder, after they had rested
+    recompressed_saved_bytes: int
     compression_types: dict[str, Compressed]  # by type of file, holes left out
     decompression: dict[str, Compressed]  # by algorithm: what was read and decompressed
     space_history: tuple[tuple[float, int], ...]  # age, bytes in use; oldest first
@@ -129,6 +132,7 @@ class Telling:
     operations: "Operations"
     committer: "Committer"
     memory: "Memory"
+    recompressor: "Recompressor"
     history: "SpaceHistory"
     mounted_at_s: float  # of the monotonic clock
 
@@ -176,6 +180,8 @@ class Telling:
             recovered_discarded=recovered.discarded,
             recovery_s=recovered.took_s,
             compression={verdict.name.lower(): _compressed(tally) for verdict, tally in tallies.by_verdict.items()},
+            recompressed_records=self.recompressor.record_count,
+            recompressed_saved_bytes=self.recompressor.saved_blocks * volume.block_bytes,
             compression_types={kind: _compressed(tally) for kind, tally in tallies.by_type.items()},
             decompression={
                 Algorithm(kind).name.lower(): Compressed(work.count, work.raw_bytes, work.stored_bytes, work.took_s)

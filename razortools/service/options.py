@@ -34,6 +34,7 @@ class MountOptions:
     allow_other: bool | None = None  # None: only when root mounts, as with any filesystem
     commit_interval_s: float = 5.0
     checkpoint_interval_s: float = 30.0
+    rest_s: float = 300.0  # what was not stored for so long is stored anew, harder, when nothing else is to be done; 0: never
     record_cache_bytes: int = 256 * MIB
     metadata_cache_bytes: int = 128 * MIB
     dirty_bytes: int = 64 * MIB
@@ -101,6 +102,11 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _seconds_or_off(text: str) -> float:
+    """Return *text* as seconds, 0 for the word off. Raises ValueError."""
+    return 0.0 if text == "off" else _seconds(text)
+
+
 def _cache_size(text: str) -> int:
     """Return *text* as the size of a cache. Raises ValueError."""
     value = parse_size(text)
@@ -163,6 +169,7 @@ def _address(text: str) -> Address:
 _VALUES = {
     "commit": ("commit_interval_s", _seconds),
     "checkpoint": ("checkpoint_interval_s", _seconds),
+    "recompress": ("rest_s", _seconds_or_off),
     "cache": ("record_cache_bytes", _cache_size),
     "metadata_cache": ("metadata_cache_bytes", _cache_size),
     "dirty": ("dirty_bytes", _cache_size),

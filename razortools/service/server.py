@@ -35,6 +35,7 @@ from razortools.service.opening import Place, open_place
 from razortools.service.operations import Operations
 from razortools.service.options import MountOptions
 from razortools.service.pump import Pump
+from razortools.service.recompressing import Recompressor
 from razortools.service.recorded import RecordedOperations
 from razortools.service.remount import Remounter
 from razortools.service.session import Session
@@ -103,18 +104,22 @@ class Mounted:
         self._memory = Memory(volume, self._committer, options)
         self._remounter = Remounter(volume, self._committer, options, self._adopt)
         self._holder = Holder(volume, self._committer)
+        self._recompressor = Recompressor(
+            volume, operations.fetcher, lambda: self._pump.served_count, self._settled.estimated, rest_s=options.rest_s
+        )
         slow = None if options.slow_s is None else SlowLog(volume, options.slow_s)
         self._pump = Pump(self._channel, operations, self._session.forward, slow)
         self._history = SpaceHistory(volume.used_bytes)
         self._telling = Telling(
             os.getpid(), self._place.image, self._place.mount_point, self._pump, operations, self._committer, self._memory,
-            self._history, mounted_at_s=time.monotonic(),
+            self._recompressor, self._history, mounted_at_s=time.monotonic(),
         )  # fmt: skip
 
     def _adopt(self, options: MountOptions) -> None:
         """Go by *options* from now on."""
         self._memory.take(options)
         self._handlers.adopt(options)
+        self._recompressor.configure(options.rest_s)
 
     def _operations(self) -> Operations:
         """Return the handlers that the options ask for."""
@@ -182,6 +187,7 @@ class Mounted:
             nursery.start_soon(self._memory.run)
             nursery.start_soon(self._watch_signals, nursery.cancel_scope)
             nursery.start_soon(self._history.run)
+            nursery.start_soon(self._recompressor.run)
             nursery.start_soon(self._announce, nursery)
             if self._scrape is not None:
                 nursery.start_soon(self._scrape.serve, self._telling.take)

@@ -8,12 +8,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from razortools.engine import files, loose
+from razortools.engine import files, loose, recompress
+from razortools.engine.adaptive import RESTED, pack
 from razortools.engine.limits import Limits
 from razortools.engine.store.simulated import SimulatedDevice
+from razortools.engine.stored import unpack_item
 from razortools.engine.volume import Volume
 from razortools.errors import CorruptImage, OutOfSpace
 from razortools.format.compression import Algorithm, Policy
+from razortools.format.data import CHECKED_TWICE
 from razortools.format.journal import Operation
 from razortools.format.keys import inode_key
 from razortools.units import KIB, MIB, InodeNo, RecordNo
@@ -79,6 +82,8 @@ class DataPath(RuleBasedStateMachine):
         self.placed: files.Placed | None = None
         self.bases: list[loose.Base] | None = None  # what a round has read that did not merge it yet
         self.late: files.Placed | None = None
+        self.rested: list[recompress.Gain] | None = None
+        self.rested_count = 0
         self.loose_count = self.unread_count = self.late_count = 0
 
     def note(self) -> None:
@@ -244,6 +249,30 @@ class DataPath(RuleBasedStateMachine):
         self.bases = None
         self.unread_count += len(self.volume.records.unreadable)
 
+    @precondition(lambda self: self.rested is None)
+    @rule(kib=st.integers(1, 100))
+    def look_at_rested(self, kib: int) -> None:
+        """Read what is stored, as a thread does that compresses it harder. Whether that saves anything or not, it shall be."""
+        several = recompress.due(self.volume, 1 << 62, kib * KIB) or [
+            one
+            for ino in self.model
+            for one in recompress._records(self.volume, ino, RecordNo(0))
+            if recompress._is_stored(self.volume, one) and not one.item.flags & ~CHECKED_TWICE
+        ]
+        self.rested = []
+        for one in several:
+            raw = unpack_item(self.volume.store, one.item, one.item.raw_bytes)
+            limit = one.inline_bytes_max
+            packing = pack(raw, RESTED, is_first=one.record_no == 0, inline_bytes_max=limit, block_bytes=self.volume.block_bytes)
+            self.rested.append(recompress.Gain(one, raw, packing, saved_blocks=0))
+
+    @precondition(lambda self: self.rested is not None)
+    @rule()
+    def store_rested(self) -> None:
+        assert self.rested is not None
+        self.rested_count += len(recompress.take(self.volume, self.rested))
+        self.rested = None
+
     def drop_flush(self) -> None:
         if self.late is not None:
             files.give_back(self.volume, self.late)
@@ -275,7 +304,7 @@ class DataPath(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.drop_flush()
-        self.bases = None
+        self.bases = self.rested = None
         self.volume.close()
         self.volume = open_again(self.device, self.limits)
         self.history = [self.snapshot()]
@@ -284,7 +313,7 @@ class DataPath(RuleBasedStateMachine):
     @rule(seed=st.integers(0, 1 << 16))
     def crash(self, seed: int) -> None:
         disk = self.device.crash(seed)
-        self.plan = self.packed = self.placed = self.bases = self.late = None
+        self.plan = self.packed = self.placed = self.bases = self.late = self.rested = None
         self.device = SimulatedDevice(self.image_bytes)
         for at in range(0, self.image_bytes, MIB):
             self.device.write(at, disk.read(at, MIB))
@@ -425,6 +454,12 @@ def live(machine: DataPath, seed: int, step_count: int) -> None:
         if machine.bases is not None and chance.random() < 0.5:
             machine.end_merge()
 
+    def rested_step() -> None:
+        if machine.rested is None:
+            machine.look_at_rested(chance.randint(1, 100))
+        elif chance.random() < 0.5:
+            machine.store_rested()
+
     machine.two_files()
     steps = {
         machine.write: (25, lambda: (chance.randrange(6), place(), payload())),
@@ -435,6 +470,7 @@ def live(machine: DataPath, seed: int, step_count: int) -> None:
         flush_step: (15, tuple),
         merge_step: (15, tuple),
         late_step: (20, tuple),
+        rested_step: (10, tuple),
         machine.flush: (2, tuple),
         machine.commit: (3, tuple),
         machine.checkpoint: (1, tuple),
@@ -454,12 +490,13 @@ def live(machine: DataPath, seed: int, step_count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "step_count"), [(DataPath, 1500), (FullImage, 1500), (LargeRecords, 200), (LoosePages, 1500), (FullLoosePages, 1000)]
+    ("kind", "step_count"), [(DataPath, 1500), (FullImage, 1500), (LargeRecords, 200), (LoosePages, 1500), (FullLoosePages, 1300)]
 )
 @pytest.mark.parametrize("seed", range(2))
 def test_files_keep_their_contents_through_a_long_life(kind: type[DataPath], step_count: int, seed: int) -> None:
     machine = kind()
     live(machine, seed, step_count)
+    assert machine.rested_count or kind is LargeRecords
     assert (machine.loose_count > 10) == (machine.unread_count > 1) == (machine.late_count > 5) == issubclass(kind, LoosePages)
 
 

@@ -1,0 +1,140 @@
+"""Recompression: what has rested is stored anew where trying harder saves blocks.
+
+AUTO compresses with a fast level, because somebody may be waiting. Once a file has not changed for a while, and nobody asks for
+anything, its records are compressed again (RESTED); those that take fewer blocks by that become dirty, as they are, and the next
+flush stores what was made of them.
+
+    due         which records                                  the volume's thread
+    harder      reads, compresses, compares                    any thread
+    take        makes those dirty that save something          the volume's thread
+
+Invariants: no byte, size or time of a file changes; what was written meanwhile, or finds no room, stays as it is. What is known
+of files that were stored lately is bounded, and lives as long as the volume is open: what is forgotten stays as it is.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from razortools.engine import adaptive
+from razortools.engine.adaptive import RESTED, Packing
+from razortools.engine.flush_plan import inline_limit, inode_or_none, policy_of
+from razortools.engine.stored import unpack_item
+from razortools.errors import CorruptImage, DeviceFailed
+from razortools.format.compression import Algorithm
+from razortools.format.data import CHECKED_TWICE, DataRecord
+from razortools.format.keys import Kind, kind_range, offset_of, record_key
+from razortools.units import InodeNo, RecordNo, divide_up
+
+if TYPE_CHECKING:
+    from razortools.engine.volume import Volume
+
+ITEMS_MAX = 512  # that one look takes in: requests wait for it
+
+
+@dataclass(frozen=True, slots=True)
+class Resting:
+    """A stored record that may be worth another try."""
+
+    ino: InodeNo
+    record_no: RecordNo
+    item: DataRecord
+    inline_bytes_max: int  # 0: it must not become inline
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """One that is worth it: *raw* takes so many blocks less as *packing*."""
+
+    resting: Resting
+    raw: bytes
+    packing: Packing
+    saved_blocks: int
+
+
+def due(volume: "Volume", since_ns: int, raw_bytes_max: int) -> list[Resting]:
+    """Return the next records of files that have rested since *since_ns*: up to the one that reaches *raw_bytes_max*.
+
+    What it has looked at does not come again. Raises NotResident, CorruptImage, DeviceFailed; then nothing has changed.
+    """
+    found: list[Resting] = []
+    lately, looked = volume.lately, 0
+    for ino in lately.rested(since_ns):
+        first = lately.next_record if ino == lately.first else RecordNo(0)
+        for resting in _records(volume, ino, first):
+            if raw_bytes_max <= 0 or looked >= ITEMS_MAX:
+                lately.go_on(ino, resting.record_no)
+                return found
+            looked += 1
+            if _may_shrink(volume, resting):
+                found.append(resting)
+                raw_bytes_max -= resting.item.raw_bytes
+    lately.go_on(None, RecordNo(0), since_ns)
+    return found
+
+
+def _records(volume: "Volume", ino: InodeNo, first: RecordNo) -> Iterator[Resting]:
+    """Yield the stored records of a file from number *first* on; none if they are not stored with a fast level."""
+    inode = inode_or_none(volume, ino)
+    if inode is None or policy_of(inode).algorithm is not Algorithm.AUTO:
+        return
+    limit = inline_limit(volume) if inode.size <= inode.record_bytes else 0
+    for key, value in volume.store.items(record_key(ino, first), kind_range(ino, Kind.DATA_RECORD)[1]):
+        yield Resting(ino, RecordNo(offset_of(key)), DataRecord.decode(value), limit)
+
+
+def _may_shrink(volume: "Volume", resting: Resting) -> bool:
+    """Whether a record is stored as it is, and could take fewer blocks."""
+    item = resting.item
+    if item.algorithm != Algorithm.ZSTD or item.flags & ~CHECKED_TWICE or not _is_stored(volume, resting):
+        return False
+    return item.stored_bytes > volume.block_bytes or resting.inline_bytes_max > 0
+
+
+def _is_stored(volume: "Volume", resting: Resting) -> bool:
+    """Whether a record is in the tree as it is in memory."""
+    place = resting.ino, resting.record_no
+    records = volume.records
+    return (
+        records.find_dirty(*place) is None
+        and records.loose.find(*place) is None
+        and place not in records.patched
+        and place not in records.unreadable
+    )
+
+
+def harder(volume: "Volume", several: Sequence[Resting]) -> tuple[list[Gain], list[Exception]]:
+    """Return those that take fewer blocks when they are compressed harder, and why some cannot be read. For any thread."""
+    gains: list[Gain] = []
+    failures: list[Exception] = []
+    for resting in several:
+        try:
+            raw = unpack_item(volume.store, resting.item, resting.item.raw_bytes)
+        except (CorruptImage, DeviceFailed) as failed:
+            failures.append(failed)
+            continue
+        is_first, limit = resting.record_no == 0, resting.inline_bytes_max
+        packing = adaptive.pack(raw, RESTED, is_first=is_first, inline_bytes_max=limit, block_bytes=volume.block_bytes)
+        blocks = 0 if packing.is_inline else divide_up(len(packing.stored), volume.block_bytes)
+        saved = divide_up(resting.item.stored_bytes, volume.block_bytes) - blocks
+        if saved > 0:
+            gains.append(Gain(resting, raw, packing, saved))
+    return gains, failures
+
+
+def take(volume: "Volume", gains: Sequence[Gain]) -> list[Gain]:
+    """Make the records dirty that are still as they were, as far as there is room; return these. May be an attempt."""
+    current = [gain for gain in gains if _is_current(volume, gain.resting)]
+    taken: list[Gain] = []
+    for gain in current:
+        if volume.records.dirty_bytes + len(gain.raw) > volume.limits.dirty_bytes // 2:
+            break
+        if volume.read_only or not volume.has_room_now(divide_up(len(gain.raw), volume.block_bytes)):
+            break
+        volume.records.store_anew(gain.resting.ino, gain.resting.record_no, gain.raw, gain.packing)
+        taken.append(gain)
+    return taken
+
+
+def _is_current(volume: "Volume", resting: Resting) -> bool:
+    return _is_stored(volume, resting) and volume.records.find_item(resting.ino, resting.record_no) == resting.item
