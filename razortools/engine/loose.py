@@ -302,7 +302,7 @@ def _enter_as_patches(volume: "Volume", base: Base, known: LooseRecord, failed: 
     ino, record_no, records = base.ino, base.record_no, volume.records
     start = record_no << volume.inodes.peek(ino).record_log2
     # The journal need not have room: a commit that is too large for it is a checkpoint.
-    if not volume.takes_nodes(records.loose.patch_nodes_max(len(known.pages)), known.reserved_blocks):
+    if not volume.promises.takes_nodes(records.loose.patch_nodes_max(len(known.pages)), known.reserved_blocks):
         raise type(failed)(
             f"inode {ino}, record {record_no} (bytes {start} to {start + known.raw_bytes - 1}): {failed}; what was written to it "
             f"since finds no room beside it: free some space, or delete the file"

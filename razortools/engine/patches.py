@@ -67,7 +67,7 @@ def _is_small_change(volume: "Volume", ino: InodeNo, record_no: RecordNo, dirty:
     if not 0 < changed <= volume.store.geometry.node_bytes or changed * volume.limits.patch_share > len(dirty.data):
         return False
     patched = volume.records.patched
-    return (ino, record_no) in patched or len(patched) < min(RECORDS_MAX, volume.dirty_records_max // 8)
+    return (ino, record_no) in patched or len(patched) < min(RECORDS_MAX, volume.promises.dirty_records_max // 8)
 
 
 def _enter_record(volume: "Volume", ino: InodeNo, inode: Inode, record_no: RecordNo, dirty: DirtyRecord) -> None:

@@ -13,11 +13,12 @@ from functools import cached_property
 from typing import Any
 
 from razortools.engine import flush, orphans, patches, statistics
-from razortools.engine.inodes import NAMELESS_JOURNAL_BYTES, InodeTable
+from razortools.engine.inodes import InodeTable
 from razortools.engine.lately import Lately
 from razortools.engine.limits import Limits
 from razortools.engine.lookedup import LookedUp
 from razortools.engine.names import NameTable
+from razortools.engine.promises import Promises
 from razortools.engine.records import Records
 from razortools.engine.statistics import Statistics
 from razortools.engine.store import admin
@@ -31,19 +32,15 @@ from razortools.engine.store.superblocks import newest
 from razortools.errors import CorruptImage, OutOfSpace, ReadOnly
 from razortools.format.admin import Action, AdminEntry, Outcome, entry
 from razortools.format.compression import Algorithm, Policy
-from razortools.format.data import DataRecord
-from razortools.format.journal import ENTRY_HEAD_BYTES, Operation
+from razortools.format.journal import Operation
 from razortools.format.keys import COUNTERS_KEY
-from razortools.format.node import ITEM_OVERHEAD_BYTES, inline_bytes_max
 from razortools.format.superblock import State
 from razortools.format.volume import Counters
-from razortools.units import InodeNo, divide_up, format_size
+from razortools.units import InodeNo, format_size
 
-RECORD_ITEM_BYTES = 2 * (ITEM_OVERHEAD_BYTES + DataRecord.FIXED_BYTES)  # with its share of half-filled leaves
 _FLUSH_DATA, _COUNTERS = Operation.FLUSH_DATA, Operation.COUNTERS  # a member of an enumeration is found slowly, and often here
 _flatten = Counters._FLATTEN
 MOUNT_COUNT_MAX = (1 << 32) - 1  # what the superblock holds: counting ends here, mounting does not
-FLUSH_ITEM_BYTES = 2 * (ENTRY_HEAD_BYTES + 224)  # journal bytes of a flushed record: its item and its inode
 
 
 class Volume:
@@ -68,7 +65,8 @@ class Volume:
         self.records = Records(self)
         self.lately = Lately()
         self._context = _OperationContext(self)
-        self._inline_max = inline_bytes_max(store.geometry.node_bytes)
+        self.promises = Promises(self)
+        self._has_room = self.promises.has_room  # a name less to look up in each operation
 
     @property
     def read_only(self) -> bool:
@@ -95,46 +93,6 @@ class Volume:
     def has_room_now(self, blocks: int = 0) -> bool:
         """Whether an operation could start that makes *blocks* dirty, without making room first, which is a checkpoint."""
         return self._has_room(blocks, deleting=False)
-
-    def _has_room(self, blocks: int, *, deleting: bool) -> bool:
-        records, store = self.records, self.store
-        dirty = records.dirty_count
-        nodes = journal_bytes = 0
-        if blocks:
-            dirty += 1
-            # The items of the records that are about to become dirty lie side by side; each takes a block at least.
-            nodes = 2 * divide_up(blocks * RECORD_ITEM_BYTES, store.tree.capacity)
-        if dirty:
-            inline_bytes, dirty_bytes = (dirty - len(records.loose)) * self._inline_max, records.dirty_bytes
-            journal_bytes = dirty * FLUSH_ITEM_BYTES + 2 * (dirty_bytes if dirty_bytes < inline_bytes else inline_bytes)
-            nodes += self._record_nodes(dirty)
-        if self.inodes.nameless:
-            nodes += self.inodes.nameless_nodes()
-            journal_bytes += len(self.inodes.nameless) * NAMELESS_JOURNAL_BYTES
-        return store.room.has(blocks + records.reserved_blocks, nodes, journal_bytes, deleting=deleting)
-
-    def _record_nodes(self, dirty: int) -> int:
-        """Nodes for so many dirty records: an item may need a leaf of its own, and in a high tree a node above it."""
-        return dirty if self.store.tree.root_level < 2 else 2 * dirty
-
-    def takes_nodes(self, nodes: int, given_up_blocks: int) -> bool:
-        """Take what *nodes* more nodes need, in place of blocks that dirty data had been promised; whether there was room.
-
-        All other promises are kept.
-        """
-        nodes += self._record_nodes(self.records.dirty_count) + self.inodes.nameless_nodes()
-        return self.store.room.takes(nodes, self.records.reserved_blocks - given_up_blocks)
-
-    @property
-    def dirty_records_max(self) -> int:
-        """How many small dirty files the journal has room for at the worst. With more an operation has to commit first."""
-        return self.store.journal.ring_bytes // (FLUSH_ITEM_BYTES + 2 * self._inline_max)
-
-    @property
-    def flush_journal_bytes(self) -> int:
-        """What the journal takes at the worst when all that is dirty is flushed: small files' contents stand in the tree."""
-        dirty_count = self.records.dirty_count
-        return dirty_count * FLUSH_ITEM_BYTES + 2 * (dirty_count - len(self.records.loose)) * self._inline_max
 
     def _make_room(self, blocks: int, *, deleting: bool) -> None:
         """Turn what is promised into what is needed, and make what was freed usable. Raises OutOfSpace if that is not enough."""

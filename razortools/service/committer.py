@@ -134,7 +134,7 @@ class Committer:
     def note_write(self) -> bool:
         """See to it that what is dirty becomes less if it is much. Return whether a writer must come to `room` first."""
         volume = self._volume
-        promised = volume.flush_journal_bytes
+        promised = volume.promises.flush_journal_bytes
         if promised >= self._many_promise_bytes or volume.store.transaction.parts_bytes >= self._many_journal_bytes:
             self._wanted.set()
         return self.writeback.note_write() or promised >= self._full_promise_bytes
@@ -143,7 +143,7 @@ class Committer:
         """Return when less is dirty than may be. Raises what a commit raises."""
         while self.note_write():
             with phase(Phase.ROOM):
-                if self._volume.flush_journal_bytes >= self._full_promise_bytes:
+                if self._volume.promises.flush_journal_bytes >= self._full_promise_bytes:
                     self._batch.makes_room = True
                     await self._committed()
                 else:

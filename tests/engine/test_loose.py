@@ -10,6 +10,7 @@ from razortools.check import runner
 from razortools.engine import files, loose, namespace
 from razortools.engine.create import ALL_FEATURES, Features, create, plan_create
 from razortools.engine.limits import Limits
+from razortools.engine.promises import Promises
 from razortools.engine.store.simulated import SimulatedDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage
@@ -268,7 +269,7 @@ def test_without_room_even_for_its_pages_who_syncs_is_told(monkeypatch: pytest.M
     damage(disk, volume, ino)
     files.write(volume, ino, AT, PAGE)
     with monkeypatch.context() as full, pytest.raises(CorruptImage, match=f"inode {ino}, record 1 .* delete the file"):
-        full.setattr(Volume, "takes_nodes", lambda volume, nodes, given_up_blocks: False)
+        full.setattr(Promises, "takes_nodes", lambda promises, nodes, given_up_blocks: False)
         volume.commit()
     assert len(volume.records.loose) == 1
     assert_memory_adds_up(volume)

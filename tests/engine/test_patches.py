@@ -143,7 +143,7 @@ def test_only_so_many_records_wait_in_patches() -> None:
     for ino in inodes:
         files.write(volume, ino, 0, b"x")
         volume.commit()
-    assert len(volume.records.patched) == min(64, volume.dirty_records_max // 8)
+    assert len(volume.records.patched) == min(64, volume.promises.dirty_records_max // 8)
     assert_memory_adds_up(volume)
     assert all(files.read(crashed(volume), ino, 0, 2) == b"x" + TEXT[1:2] for ino in inodes[::33])
 

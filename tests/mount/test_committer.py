@@ -183,7 +183,7 @@ def test_a_writer_of_small_files_waits_before_the_journal_is_full_of_promises() 
             nursery.start_soon(write_all)
             await until(disk.flushing)
             await trio.testing.wait_all_tasks_blocked()
-            assert 0 < len(done) < volume.dirty_records_max < len(writers), "nobody commits in the loop"
+            assert 0 < len(done) < volume.promises.dirty_records_max < len(writers), "nobody commits in the loop"
             disk.may_flush.set()
         assert len(done) == len(writers)
 
