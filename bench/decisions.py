@@ -1,6 +1,6 @@
 """The measurements behind the design: what the building blocks cost on this machine.
 
-Run it as `python bench/decisions.py`. It prints one row a question; docs/ARCHITECTURE.md quotes a run. Each figure is the best
+Run it as `python -m bench.decisions`. It prints one row a question; docs/ARCHITECTURE.md quotes a run. Each figure is the best
 of five rounds, because these are costs of code, not of a machine's mood.
 """
 
@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import crc32c
 import trio
 import zstandard
 
+from bench.datasets import dataset
 from razortools.engine import adaptive, files, namespace
 from razortools.engine.create import ALL_FEATURES, Features, create, plan_create
 from razortools.engine.limits import Limits
@@ -40,6 +42,7 @@ from razortools.units import GIB, KIB, MIB, divide_up
 ROUNDS = 5
 INLINE_BYTES_MAX = 2000
 DICTIONARY_BYTES = 64 * KIB
+RESTING_RECORDS = 600  # of each data set: 75 MiB at the most
 DICTIONARY_SAMPLE_BYTES = 64 * KIB  # of each record
 
 
@@ -175,6 +178,23 @@ def dictionaries(records: list[bytes], raw_bytes: int) -> Iterator[tuple[str, st
             yield f"sources in files: zstd {level}, {what}", ratio
 
 
+def resting() -> Iterator[tuple[str, str]]:
+    """Yield what trying harder saves and costs for data that have rested, of each kind of text."""
+    for name in ("source code", "logs", "a database dump"):
+        records = [
+            adaptive.Unpacked(raw[at : at + 128 * KIB], Policy(), at == 0, INLINE_BYTES_MAX * (len(raw) <= 128 * KIB), 4 * KIB)
+            for _, raw in dataset(name)
+            for at in range(0, len(raw), 128 * KIB)
+        ][:RESTING_RECORDS]
+        total = sum(len(record.raw) for record in records)
+        for policy in (Policy(), *(Policy(Algorithm.ZSTD, level) for level in (9, 12, 15, 19))):
+            started = time.process_time()
+            packed = adaptive.pack_all([replace(record, policy=policy) for record in records])
+            each_ms = 1000 * (time.process_time() - started) / total * 128 * KIB
+            stored = sum(_room_bytes(len(one.stored), is_inline=one.is_inline) for one in packed)
+            yield f"{name} at rest: {policy}", f"{total / stored:.2f}:1 in blocks, {each_ms:.1f} ms for 128 KiB"
+
+
 def checksums() -> Iterator[tuple[str, str]]:
     """Yield what the second checksum costs, and what decompressing would prove in its place."""
     raw = os.urandom(128 * KIB)
@@ -279,7 +299,7 @@ def waiting() -> Iterator[tuple[str, str]]:
 
 def main() -> None:
     """Print all rows."""
-    for part in (codecs, nodes, operations, compression, small_files, checksums, pages, waiting):
+    for part in (codecs, nodes, operations, compression, small_files, resting, checksums, pages, waiting):
         for question, answer in part():
             sys.stdout.write(f"{question:<48} {answer}\n")
             sys.stdout.flush()

@@ -31,7 +31,7 @@ NEAR_SHARE = 10  # a record is near to taking a block less if a tenth of its sto
 NEAR_BLOCKS_MAX = 8  # of more blocks one less is no matter
 NEAR_RAW_MAX = 64 * 1024  # a large file is written as fast as the device takes it, and its records do not end with a block
 
-RESTED = Policy(Algorithm.ZSTD, 12)  # what AUTO becomes for data that have rested, while nobody waits
+RESTED = Policy(Algorithm.ZSTD, 15)  # what AUTO becomes for data that have rested, while nobody waits
 
 
 class Verdict(Enum):

@@ -84,6 +84,7 @@ class MountFigures:
     recovered_discarded: int
     recovery_s: float
     compression: dict[str, Compressed]  # by verdict
+    resting_files: int  # that may be stored anew, harder, once they have rested
     recompressed_records: int  # stored anew, harder, after they had rested
     recompressed_saved_bytes: int
     compression_types: dict[str, Compressed]  # by type of file, holes left out
@@ -180,6 +181,7 @@ class Telling:
             recovered_discarded=recovered.discarded,
             recovery_s=recovered.took_s,
             compression={verdict.name.lower(): _compressed(tally) for verdict, tally in tallies.by_verdict.items()},
+            resting_files=len(volume.lately),
             recompressed_records=self.recompressor.record_count,
             recompressed_saved_bytes=self.recompressor.saved_blocks * volume.block_bytes,
             compression_types={kind: _compressed(tally) for kind, tally in tallies.by_type.items()},

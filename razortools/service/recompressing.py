@@ -19,10 +19,10 @@ from razortools.errors import RazorError
 from razortools.service import placement
 from razortools.service.logs import log
 from razortools.service.residence import Fetcher
-from razortools.units import MIB, NANOSECONDS, InodeNo
+from razortools.units import KIB, NANOSECONDS, InodeNo
 
 LOOK_EVERY_S = 2.0
-STEP_BYTES = 1 * MIB  # 60 ms of a thread
+STEP_BYTES = 512 * KIB  # 60 ms of a thread
 DIRTY_SHARE = 4  # no more than this part of what may be dirty waits to be stored
 
 

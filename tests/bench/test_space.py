@@ -1,5 +1,6 @@
 """The benchmark of room: its data are the same each time and what they say they are, and what was not written is noticed."""
 
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -91,3 +92,36 @@ def test_a_peer_that_fails_keeps_no_other_from_being_measured(tmp_path: Path, mo
     peers = [SimpleNamespace(name="btrfs"), SimpleNamespace(name="razorfs")]
     rooms, failures = space.measure_all(peers, ["logs"], tmp_path)  # type: ignore[arg-type]
     assert list(rooms) == [("logs", "razorfs")] and failures == ["logs on btrfs: unknown filesystem type"]
+
+
+class Resting:
+    """A daemon that tells fewer and fewer files that rest, and then what waits to be stored."""
+
+    def __init__(self, told: list[tuple[int, int]]) -> None:
+        self.told = told
+
+    def figures(self) -> SimpleNamespace:
+        files, dirty_bytes = self.told[0]
+        self.told = self.told[1:] or self.told
+        return SimpleNamespace(resting_files=files, volume=SimpleNamespace(dirty_bytes=dirty_bytes))
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("told", "rests"), [([(2, 0), (1, 9), (0, 9), (0, 0)], True), ([(1, 0)], False)])
+def test_what_rests_is_waited_for_until_it_is_stored(
+    told: list[tuple[int, int]], rests: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon, seconds = Resting(told), itertools.count()
+    monkeypatch.setattr(space, "settle", lambda point: None)
+    monkeypatch.setattr(space, "mount_at", lambda point: SimpleNamespace(device=0))
+    monkeypatch.setattr(space, "Asker", lambda device, patience_s: daemon)
+    monkeypatch.setattr(space.time, "sleep", lambda _: None)
+    monkeypatch.setattr(space.time, "monotonic", lambda: next(seconds))
+    if rests:
+        space.let_rest(tmp_path)
+        assert daemon.told == [(0, 0)]
+    else:
+        with pytest.raises(WrongResult, match="1 files have not rested"):
+            space.let_rest(tmp_path)

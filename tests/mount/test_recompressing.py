@@ -110,7 +110,7 @@ def test_the_first_request_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
             monkeypatch.setattr(recompressing.recompress, "take", take)
             await trio.sleep(REST_S + 1.5 * LOOK_EVERY_S)
-            assert mount.harder == 8  # one step
+            assert mount.harder == 4  # one step
 
     run(scenario)
 
