@@ -373,7 +373,7 @@ def _apply_to_file(volume: "Volume", ino: InodeNo, inode: Inode, of_file: Iterab
         planned = placed.planned
         is_fast |= placed.record is not None and planned.packing is None and planned.policy.algorithm is Algorithm.AUTO
     if is_fast:
-        volume.lately.note(ino, volume.now_ns())
+        volume.lately.note(ino, volume.now_ns(), volume.store.generation)
     volume.counters.raw_bytes += raw_delta
     if block_delta:
         volume.counters.data_blocks += block_delta

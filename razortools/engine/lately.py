@@ -3,46 +3,55 @@
 Bounded, and forgotten when the volume is closed: what is forgotten stays stored as it is.
 """
 
-from itertools import takewhile
+from collections.abc import Iterator
 
 from razortools.units import InodeNo, RecordNo
 
-FILES_MAX = 16_384  # that are remembered; 150 bytes each
+FILES_MAX = 16_384  # that are remembered; 200 bytes each
 
 
 class Lately:
-    """Files, and when each was stored."""
+    """Files, when each was stored, and the first generation of which it has records that nobody has tried harder with."""
 
     def __init__(self) -> None:
-        self._stored_at_ns: dict[InodeNo, int] = {}
+        self._files: dict[InodeNo, tuple[int, int]] = {}
         self.next_record = RecordNo(0)  # of the file that is first
         self.forgotten_count = 0  # files that were too many
 
     def __len__(self) -> int:
-        return len(self._stored_at_ns)
+        return len(self._files)
 
-    def note(self, ino: InodeNo, now_ns: int) -> None:
-        """Records of this file have just been stored."""
+    def note(self, ino: InodeNo, now_ns: int, generation: int) -> None:
+        """Records of this file have just been stored, in this *generation*. It has to rest again."""
         if self.first == ino:
             self.next_record = RecordNo(0)
-        self._stored_at_ns.pop(ino, None)
-        self._stored_at_ns[ino] = now_ns
-        if len(self._stored_at_ns) > FILES_MAX:
+        known = self._files.pop(ino, None)
+        self._files[ino] = now_ns, generation if known is None else known[1]
+        if len(self._files) > FILES_MAX:
             self.forgotten_count += 1
             self.next_record = RecordNo(0)
-            del self._stored_at_ns[next(iter(self._stored_at_ns))]
+            del self._files[next(iter(self._files))]
 
     @property
     def first(self) -> InodeNo | None:
         """The file that has rested longest."""
-        return next(iter(self._stored_at_ns), None)
+        return next(iter(self._files), None)
 
-    def go_on(self, ino: InodeNo | None, record_no: RecordNo, since_ns: int = 0) -> None:
-        """Those before *ino* are done, and of it the records before *record_no*; None: all that have rested since *since_ns*."""
-        for done in self.rested(since_ns) if ino is None else list(takewhile(lambda one: one != ino, self._stored_at_ns)):
-            del self._stored_at_ns[done]
+    def rested(self, since_ns: int) -> Iterator[tuple[InodeNo, int, RecordNo]]:
+        """Yield (file, first generation to look at, first record) of those not stored after *since_ns*, in their order."""
+        record_no = self.next_record
+        for ino, (at_ns, generation) in self._files.items():
+            if at_ns > since_ns:
+                return
+            yield ino, generation, record_no
+            record_no = RecordNo(0)
+
+    def has_rested(self, since_ns: int) -> bool:
+        """Whether there is any."""
+        return any(True for _ in self.rested(since_ns))
+
+    def go_on(self, count: int, record_no: RecordNo) -> None:
+        """The first *count* files are done, and of the next one the records before *record_no*."""
+        for ino in list(self._files)[:count]:
+            del self._files[ino]
         self.next_record = record_no
-
-    def rested(self, since_ns: int) -> list[InodeNo]:
-        """Return the files that have not been stored after *since_ns*, in their order."""
-        return [ino for ino, at_ns in self._stored_at_ns.items() if at_ns <= since_ns]

@@ -52,24 +52,27 @@ class Gain:
     saved_blocks: int
 
 
+Failure = tuple[Resting, CorruptImage | DeviceFailed]
+
+
 def due(volume: "Volume", since_ns: int, raw_bytes_max: int) -> list[Resting]:
     """Return the next records of files that have rested since *since_ns*: up to the one that reaches *raw_bytes_max*.
 
     What it has looked at does not come again. Raises NotResident, CorruptImage, DeviceFailed; then nothing has changed.
     """
     found: list[Resting] = []
-    lately, looked = volume.lately, 0
-    for ino in lately.rested(since_ns):
-        first = lately.next_record if ino == lately.first else RecordNo(0)
+    done = looked = 0
+    for ino, generation, first in volume.lately.rested(since_ns):
         for resting in _records(volume, ino, first):
             if raw_bytes_max <= 0 or looked >= ITEMS_MAX:
-                lately.go_on(ino, resting.record_no)
+                volume.lately.go_on(done, resting.record_no)
                 return found
             looked += 1
-            if _may_shrink(volume, resting):
+            if resting.item.birth >= generation and _may_shrink(volume, resting):
                 found.append(resting)
                 raw_bytes_max -= resting.item.raw_bytes
-    lately.go_on(None, RecordNo(0), since_ns)
+        done += 1
+    volume.lately.go_on(done, RecordNo(0))
     return found
 
 
@@ -103,15 +106,18 @@ def _is_stored(volume: "Volume", resting: Resting) -> bool:
     )
 
 
-def harder(volume: "Volume", several: Sequence[Resting]) -> tuple[list[Gain], list[Exception]]:
-    """Return those that take fewer blocks when they are compressed harder, and why some cannot be read. For any thread."""
+def harder(volume: "Volume", several: Sequence[Resting]) -> tuple[list[Gain], list[Failure]]:
+    """Return those that take fewer blocks when they are compressed harder, and those that could not be read. For any thread.
+
+    What could not be read may have been replaced meanwhile, and something else lie in its blocks.
+    """
     gains: list[Gain] = []
-    failures: list[Exception] = []
+    failures: list[Failure] = []
     for resting in several:
         try:
             raw = unpack_item(volume.store, resting.item, resting.item.raw_bytes)
         except (CorruptImage, DeviceFailed) as failed:
-            failures.append(failed)
+            failures.append((resting, failed))
             continue
         is_first, limit = resting.record_no == 0, resting.inline_bytes_max
         packing = adaptive.pack(raw, RESTED, is_first=is_first, inline_bytes_max=limit, block_bytes=volume.block_bytes)
@@ -124,7 +130,7 @@ def harder(volume: "Volume", several: Sequence[Resting]) -> tuple[list[Gain], li
 
 def take(volume: "Volume", gains: Sequence[Gain]) -> list[Gain]:
     """Make the records dirty that are still as they were, as far as there is room; return these. May be an attempt."""
-    current = [gain for gain in gains if _is_current(volume, gain.resting)]
+    current = [gain for gain in gains if is_current(volume, gain.resting)]
     taken: list[Gain] = []
     for gain in current:
         if volume.records.dirty_bytes + len(gain.raw) > volume.limits.dirty_bytes // 2:
@@ -136,5 +142,6 @@ def take(volume: "Volume", gains: Sequence[Gain]) -> list[Gain]:
     return taken
 
 
-def _is_current(volume: "Volume", resting: Resting) -> bool:
+def is_current(volume: "Volume", resting: Resting) -> bool:
+    """Whether a record is still as it was, in the tree and in memory."""
     return _is_stored(volume, resting) and volume.records.find_item(resting.ino, resting.record_no) == resting.item

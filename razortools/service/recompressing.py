@@ -78,7 +78,7 @@ class Recompressor:
         while self._served() == served and not volume.read_only:
             since_ns = volume.now_ns() - int(self._rest_s * NANOSECONDS)
             full = volume.records.dirty_bytes > volume.limits.dirty_bytes // DIRTY_SHARE
-            if full or not volume.lately.rested(since_ns):
+            if full or not volume.lately.has_rested(since_ns):
                 return
             started = time.perf_counter()
             try:
@@ -94,8 +94,9 @@ class Recompressor:
         if not several:
             return
         gains, failures = await placement.run_sync(recompress.harder, self._volume, several)
-        for failed in failures:
-            self._complain(failed)
+        for resting, failed in failures:
+            if await self._fetcher.run(recompress.is_current, self._volume, resting):
+                self._complain(failed)
         taken = await self._fetcher.run(recompress.take, self._volume, gains)
         self._estimated.update(gain.resting.ino for gain in taken)
         self.record_count += len(taken)

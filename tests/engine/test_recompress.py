@@ -48,7 +48,7 @@ def volume_with(contents: dict[str, bytes], policy: Policy = Policy()) -> tuple[
 def recompressed(volume: Volume, step_bytes: int = MIB) -> int:
     """Do all there is to do; return how many records that were."""
     count = 0
-    while volume.lately.rested(AFTER_ALL_NS):
+    while volume.lately.has_rested(AFTER_ALL_NS):
         gains, failures = recompress.harder(volume, recompress.due(volume, AFTER_ALL_NS, step_bytes))
         assert failures == []
         count += len(recompress.take(volume, gains))
@@ -114,13 +114,30 @@ def test_what_has_not_rested_is_left_alone() -> None:
     files.write(volume, young, 0, prose(2, MIB))
     volume.commit()
     assert {one.ino for one in recompress.due(volume, since_ns, 8 * MIB)} == {inodes["old"]}
-    assert volume.lately.rested(AFTER_ALL_NS) == [young]
+    assert [ino for ino, _, _ in volume.lately.rested(AFTER_ALL_NS)] == [young]
+
+
+def test_of_a_file_that_grows_only_what_is_new_is_tried() -> None:
+    volume, inodes = volume_with({"log": prose(1, MIB)})
+    assert recompressed(volume) == 8
+    volume.checkpoint()
+    files.write(volume, inodes["log"], MIB, prose(2, 300_000))
+    volume.commit()
+    assert [one.record_no for one in recompress.due(volume, AFTER_ALL_NS, 8 * MIB)] == [8, 9, 10]
+
+
+def test_a_file_that_changes_before_it_has_rested_is_tried_as_a_whole() -> None:
+    volume, inodes = volume_with({"log": prose(1, MIB)})
+    volume.checkpoint()
+    files.write(volume, inodes["log"], MIB, prose(2, 300_000))
+    volume.commit()
+    assert [one.record_no for one in recompress.due(volume, AFTER_ALL_NS, 8 * MIB)] == list(range(11))
 
 
 def test_steps_go_through_a_long_file_record_by_record() -> None:
     volume, inodes = volume_with({"long": prose(1, MIB), "next": prose(2, 300_000)})
     seen = []
-    while volume.lately.rested(AFTER_ALL_NS):
+    while volume.lately.has_rested(AFTER_ALL_NS):
         step = recompress.due(volume, AFTER_ALL_NS, 200 * KIB)
         assert sum(one.item.raw_bytes for one in step) <= 200 * KIB + 128 * KIB
         seen += [(one.ino, one.record_no) for one in step]
@@ -168,7 +185,8 @@ def test_damaged_data_are_told_and_left_alone() -> None:
     device.write(item.address * volume.block_bytes, bytes(4096))
     gains, failures = recompress.harder(volume, recompress.due(volume, AFTER_ALL_NS, MIB))
     assert 2 not in {gain.resting.record_no for gain in gains}
-    assert len(failures) == 1 and "checksum" in str(failures[0])
+    ((resting, failed),) = failures
+    assert resting.item == item and "checksum" in str(failed)
 
 
 def test_on_a_full_image_it_lets_be() -> None:
@@ -196,9 +214,9 @@ def test_much_that_is_dirty_is_not_made_more() -> None:
 def test_what_is_remembered_is_bounded() -> None:
     known = lately.Lately()
     for number in range(lately.FILES_MAX + 10):
-        known.note(InodeNo(number), number)
+        known.note(InodeNo(number), number, 1)
     assert len(known) == lately.FILES_MAX
     assert known.first == 10
     assert known.forgotten_count == 10
-    known.note(InodeNo(10), 10**9)  # stored again: it has to rest again
+    known.note(InodeNo(10), 10**9, 2)  # stored again: it has to rest again
     assert known.first == 11

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from razortools.engine import files
+from razortools.engine import files, recompress
 from razortools.engine.limits import Limits
 from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.volume import Volume, open_volume
@@ -15,7 +15,7 @@ from razortools.service import recompressing
 from razortools.service.options import parse_options
 from razortools.service.recompressing import LOOK_EVERY_S, Recompressor
 from razortools.service.residence import Fetcher
-from razortools.units import MIB, NANOSECONDS, InodeNo
+from razortools.units import KIB, MIB, NANOSECONDS, InodeNo
 from tests.engine.data_volumes import data_records, formatted, new_file
 from tests.engine.test_recompress import prose
 
@@ -144,6 +144,30 @@ def test_data_that_cannot_be_read_are_told_once(caplog: pytest.LogCaptureFixture
 
     run(scenario)
     assert [record.message for record in caplog.records if "what has rested cannot be read" in record.message] != []
+
+
+def test_what_was_replaced_while_it_was_read_is_no_damage(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its blocks are free after the next checkpoint, and something else may lie in them by the time they are read."""
+
+    async def scenario() -> None:
+        async with quiet() as mount:
+            usual = recompressing.recompress.harder
+
+            def harder(volume: Volume, several: list[recompress.Resting]) -> object:
+                for one in several:
+                    files.write(volume, one.ino, one.record_no * 128 * KIB, prose(9, 128 * KIB))
+                    volume.checkpoint()
+                    volume.store.device.write(one.item.address * 4096, bytes(4096))
+                return usual(volume, several)
+
+            monkeypatch.setattr(recompressing.recompress, "harder", harder)
+            await trio.sleep(REST_S + 2 * LOOK_EVERY_S)
+            assert mount.recompressor.record_count == 0
+
+    run(scenario)
+    assert "cannot be read" not in caplog.text
 
 
 @pytest.mark.parametrize(("text", "rest_s"), [("recompress=5", 5.0), ("recompress=off", 0.0), ("noatime", 300.0)])
