@@ -232,12 +232,15 @@ def _judge_end(
 def _judge_hidden(ring: Ring, superblock: Superblock) -> Iterator[Finding]:
     """Yield that what waits at the journal's tail is not what the superblock expects there.
 
+    Only an older entry can: a newer one there tells that the checkpoint that names it is lost, and is missing what that one had.
     What was given up there before the checkpoint has no later number than it, see recovery.skip_unfinished(). What the ring's
     round before has left there leads once around the ring, or is older than what stands elsewhere in it.
     """
     tail = superblock.journal_tail
     first = ring.entry(tail)
-    if isinstance(first, str) or first.head.transaction <= superblock.transaction:
+    if isinstance(first, str) or first.head.sequence >= superblock.journal_sequence:
+        return
+    if first.head.transaction <= superblock.transaction:
         return
     end, sequence = tail, first.head.sequence
     while end - tail < ring.bytes and _is_complete(waiting := read_entries(ring, end, sequence)[0]):

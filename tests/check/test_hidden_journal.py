@@ -72,3 +72,11 @@ def test_what_the_round_before_left_in_the_ring_does_not_wait() -> None:
     crashed = Copy(device)
     write_superblocks(crashed, backups=True, transaction=0)  # all that is left in the ring is of later ones
     assert JOURNAL_HIDDEN.code not in codes(crashed)
+
+
+def test_a_newer_entry_than_expected_is_no_reason_to_replay_it() -> None:
+    """The superblock that names it is lost, and with it perhaps a checkpoint that came without an entry in the journal."""
+    device = unclean(3)
+    write_superblocks(device, backups=True, journal_sequence=image_of(device).superblock.journal_sequence - 1)
+    assert JOURNAL_HIDDEN.code not in codes(device)
+    assert "E0203" in codes(device)
