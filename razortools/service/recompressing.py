@@ -19,7 +19,7 @@ from razortools.errors import RazorError
 from razortools.service import placement
 from razortools.service.logs import log
 from razortools.service.residence import Fetcher
-from razortools.units import KIB, NANOSECONDS, InodeNo
+from razortools.units import KIB, NANOSECONDS, InodeNo, RecordNo
 
 LOOK_EVERY_S = 2.0
 STEP_BYTES = 512 * KIB  # 60 ms of a thread
@@ -85,7 +85,7 @@ class Recompressor:
                 await self._step(since_ns)
             except RazorError as failed:
                 self._complain(failed)
-                return
+                volume.lately.go_on(1, RecordNo(0))  # or the others would never have their turn
             await trio.sleep(time.perf_counter() - started)
 
     async def _step(self, since_ns: int) -> None:

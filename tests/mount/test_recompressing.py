@@ -11,6 +11,7 @@ from razortools.engine import files, recompress
 from razortools.engine.limits import Limits
 from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.volume import Volume, open_volume
+from razortools.errors import CorruptImage
 from razortools.service import recompressing
 from razortools.service.options import parse_options
 from razortools.service.recompressing import LOOK_EVERY_S, Recompressor
@@ -168,6 +169,27 @@ def test_what_was_replaced_while_it_was_read_is_no_damage(
 
     run(scenario)
     assert "cannot be read" not in caplog.text
+
+
+def test_a_file_that_cannot_be_found_keeps_no_other_from_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with quiet() as mount:
+            other = new_file(mount.volume)
+            files.write(mount.volume, other, 0, prose(2, 2 * 128 * KIB))
+            files.flush_all(mount.volume)
+            usual = recompressing.recompress.due
+
+            def due(volume: Volume, *arguments: int) -> object:
+                if volume.lately.first == mount.ino:
+                    raise CorruptImage("its leaf is damaged")
+                return usual(volume, *arguments)
+
+            monkeypatch.setattr(recompressing.recompress, "due", due)
+            await trio.sleep(REST_S + 4 * LOOK_EVERY_S)
+            assert mount.harder == 0
+            assert len(mount.volume.records.dirty_of(other)) == 2
+
+    run(scenario)
 
 
 @pytest.mark.parametrize(("text", "rest_s"), [("recompress=5", 5.0), ("recompress=off", 0.0), ("noatime", 300.0)])
