@@ -20,7 +20,8 @@ from pathlib import Path
 from bench.mounts.__main__ import TARBALL, run_peer
 from bench.mounts.contents import Sizes, write_tarball
 from bench.mounts.peers import PEERS, RAZORFS, Peer, adopt_daemons
-from bench.mounts.report import Results, layout
+from bench.mounts.report import layout
+from bench.mounts.results import Results
 from bench.mounts.rows import ROWS, prepare
 from bench.page import machine
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bench import page
 
 if TYPE_CHECKING:
-    from bench.mounts.report import Results
+    from bench.mounts.results import Results
 
 SETTINGS = {
     "svg.hashsalt": "razorfs",  # ids that do not differ from run to run

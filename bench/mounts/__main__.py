@@ -25,7 +25,8 @@ from bench.mounts.clients import RowFailed, measure
 from bench.mounts.contents import Sizes, write_tarball
 from bench.mounts.peers import PEERS, RAZORFS, UNMOUNT, Peer, PeerFailed, adopt_daemons, missing_tools, mounted
 from bench.mounts.place import Place
-from bench.mounts.report import Results, document, page
+from bench.mounts.report import document, page
+from bench.mounts.results import Results
 from bench.mounts.rows import ROWS, prepare
 from bench.page import machine, publish
 from razortools.service import mountpoints

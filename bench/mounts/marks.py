@@ -6,12 +6,9 @@ results, and a mark that a run cannot judge (the row was left out, or failed on 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bench.mounts.peers import RAZORFS
-
-if TYPE_CHECKING:
-    from bench.mounts.report import Results
+from bench.mounts.results import Results
 
 MB = 1_000_000
 RIVAL = "fuse2fs"  # the one to be ahead of on every row
@@ -57,7 +54,7 @@ MARKS = (
 )
 
 
-def judge(results: "Results") -> Iterator[Judged]:
+def judge(results: Results) -> Iterator[Judged]:
     """Yield a verdict for each mark of the rows that were measured, then for all rows together."""
     for mark in MARKS:
         if mark.row in results.rows:
@@ -71,14 +68,14 @@ def judge(results: "Results") -> Iterator[Judged]:
         yield Judged(name, asked, f"{enough} of {len(results.rows)} rows" if ratios else "", is_met)
 
 
-def _beside(mark: Mark, results: "Results") -> Judged:
+def _beside(mark: Mark, results: Results) -> Judged:
     """Judge a ratio."""
     ratio = results.ratio(mark.row, mark.peer)
     asked = f"{mark.least:g} of {mark.peer}"
     return Judged(mark.row, asked, "", None) if ratio is None else Judged(mark.row, asked, f"{ratio:.2f}", ratio >= mark.least)
 
 
-def _alone(mark: Mark, results: "Results") -> Judged:
+def _alone(mark: Mark, results: Results) -> Judged:
     """Judge a rate."""
     in_bytes = results.is_in_bytes(mark.row)
     asked, rate = _rate(mark.least, in_bytes=in_bytes), results.rate(mark.row, RAZORFS)

@@ -7,7 +7,7 @@ import pytest
 from bench.compare import OLDER, judged, older_peer, table
 from bench.mounts.peers import RAZORFS
 from bench.mounts.place import Taken
-from bench.mounts.report import Results
+from bench.mounts.results import Results
 
 PROJECT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ import pytest
 
 from bench import everything, page
 from bench.everything import chosen, neutral, parse
-from bench.mounts.report import Results
+from bench.mounts.results import Results
 from bench.parts import PARTS, Part
 
 PROJECT = Path(__file__).parents[2]

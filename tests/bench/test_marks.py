@@ -7,7 +7,8 @@ import pytest
 from bench.mounts.marks import MARKS, Judged, judge
 from bench.mounts.peers import PEERS, RAZORFS
 from bench.mounts.place import Taken
-from bench.mounts.report import Results, document, page
+from bench.mounts.report import document, page
+from bench.mounts.results import Results
 from bench.mounts.rows import ROWS
 
 

@@ -21,7 +21,8 @@ from bench.mounts.clients import RowFailed, measure, work
 from bench.mounts.contents import Sizes, big, tree, write_tarball
 from bench.mounts.peers import Peer, PeerFailed, mounted
 from bench.mounts.place import Place, Taken, WrongResult, processor_s
-from bench.mounts.report import Results, document, page, profile_table
+from bench.mounts.report import document, page, profile_table
+from bench.mounts.results import Results
 from bench.mounts.rows import ROWS
 from bench.page import publish
 from tests.mount.mounts import can_mount
