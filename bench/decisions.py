@@ -13,10 +13,11 @@ import sysconfig
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import crc32c
@@ -143,11 +144,7 @@ def small_files() -> Iterator[tuple[str, str]]:
     """Yield what trying harder where a block is near saves and costs, for sources of Python as they are."""
     library = Path(sysconfig.get_paths()["stdlib"])
     texts = [text for path in sorted(library.rglob("*.py"))[:1700] if (text := path.read_bytes())]
-    records = [
-        adaptive.Unpacked(text[at : at + 128 * KIB], Policy(), at == 0, INLINE_BYTES_MAX * (at == 0), 4 * KIB)
-        for text in texts
-        for at in range(0, len(text), 128 * KIB)
-    ]
+    records = list(_records(texts))
     raw_bytes, usual = sum(map(len, texts)), (adaptive.NEAR_BLOCKS_MAX, USUAL_LEVEL[Algorithm.ZSTD])
     for what, blocks_max, level in (("zstd 1", 0, 1), ("zstd 1, and 6 where a block is near", usual[0], 1), ("zstd 6", 0, 6)):
         adaptive.NEAR_BLOCKS_MAX, USUAL_LEVEL[Algorithm.ZSTD] = blocks_max, level
@@ -157,6 +154,14 @@ def small_files() -> Iterator[tuple[str, str]]:
         yield f"sources in files: {what}", f"{raw_bytes / stored:.2f}:1 in blocks, {took_us:.0f} us a file"
     adaptive.NEAR_BLOCKS_MAX, USUAL_LEVEL[Algorithm.ZSTD] = usual
     yield from dictionaries([one.raw for one in records], sum(map(len, texts)))
+
+
+def _records(texts: Iterable[bytes]) -> Iterator[adaptive.Unpacked]:
+    """Yield the records of files with these contents, as a flush meets them."""
+    for text in texts:
+        limit = INLINE_BYTES_MAX if len(text) <= 128 * KIB else 0
+        for at in range(0, len(text), 128 * KIB):
+            yield adaptive.Unpacked(text[at : at + 128 * KIB], Policy(), at == 0, limit, 4 * KIB)
 
 
 def _room_bytes(stored_bytes: int, *, is_inline: bool) -> int:
@@ -181,11 +186,7 @@ def dictionaries(records: list[bytes], raw_bytes: int) -> Iterator[tuple[str, st
 def resting() -> Iterator[tuple[str, str]]:
     """Yield what trying harder saves and costs for data that have rested, of each kind of text."""
     for name in ("source code", "logs", "a database dump"):
-        records = [
-            adaptive.Unpacked(raw[at : at + 128 * KIB], Policy(), at == 0, INLINE_BYTES_MAX * (len(raw) <= 128 * KIB), 4 * KIB)
-            for _, raw in dataset(name)
-            for at in range(0, len(raw), 128 * KIB)
-        ][:RESTING_RECORDS]
+        records = list(islice(_records(raw for _, raw in dataset(name)), RESTING_RECORDS))
         total = sum(len(record.raw) for record in records)
         for policy in (Policy(), *(Policy(Algorithm.ZSTD, level) for level in (9, 12, 15, 19))):
             started = time.process_time()

@@ -4,6 +4,7 @@ Bounded, and forgotten when the volume is closed: what is forgotten stays stored
 """
 
 from collections.abc import Iterator
+from itertools import islice
 
 from razortools.units import InodeNo, RecordNo
 
@@ -52,6 +53,6 @@ class Lately:
 
     def go_on(self, count: int, record_no: RecordNo) -> None:
         """The first *count* files are done, and of the next one the records before *record_no*."""
-        for ino in list(self._files)[:count]:
+        for ino in list(islice(self._files, count)):
             del self._files[ino]
         self.next_record = record_no
