@@ -7,10 +7,10 @@ replaces, and what its superblock tells of its own tree and space map.
 from collections.abc import Iterator
 
 from razortools.check import problems
-from razortools.check.findings import Event, Finding, Progress
+from razortools.check.findings import Event, Progress
 from razortools.check.image import Image
 from razortools.check.map_rules import free_of_map
-from razortools.check.tree import TreeIndex, read_node_copy, walk
+from razortools.check.tree import TreeIndex, second_copies, walk
 from razortools.errors import CorruptImage
 from razortools.format.keys import COUNTERS_KEY
 from razortools.format.volume import Counters
@@ -33,17 +33,12 @@ def _judge_nodes(tree: TreeIndex) -> Iterator[Event]:
         if number % PROGRESS_STEP == 0:
             yield Progress(number, tree.image.superblock.node_count)
         for fault in visit.read.faults:
-            yield _damaged(fault.address, fault.reason)
-    for number, node in enumerate(tree.unread_mirrors):
+            yield problems.CHECKPOINT_COPY.found(block=fault.address, reason=fault.reason)
+    for number, block, reason in second_copies(tree):
         if number % PROGRESS_STEP == 0:
             yield Progress(number, len(tree.unread_mirrors))
-        raw, reason = read_node_copy(tree.image, tree.mirrors[node], tree.checksums[node])
-        if raw is None:
-            yield _damaged(tree.mirrors[node], reason)
-
-
-def _damaged(block: int, reason: str) -> Finding:
-    return problems.CHECKPOINT_COPY.found(block=block, reason=reason)
+        if reason:
+            yield problems.CHECKPOINT_COPY.found(block=block, reason=reason)
 
 
 def _counts(tree: TreeIndex) -> Iterator[tuple[str, int, int]]:

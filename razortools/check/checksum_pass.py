@@ -12,7 +12,7 @@ from razortools.check.contents import verify
 from razortools.check.facts import ContentFacts, DamagedRecord, InodeFacts, JournalFacts
 from razortools.check.findings import Event, Finding, Progress
 from razortools.check.paths import Paths
-from razortools.check.tree import TreeIndex, read_node_copy
+from razortools.check.tree import TreeIndex, second_copies
 
 PROGRESS_STEP = 64  # nodes
 
@@ -65,9 +65,8 @@ def _finding(facts: InodeFacts, paths: Paths, damaged: DamagedRecord) -> Finding
 def _judge_copies(tree: TreeIndex) -> Iterator[Event]:
     """Verify the second copies of the nodes whose first copy was good."""
     total = len(tree.unread_mirrors)
-    for number, node in enumerate(tree.unread_mirrors):
+    for number, block, reason in second_copies(tree):
         if number % PROGRESS_STEP == 0:
             yield Progress(total + number, 2 * total)
-        raw, reason = read_node_copy(tree.image, tree.mirrors[node], tree.checksums[node])
-        if raw is None:
-            yield problems.COPY_CHECKSUM.found(block=tree.mirrors[node], reason=reason)
+        if reason:
+            yield problems.COPY_CHECKSUM.found(block=block, reason=reason)

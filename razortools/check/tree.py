@@ -236,6 +236,13 @@ def read_node_copy(image: Image, address: int, checksum: int) -> tuple[bytes | N
     return raw, ""
 
 
+def second_copies(index: TreeIndex) -> Iterator[tuple[int, int, str]]:
+    """Read the second copies that the walk has not; yield (number of the copy, block, why it is bad or an empty string)."""
+    for number, node in enumerate(index.unread_mirrors):
+        _, reason = read_node_copy(index.image, index.mirrors[node], index.checksums[node])
+        yield number, index.mirrors[node], reason
+
+
 def _header_faults(image: Image, place: Place, header: NodeHeader) -> Iterator[tuple[str, object, object]]:
     """Yield (field, found, expected) for what the header says differently from the parent."""
     pointer = place.pointer
