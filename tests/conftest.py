@@ -14,7 +14,7 @@ settings.register_profile("explore", parent=settings.get_profile("repeatable"), 
 settings.load_profile("repeatable")
 
 NAMED_BYTES_MAX = 40
-REPEATING = ("crashtest", "fuzz")  # directories
+REPEATING = ("acceptance", "crashtest", "fuzz")  # directories
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

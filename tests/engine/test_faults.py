@@ -119,6 +119,7 @@ def test_whichever_call_fails_silently_nothing_wrong_is_read(what: str, steps: r
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover  # the same with two seeds is measured
 @pytest.mark.parametrize("steps", [WHOLE, AFTER_A_CRASH], ids=["in the workload", "in recovery"])
 @pytest.mark.parametrize("what", SILENT)
 def test_whichever_call_fails_silently_nothing_wrong_is_read_with_many_seeds(what: str, steps: range) -> None:
