@@ -224,6 +224,17 @@ def changed_runs(old: DataRecord | None, new: DataRecord | None, block_bytes: in
     return differing(old.runs(block_bytes), new.runs(block_bytes))
 
 
+def joined(runs: Iterable[Run]) -> list[Run]:
+    """Return *runs*, those that follow one another on the device as one."""
+    found: list[Run] = []
+    for first, count in runs:
+        if found and found[-1][0] + found[-1][1] == first:
+            found[-1] = found[-1][0], found[-1][1] + count
+        else:
+            found.append((first, count))
+    return found
+
+
 def differing(before: list[Run], after: list[Run]) -> tuple[list[Run], list[Run]]:
     """Return what is left of two lists of runs without those that both begin with."""
     kept = 0

@@ -66,3 +66,31 @@ def test_what_is_not_reserved_is_not_taken(copies: int) -> None:
     before = store.maps.free_blocks
     assert not pool.reserve(before, 0 if copies == 2 else before)
     assert store.maps.free_blocks == before
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 1 << 32), copies=st.sampled_from([1, 2]))
+def test_what_is_held_is_told_as_few_runs_and_given_back_whole(seed: int, copies: int) -> None:
+    chance = random.Random(seed)
+    device = MemoryDevice(20 * MIB)
+    create(device, plan_create(device.size_bytes, metadata_copies=copies))
+    store, _ = open_store(device)
+    maps, node_blocks = store.maps, store.geometry.node_blocks
+    pieces = [maps.place(chance.randrange(1, 40)) for _ in range(60)]
+    for runs in chance.sample(pieces, 30):
+        maps.unplace(runs)
+    free_before = maps.free_blocks
+    pool = NodePool(maps, store.geometry, copies)
+    for _ in range(chance.randrange(1, 5)):
+        pool.reserve(pool.node_count + chance.randrange(1, 80))
+    taken = [start for _ in range(chance.randrange(pool.node_count)) for start in pool.take() if start]
+    runs = sorted(pool.runs())
+    assert sum(count for _, count in runs) == pool.block_count == free_before - maps.free_blocks - len(taken) * node_blocks
+    assert all(start + count < following for (start, count), (following, _) in pairwise(runs)), "neighbours are one run"
+    held = {block for start, count in runs for block in range(start, start + count)}
+    assert all(map(maps.is_used, held)), "a run is told that is not held"
+    assert not held & {block for start in taken for block in range(start, start + node_blocks)}
+    pool.release()
+    assert (pool.block_count, pool.node_count, pool.runs()) == (0, 0, [])
+    assert maps.free_blocks == free_before - len(taken) * node_blocks
+    assert not any(map(maps.is_used, held))

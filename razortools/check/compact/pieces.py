@@ -4,12 +4,12 @@ A file is looked at in chunks of a few megabytes, so a terabyte takes no more me
 same each time, wherever its records lie; what was put together is never found to be scattered again.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from razortools.check.image import Image
 from razortools.check.tree import TreeIndex, kinds_mask
-from razortools.format.data import CUT_OUT, DataRecord, Run
+from razortools.format.data import CUT_OUT, DataRecord, Run, joined
 from razortools.format.items import owned_record
 from razortools.format.keys import Kind, Table
 from razortools.units import MIB
@@ -62,17 +62,6 @@ class Chunk:
     def _end_of(self, place: int) -> int:
         first, count = self.records[place][2].runs(self.block_bytes)[-1]
         return first + count
-
-
-def joined(runs: Iterable[Run]) -> list[Run]:
-    """Return *runs*, those that follow one another on the device as one."""
-    found: list[Run] = []
-    for first, count in runs:
-        if found and found[-1][0] + found[-1][1] == first:
-            found[-1] = found[-1][0], found[-1][1] + count
-        else:
-            found.append((first, count))
-    return found
 
 
 def chunks(image: Image, tree: TreeIndex) -> Iterator[Chunk]:

@@ -5,8 +5,10 @@ most that one more operation can make dirty, has its run in the pool. Invariant:
 nodes, on each side.
 """
 
+from itertools import chain
+
 from razortools.engine.store.spacemaps import SpaceMaps
-from razortools.format.data import Run
+from razortools.format.data import Run, joined
 from razortools.format.geometry import Geometry
 from razortools.units import BlockNo
 
@@ -69,13 +71,14 @@ class NodePool:
         return places[0], places[1] if len(places) > 1 else BlockNo(0)
 
     def runs(self) -> list[Run]:
-        """Return what is held for nodes that were not written yet."""
-        return [(place, self._node_blocks) for side in self._sides for place in side]
+        """Return what is held for nodes that were not written yet, neighbours as one: they may be thousands."""
+        places = sorted(chain.from_iterable(self._sides))
+        return joined((place, self._node_blocks) for place in places)
 
     def release(self) -> None:
         """Give everything back; after a checkpoint nothing is dirty."""
-        for place, count in self.runs():
-            self._maps.free_now(place, count)
+        for start, count in self.runs():
+            self._maps.free_now(start, count)
         for side in self._sides:
             side.clear()
         self._count()
