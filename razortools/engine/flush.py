@@ -324,7 +324,7 @@ def _enter_late(volume: "Volume", step: Sequence[PlacedPages]) -> list[PlacedPag
             if not current:
                 continue
             for placed in current:
-                volume.store.put(record_key(*placed.place), replace(placed.record, birth=volume.store.generation).encode())
+                volume.store.put(record_key(*placed.place), _born_now(volume, placed.record).encode())
             blocks = sum(count for placed in current for _, count in placed.runs)
             volume.counters.data_blocks += blocks
             inode = volume.inodes.peek(ino)
@@ -392,9 +392,7 @@ def _enter(volume: "Volume", ino: InodeNo, placed: PlacedRecord) -> tuple[int, i
     old = None if before is None else DataRecord.decode(before)
     new = placed.record
     if new is not None:
-        if new.birth != store.generation:  # a checkpoint came between placing and now
-            new = replace(new, birth=store.generation)
-        store.put(key, new.encode())
+        store.put(key, _born_now(volume, new).encode())
     elif old is not None:
         store.delete(key)
     patches.remove(volume, ino, record_no)
@@ -406,3 +404,9 @@ def _enter(volume: "Volume", ino: InodeNo, placed: PlacedRecord) -> tuple[int, i
     block_bytes = volume.block_bytes
     blocks = (new.block_count(block_bytes) if new else 0) - (old.block_count(block_bytes) if old else 0)
     return blocks, (new.raw_bytes if new else 0) - (old.raw_bytes if old else 0)
+
+
+def _born_now(volume: "Volume", record: DataRecord) -> DataRecord:
+    """Return *record* as one of the present generation: a checkpoint may have come since its blocks were placed."""
+    generation = volume.store.generation
+    return record if record.birth == generation else replace(record, birth=generation)

@@ -111,6 +111,6 @@ def _placed(volume: "Volume", place: "Place", known: "LooseRecord", item: DataRe
         volume.store.unplace(runs)
         return None
     pages = sorted(known.pages.items())
-    record, written = with_late_pages(item, runs, pages, volume.block_bytes)
+    record, written = with_late_pages(item, runs, pages, volume.store.generation, volume.block_bytes)
     volume.records.loose.give_up_claim(known, sum(count for _, count in runs))
     return PlacedPages(place, known, pages, item.encode(), record, runs, written)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from razortools.engine.records import Buffer, Place, Records
     from razortools.engine.volume import Volume
 
+_PATCHES, _LATE_PAGES = int(Incompat.PATCHES), int(Incompat.LATE_PAGES)  # plain numbers: the arithmetic of flags is slow
 PAGE_BYTES = LATE_PAGE_BYTES
 PATCH_OVERHEAD_BYTES = ITEM_OVERHEAD_BYTES + Patch.FIXED_BYTES
 FREE_SHARE = 2  # of the free blocks a half may be claimed: without room an operation stores everything while others wait
@@ -140,7 +141,7 @@ class LoosePages:
         records, volume = self._records, self._volume
         if len(records.changed) + len(self._of) < volume.limits.loose_from or (offset | end) % PAGE_BYTES:
             return None
-        if not volume.store.superblock.incompat & Incompat.PATCHES:  # nowhere to go if the record cannot be read
+        if not volume.store.superblock.incompat & _PATCHES:  # nowhere to go if the record cannot be read
             return None
         record_no = RecordNo(offset >> inode.record_log2)
         here = ino, record_no
@@ -249,7 +250,7 @@ class LoosePages:
 
 def has_late_pages(volume: "Volume") -> bool:
     """Tell whether records of this image may have late pages."""
-    return bool(volume.store.superblock.incompat & Incompat.LATE_PAGES) and LATE_PAGE_BYTES % volume.block_bytes == 0
+    return bool(volume.store.superblock.incompat & _LATE_PAGES) and LATE_PAGE_BYTES % volume.block_bytes == 0
 
 
 def items_of(volume: "Volume", places: Iterable["Place"]) -> list[tuple["Place", DataRecord]]:

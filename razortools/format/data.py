@@ -189,9 +189,9 @@ def make_record(
 
 
 def with_late_pages(
-    record: DataRecord, runs: list[Run], pages: Sequence[tuple[int, bytes]], block_bytes: int
+    record: DataRecord, runs: list[Run], pages: Sequence[tuple[int, bytes]], birth: int, block_bytes: int
 ) -> tuple[DataRecord, bytes]:
-    """Return (*record* with (place in it in bytes, page) *pages* written behind it, what is to lie in *runs*).
+    """Return (*record* with (place in it in bytes, page) *pages* written behind it in *birth*, what is to lie in *runs*).
 
     What lies in its blocks so far need not be read: the checksums go on from where they are. *block_bytes* divides a page.
     """
@@ -203,13 +203,12 @@ def with_late_pages(
     second = record.second_checksum
     more = b"" if second is None else SecondChecksum(int(crc32(written, second))).encode()
     more += LatePages(base_bytes, len(places), places).encode() + record.further_runs
-    return replace(
-        record,
-        stored_bytes=record.block_count(block_bytes) * block_bytes + len(written),
-        crc32c=crc32c.crc32c(written, record.crc32c),
-        flags=record.flags | LATE,
-        more=more + b"".join(_RUN.pack(first, count) for first, count in runs),
-    ), written
+    more += b"".join([_RUN.pack(first, count) for first, count in runs])
+    stored_bytes = record.block_count(block_bytes) * block_bytes + len(written)
+    checksum = crc32c.crc32c(written, record.crc32c)
+    return DataRecord(
+        record.address, stored_bytes, record.raw_bytes, checksum, record.algorithm, record.flags | LATE, birth, more
+    ), written  # fmt: skip
 
 
 def changed_runs(old: DataRecord | None, new: DataRecord | None, block_bytes: int) -> tuple[list[Run], list[Run]]:

@@ -451,10 +451,10 @@ def late_pages_one_page_off(patch: pytest.MonkeyPatch) -> None:
     honest = late.with_late_pages
 
     def with_late_pages(
-        record: DataRecord, runs: list[Run], pages: Sequence[tuple[int, bytes]], block_bytes: int
+        record: DataRecord, runs: list[Run], pages: Sequence[tuple[int, bytes]], birth: int, block_bytes: int
     ) -> tuple[DataRecord, bytes]:
         moved = [((at + LATE_PAGE_BYTES) % record.raw_bytes // LATE_PAGE_BYTES * LATE_PAGE_BYTES, page) for at, page in pages]
-        return honest(record, runs, moved, block_bytes)
+        return honest(record, runs, moved, birth, block_bytes)
 
     patch.setattr(late, "with_late_pages", with_late_pages)
 

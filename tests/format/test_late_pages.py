@@ -31,11 +31,12 @@ def test_a_record_holds_its_late_pages_over_what_it_held(
         count = len(pages) * LATE_PAGE_BYTES // block_bytes
         more: list[Run] = [(BlockNo(1000 * (number + 1)), 1), (BlockNo(1000 * (number + 1) + 500), count - 1)][: min(count, 2)]
         before = record
-        record, written = with_late_pages(before, more, pages, block_bytes)
+        record, written = with_late_pages(before, more, pages, 8 + number, block_bytes)
         blocks += written
         places += [place for place, _ in step]
         for at, page in pages:
             raw[at : at + LATE_PAGE_BYTES] = page
+        assert record.birth == 8 + number
         assert changed_runs(before, record, block_bytes) == ([], more)
         assert changed_runs(record, before, block_bytes) == (more, [])
         record = DataRecord.decode(record.encode())
