@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from razortools.engine.make.identity import HASH_SEED_BYTES, random_uuid
 from razortools.engine.store.admin import noted
+from razortools.engine.store.commit import freeze
 from razortools.engine.store.device import Device
 from razortools.engine.store.store import Store
 from razortools.errors import UsageError
@@ -156,7 +157,7 @@ def create(device: Device, plan: CreatePlan) -> Superblock:
     store.put(inode_key(ROOT_INODE), _root(plan).encode())
     store.put(COUNTERS_KEY, _counters().encode())
     store.finish()
-    store.freeze(plan.made_at_ns)  # nothing that a journal could add to: the checkpoint holds all of it
+    freeze(store, plan.made_at_ns)  # nothing that a journal could add to: the checkpoint holds all of it
     store.checkpoint(plan.made_at_ns)
     store.device.flush()  # the backups too
     return store.superblock

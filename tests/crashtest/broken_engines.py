@@ -12,13 +12,14 @@ import pytest
 from razortools.engine import directories, files, flush, late, loose, orphans, truncation
 from razortools.engine.inodes import InodeTable
 from razortools.engine.records import Place
-from razortools.engine.store import checkpoint, journal, recovery, store
+from razortools.engine.store import checkpoint, commit, journal, recovery, store
 from razortools.engine.store.checkpoint import CheckpointPlan
+from razortools.engine.store.commit import FrozenCommit
 from razortools.engine.store.device import Device
 from razortools.engine.store.flight import Flight
 from razortools.engine.store.journal import Journal, JournalReader, LoggedTransaction
 from razortools.engine.store.spacemaps import SpaceMaps
-from razortools.engine.store.store import FrozenCommit, Store
+from razortools.engine.store.store import Store
 from razortools.engine.store.superblocks import backup_images, slot_image
 from razortools.engine.volume import Volume
 from razortools.errors import CorruptImage
@@ -38,10 +39,10 @@ Break = Callable[[pytest.MonkeyPatch], None]
 def commit_without_flush(patch: pytest.MonkeyPatch) -> None:
     """A commit is acknowledged before the device has been flushed."""
 
-    def write_commit(store: Store, frozen: FrozenCommit) -> None:
+    def write(store: Store, frozen: FrozenCommit) -> None:
         store.journal.write(frozen.position, frozen.parts)
 
-    patch.setattr(Store, "write_commit", write_commit)
+    patch.setattr(commit, "write", write)
 
 
 def superblock_before_nodes(patch: pytest.MonkeyPatch) -> None:
@@ -248,13 +249,13 @@ def commit_vouches_for_itself(patch: pytest.MonkeyPatch) -> None:
 
 def journal_released_at_every_commit(patch: pytest.MonkeyPatch) -> None:
     """A commit lets the ring's tail go although no checkpoint contains it: the ring is written over, and never half full."""
-    honest = Store.note_committed
+    honest = commit.finish
 
-    def note_committed(store: Store, frozen: FrozenCommit) -> None:
+    def finish(store: Store, frozen: FrozenCommit) -> None:
         honest(store, frozen)
         store.journal.release_until(store.journal.head, store.journal.next_sequence)
 
-    patch.setattr(Store, "note_committed", note_committed)
+    patch.setattr(commit, "finish", finish)
 
 
 def ring_wraps_to_the_wrong_place(patch: pytest.MonkeyPatch) -> None:
@@ -411,13 +412,13 @@ def exchange_in_two_commits(patch: pytest.MonkeyPatch) -> None:
 
 def freed_blocks_lost(patch: pytest.MonkeyPatch) -> None:
     """Of the blocks that a transaction frees, only the first run is free after the checkpoint."""
-    honest = Store._end_transaction
+    honest = commit.end_transaction
 
     def end_transaction(store: Store) -> None:
         del store.transaction.freed[1:]
         honest(store)
 
-    patch.setattr(Store, "_end_transaction", end_transaction)
+    patch.setattr(commit, "end_transaction", end_transaction)
 
 
 def fsync_of_one_file_only(patch: pytest.MonkeyPatch) -> None:
@@ -476,7 +477,9 @@ def sync_overtakes_the_commit_before_it(patch: pytest.MonkeyPatch) -> None:
     beginning: list[Volume] = []
 
     def settle(store: Store) -> None:
-        if not beginning:
+        if beginning:
+            store.flights.current = None
+        else:
             honest_settle(store)
 
     def begin_commit(volume: Volume, *, storing: bool = False) -> Flight | None:

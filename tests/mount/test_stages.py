@@ -42,7 +42,7 @@ RECOVERING = [
 ]
 UNMOUNTING = [
     "before,razortools.engine.volume:Volume.close",
-    "before,razortools.engine.volume:Volume.close+after,razortools.engine.store.store:Store.write_commit",
+    "before,razortools.engine.volume:Volume.close+after,razortools.engine.store.commit:write",
     "before,razortools.engine.volume:Volume.close+before,razortools.engine.store.checkpoint:write",
     "before,razortools.engine.volume:Volume.close+after,razortools.engine.store.checkpoint:write",
     "after,razortools.engine.volume:Volume.close",

@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from razortools.engine.store.flight import Flight
+from razortools.engine.store.durations import Durations
+from razortools.engine.store.flight import Flight, Flights
 
 
 class Log:
@@ -63,3 +64,31 @@ def test_a_failure_is_told_to_the_owner_and_not_to_the_thread() -> None:
     with pytest.raises(OSError, match="the disk is gone"):
         log.flight.settle()
     assert log.lines == ["write", "failed: the disk is gone"]
+
+
+def test_an_owner_has_one_flight_at_a_time_and_counts_those_that_it_waited_for() -> None:
+    lines: list[str] = []
+    times = Durations()
+    flights = Flights(lambda why: lines.append(f"failed: {why}"))
+    flights.settle()
+    assert (flights.current, flights.wait_count) == (None, 0), "nothing was under way"
+
+    flight = flights.begin(lambda: lines.append("write"), lambda: lines.append("landed"), times)
+    with pytest.raises(AssertionError):
+        flights.begin(lambda: None, lambda: None, times)
+    flight.run()
+    flights.settle()
+    assert (lines, flights.current, flights.wait_count) == (["write", "landed"], None, 0), "it had landed: nobody waited"
+
+    flights.begin(lambda: lines.append("write"), lambda: lines.append("landed"), times)
+    flights.settle()
+    assert lines == ["write", "landed"] * 2 and flights.wait_count == 1 and flights.wait_s > 0
+    assert sum(times.counts) == 2
+
+    def fail() -> None:
+        raise OSError("the disk is gone")
+
+    flights.begin(fail, lambda: lines.append("landed"), times)
+    with pytest.raises(OSError, match="the disk is gone"):
+        flights.settle()
+    assert lines[-1] == "failed: the disk is gone" and flights.current is None and sum(times.counts) == 2

@@ -160,8 +160,8 @@ def _begin_checkpoint(volume: Volume) -> None:
 
 def _write_out(volume: Volume) -> None:
     """Let the thread run that writes what was begun; its owner has not heard of it."""
-    if volume.store.flight is not None:
-        volume.store.flight.run()
+    if volume.store.flights.current is not None:
+        volume.store.flights.current.run()
 
 
 # On the reference

@@ -16,7 +16,6 @@ from razortools.format.keys import KEY_BYTES
 from razortools.format.node import ChildPointer, NodeHeader, encode_node
 from razortools.format.superblock import Superblock
 from razortools.steps import finished
-from razortools.units import BlockNo
 
 if TYPE_CHECKING:
     from razortools.engine.store.store import Store
@@ -148,9 +147,7 @@ def _encode_dirty(store: "Store", ref: Ref, generation: int, writes: list[Write]
     for child in node.children:
         if child.node is not None and child.node.dirty:
             yield from _encode_dirty(store, child, generation, writes)
-    if ref.address:
-        blocks = store.geometry.node_blocks
-        store.maps.free_later((BlockNo(place), blocks) for place in (ref.address, ref.mirror) if place)
+    store.release_node(ref)
     ref.address, ref.mirror = store.pool.take()
     ref.generation = generation
     pack = ChildPointer.STRUCT.pack

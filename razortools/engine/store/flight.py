@@ -71,3 +71,35 @@ class Flight:
             if self._times is not None:
                 self._times.note(self.took_s)
             self._landed()
+
+
+class Flights:
+    """The flights of one owner, one at a time, and what was waited for. For the owner's thread."""
+
+    def __init__(self, failed: Callable[[str], None]) -> None:
+        """*failed* is told the reason when one fails."""
+        self._failed = failed
+        self.current: Flight | None = None  # what is on its way to the device
+        self.wait_count = 0  # flights that had not landed when somebody had to have them settled
+        self.wait_s = 0.0  # and how long the owner's thread waited for them
+
+    def begin(self, write: Callable[[], None], landed: Callable[[], None], times: Durations) -> Flight:
+        """Begin a flight as Flight() does. The one before it must have been settled."""
+        assert self.current is None, "one flight at a time"
+        self.current = Flight(write, landed, self._failed, times)
+        return self.current
+
+    def settle(self) -> None:
+        """Return when nothing is under way any more. Raises what kept it from getting there, DeviceFailed for one."""
+        flight, self.current = self.current, None
+        if flight is None:
+            return
+        if flight.is_landed:
+            flight.settle()
+            return
+        started = time.perf_counter()
+        try:
+            flight.settle()
+        finally:
+            self.wait_count += 1
+            self.wait_s += time.perf_counter() - started

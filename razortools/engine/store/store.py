@@ -6,17 +6,16 @@ and a checkpoint will write was taken before the operation started; after a fail
 because nobody knows what the device holds.
 """
 
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
 
 from razortools.engine.store import checkpoint as checkpoints
+from razortools.engine.store import commit as commits
 from razortools.engine.store import reading
 from razortools.engine.store.checkpoint import CheckpointPlan
 from razortools.engine.store.device import Device
 from razortools.engine.store.durations import Durations
-from razortools.engine.store.flight import Flight
-from razortools.engine.store.journal import Journal, journal_seed, undo_values
+from razortools.engine.store.flight import Flight, Flights
+from razortools.engine.store.journal import Journal, journal_seed
 from razortools.engine.store.nodepool import NodePool
 from razortools.engine.store.nodes import Nodes, Ref, new_root
 from razortools.engine.store.room import Room
@@ -36,16 +35,6 @@ from razortools.units import MIB, BlockNo
 METADATA_CACHE_BYTES = 128 * MIB
 _OWNING = frozenset(map(int, (Kind.DATA_RECORD, Kind.XATTR)))
 _WIPE_CHUNK_BYTES = 1 * MIB
-
-
-@dataclass(frozen=True, slots=True)
-class FrozenCommit:
-    """A transaction that nothing is added to any more, encoded, on its way to the journal."""
-
-    number: int
-    position: int
-    parts: tuple[bytes, ...]
-    last_sequence: int
 
 
 class Store:
@@ -78,7 +67,7 @@ class Store:
         tag = int.from_bytes(superblock.uuid[:8], "little")
         self.nodes = Nodes(device, self.geometry, tag, metadata_cache_bytes)
         root = Ref(*type(superblock.root)._FLATTEN(superblock.root))
-        self.tree = Tree(self.nodes, root, superblock.root_level, self._release_node)
+        self.tree = Tree(self.nodes, root, superblock.root_level, self.release_node)
         self.tree.node_count = superblock.node_count
         self.tree.is_changing = lambda: self.running.active
         self.nodes.note_stable(superblock.generation)
@@ -91,9 +80,7 @@ class Store:
         kind = Transaction if journaling else UnloggedTransaction
         self.transaction = kind(superblock.transaction + 1)
         self.running = RunningOperation()
-        self.flight: Flight | None = None  # what is on its way to the device
-        self.settle_count = 0  # flights that had not landed when somebody had to have them settled
-        self.settle_s = 0.0  # and how long the owner's thread waited for them
+        self.flights = Flights(self.fail)
         self.commit_times = Durations()  # on their way to the device, those that are stable
         self.checkpoint_times = Durations()
         self.abort_count = 0
@@ -268,37 +255,6 @@ class Store:
 
     # Commit, checkpoint, abort
 
-    def freeze(self, now_ns: int) -> FrozenCommit | None:
-        """End the running transaction; return what must be written, or None if nothing changed.
-
-        Raises nothing. A transaction too large for the ring gets no position and is not journaled: the caller makes a
-        checkpoint instead, which is as atomic.
-        """
-        transaction = self.transaction
-        if transaction.is_empty:
-            return None
-        parts = self.journal.encode(transaction, now_ns) if self.journaling else ()
-        length = sum(map(len, parts))
-        position = self.journal.place(length) if self.journal.fits(length) else -1
-        self._end_transaction()
-        return FrozenCommit(transaction.number, position, parts, self.journal.next_sequence - 1)
-
-    def _end_transaction(self) -> None:
-        """What is changed from now on belongs to the next transaction; what this one let go is free after a checkpoint."""
-        self.maps.free_later(self.transaction.freed)
-        self.transaction = type(self.transaction)(self.transaction.number + 1)
-
-    def write_commit(self, frozen: FrozenCommit) -> None:
-        """Write and flush a frozen transaction. May run in a thread. Raises DeviceFailed."""
-        assert frozen.position >= 0, "a transaction larger than the journal needs a checkpoint"
-        if frozen.parts:
-            self.journal.write(frozen.position, frozen.parts)
-        self.device.flush()
-
-    def note_committed(self, frozen: FrozenCommit) -> None:
-        """The frozen transaction is durable."""
-        self.journal.note_flushed(frozen.last_sequence)
-
     def commit(self, now_ns: int, **changes: object) -> None:
         """Make the running transaction durable: one write, one flush. Raises DeviceFailed; the store is read-only then.
 
@@ -319,7 +275,7 @@ class Store:
         """Do what checkpoint() does, alone with the store; yield from time to time how many dirty nodes are left."""
         self.settle()
         if not self.transaction.is_empty:
-            self._end_transaction()
+            commits.end_transaction(self)
         with self.failing():
             plan = yield from checkpoints.preparing(self, now_ns, {})
             checkpoints.write(self.device, plan)
@@ -331,48 +287,35 @@ class Store:
         Operations may go on while the flight runs in another thread; they belong to the next transaction. settle() ends it.
         """
         self.settle()
-        frozen = self.freeze(now_ns)
+        frozen = commits.freeze(self, now_ns)
         if frozen is None:
             return None
         if frozen.position < 0:
             return self.begin_checkpoint(now_ns, **changes)
-        self.flight = Flight(lambda: self.write_commit(frozen), lambda: self.note_committed(frozen), self.fail, self.commit_times)
-        return self.flight
+        return self.flights.begin(lambda: commits.write(self, frozen), lambda: commits.finish(self, frozen), self.commit_times)
 
     def begin_checkpoint(self, now_ns: int, **changes: object) -> Flight:
         """Begin what checkpoint() does, after settling what is under way. As begin_commit()."""
         self.settle()
         plan = self.prepare_checkpoint(now_ns, changes)
-        self.flight = Flight(
-            lambda: checkpoints.write(self.device, plan), lambda: self.finish_checkpoint(plan), self.fail, self.checkpoint_times
+        return self.flights.begin(
+            lambda: checkpoints.write(self.device, plan), lambda: self.finish_checkpoint(plan), self.checkpoint_times
         )
-        return self.flight
 
     def settle(self) -> None:
         """Return when nothing is under way any more. Raises what kept it from getting there, DeviceFailed for one."""
-        flight, self.flight = self.flight, None
-        if flight is None:
-            return
-        if flight.is_landed:
-            flight.settle()
-            return
-        started = time.perf_counter()
-        try:
-            flight.settle()
-        finally:
-            self.settle_count += 1
-            self.settle_s += time.perf_counter() - started
+        self.flights.settle()
 
     def mark(self, now_ns: int, **changes: object) -> None:
         """Write the superblock alone, with *changes*, before anything else is written. Raises DeviceFailed."""
-        assert self.flight is None
+        assert self.flights.current is None
         with self.failing():
             checkpoints.mark(self, now_ns, changes)
 
     def prepare_checkpoint(self, now_ns: int, changes: dict[str, object]) -> CheckpointPlan:
         """Encode a checkpoint. checkpoints.write() and finish_checkpoint() must follow before anything else is prepared."""
         if not self.transaction.is_empty:
-            self._end_transaction()
+            commits.end_transaction(self)
         # It may have to read a page of the space map. When that fails, nodes count as written that never were: the next
         # checkpoint would name places where nothing lies.
         with self.failing():
@@ -387,23 +330,9 @@ class Store:
 
     def abort(self) -> list[bytes]:
         """Drop the running transaction; return the keys that had changed."""
-        assert self.journaling, "without a journal nobody knows what there was before"
         self.settle()
-        transaction = self.transaction
-        changes = list(zip(transaction.redo, transaction.before, strict=True))
-        for part in reversed(transaction.parts):
-            changes += undo_values(part)
-        for key, before in changes:
-            if before is None:
-                self.tree.delete(key)
-            else:
-                self.tree.put(key, before)
-        # Blocks that it took and let go again stand in both lists; each is free exactly once.
-        for start, count in dict(transaction.placed).items():
-            self.maps.free_now(start, count)
-        self.transaction = Transaction(transaction.number)
         self.abort_count += 1
-        return [key for key, _ in changes]
+        return commits.drop(self)
 
     def failing(self) -> "_Failing":
         """Return a context in which any failure turns the store read-only: what memory and device hold may differ then."""
@@ -415,7 +344,8 @@ class Store:
         self.read_only = True
         self.nodes.may_write = False
 
-    def _release_node(self, ref: Ref) -> None:
+    def release_node(self, ref: Ref) -> None:
+        """Free the places of a node that the next checkpoint does not name, if it has any."""
         if ref.address:
             blocks = self.geometry.node_blocks
             self.maps.free_later((BlockNo(place), blocks) for place in (ref.address, ref.mirror) if place)
