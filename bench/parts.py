@@ -45,6 +45,11 @@ PARTS = (
         lambda scale, rounds: ["--rounds", str(5 * rounds), "--requests", at_least(400, 4000 * scale)],
     ),
     Part("requests", "bench.requests", lambda scale, rounds: ["--count", at_least(50, 2000 * scale)], needs_root=True),
+    Part(
+        "wakefulness", "bench.wakefulness",
+        lambda scale, rounds: ["--count", at_least(50, 2000 * scale), "--rounds", str(rounds)],
+        needs_root=True,
+    ),
     Part("waiting", "bench.waiting", lambda scale, rounds: ["--seconds", at_least(1, 10 * scale)], needs_root=True),
     Part("check", "bench.check", lambda scale, rounds: ["--data", at_least(16, 1024 * scale), "--rounds", str(rounds)]),
     Part("check_inodes", "bench.check", lambda scale, rounds: ["--inodes", at_least(1000, 1_000_000 * scale)]),

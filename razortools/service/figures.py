@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from razortools.service.pump import Pump
     from razortools.service.recompressing import Recompressor
     from razortools.service.space_history import SpaceHistory
+    from razortools.service.wakefulness import Wakefulness
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class MountFigures:
     written_bytes: int
     corrupt_requests: int  # refused because what they needed failed its check
     failed_requests: int  # refused because the device failed
+    awake_s: float  # time in which idle processors were kept from sleeping
     fetches: int
     commits: Spread
     checkpoints: Spread
@@ -134,6 +136,7 @@ class Telling:
     committer: "Committer"
     memory: "Memory"
     recompressor: "Recompressor"
+    wakefulness: "Wakefulness"
     history: "SpaceHistory"
     mounted_at_s: float  # of the monotonic clock
 
@@ -168,6 +171,7 @@ class Telling:
             written_bytes=operations.written_bytes,
             corrupt_requests=operations.corrupt_count,
             failed_requests=operations.failed_count,
+            awake_s=self.wakefulness.kept_s,
             fetches=operations.fetcher.fetch_count,
             commits=spread_of(volume.store.commit_times),
             checkpoints=spread_of(volume.store.checkpoint_times),

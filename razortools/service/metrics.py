@@ -136,6 +136,7 @@ METRICS: tuple[Declared, ...] = (
     _counter("razorfs_read_bytes", "Bytes that programs have read from files.", lambda figures: figures.read_bytes),
     _counter("razorfs_written_bytes", "Bytes that programs have written to files.", lambda figures: figures.written_bytes),
     _gauge("razorfs_held_inodes", "Inodes that the kernel keeps in mind.", lambda figures: figures.held_inodes),
+    _counter("razorfs_awake_seconds", "Time in which idle processors were kept from sleeping.", lambda figures: figures.awake_s),
     # Caches and memory
     _by(CounterMetricFamily, "razorfs_cache_hits", "Data records, and ways to a leaf of the tree, that memory held.", "cache",
         _cache(hits=True)),

@@ -40,6 +40,7 @@ class MountOptions:
     dirty_bytes: int = 64 * MIB
     compression: Policy | None = None  # None: as mkfs.razorfs was told
     readahead_bytes: int = 4 * MIB  # four requests: one is read, one decompressed, one handed over while the program has the last
+    low_latency: bool | None = None  # keep idle processors awake meanwhile; None: if there are so few that it costs nothing
     writeback: bool = False
     discard: bool = False
     nonempty: bool = False
@@ -85,6 +86,8 @@ _SWITCHES: dict[str, tuple[str, object]] = {
     "strictatime": ("atime", AtimePolicy.ALWAYS),
     "allow_other": ("allow_other", True),
     "noallow_other": ("allow_other", False),
+    "lowlatency": ("low_latency", True),
+    "nolowlatency": ("low_latency", False),
     "writeback": ("writeback", True),
     "nowriteback": ("writeback", False),
     "discard": ("discard", True),

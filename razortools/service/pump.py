@@ -29,6 +29,7 @@ from razortools.service.handlers import Answer, Handler, Soon, name_of
 from razortools.service.phases import Phase
 from razortools.service.residence import Fetcher
 from razortools.service.tally import LATELY_MAX, Tally
+from razortools.service.wakefulness import Wakefulness
 from razortools.service.wire import HEAD, Opcode
 from razortools.units import KIB, NANOSECONDS, InodeNo
 
@@ -37,6 +38,7 @@ BURST_NS = 1_000_000  # and how long that may take: a client may think between t
 LARGE_BYTES = 16 * KIB  # a request takes as long as one more for each time that it holds this
 SPIN_S = 100e-6  # a client that will ask again does so within about this time
 CREDIT_MAX = 16
+FOLLOWING = 8  # requests that came one right after the other: more will, and who waits for them is not to be woken each time
 WORTHWHILE = 8  # things put off: while requests still come they are done together
 RETRY_EVERY = 32  # parkings without spinning before it is tried again
 SWITCH_S = 0.0005  # threads compress and write while requests are served; a request would wait up to the usual 5 ms for them
@@ -85,11 +87,16 @@ class Pump:
     """Serves the requests of one channel."""
 
     def __init__(
-        self, channel: Channel, served: Served, forward: Callable[[memoryview], None], slow: SlowRequests | None = None
+        self,
+        channel: Channel,
+        served: Served,
+        forward: Callable[[memoryview], None],
+        slow: SlowRequests | None = None,
+        wakefulness: Wakefulness | None = None,
     ) -> None:
         """Have *served* answer what arrives at *channel*, and *forward* take what it does not know.
 
-        What takes longer than it should is told to *slow*.
+        What takes longer than it should is told to *slow*; *wakefulness* is for whoever waits for the replies.
         """
         self._channel = channel
         self._served = served
@@ -105,6 +112,8 @@ class Pump:
         self._poller.register(channel.descriptor, select.POLLIN)
         self._credit = CREDIT_MAX  # how well spinning has paid; at 0 it is left out
         self._unspun_count = 0
+        self._wakefulness = Wakefulness() if wakefulness is None else wakefulness
+        self._spun_count = 0  # looks that found a request, since it was parked
         self._syncing: list[tuple[int, int, int, InodeNo]] = []  # start, opcode, unique, node of those who wait for a commit
         self.parked_count = 0
         self.served_count = 0
@@ -134,7 +143,12 @@ class Pump:
                 self._tidy(nursery, WORTHWHILE)
                 if self._may_spin() and self._spin():
                     started = _clock()
+                    self._spun_count += 1
+                    if self._spun_count == FOLLOWING:
+                        self._wakefulness.keep()
                     continue
+                self._spun_count = 0
+                self._wakefulness.let_go()
                 self._tidy(nursery, 1)
                 self.parked_count += 1
                 await trio.lowlevel.wait_readable(self._channel.descriptor)

@@ -14,7 +14,7 @@ from razortools.service.options import MountOptions, name_of, named_options
 
 CHANGEABLE = frozenset((
     "read_only", "atime", "commit_interval_s", "checkpoint_interval_s", "record_cache_bytes", "metadata_cache_bytes",
-    "dirty_bytes", "log_level", "rest_s",
+    "dirty_bytes", "log_level", "rest_s", "low_latency",
 ))  # fmt: skip
 _ABOUT_MOUNTING = frozenset(("remount", "nonempty"))  # they say how, not what
 _CHANGEABLE_FLAGS = frozenset(("suid", "nosuid", "dev", "nodev", "exec", "noexec", "sync", "async"))

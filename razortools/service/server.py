@@ -42,6 +42,7 @@ from razortools.service.session import Session
 from razortools.service.settled import Settled
 from razortools.service.slow import SlowLog
 from razortools.service.space_history import SpaceHistory
+from razortools.service.wakefulness import Wakefulness
 
 if TYPE_CHECKING:
     from razortools.service.scrape import Scrape
@@ -108,11 +109,13 @@ class Mounted:
             volume, operations.fetcher, lambda: self._pump.served_count, self._settled.estimated, rest_s=options.rest_s
         )
         slow = None if options.slow_s is None else SlowLog(volume, options.slow_s)
-        self._pump = Pump(self._channel, operations, self._session.forward, slow)
+        self._wakefulness = Wakefulness()
+        self._wakefulness.configure(options.low_latency)
+        self._pump = Pump(self._channel, operations, self._session.forward, slow, self._wakefulness)
         self._history = SpaceHistory(volume.used_bytes)
         self._telling = Telling(
             os.getpid(), self._place.image, self._place.mount_point, self._pump, operations, self._committer, self._memory,
-            self._recompressor, self._history, mounted_at_s=time.monotonic(),
+            self._recompressor, self._wakefulness, self._history, mounted_at_s=time.monotonic(),
         )  # fmt: skip
 
     def _adopt(self, options: MountOptions) -> None:
@@ -120,6 +123,7 @@ class Mounted:
         self._memory.take(options)
         self._handlers.adopt(options)
         self._recompressor.configure(options.rest_s)
+        self._wakefulness.configure(options.low_latency)
 
     def _operations(self) -> Operations:
         """Return the handlers that the options ask for."""
@@ -155,6 +159,7 @@ class Mounted:
                 self._note("unmount", clean=not reason)
                 if self._control is not None:
                     self._control.finish(Farewell(reason))
+                self._wakefulness.close()
                 self._connection.detach()
                 self._channel.close()
                 self._session.close()

@@ -1,13 +1,17 @@
 """Every benchmark can be started: what one script takes from another is still there."""
 
+import os
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from bench import growth, requests, scaling, silence
+from bench import growth, requests, scaling, silence, wakefulness
+from bench.mounts.peers import Peer
 from bench.parts import PARTS
+from razortools.service.wakefulness import DEVICE
 from razortools.units import MIB
 
 PROJECT = Path(__file__).parents[2]
@@ -108,3 +112,28 @@ def test_the_requests_of_each_operation_are_counted(
     }.items():  # fmt: skip
         assert all(1 <= counts[operation][kind] < 1.5 for kind in wanted), counts[operation]
         assert set(counts[operation]) - set(wanted) <= {"GETATTR", "FORGET", "BATCH_FORGET"}, "nothing else is asked"
+
+
+@pytest.mark.mount
+@pytest.mark.slow
+@pytest.mark.skipif(not os.access(DEVICE, os.W_OK), reason="this kernel takes no wishes for the latency of its processors")
+def test_each_operation_is_measured_with_processors_awake_and_without(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wakefulness, "adopt_daemons", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["wakefulness", "--count", "60", "--rounds", "2"])
+    mounts: list[str] = []
+    honest = wakefulness.mounted
+
+    def mounted(peer: Peer, folder: Path) -> AbstractContextManager[Path]:
+        mounts.append(peer.mount.rpartition(",")[2])
+        return honest(peer, folder)
+
+    monkeypatch.setattr(wakefulness, "mounted", mounted)
+    wakefulness.main()
+    assert mounts == ["nolowlatency", "lowlatency", "lowlatency", "nolowlatency"], "either is first in turns"
+    rows = [line.strip("| ").split(" | ") for line in capfd.readouterr().out.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 8
+    for _, each, processor, awake_each, awake_processor, ratio in (map(str, row) for row in rows):
+        assert all(float(figure) >= 0 for figure in (each, processor, ratio))
+        assert float(awake_processor) == pytest.approx(float(awake_each) * (os.cpu_count() or 1), rel=0.02, abs=0.2)

@@ -19,6 +19,7 @@ from razortools.service.handlers import Answer, Handler, Refused, Soon
 from razortools.service.phases import Phase
 from razortools.service.pump import BURST_MAX, CREDIT_MAX, LARGE_BYTES, WORTHWHILE, Pump, SlowRequests
 from razortools.service.residence import Fetcher
+from razortools.service.wakefulness import Wakefulness
 from razortools.service.wire import HEAD, REPLY_HEAD, Opcode
 from razortools.units import InodeNo
 
@@ -148,10 +149,12 @@ def kernel() -> Iterator[Kernel]:
 class Pumping:
     """A pump at work."""
 
-    def __init__(self, kernel: Kernel, slow: SlowRequests | None = None) -> None:
+    def __init__(self, kernel: Kernel, slow: SlowRequests | None = None, wakefulness: Wakefulness | None = None) -> None:
         self.served = Served()
         self.forwarded: list[bytes] = []
-        self.pump = Pump(kernel.channel, self.served, lambda message: self.forwarded.append(bytes(message)), slow)
+        self.pump = Pump(
+            kernel.channel, self.served, lambda message: self.forwarded.append(bytes(message)), slow, wakefulness
+        )  # fmt: skip
 
 
 @asynccontextmanager
