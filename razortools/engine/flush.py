@@ -82,13 +82,20 @@ def place(volume: "Volume", plan: FlushPlan, packed: Packed) -> Placed:
 
     Raises OutOfSpace, with everything given back, only if the promise of the reservation was broken.
     """
+    chosen = [
+        (planned, packing) for planned, packing in zip(plan.records, packed.packings, strict=True)
+        if is_current(volume, planned) and not is_placed(volume, planned.ino, planned.record_no)
+    ]  # fmt: skip
+    counts = [0 if packing.is_inline else divide_up(len(packing.stored), volume.block_bytes) for _, packing in chosen]
+    left = volume.store.place_each([count for count in counts if count])[::-1]
     records: list[PlacedRecord] = []
     try:
-        for planned, packing in zip(plan.records, packed.packings, strict=True):
-            if is_current(volume, planned) and not is_placed(volume, planned.ino, planned.record_no):
-                records.append(_place_record(volume, planned, packing))
+        for (planned, packing), count in zip(chosen, counts, strict=True):
+            records.append(_place_record(volume, planned, packing, left.pop() if count else []))
     except BaseException:
         _give_back(volume, records)
+        for runs in left:
+            volume.store.unplace(runs)
         raise
     return _on_record(volume, Placed(tuple(records)))
 
@@ -254,11 +261,11 @@ def _give_back(volume: "Volume", records: Iterable[PlacedRecord]) -> None:
             volume.records.reserve(dirty)
 
 
-def _place_record(volume: "Volume", planned: PlannedRecord, packing: Packing) -> PlacedRecord:
-    if packing.is_inline or not packing.stored:
+def _place_record(volume: "Volume", planned: PlannedRecord, packing: Packing, runs: list[Run]) -> PlacedRecord:
+    """Return the record as it is to lie in *runs*, none if it takes no blocks. Raises OutOfSpace, with the runs given back."""
+    if not runs:
         return PlacedRecord(planned, packing, [], None, b"")
     block_bytes = volume.block_bytes
-    runs = volume.store.place(divide_up(len(packing.stored), block_bytes))
     record, padded = make_record(
         runs, packing.stored, len(planned.raw), packing.algorithm, volume.store.generation, block_bytes,
         twice=volume.store.checks_twice,

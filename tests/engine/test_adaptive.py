@@ -1,8 +1,10 @@
 """What is compressed, and how hard."""
 
+import base64
 import io
 import lzma
 import random
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -90,7 +92,7 @@ def zip_of(data: bytes) -> bytes:
 def test_a_compressed_format_is_not_compressed_again(magic: bytes) -> None:
     raw = (magic + NOISE)[: 128 * KIB]
     assert pack(raw).verdict is Verdict.KNOWN_FORMAT
-    assert pack(raw, is_first=False).verdict is Verdict.NO_GAIN
+    assert pack(raw, is_first=False).verdict is Verdict.PROBED, "only the start of a file tells its format"
 
 
 def test_real_compressed_files_are_recognised() -> None:
@@ -155,6 +157,41 @@ def test_records_of_large_files_are_compressed_once(monkeypatch: pytest.MonkeyPa
     assert set(levels) == {0, adaptive.NEAR_LEVEL}
 
 
+def test_noise_is_seen_at_a_glance_and_not_compressed_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    honest = compression.pack_all
+    monkeypatch.setattr(compression, "pack_all", lambda raws, *how: asked.extend(map(len, raws)) or honest(raws, *how))
+    assert pack(NOISE).verdict is Verdict.PROBED and pack(NOISE).stored is NOISE
+    assert asked == []
+    small = NOISE[: adaptive.PROBE_FROM_BYTES - 1]
+    assert pack(small).verdict is Verdict.NO_GAIN and len(small) in asked, "what is small is tried in the same time"
+
+
+@given(seed=st.integers(0, 1 << 32), kind=st.sampled_from(["text", "hexadecimal", "base64", "numbers", "zeros", "skewed"]))
+def test_only_noise_looks_like_it(seed: int, kind: str) -> None:
+    chance = random.Random(seed)
+    noise = chance.randbytes(64 * KIB)
+    raw = {
+        "text": lambda: TEXT[chance.randrange(1000) :][: 64 * KIB],
+        "hexadecimal": lambda: noise.hex().encode(),
+        "base64": lambda: base64.b64encode(noise),
+        "numbers": lambda: struct.pack("<16384L", *(chance.randrange(1 << 16) for _ in range(16384))),
+        "zeros": lambda: bytes(64 * KIB),
+        "skewed": lambda: bytes(byte & chance.choice((15, 63, 127)) for byte in noise),
+    }[kind]()
+    assert not adaptive.looks_random(raw)
+    assert adaptive.looks_random(noise)
+
+
+def test_what_looks_like_noise_and_shrinks_is_compressed() -> None:
+    """Noise at the two places that are glanced at, text between them."""
+    raw, third = bytearray(TEXT[: 128 * KIB]), 128 * KIB // 3
+    for at in (third, 2 * third):
+        raw[at : at + adaptive.GLANCE_BYTES] = NOISE[: adaptive.GLANCE_BYTES]
+    assert adaptive.looks_random(bytes(raw))
+    assert pack(bytes(raw)).verdict is Verdict.ZSTD
+
+
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_where_a_few_bytes_less_save_a_block_it_is_tried_harder(blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = near_a_block(blocks)
@@ -188,14 +225,15 @@ def test_trying_harder_never_takes_more(sizes: list[int], inline_bytes_max: int)
 
 def test_the_volume_counts_what_became_of_its_records() -> None:
     volume = new_volume()
-    for data in (TEXT, NOISE, b"\x89PNG\r\n\x1a\n" + NOISE[8:], bytes(5000)):
+    for data in (TEXT, NOISE, NOISE[:9000], b"\x89PNG\r\n\x1a\n" + NOISE[8:], bytes(5000)):
         files.write(volume, new_file(volume), 0, data)
     files.write(volume, new_file(volume, policy=Policy(Algorithm.LZ4)), 0, TEXT)
     files.write(volume, new_file(volume, policy=Policy(Algorithm.NONE)), 0, TEXT)
     volume.commit()
     tallies = volume.records.tallies.by_verdict
     assert {verdict: tally.record_count for verdict, tally in tallies.items()} == {
-        Verdict.ZSTD: 1, Verdict.NO_GAIN: 1, Verdict.KNOWN_FORMAT: 1, Verdict.HOLE: 1, Verdict.LZ4: 1, Verdict.NOT_ASKED: 1,
+        Verdict.ZSTD: 1, Verdict.PROBED: 1, Verdict.NO_GAIN: 1, Verdict.KNOWN_FORMAT: 1, Verdict.HOLE: 1, Verdict.LZ4: 1,
+        Verdict.NOT_ASKED: 1,
     }  # fmt: skip
     assert tallies[Verdict.ZSTD].raw_bytes == 128 * KIB > 3 * tallies[Verdict.ZSTD].stored_bytes
     assert tallies[Verdict.NO_GAIN].raw_bytes == tallies[Verdict.NO_GAIN].stored_bytes

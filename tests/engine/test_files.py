@@ -3,10 +3,12 @@
 import errno
 import random
 import threading
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from razortools.engine import files, truncation
+from razortools.engine import files, flush, truncation
 from razortools.engine.flush import finish_placed
 from razortools.engine.limits import Limits
 from razortools.engine.store.simulated import NO_FAULTS, Faults, SimulatedDevice
@@ -692,25 +694,32 @@ def test_a_flush_that_fails_half_way_is_taken_back(monkeypatch: pytest.MonkeyPat
     assert all(files.read(volume, ino, 0, 9999) == noise(5000, ino) for ino in inodes)
 
 
-def test_a_flush_that_finds_no_room_gives_back_what_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("made", [None, 0, 3], ids=["no room", "none can be entered", "the fourth cannot be entered"])
+def test_a_flush_that_finds_no_room_gives_back_what_it_took(made: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     volume = new_volume()
     ino = new_file(volume, 12, STORED)
     files.write(volume, ino, 0, noise(20_000))
-    before = volume.records.reserved_blocks
-    place = volume.store.place
-    placed: list[Run] = []
+    before, free = volume.records.reserved_blocks, volume.store.maps.free_blocks
+    honest, records = flush.make_record, list[object]()
 
-    def full_later(block_count: int) -> list[Run]:
-        if len(placed) == 3:
-            raise OutOfSpace("the image is full")
-        placed.extend(place(block_count))
-        return placed[-1:]
+    def full(*_: object) -> list[list[Run]]:
+        raise OutOfSpace("the image is full")
+
+    def make_record(*words: Any, **more: Any) -> tuple[DataRecord, bytes]:
+        """The item of a record in many pieces does not fit into the tree."""
+        record, padded = honest(*words, **more)
+        records.append(record)
+        return (replace(record, more=bytes(4096)) if len(records) > (made or 0) else record), padded
 
     with monkeypatch.context() as patch:
-        patch.setattr(volume.store, "place", full_later)
+        if made is None:
+            patch.setattr(volume.store, "place_each", full)
+        else:
+            patch.setattr(flush, "make_record", make_record)
         with pytest.raises(OutOfSpace):
             files.flush_all(volume)
-    assert volume.records.reserved_blocks == before
+    assert len(records) == (0 if made is None else made + 1)
+    assert (volume.records.reserved_blocks, volume.store.maps.free_blocks) == (before, free)
     assert volume.store.maps.unclaimed == {}
     assert files.read(volume, ino, 0, 1 << 20) == noise(20_000)
 

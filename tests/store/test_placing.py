@@ -30,7 +30,7 @@ def scattered(seed: int) -> SpaceMaps:
 
 
 @settings(max_examples=200, deadline=None)
-@given(seed=st.integers(0, 1 << 32), counts=st.lists(st.integers(1, 40), min_size=1, max_size=30))
+@given(seed=st.integers(0, 1 << 32), counts=st.lists(st.integers(1, 40), max_size=30))
 def test_each_gets_what_it_wants_from_nobody_else_or_nobody_anything(seed: int, counts: list[int]) -> None:
     maps = scattered(seed)
     free, unclaimed = maps.free_blocks, dict(maps.unclaimed)

@@ -190,6 +190,8 @@ class SpaceMaps:
 
     def place_each(self, counts: Sequence[int]) -> list[list[Run]]:
         """Do what place() does for each of *counts*, side by side where the image allows. Raises OutOfSpace, taking nothing."""
+        if not counts:
+            return []
         start = self.allocate_run(sum(counts), self._cursor)
         if start is None:
             placed: list[list[Run]] = []
