@@ -51,6 +51,7 @@ class Verdict(Enum):
     HOLE = "hole"
 
 
+_AFTER_A_PROBE = frozenset((Verdict.KNOWN_FORMAT, Verdict.PROBED))
 _COMPRESSED = {Algorithm.ZSTD: Verdict.ZSTD, Algorithm.LZ4: Verdict.LZ4, Algorithm.ZLIB: Verdict.ZLIB}
 
 
@@ -96,7 +97,7 @@ def pack(raw: bytes, policy: Policy, *, is_first: bool, inline_bytes_max: int, b
 
 def pack_all(records: Sequence[Unpacked]) -> tuple[Packing, ...]:
     """Return each of *records* as it should be stored. Those that are compressed alike are compressed in one go."""
-    choices = [None if is_zeros(record.raw) else choose(record.raw, record.policy, record.is_first) for record in records]
+    choices = _choices(records)
     alike: dict[tuple[Algorithm, int], list[int]] = {}
     for number, choice in enumerate(choices):
         if choice is not None and choice[0] is not Algorithm.NONE:
@@ -140,7 +141,7 @@ def _try_harder(near: Sequence[int], records: Sequence[Unpacked], stored: list[b
             stored[number] = shrunk
 
 
-def _packing(record: Unpacked, choice: tuple[Algorithm, Verdict] | None, stored: bytes, took_s: float) -> Packing:
+def _packing(record: Unpacked, choice: "Choice | None", stored: bytes, took_s: float) -> Packing:
     """Judge what came out of compressing a record, which took *took_s*."""
     if choice is None:
         return Packing(b"", Algorithm.NONE, Verdict.HOLE)
@@ -157,22 +158,35 @@ def _packing(record: Unpacked, choice: tuple[Algorithm, Verdict] | None, stored:
     return Packing(stored, algorithm, _COMPRESSED[algorithm], took_s=took_s)
 
 
-def choose(raw: bytes, policy: Policy, is_first: bool) -> tuple[Algorithm, Verdict]:
-    """Return the algorithm to try on *raw*, and the verdict if it ends up as it is."""
-    algorithm = policy.algorithm
+Choice = tuple[Algorithm, Verdict]  # the algorithm to try, and the verdict if the record ends up as it is
+
+
+def _choices(records: Sequence[Unpacked]) -> list[Choice | None]:
+    """Return what to try on each of *records*; None: it is all zeros. Those that need a probe are probed in one go."""
+    choices = [None if is_zeros(record.raw) else _first_choice(record) for record in records]
+    suspects = [number for number, choice in enumerate(choices) if choice is not None and choice[1] in _AFTER_A_PROBE]
+    if not suspects:
+        return choices
+    for number, shrinks in zip(suspects, samples_shrink([records[number].raw for number in suspects]), strict=True):
+        choice = choices[number]
+        assert choice is not None
+        choices[number] = (choice[0], Verdict.NO_GAIN) if shrinks else (Algorithm.NONE, choice[1])
+    return choices
+
+
+def _first_choice(record: Unpacked) -> Choice:
+    """Return what to try on a record; with a verdict of _AFTER_A_PROBE, if a probe shrinks."""
+    raw, algorithm, level = record.raw, record.policy.algorithm, record.policy.level
     if algorithm is Algorithm.NONE:
         return Algorithm.NONE, Verdict.NOT_ASKED
     if algorithm is Algorithm.AUTO:
         # The first bytes only raise the suspicion: a zip may hold plain text, a text may start like an MP3.
-        if is_first and is_compressed_format(raw) and not sample_shrinks(raw):
-            return Algorithm.NONE, Verdict.KNOWN_FORMAT
-        if len(raw) >= PROBE_FROM_BYTES and looks_random(raw) and not sample_shrinks(raw):
-            return Algorithm.NONE, Verdict.PROBED
-        return Algorithm.ZSTD, Verdict.NO_GAIN
-    is_slow = algorithm is Algorithm.ZLIB or (algorithm is Algorithm.ZSTD and policy.level >= SLOW_ZSTD_LEVEL)
-    if is_slow and len(raw) >= PROBE_FROM_BYTES and not sample_shrinks(raw):
-        return Algorithm.NONE, Verdict.PROBED
-    return algorithm, Verdict.NO_GAIN
+        if record.is_first and is_compressed_format(raw):
+            return Algorithm.ZSTD, Verdict.KNOWN_FORMAT
+        is_suspect = len(raw) >= PROBE_FROM_BYTES and looks_random(raw)
+        return Algorithm.ZSTD, Verdict.PROBED if is_suspect else Verdict.NO_GAIN
+    is_slow = algorithm is Algorithm.ZLIB or (algorithm is Algorithm.ZSTD and level >= SLOW_ZSTD_LEVEL)
+    return algorithm, Verdict.PROBED if is_slow and len(raw) >= PROBE_FROM_BYTES else Verdict.NO_GAIN
 
 
 def is_zeros(raw: bytes) -> bool:
@@ -186,11 +200,18 @@ def looks_random(raw: bytes) -> bool:
     return all(len(set(raw[at : at + GLANCE_BYTES])) >= NOISE_FROM for at in (third, 2 * third))
 
 
-def sample_shrinks(raw: bytes) -> bool:
-    """Compress a few pieces of *raw*, evenly spread over it, and tell whether that was worth it."""
-    sample = raw
-    if len(raw) > PROBE_BYTES:
-        piece = PROBE_BYTES // 4
-        step = (len(raw) - piece) // 3
-        sample = b"".join(raw[at : at + piece] for at in range(0, 3 * step + 1, step))
-    return len(compression.pack(sample, Algorithm.ZSTD, PROBE_LEVEL)) <= len(sample) - len(sample) // PROBE_SAVES
+def samples_shrink(raws: Sequence[bytes]) -> list[bool]:
+    """Compress a few pieces of each of *raws*, evenly spread over it, and tell whether that was worth it."""
+    samples = list(map(_sample, raws))
+    packed = compression.pack_all(samples, Algorithm.ZSTD, PROBE_LEVEL)
+    return [
+        len(sample) - len(shrunk) >= max(1, len(sample) // PROBE_SAVES) for sample, shrunk in zip(samples, packed, strict=True)
+    ]
+
+
+def _sample(raw: bytes) -> bytes:
+    if len(raw) <= PROBE_BYTES:
+        return raw
+    piece = PROBE_BYTES // 4
+    step = (len(raw) - piece) // 3
+    return b"".join([raw[at : at + piece] for at in range(0, 3 * step + 1, step)])

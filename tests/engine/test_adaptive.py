@@ -114,8 +114,9 @@ def test_a_probe_keeps_slow_algorithms_from_trying_in_vain() -> None:
 
 @pytest.mark.parametrize("length", [1, 1023, 4095, 4096, 4097, 5000, 100_001])
 def test_the_probe_takes_data_of_every_length(length: int) -> None:
-    assert adaptive.sample_shrinks(TEXT[:length]) or length < 100
-    assert not adaptive.sample_shrinks(NOISE[:length])
+    of_text, of_noise, of_text_again = adaptive.samples_shrink([TEXT[:length], NOISE[:length], TEXT[:length]])
+    assert of_text == of_text_again and (of_text or length < 100)
+    assert not of_noise
 
 
 @given(st.integers(0, 10_000), st.integers(0, 10_000))
@@ -162,7 +163,7 @@ def test_noise_is_seen_at_a_glance_and_not_compressed_at_all(monkeypatch: pytest
     honest = compression.pack_all
     monkeypatch.setattr(compression, "pack_all", lambda raws, *how: asked.extend(map(len, raws)) or honest(raws, *how))
     assert pack(NOISE).verdict is Verdict.PROBED and pack(NOISE).stored is NOISE
-    assert asked == []
+    assert asked == [adaptive.PROBE_BYTES] * 2, "two samples, and nothing else"
     small = NOISE[: adaptive.PROBE_FROM_BYTES - 1]
     assert pack(small).verdict is Verdict.NO_GAIN and len(small) in asked, "what is small is tried in the same time"
 
