@@ -196,6 +196,28 @@ def resting() -> Iterator[tuple[str, str]]:
             yield f"{name} at rest: {policy}", f"{total / stored:.2f}:1 in blocks, {each_ms:.1f} ms for 128 KiB"
 
 
+def glances() -> Iterator[tuple[str, str]]:
+    """Yield what it takes to see noise at a glance, what it saves, and the blocks that it costs."""
+    noise, text = os.urandom(128 * KIB), sources()[: 128 * KIB]
+    for name, raw in (("sources", text), ("noise", noise)):
+        yield f"a glance at 128 KiB of {name}", f"{best_us(partial(adaptive.looks_random, raw), 1000):.1f} us"
+    glance = adaptive.looks_random
+    for name in ("noise", "programs", "a mixture with JPEG and ZIP"):
+        raws = [noise] * 64 if name == "noise" else (raw for _, raw in dataset(name))
+        records = list(_records(raws))
+        for what, looks_random in (("", glance), (", without glances", _never)):
+            adaptive.looks_random = looks_random
+            packed = adaptive.pack_all(records)
+            took_us = best_us(partial(adaptive.pack_all, records), 1) / len(records)
+            blocks = sum(0 if one.is_inline else divide_up(len(one.stored), 4 * KIB) for one in packed)
+            yield f"{name}{what}", f"{blocks:,} blocks, {took_us:.0f} us a record"
+    adaptive.looks_random = glance
+
+
+def _never(raw: bytes) -> bool:
+    return False
+
+
 def checksums() -> Iterator[tuple[str, str]]:
     """Yield what the second checksum costs, and what decompressing would prove in its place."""
     raw = os.urandom(128 * KIB)
@@ -300,7 +322,7 @@ def waiting() -> Iterator[tuple[str, str]]:
 
 def main() -> None:
     """Print all rows."""
-    for part in (codecs, nodes, operations, compression, small_files, resting, checksums, pages, waiting):
+    for part in (codecs, nodes, operations, compression, small_files, resting, glances, checksums, pages, waiting):
         for question, answer in part():
             sys.stdout.write(f"{question:<48} {answer}\n")
             sys.stdout.flush()
