@@ -73,8 +73,12 @@ def fio(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture(autouse=True)
 def clients_only_leave(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a forked client end as it does outside of tests: its copy of what coverage knows is not its own to store."""
+    """Let a forked client begin and end as it does outside of tests.
+
+    Coverage would start anew in it, and have it save before it leaves: seconds for each, late in a run, and nothing to be seen.
+    """
     monkeypatch.setattr(os, "_exit", posix._exit)
+    monkeypatch.setattr("coverage.control._start_process_coverage", lambda config: None, raising=False)
 
 
 @pytest.fixture
