@@ -7,6 +7,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from bench.mounts.place import Place, Row, Taken, WrongResult, processor_s
 
@@ -42,6 +43,8 @@ def measure(row: Row, place: Place, limit_s: float = LIMIT_S, doing: Callable[[R
         os.close(reader)
         _report(writer, row, place, doing)
     os.close(writer)
+    with suppress(OSError):  # here, too: it may have to be taken away before it has come to that
+        os.setpgid(client, client)
     try:
         answer = json.loads(_all_of(reader, limit_s) or '"the client died"')
     finally:

@@ -4,7 +4,7 @@ import argparse
 import os
 import posixpath
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from razortools.check.host_copy import write_but_zeros
@@ -19,7 +19,9 @@ from razortools.engine.namespace import AttributeChange
 from razortools.errors import PosixError, ReadOnly, UsageError
 from razortools.format.admin import Action
 from razortools.format.data import Run
-from razortools.units import BlockNo, InodeNo
+from razortools.units import BlockNo, InodeNo, divide_up
+
+ROOM_SHARE = 8  # of a file's blocks, for what the tree takes
 
 
 def undelete(session: Session, options: argparse.Namespace) -> Answer:
@@ -37,7 +39,7 @@ def undelete(session: Session, options: argparse.Namespace) -> Answer:
         return _told(chosen, f"{options.out} on the host")
     if not session.writable:
         raise ReadOnly("undelete puts a file back only with -w; --out copies it to the host, which changes nothing in the image")
-    path = restore(session, chosen, options.path)
+    path = restore(session, chosen, options.path, kept=found if _fits_beside(session, chosen, found) else [chosen])
     return _told(chosen, path)
 
 
@@ -86,13 +88,16 @@ def _copy_out(session: Session, chosen: Deleted, target: str) -> None:
         os.close(descriptor)
 
 
-def restore(session: Session, chosen: Deleted, target: str | None) -> str:
-    """Make the file anew in the image, with its attributes; return its path. All of it or nothing."""
+def restore(session: Session, chosen: Deleted, target: str | None, kept: Iterable[Deleted]) -> str:
+    """Make the file anew in the image, with its attributes; return its path. All of it or nothing.
+
+    Nothing of it comes to lie where the *kept* files lie, it among them: they may be brought back, too.
+    """
     volume = session.for_writing()
     path = target or _default_path(session, chosen)
     parent, name = session.parent_of(path)
     try:
-        with _kept_apart(session, chosen):
+        with _kept_apart(session, kept):
             ino = _make(session, chosen, parent, name)
             for attribute, value in chosen.attributes.items():
                 if attribute in (xattrs.ACCESS_ACL, xattrs.DEFAULT_ACL):
@@ -138,12 +143,20 @@ def _make(session: Session, chosen: Deleted, parent: InodeNo, name: bytes) -> In
     return ino
 
 
+def _fits_beside(session: Session, chosen: Deleted, others: Iterable[Deleted]) -> bool:
+    """Whether there is room for a file where none of the *others* lies, even if it does not shrink. Nothing is changed."""
+    volume = session.for_writing()
+    blocks = sum(divide_up(record.raw_bytes, volume.block_bytes) for record in chosen.records.values())
+    with _kept_apart(session, others):
+        return volume.has_room_now(blocks + blocks // ROOM_SHARE)
+
+
 @contextmanager
-def _kept_apart(session: Session, chosen: Deleted) -> Iterator[None]:
-    """Keep the blocks of a deleted file from being given to anybody, its own copy above all, while it is read."""
+def _kept_apart(session: Session, kept: Iterable[Deleted]) -> Iterator[None]:
+    """Keep the blocks of deleted files from being given to anybody, a copy of one of them above all."""
     maps, size = session.volume.store.maps, session.volume.block_bytes
     runs: list[Run] = []
-    for record in chosen.records.values():
+    for record in (record for one in kept for record in one.records.values()):
         for first, count in record.runs(size):
             if not any(maps.is_used(BlockNo(block)) for block in range(first, first + count)):
                 maps.mark_used(first, count)

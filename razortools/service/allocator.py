@@ -18,7 +18,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of mallopt(3)
 
 
 def keep_memory(kept_bytes: int) -> None:
-    """Have *kept_bytes* of what is freed kept for what comes, which is as much as a file that is written takes.
+    """Have *kept_bytes* of what is freed kept for what comes, which is as much as may be dirty.
 
     For the whole process; does nothing where the C library has no such settings.
     """

@@ -17,7 +17,6 @@ from dataclasses import replace
 
 import trio
 
-from razortools.engine.clean import UNREAD_SHARE
 from razortools.engine.volume import Volume
 from razortools.service import allocator, memory_room
 from razortools.service.committer import Committer
@@ -98,8 +97,7 @@ class Memory:
         self._in_force = within = squeezed(fitted(self._options, memory_room.allowed_bytes()), self._steps)
         self._volume.set_limits(limits_of(within))
         self._committer.configure(within)
-        # What is dirty becomes what was written and not read since; both go at once when the file does.
-        allocator.keep_memory(within.dirty_bytes + within.record_cache_bytes // UNREAD_SHARE)
+        allocator.keep_memory(within.dirty_bytes)
 
     async def run(self) -> None:
         """Follow what the kernel tells, until cancelled."""

@@ -463,8 +463,8 @@ def test_a_run_that_is_stopped_takes_everything_away(root: None, tmp_path: Path)
     assert process.stderr is not None
     assert "mkdir" in process.stderr.readline()
     process.send_signal(signal.SIGTERM)
-    process.communicate()
-    assert process.returncode == 128 + signal.SIGTERM
+    _, said = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM, said
     assert is_clean(tmp_path)
 
 
@@ -592,3 +592,18 @@ def test_a_client_to_whom_nobody_listens_leaves_all_the_same(place: Place) -> No
         os._exit(9)
     os.close(writer)
     assert os.waitstatus_to_exitcode(os.waitpid(client, 0)[1]) == 0
+
+
+def test_a_client_that_is_taken_away_before_it_has_begun_is_gone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had no process group of its own yet, so it was left; it kept its mount busy, and that was left, too."""
+    ended: list[int] = []
+    honest = clients._end
+    monkeypatch.setattr(clients, "_report", lambda *_: signal.pause())
+    monkeypatch.setattr(clients, "_end", lambda client: ended.append(client) or honest(client))
+    with pytest.raises(RowFailed, match="not done after"):
+        measure(lambda place: iter((0, 0)), place, limit_s=0.01)
+    (client,) = ended
+    is_left = Path(f"/proc/{client}").exists()
+    if is_left:
+        os.kill(client, signal.SIGKILL)
+    assert not is_left

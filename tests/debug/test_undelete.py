@@ -193,7 +193,32 @@ def test_what_comes_back_is_not_written_over_what_is_still_to_be_read(tmp_path: 
         (found,) = (one for one in find_deleted(session) if one.ino == ino)
         starts = [found.records[number].address for number in range(3)]
         assert min(starts) == starts[2]
-        restore(session, found, "/back")
+        restore(session, found, "/back", kept=[found])
         assert files.read(session.volume, session.find("/back"), 0, len(data)) == data
+    with open_image(image, writable=False) as device:
+        assert check_quietly(device).exit_code == 0
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["there is room", "the others are all the room that there is"])
+def test_files_that_come_back_one_after_the_other_do_not_lie_in_each_others_place(
+    room: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first one that came back used to take the place of the second, which then was told as overwritten."""
+    image = make_image(tmp_path / "a.img", (16 if room else 4) * MIB)
+    size = 200_000 if room else 1_400_000
+    contents = {f"/{number}": random.Random(number).randbytes(size) for number in range(2)}
+    with open_for_writing(image) as volume:
+        for path, data in contents.items():
+            written(volume, ROOT_INODE, path[1:].encode(), data)
+    delete(image, *(path.encode() for path in contents))
+    listed = {one["path"]: one["inode"] for one in answer(capsys, image, "undelete")}
+    for path in contents if room else ("/0",):
+        text(capsys, image, f"undelete {listed[path]}", write=True)
+    with open_for_writing(image) as volume:
+        for path in contents if room else ("/0",):
+            assert files.read(volume, namespace.resolve(volume, path.encode()), 0, size) == contents[path], path
+    if not room:
+        states = [one["state"] for one in answer(capsys, image, "undelete") if one["path"] != "/0"]
+        assert any("overwritten" in state for state in states), "there was no other place, and it is told"
     with open_image(image, writable=False) as device:
         assert check_quietly(device).exit_code == 0

@@ -39,7 +39,7 @@ def ending() -> Iterator[Mounted]:
     interval_s = sys.getswitchinterval()
     made = Mounted.__new__(Mounted)
     made._control = made._scrape = made._trail = None
-    made._connection = made._channel = made._session = made._remounter = Nothing()  # type: ignore[assignment]
+    made._connection = made._channel = made._session = made._remounter = made._wakefulness = Nothing()  # type: ignore[assignment]
     made._options = MountOptions()
     made._volume = Nothing()  # type: ignore[assignment]
     yield made
