@@ -142,7 +142,7 @@ def test_every_command_says_what_it_can_of_an_image_whose_tree_is_lost(here: Pat
 @pytest.mark.slow
 def test_every_command_that_reads_damaged_data_says_so(here: Path) -> None:
     cases = (LOOKING[0], *(case for case in (*LOOKING, *CHANGING) if case.hurt))
-    hurt(here / "image", 204 * 4096 + 100)
+    hurt(here / "image", 260 * 4096 + 100)
     said = said_on_a_terminal(here, cases)
     assert unsaid(zip(cases, said, (case.hurt for case in cases), strict=True)) == []
     assert not (here / "noise").read_bytes().strip(b"\0")  # nothing wrong was copied

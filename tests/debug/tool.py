@@ -13,7 +13,7 @@ from razortools.engine import acls, files, namespace, xattrs
 from razortools.engine.volume import Volume
 from razortools.format.acl import AclEntry, Tag, encode_acl
 from razortools.format.inode import ROOT_INODE
-from razortools.units import MIB, InodeNo
+from razortools.units import KIB, MIB, InodeNo
 from tests.images import make_image, open_for_writing
 from tests.schemas import valid
 
@@ -56,9 +56,11 @@ def furnish(volume: Volume) -> None:
     """Make a small tree: text and noise in blocks, a small file, a hole, links, attributes, a list."""
     home = namespace.mkdir(volume, ROOT_INODE, b"home", 0o755, 1000, 1000)
     written(volume, home, b"text", TEXT)
-    noise = written(volume, home, b"noise", NOISE)
+    noise = written(volume, home, b"noise", NOISE[: 256 * KIB])
+    files.flush_all(volume)
     small = written(volume, home, b"small", b"small\n")
     sparse = written(volume, home, b"sparse", b"end", at=1 * MIB)
+    files.write(volume, noise, 256 * KIB, NOISE[256 * KIB :])  # in a piece of its own
     namespace.link(volume, small, ROOT_INODE, b"hard")
     namespace.symlink(volume, home, b"symlink", b"../nowhere", 0, 0)
     xattrs.set(volume, small, b"user.comment", b"said")
