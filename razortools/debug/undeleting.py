@@ -18,10 +18,10 @@ from razortools.engine import acls, files, namespace, xattrs
 from razortools.engine.namespace import AttributeChange
 from razortools.errors import PosixError, ReadOnly, UsageError
 from razortools.format.admin import Action
-from razortools.format.data import Run
+from razortools.format.data import Run, joined
 from razortools.units import BlockNo, InodeNo, divide_up
 
-ROOM_SHARE = 8  # of a file's blocks, for what the tree takes
+ROOM_SHARE, ROOM_BLOCKS = 8, 32  # an eighth of a file's blocks, and so many at least, for what the tree takes
 
 
 def undelete(session: Session, options: argparse.Namespace) -> Answer:
@@ -146,7 +146,8 @@ def _make(session: Session, chosen: Deleted, parent: InodeNo, name: bytes) -> In
 def _fits_beside(session: Session, chosen: Deleted, others: Iterable[Deleted]) -> bool:
     """Whether there is room for a file where none of the *others* lies, even if it does not shrink. Nothing is changed."""
     volume = session.for_writing()
-    blocks = sum(divide_up(record.raw_bytes, volume.block_bytes) for record in chosen.records.values())
+    sizes = [record.raw_bytes for record in chosen.records.values()] + list(map(len, chosen.attributes.values()))
+    blocks = sum(divide_up(size, volume.block_bytes) for size in sizes) + ROOM_BLOCKS
     with _kept_apart(session, others):
         return volume.has_room_now(blocks + blocks // ROOM_SHARE)
 
@@ -156,16 +157,23 @@ def _kept_apart(session: Session, kept: Iterable[Deleted]) -> Iterator[None]:
     """Keep the blocks of deleted files from being given to anybody, a copy of one of them above all."""
     maps, size = session.volume.store.maps, session.volume.block_bytes
     runs: list[Run] = []
-    for record in (record for one in kept for record in one.records.values()):
-        for first, count in record.runs(size):
-            if not any(maps.is_used(BlockNo(block)) for block in range(first, first + count)):
-                maps.mark_used(first, count)
-                maps.unclaimed[first] = count  # no checkpoint writes them as used
-                runs.append((first, count))
     try:
+        for record in (record for one in kept for record in one.records.values()):
+            for run in record.runs(size):
+                for first, count in _free_parts(session, run):
+                    maps.mark_used(first, count)
+                    maps.unclaimed[first] = count  # no checkpoint writes them as used
+                    runs.append((first, count))
         yield
     finally:
         maps.unplace(runs)
+
+
+def _free_parts(session: Session, run: Run) -> list[Run]:
+    """Return what of *run* is free, and in the image: it may have been made smaller since."""
+    store, (first, count) = session.volume.store, run
+    blocks = range(first, min(first + count, store.geometry.block_count))
+    return joined((BlockNo(block), 1) for block in blocks if not store.maps.is_used(BlockNo(block)))
 
 
 _UNDELETE = Words("undelete")

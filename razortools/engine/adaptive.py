@@ -28,7 +28,6 @@ PROBE_FROM_BYTES = 32 * 1024  # smaller data is compressed in the time that the 
 PROBE_LEVEL = 1
 GLANCE_BYTES = 256
 NOISE_FROM = 135  # different bytes among these: noise has 162 +- 5, text 30 to 60, programs up to 110
-PROBE_SAVES = 16  # the sample must shrink by one part in this many
 SLOW_ZSTD_LEVEL = 10  # below, zstd gives up nearly as fast as the probe
 NEAR_LEVEL = 6
 NEAR_SHARE = 10  # a record is near to taking a block less if a tenth of its stored bytes is too much
@@ -51,7 +50,11 @@ class Verdict(Enum):
     HOLE = "hole"
 
 
-_AFTER_A_PROBE = frozenset((Verdict.KNOWN_FORMAT, Verdict.PROBED))
+Choice = tuple[Algorithm, Verdict]  # the algorithm to try, and the verdict if the record ends up as it is
+
+# The share of a sample that must be saved, by the verdict that the record has otherwise. A format's head always shrinks a
+# little; of numbers, which are nearly noise, a whole record saves more than a sample does.
+_AFTER_A_PROBE = {Verdict.KNOWN_FORMAT: 1 / 16, Verdict.PROBED: 1 / 64}
 _COMPRESSED = {Algorithm.ZSTD: Verdict.ZSTD, Algorithm.LZ4: Verdict.LZ4, Algorithm.ZLIB: Verdict.ZLIB}
 
 
@@ -141,7 +144,7 @@ def _try_harder(near: Sequence[int], records: Sequence[Unpacked], stored: list[b
             stored[number] = shrunk
 
 
-def _packing(record: Unpacked, choice: "Choice | None", stored: bytes, took_s: float) -> Packing:
+def _packing(record: Unpacked, choice: Choice | None, stored: bytes, took_s: float) -> Packing:
     """Judge what came out of compressing a record, which took *took_s*."""
     if choice is None:
         return Packing(b"", Algorithm.NONE, Verdict.HOLE)
@@ -158,19 +161,16 @@ def _packing(record: Unpacked, choice: "Choice | None", stored: bytes, took_s: f
     return Packing(stored, algorithm, _COMPRESSED[algorithm], took_s=took_s)
 
 
-Choice = tuple[Algorithm, Verdict]  # the algorithm to try, and the verdict if the record ends up as it is
-
-
 def _choices(records: Sequence[Unpacked]) -> list[Choice | None]:
     """Return what to try on each of *records*; None: it is all zeros. Those that need a probe are probed in one go."""
     choices = [None if is_zeros(record.raw) else _first_choice(record) for record in records]
     suspects = [number for number, choice in enumerate(choices) if choice is not None and choice[1] in _AFTER_A_PROBE]
     if not suspects:
         return choices
-    for number, shrinks in zip(suspects, samples_shrink([records[number].raw for number in suspects]), strict=True):
+    for number, share in zip(suspects, probe([records[number].raw for number in suspects]), strict=True):
         choice = choices[number]
         assert choice is not None
-        choices[number] = (choice[0], Verdict.NO_GAIN) if shrinks else (Algorithm.NONE, choice[1])
+        choices[number] = (choice[0], Verdict.NO_GAIN) if share >= _AFTER_A_PROBE[choice[1]] else (Algorithm.NONE, choice[1])
     return choices
 
 
@@ -200,13 +200,11 @@ def looks_random(raw: bytes) -> bool:
     return all(len(set(raw[at : at + GLANCE_BYTES])) >= NOISE_FROM for at in (third, 2 * third))
 
 
-def samples_shrink(raws: Sequence[bytes]) -> list[bool]:
-    """Compress a few pieces of each of *raws*, evenly spread over it, and tell whether that was worth it."""
+def probe(raws: Sequence[bytes]) -> list[float]:
+    """Compress a few pieces of each of *raws*, evenly spread over it, and return which share of them that saves."""
     samples = list(map(_sample, raws))
     packed = compression.pack_all(samples, Algorithm.ZSTD, PROBE_LEVEL)
-    return [
-        len(sample) - len(shrunk) >= max(1, len(sample) // PROBE_SAVES) for sample, shrunk in zip(samples, packed, strict=True)
-    ]
+    return [max(0.0, 1 - len(shrunk) / len(sample)) for sample, shrunk in zip(samples, packed, strict=True)]
 
 
 def _sample(raw: bytes) -> bytes:

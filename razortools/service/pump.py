@@ -121,10 +121,13 @@ class Pump:
     async def run(self) -> None:
         """Serve until the connection ends."""
         sys.setswitchinterval(SWITCH_S)
-        async with trio.open_nursery() as nursery:
-            while await self._serve_burst(nursery):
-                pass
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                while await self._serve_burst(nursery):
+                    pass
+                nursery.cancel_scope.cancel()
+        finally:
+            self._wakefulness.let_go()  # it may end in the middle of a burst, and closing may take its time
 
     async def _serve_burst(self, nursery: trio.Nursery) -> bool:
         """Serve up to BURST_MAX requests and give others their turn; whether there may be more."""

@@ -7,8 +7,8 @@ say how long waking may take (PM QoS, /dev/cpu_dma_latency); at 0 an idle proces
 That is so for all processors, so it costs the more the more there are. With two, the daemon's and the program's, small operations
 take half to three quarters of the time, and at most a third more processor time altogether (`bench/run --only wakefulness`).
 
-Invariants: processors sleep as they like while the pump is parked; nothing is left when the process ends, however it does: the
-kernel takes the wish back with the descriptor; what the machine refuses is told once and not tried again.
+Invariants: processors sleep as they like while the pump is parked, and once it has ended; nothing is left when the process ends,
+however it does: the kernel takes the wish back with the descriptor; what the machine refuses is told once and not tried again.
 """
 
 import os
@@ -48,7 +48,7 @@ class Wakefulness:
             self.close()
         elif self._descriptor < 0 and not self._is_refused:
             try:
-                self._descriptor = os.open(self._device, os.O_WRONLY)
+                self._descriptor = os.open(self._device, os.O_WRONLY | os.O_NONBLOCK)  # whatever stands there: never wait
             except OSError as refused:
                 self._refused(refused, is_asked_for=bool(wanted))
 

@@ -2,11 +2,13 @@
 
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from razortools.check.runner import check_quietly
+from razortools.debug import undeleting
 from razortools.debug.deleted import find_deleted
 from razortools.debug.opening import open_session
 from razortools.debug.undeleting import restore
@@ -14,10 +16,11 @@ from razortools.engine import files, namespace
 from razortools.engine.limits import Limits
 from razortools.engine.store.device import open_image
 from razortools.engine.volume import Volume
+from razortools.errors import CorruptImage
 from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import inode_key, record_key
 from razortools.format.node import NODE_MAGIC, decode_header, decode_items
-from razortools.units import KIB, MIB
+from razortools.units import KIB, MIB, BlockNo
 from tests.debug.tool import NOISE, TEXT, answer, debug, furnished, hurt, text, written
 from tests.images import make_image, open_for_writing
 
@@ -222,3 +225,33 @@ def test_files_that_come_back_one_after_the_other_do_not_lie_in_each_others_plac
         assert any("overwritten" in state for state in states), "there was no other place, and it is told"
     with open_image(image, writable=False) as device:
         assert check_quietly(device).exit_code == 0
+
+
+def test_what_lies_beyond_a_smaller_image_or_partly_in_use_is_kept_apart_as_far_as_it_goes(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete(image, b"/home/noise")
+    with open_session(str(image), writable=True, tell=lambda said: None) as session:
+        (found,) = (one for one in find_deleted(session) if one.records)
+        maps = session.for_writing().store.maps
+        before = maps.free_blocks
+        runs = [run for record in found.records.values() for run in record.runs(4096)]
+        blocks = [BlockNo(block) for first, count in runs for block in range(first, first + count)]
+        taken = blocks[3]
+        maps.mark_used(taken, 1)
+        beyond = replace(found.records[0], address=session.volume.store.geometry.block_count + 10**6)
+        with undeleting._kept_apart(session, [replace(found, records=found.records | {99: beyond}), found]):
+            assert all(map(maps.is_used, blocks)) and maps.free_blocks == before - len(blocks)
+        assert [block for block in blocks if maps.is_used(block)] == [taken]
+        maps.free_now(taken, 1)
+        honest = maps.is_used
+
+        def damaged(block: BlockNo) -> bool:
+            if block == blocks[40]:
+                raise CorruptImage("as the test asked")
+            return honest(block)
+
+        monkeypatch.setattr(maps, "is_used", damaged)
+        with pytest.raises(CorruptImage), undeleting._kept_apart(session, [found]):
+            raise AssertionError
+        assert maps.free_blocks == before and maps.unclaimed == {}

@@ -153,6 +153,33 @@ def test_processors_are_kept_awake_while_requests_follow_one_another(following: 
     run(story)
 
 
+def test_a_pump_that_ends_in_the_middle_of_a_burst_lets_go(device: Device) -> None:
+    """Closing comes next, and may take minutes."""
+
+    async def story() -> None:
+        kernel, wakefulness = Kernel(), wakefulness_at(device)
+        pump = Pumping(kernel, wakefulness=wakefulness).pump
+        left = [FOLLOWING]
+
+        def spin() -> bool:
+            left[0] -= 1
+            if left[0] < 0:
+                assert wakefulness.is_kept
+                kernel.told()
+                kernel.hang_up()
+                return True
+            return bool(kernel.ask(ECHO))
+
+        pump._spin = spin  # type: ignore[method-assign]
+        kernel.ask(ECHO)
+        await pump.run()
+        assert not wakefulness.is_kept and device.said() == [AWAKE, AS_THEY_LIKE]
+        wakefulness.close()
+        kernel.channel.close()
+
+    run(story)
+
+
 @pytest.mark.parametrize(("text", "wanted"), [("lowlatency", True), ("nolowlatency", False), ("noatime", None)])
 def test_the_option_can_change_while_mounted(text: str, wanted: bool | None) -> None:
     assert parse_options([text]).low_latency is wanted

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from razortools.engine.create import create, plan_create
 from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.recovery import open_store
-from razortools.engine.store.spacemaps import SpaceMaps
+from razortools.engine.store.spacemaps import SIDE_BY_SIDE_GROUPS, SpaceMaps
 from razortools.errors import OutOfSpace
 from razortools.units import MIB
 
@@ -71,3 +71,22 @@ def test_what_fails_on_the_way_takes_nothing(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(OutOfSpace, match="as the test asked"):
         maps.place_each([free // 8] * 6)
     assert (len(calls), maps.free_blocks, maps.unclaimed) == (3, free, unclaimed)
+
+
+def test_a_large_image_is_not_searched_through_for_them_to_lie_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each group has room enough, in single blocks: who serves requests would look at all of them, each time."""
+    device = MemoryDevice(1024 * MIB)
+    create(device, plan_create(device.size_bytes))
+    maps = open_store(device)[0].maps
+    for group in range(maps.group_count):
+        free = maps._free_bits(group)
+        maps._bits[group] |= free & int("01" * (maps.group_blocks // 2), 2)
+        maps.free[group] = maps._free_bits(group).bit_count()
+    maps.free_blocks = sum(maps.free)
+    assert len([free for free in maps.free if free >= 100]) > 5
+    searched: list[int] = []
+    honest = maps._free_bits
+    monkeypatch.setattr(maps, "_free_bits", lambda group: searched.append(group) or honest(group))
+    placed = maps.place_each([1] * 100)
+    assert sum(count for runs in placed for _, count in runs) == 100
+    assert len(set(searched)) <= SIDE_BY_SIDE_GROUPS

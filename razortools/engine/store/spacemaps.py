@@ -24,6 +24,7 @@ from razortools.format.superblock import Superblock
 from razortools.units import BlockNo
 
 GROUPS_IN_MEMORY = 4096  # clean bitmap pages kept: 16 MiB at most
+SIDE_BY_SIDE_GROUPS = 2  # searched for what would be good to lie together: requests wait meanwhile
 _ENTRY = SpaceMapEntry.STRUCT
 _ONES = re.compile("1+")
 
@@ -95,13 +96,20 @@ class SpaceMaps:
             return [(start, block_count)]
         return self._allocate_pieces(block_count)
 
-    def allocate_run(self, block_count: int, near: int) -> BlockNo | None:
-        """Return the first block of a free run, searched from *near* onwards and around, or None."""
+    def allocate_run(self, block_count: int, near: int, groups_max: int | None = None) -> BlockNo | None:
+        """Return the first block of a free run, searched from *near* onwards and around, or None.
+
+        No more than *groups_max* groups are searched of those that have so many free blocks at all.
+        """
         first_group, offset = divmod(min(near, self.geometry.block_count - 1), self.group_blocks)
+        searched_count = 0
         for step in range(self.group_count + 1):
             group = (first_group + step) % self.group_count
             if self.free[group] < block_count:
                 continue
+            if searched_count == groups_max:
+                return None
+            searched_count += 1
             place = _find_run(self._free_bits(group), block_count, offset if step == 0 else 0)
             if place is not None:
                 start = BlockNo(group * self.group_blocks + place)
@@ -192,7 +200,7 @@ class SpaceMaps:
         """Do what place() does for each of *counts*, side by side where the image allows. Raises OutOfSpace, taking nothing."""
         if not counts:
             return []
-        start = self.allocate_run(sum(counts), self._cursor)
+        start = self.allocate_run(sum(counts), self._cursor, SIDE_BY_SIDE_GROUPS)
         if start is None:
             placed: list[list[Run]] = []
             try:
