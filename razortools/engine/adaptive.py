@@ -4,7 +4,7 @@ The measurements behind it (one core, records of 128 KiB): zstd level 1 compress
 random bytes by itself in 20 µs, level 9 in 80 µs; level 15 takes 6 ms and zlib 3 ms to find that nothing shrinks; a probe
 takes 9 µs on such bytes and 25 µs on others. So the probe stands only before what is slow, and, for AUTO (zstd level 1), where
 something raises the suspicion: the first bytes of a file (PNG costs 250 µs for nothing), or a glance at two places, which takes
-5 to 7 µs. With it, 2 MiB of noise are done with in 0.3 ms instead of 1.7, where zstd makes room for what it then gives up; of
+3 to 7 µs. With it, 2 MiB of noise are done with in 0.2 ms instead of 1.5, where zstd makes room for what it then gives up; of
 programs and of a mixture with JPEG and ZIP it loses no block (bench/decisions.py). Times that are measured while running are for
 the statistics alone: the same input must give the same image, whatever the machine is busy with.
 
