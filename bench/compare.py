@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench.mounts.__main__ import TARBALL, run_peer
 from bench.mounts.contents import Sizes, write_tarball
-from bench.mounts.peers import PEERS, RAZORFS, Peer, adopt_daemons
+from bench.mounts.peers import OURS, RAZORFS, Peer, adopt_daemons
 from bench.mounts.report import layout
 from bench.mounts.results import Results
 from bench.mounts.rows import ROWS, prepare
@@ -53,9 +53,8 @@ def older_peer(checkout: Path) -> Peer:
     """Return razorfs as it is in *checkout*. Exits with a sentence if nothing of the kind is there."""
     if not (checkout / "razortools" / "mount.py").is_file():
         sys.exit(f"{checkout} holds no razortools; give a checkout of the older version")
-    (newer,) = (peer for peer in PEERS if peer.name == RAZORFS)
     first = f"export PYTHONPATH={shlex.quote(str(checkout.resolve()))}; cd {shlex.quote(str(checkout.resolve()))}; "
-    return replace(newer, name=OLDER, mount=first + newer.mount, make=first + newer.make, unmount=first + newer.unmount)
+    return replace(OURS, name=OLDER, mount=first + OURS.mount, make=first + OURS.make, unmount=first + OURS.unmount)
 
 
 def measure(peers: list[Peer], rows: list[str], rounds: int, sizes: Sizes, folder: Path) -> Results:
@@ -100,8 +99,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Measure and judge."""
     options = parse()
-    (newer,) = (peer for peer in PEERS if peer.name == RAZORFS)
-    peers = [older_peer(options.checkout), newer]
+    peers = [older_peer(options.checkout), OURS]
     if os.geteuid() != 0:
         sys.exit("this needs root: it drops the kernel's caches")
     adopt_daemons()

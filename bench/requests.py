@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.material import text
-from bench.mounts.peers import PEERS, RAZORFS, adopt_daemons, mounted
+from bench.mounts.peers import OURS, adopt_daemons, mounted
 from bench.mounts.place import processor_s, settle, write_file
 from bench.page import machine, publish
 from razortools.service import mountpoints
@@ -153,11 +153,10 @@ def main() -> None:
     if os.geteuid() != 0:
         sys.exit("this needs root: it mounts an image")
     adopt_daemons()
-    (razorfs,) = (peer for peer in PEERS if peer.name == RAZORFS)
     with tempfile.TemporaryDirectory() as temporary:
         folder, rows = Path(temporary), {}
         head = f"{machine(folder)}; {chosen.count:,} of each."
-        with mounted(razorfs, folder) as point:
+        with mounted(OURS, folder) as point:
             mount = mountpoints.mount_at(str(point))
             assert mount is not None
             waiter = Waiter(mount.device)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.datasets import DATASETS, dataset
-from bench.mounts.peers import PEERS, RAZORFS, Peer, PeerFailed, adopt_daemons, missing_tools, mounted
+from bench.mounts.peers import OURS, PEERS, RAZORFS, Peer, PeerFailed, adopt_daemons, missing_tools, mounted
 from bench.mounts.place import WrongResult, settle
 from bench.mounts.report import layout
 from bench.page import machine, publish
@@ -150,8 +150,7 @@ def main() -> int:
     parser.add_argument("--if-here", action="store_true", help="leave out peers whose tools are missing, and say so")
     parser.add_argument("--write", action="store_true", help="put the table into docs/BENCHMARKS.md")
     options = parser.parse_args()
-    ours = next(peer for peer in PEERS if peer.name == RAZORFS)
-    known = [*PEERS, replace(ours, name=RESTED, mount=ours.mount + REST)]
+    known = [*PEERS, replace(OURS, name=RESTED, mount=OURS.mount + REST)]
     peers = [peer for peer in known if peer.name in NAMES and peer.name not in options.without]
     missing = missing_tools(peers)
     if missing and not options.if_here:

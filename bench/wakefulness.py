@@ -17,12 +17,10 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.mounts.peers import PEERS, RAZORFS, Peer, adopt_daemons, mounted
+from bench.mounts.peers import OURS, Peer, adopt_daemons, daemon_of, mounted
 from bench.mounts.place import processor_s, settle
 from bench.page import machine, publish
 from bench.requests import Client
-from razortools.service import mountpoints
-from razortools.service.control import Waiter
 from razortools.service.wakefulness import DEVICE
 
 OPTIONS = {False: "nolowlatency", True: "lowlatency"}
@@ -38,19 +36,15 @@ class Taken:
 
 def peer_with(option: str) -> Peer:
     """Return razorfs, mounted with *option*."""
-    (razorfs,) = (peer for peer in PEERS if peer.name == RAZORFS)
-    return replace(razorfs, name=f"{RAZORFS}-{option}", mount=f"{razorfs.mount},{option}")
+    return replace(OURS, name=f"{OURS.name}-{option}", mount=f"{OURS.mount},{option}")
 
 
 def measure(*, is_awake: bool, count: int, folder: Path) -> dict[str, Taken]:
     """Return what each operation takes on a fresh image; *is_awake*: with lowlatency."""
     taken: dict[str, Taken] = {}
     with mounted(peer_with(OPTIONS[is_awake]), folder) as point:
-        mount = mountpoints.mount_at(str(point))
-        assert mount is not None
-        waiter = Waiter(mount.device)
-        waiter.close()
-        pid = waiter.greeting.pid
+        pid = daemon_of(point)
+        assert pid is not None
         for name, operation in Client(point).operations().items():
             settle(point)
             started_s, worked_s = time.perf_counter(), processor_s(pid) + time.process_time()

@@ -23,14 +23,12 @@ from pathlib import Path
 from bench import plots
 from bench.mounts.clients import RowFailed, measure
 from bench.mounts.contents import Sizes, write_tarball
-from bench.mounts.peers import PEERS, RAZORFS, UNMOUNT, Peer, PeerFailed, adopt_daemons, missing_tools, mounted
+from bench.mounts.peers import PEERS, RAZORFS, UNMOUNT, Peer, PeerFailed, adopt_daemons, daemon_of, missing_tools, mounted
 from bench.mounts.place import Place
 from bench.mounts.report import document, page
 from bench.mounts.results import Results
 from bench.mounts.rows import ROWS, prepare
 from bench.page import machine, publish
-from razortools.service import mountpoints
-from razortools.service.control import Waiter
 
 TARBALL = "tree.tar"
 
@@ -100,19 +98,6 @@ def run_peer(peer: Peer, number: int, folder: Path, sizes: Sizes, results: Resul
     except PeerFailed as error:
         results.failures.append(f"{peer.name}, round {number + 1}: {error}")
         tell(results.failures[-1])
-
-
-def daemon_of(point: Path) -> int | None:
-    """Return the process that serves razorfs at *point*; None if it does not tell."""
-    mount = mountpoints.mount_at(str(point))
-    if mount is None:
-        return None
-    try:
-        waiter = Waiter(mount.device)
-    except OSError:
-        return None
-    waiter.close()
-    return waiter.greeting.pid
 
 
 def tell(text: str) -> None:

@@ -17,6 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from razortools.service import mountpoints
+from razortools.service.control import Waiter
+
 MOUNTING_S = 60
 STARTING_S = 2
 ENDING_S = 120  # a daemon may have much to write before it ends
@@ -50,6 +53,12 @@ class Peer:
     tools: tuple[tuple[str, str], ...] = ()
 
 
+OURS = Peer(
+    RAZORFS,
+    "{python} -m razortools.mount {image} {dir} -o log={image}.log",
+    "{python} -m razortools.mkfs -q {image} 4G",
+    "{python} -c 'from razortools.mount import umount_main; umount_main()' {dir}",
+)
 PEERS = (
     Peer(CLIENT_ALONE, "mount -t tmpfs -o size=4G none {dir}"),
     Peer("ext4", "mount -o loop {image} {dir}", MAKE_EXT4, tools=(("mkfs.ext4", "e2fsprogs"),)),
@@ -63,13 +72,21 @@ PEERS = (
         tools=(("mkfs.btrfs", "btrfs-progs"),),
     ),
     Peer("fuse2fs", "fuse2fs -f {image} {dir}", MAKE_EXT4, tools=(("mkfs.ext4", "e2fsprogs"), ("fuse2fs", "fuse2fs"))),
-    Peer(
-        RAZORFS,
-        "{python} -m razortools.mount {image} {dir} -o log={image}.log",
-        "{python} -m razortools.mkfs -q {image} 4G",
-        "{python} -c 'from razortools.mount import umount_main; umount_main()' {dir}",
-    ),
+    OURS,
 )
+
+
+def daemon_of(point: Path) -> int | None:
+    """Return the process that serves razorfs at *point*; None if it does not tell."""
+    mount = mountpoints.mount_at(str(point))
+    if mount is None:
+        return None
+    try:
+        waiter = Waiter(mount.device)
+    except OSError:
+        return None
+    waiter.close()
+    return waiter.greeting.pid
 
 
 def missing_tools(peers: list[Peer]) -> dict[str, str]:
