@@ -18,8 +18,8 @@ from razortools.engine import acls, files, namespace, xattrs
 from razortools.engine.namespace import AttributeChange
 from razortools.errors import PosixError, ReadOnly, UsageError
 from razortools.format.admin import Action
-from razortools.format.data import Run, joined
-from razortools.units import BlockNo, InodeNo, divide_up
+from razortools.format.data import Run
+from razortools.units import InodeNo, divide_up
 
 ROOM_SHARE, ROOM_BLOCKS = 8, 32  # an eighth of a file's blocks, and so many at least, for what the tree takes
 
@@ -160,20 +160,13 @@ def _kept_apart(session: Session, kept: Iterable[Deleted]) -> Iterator[None]:
     try:
         for record in (record for one in kept for record in one.records.values()):
             for run in record.runs(size):
-                for first, count in _free_parts(session, run):
+                for first, count in maps.free_parts(*run):
                     maps.mark_used(first, count)
                     maps.unclaimed[first] = count  # no checkpoint writes them as used
                     runs.append((first, count))
         yield
     finally:
         maps.unplace(runs)
-
-
-def _free_parts(session: Session, run: Run) -> list[Run]:
-    """Return what of *run* is free, and in the image: it may have been made smaller since."""
-    store, (first, count) = session.volume.store, run
-    blocks = range(first, min(first + count, store.geometry.block_count))
-    return joined((BlockNo(block), 1) for block in blocks if not store.maps.is_used(BlockNo(block)))
 
 
 _UNDELETE = Words("undelete")

@@ -40,7 +40,7 @@ class MountOptions:
     dirty_bytes: int = 64 * MIB
     compression: Policy | None = None  # None: as mkfs.razorfs was told
     readahead_bytes: int = 4 * MIB  # four requests: one is read, one decompressed, one handed over while the program has the last
-    low_latency: bool | None = None  # keep idle processors awake meanwhile; None: if there are so few that it costs nothing
+    low_latency: bool | None = None  # keep idle processors awake meanwhile; None: if there are so few that it costs little
     writeback: bool = False
     discard: bool = False
     nonempty: bool = False

@@ -5,7 +5,7 @@ longer than to answer most requests, above all in a virtual machine, where both 
 say how long waking may take (PM QoS, /dev/cpu_dma_latency); at 0 an idle processor looks for work all the time.
 
 That is so for all processors, so it costs the more the more there are. With two, the daemon's and the program's, small operations
-take half to three quarters of the time, and at most a third more processor time altogether (`bench/run --only wakefulness`).
+take half to four fifths of the time, and about a third more processor time at most (`bench/run --only wakefulness`).
 
 Invariants: processors sleep as they like while the pump is parked, and once it has ended; nothing is left when the process ends,
 however it does: the kernel takes the wish back with the descriptor; what the machine refuses is told once and not tried again.
@@ -42,7 +42,7 @@ class Wakefulness:
         self.is_kept = False
 
     def configure(self, wanted: bool | None) -> None:
-        """Keep processors awake from now on, or not; None: if there are so few that it costs nothing."""
+        """Keep processors awake from now on, or not; None: if there are so few that it costs little."""
         is_wanted = wanted if wanted is not None else (self._processors or PROCESSORS_MAX + 1) <= PROCESSORS_MAX
         if not is_wanted:
             self.close()

@@ -17,6 +17,7 @@ from razortools.engine.limits import Limits
 from razortools.engine.store.device import open_image
 from razortools.engine.volume import Volume
 from razortools.errors import CorruptImage
+from razortools.format.data import Run
 from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import inode_key, record_key
 from razortools.format.node import NODE_MAGIC, decode_header, decode_items
@@ -244,14 +245,14 @@ def test_what_lies_beyond_a_smaller_image_or_partly_in_use_is_kept_apart_as_far_
             assert all(map(maps.is_used, blocks)) and maps.free_blocks == before - len(blocks)
         assert [block for block in blocks if maps.is_used(block)] == [taken]
         maps.free_now(taken, 1)
-        honest = maps.is_used
+        honest = maps.free_parts
 
-        def damaged(block: BlockNo) -> bool:
-            if block == blocks[40]:
+        def damaged(start: BlockNo, count: int) -> list[Run]:
+            if start <= blocks[40] < start + count:
                 raise CorruptImage("as the test asked")
-            return honest(block)
+            return honest(start, count)
 
-        monkeypatch.setattr(maps, "is_used", damaged)
+        monkeypatch.setattr(maps, "free_parts", damaged)
         with pytest.raises(CorruptImage), undeleting._kept_apart(session, [found]):
             raise AssertionError
         assert maps.free_blocks == before and maps.unclaimed == {}

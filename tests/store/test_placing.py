@@ -1,6 +1,7 @@
 """Places for several items at once: what each wants, from nobody else, side by side where there is room; or nothing at all."""
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.recovery import open_store
 from razortools.engine.store.spacemaps import SIDE_BY_SIDE_GROUPS, SpaceMaps
 from razortools.errors import OutOfSpace
-from razortools.units import MIB
+from razortools.units import MIB, BlockNo
 
 
 def scattered(seed: int) -> SpaceMaps:
@@ -47,6 +48,17 @@ def test_each_gets_what_it_wants_from_nobody_else_or_nobody_anything(seed: int, 
     for runs in placed:
         maps.unplace(runs)
     assert (maps.free_blocks, maps.unclaimed) == (free, unclaimed)
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 1 << 32), start=st.integers(0, 1100), count=st.integers(0, 1100))
+def test_the_free_parts_of_a_run_are_its_free_blocks(seed: int, start: int, count: int) -> None:
+    maps = scattered(seed)
+    parts = maps.free_parts(BlockNo(start), count)
+    blocks = [block for first, length in parts for block in range(first, first + length)]
+    end = min(start + count, maps.geometry.block_count)
+    assert blocks == [block for block in range(start, end) if not maps.is_used(BlockNo(block))]
+    assert all(first + length < after for (first, length), (after, _) in pairwise(parts)), "each as long as it is"
 
 
 def test_where_there_is_room_they_lie_side_by_side() -> None:

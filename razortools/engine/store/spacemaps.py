@@ -273,15 +273,24 @@ class SpaceMaps:
         for group in range(self.group_count):
             bits = self._bits.get(group)
             used = self._load_group(group) if bits is None else bits
-            for run in _ONES.finditer(format(used ^ ((1 << self.group_blocks) - 1), "b")[::-1]):
-                first = group * self.group_blocks + run.start()
+            for place, length in _ones(used ^ ((1 << self.group_blocks) - 1)):
+                first = group * self.group_blocks + place
                 if count and first != start + count:
                     yield BlockNo(start), count
                     start, count = first, 0
                 start = start if count else first
-                count += run.end() - run.start()
+                count += length
         if count:
             yield BlockNo(start), count
+
+    def free_parts(self, start: BlockNo, count: int) -> list[Run]:
+        """Return what of a run is free in memory and in the image at all. No piece lies in two groups."""
+        parts: list[Run] = []
+        for group, offset, length in self._by_group(start, max(min(count, self.geometry.block_count - start), 0)):
+            free = ~self._group(group) >> offset & ((1 << length) - 1)
+            first = group * self.group_blocks + offset
+            parts += [(BlockNo(first + place), some) for place, some in _ones(free)]
+        return parts
 
     @property
     def _fan_out(self) -> int:
@@ -392,6 +401,11 @@ class SpaceMaps:
         for group in [group for group in self._bits if group not in self._stale[0] and group not in self._stale[1]]:
             if self._free_told[0][group] == self.free[group]:
                 del self._bits[group]
+
+
+def _ones(bits: int) -> Iterator[tuple[int, int]]:
+    """Yield (place, length) of the runs of ones in *bits*, the lowest first."""
+    return ((found.start(), found.end() - found.start()) for found in _ONES.finditer(format(bits, "b")[::-1]))
 
 
 def _find_run(free_bits: int, count: int, start: int) -> int | None:
