@@ -1,10 +1,11 @@
 """Where requests wait: how long a look-up takes beside slow readers and writers, and what the daemon's request thread waits for.
 
-    python -m bench.waiting [--seconds 10] [--in-place] [--write]
+    python -m bench.waiting [--seconds 10] [--in-place] [--many] [--write]
 
 An image is mounted by a daemon of its own. One client measures look-ups of names that do not exist and the making and removing of
 files: first alone, then beside writers that sync, then beside readers of large compressed files that neither the kernel nor the
-daemon has in memory, then beside both. --in-place makes the daemon wait for everything in its only thread, for comparison.
+daemon has in memory, then beside both. --in-place makes the daemon wait for everything in its only thread, and --many has as many
+threads fetch data as otherwise for a slow disk, for comparison.
 
 Of the request thread's time the daemon measures: *parked*, with nothing to do; *working*, by its processor time; *queued*, ready
 to run while the system ran somebody else; what is left it *waited*: in calls to the device and for commits and checkpoints under
@@ -40,7 +41,7 @@ from razortools.engine.store.device import FileDevice, create_image
 from razortools.engine.store.residence import Residence
 from razortools.engine.volume import Volume, open_volume
 from razortools.format.compression import Algorithm, Policy
-from razortools.service import mountpoints, opening, server
+from razortools.service import mountpoints, opening, server, turns
 from razortools.service.opening import Place
 from razortools.service.options import parse_options
 from razortools.units import GIB, KIB, MIB
@@ -150,10 +151,12 @@ class Figures:
         return max(0.0, self.waited_s - self.device_s - self.flights_s)
 
 
-def serve(image: str, mount_point: str, *, in_place: bool) -> None:
+def serve(image: str, mount_point: str, *, in_place: bool, many: bool) -> None:
     """Serve until unmounted; each line from stdin asks for the figures of this moment."""
     if in_place:
         Residence.waits = property(lambda self: True)  # type: ignore[assignment]
+    if many:
+        setattr(turns, "few_threads", lambda processors, many: many)  # noqa: B010  (it is not for others to set)
     parked, volumes, device = Parked(), list[Volume](), AtTheDevice()
 
     def remembered(*args: Any, **keywords: Any) -> Volume:
@@ -276,11 +279,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--in-place", action="store_true")
+    parser.add_argument("--many", action="store_true")
     parser.add_argument("--write", action="store_true", help="put the table into docs/BENCHMARKS.md")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.serve:
-        serve(*chosen.serve, in_place=chosen.in_place)
+        serve(*chosen.serve, in_place=chosen.in_place, many=chosen.many)
         return
     with tempfile.TemporaryDirectory() as folder:
         image, mount_point = Path(folder, "image"), Path(folder, "mnt")
@@ -288,7 +292,7 @@ def main() -> None:
         with create_image(image, IMAGE_BYTES) as device:
             create(device, plan_create(IMAGE_BYTES, compression=Policy(Algorithm.ZSTD, 3)))
         command = [sys.executable, "-m", "bench.waiting", "--serve", str(image), str(mount_point)]
-        command += ["--in-place"] if chosen.in_place else []
+        command += ["--in-place"] * chosen.in_place + ["--many"] * chosen.many
         daemon = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert daemon.stdin is not None and daemon.stdout is not None
 

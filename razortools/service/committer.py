@@ -54,7 +54,8 @@ class Committer:
     def __init__(self, volume: Volume, options: MountOptions) -> None:
         """Commit *volume* at the intervals in *options*."""
         self._volume = volume
-        self.writeback = Writeback(volume, Fetcher(volume.store.residence), options.dirty_bytes)
+        fetcher = Fetcher(volume.store.residence, lambda: volume.store.device.read_s)
+        self.writeback = Writeback(volume, fetcher, options.dirty_bytes)
         self.writeback.on_failure = self._failed
         self._batch = Batch()
         self._errands: list[Errand] = []

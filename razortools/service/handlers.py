@@ -71,7 +71,7 @@ class Handlers:
         self.volume = volume
         self.committer = committer
         self.options = options
-        self.fetcher = Fetcher(volume.store.residence)
+        self.fetcher = Fetcher(volume.store.residence, lambda: volume.store.device.read_s)
         self._estimated = settled.estimated
         self._bugs_seen: set[str] = set()
         self.read_bytes = self.written_bytes = 0  # of files, by programs

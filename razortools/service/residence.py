@@ -1,7 +1,7 @@
 """Requests that lack something: it is fetched in a thread while others are served, then the request runs again.
 
 A request that finds all it needs in memory runs to its end at once, without an await and without a thread. Invariants: who
-wants what somebody else is fetching waits for that one fetch; no more than FETCHES_MAX threads fetch data at a time; what a fetch
+wants what somebody else is fetching waits for that one fetch; few threads fetch data at a time; what a fetch
 failed with is raised in those requests only that still need what it was about; after ROUNDS_MAX rounds a request waits in place,
 so each one ends however small the caches are.
 """
@@ -15,10 +15,11 @@ from typing import ParamSpec, TypeVar
 import trio
 
 from razortools.engine.store.residence import NOTHING, Missing, NotResident, Residence
-from razortools.service import phases, placement
+from razortools.service import phases
 from razortools.service.phases import Phase, phase
+from razortools.service.turns import Turns
 
-FETCHES_MAX = 8  # enough to keep a disk busy; what they decompress shares the processors with the thread that serves
+FETCHES_MAX = 8  # threads that fetch data: so many where the disk is to be kept busy, usually fewer (service/turns.py)
 METADATA_FETCHES_MAX = 4  # of their own: a look-up does not queue behind somebody's hundred megabytes
 ROUNDS_MAX = 64  # a round brings a node of the tree, or all the data that a request lacks
 
@@ -37,11 +38,11 @@ class _Fetch:
 class Fetcher:
     """Runs requests, and fetches what they lack. All but the reading itself happens in the loop's thread."""
 
-    def __init__(self, residence: Residence) -> None:
-        """Run requests as attempts of *residence*."""
+    def __init__(self, residence: Residence, read_s: Callable[[], float] = lambda: 0.0) -> None:
+        """Run requests as attempts of *residence*; *read_s* tells how long a read takes lately, in seconds."""
         self.residence = residence
-        self._threads = trio.CapacityLimiter(FETCHES_MAX)
-        self._metadata_threads = trio.CapacityLimiter(METADATA_FETCHES_MAX)
+        self._turns = Turns(FETCHES_MAX, read_s)
+        self._metadata_turns = Turns(METADATA_FETCHES_MAX, read_s, few=METADATA_FETCHES_MAX)
         self._under_way: dict[Hashable, _Fetch] = {}
         self.fetch_count = 0  # things read in threads
         self.shared_count = 0  # things that a request waited for while another one had them fetched
@@ -86,12 +87,12 @@ class Fetcher:
 
     async def _fetch(self, missing: Sequence[Missing], handed: dict[Hashable, object]) -> None:
         """Fetch in a thread, for everybody who asks for the same meanwhile."""
-        threads = self._metadata_threads if all(one.is_metadata for one in missing) else self._threads
+        turns = self._metadata_turns if all(one.is_metadata for one in missing) else self._turns
         fetches = {one.key: _Fetch() for one in missing}
         self._under_way |= fetches
         try:
             asked = time.perf_counter()
-            began, ended, results = await placement.run_sync(_fetch_all, missing, limiter=threads)
+            began, ended, results = await turns.run(_fetch_all, missing)
             phases.add(Phase.QUEUE, began - asked)
             phases.add(Phase.READ, ended - began)
             for key, found in results:

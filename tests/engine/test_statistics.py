@@ -3,6 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from razortools.engine import files, namespace, xattrs
 from razortools.engine.adaptive import Verdict
 from razortools.engine.limits import Limits
@@ -77,6 +79,24 @@ def test_each_flush_of_an_image_file_is_timed(tmp_path: Path) -> None:
         namespace.mkdir(volume, ROOT_INODE, b"one", 0o755, 0, 0)
         volume.commit()
         assert sum(device.flush_times.counts) == before + 1
+
+
+def test_how_long_a_read_takes_lately_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    took_s = iter([0.008] * 100 + [0.0001] * 100)
+
+    def slow_pread(descriptor: int, length: int, offset: int) -> bytes:
+        nonlocal now_s
+        now_s += next(took_s)
+        return bytes(length)
+
+    with open_image(make_image(tmp_path / "a.img"), writable=True) as device:
+        monkeypatch.setattr("razortools.engine.store.device.os.pread", slow_pread)
+        monkeypatch.setattr("razortools.engine.store.device.time.perf_counter", lambda: now_s)
+        for expected_s in (0.008, 0.0001):
+            for _ in range(100):
+                device.read(0, 4096)
+            assert device.read_s == pytest.approx(expected_s, rel=0.2)
 
 
 def test_what_recovery_did_and_how_long_it_took_is_known(tmp_path: Path) -> None:

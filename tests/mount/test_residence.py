@@ -288,17 +288,18 @@ def test_who_waits_for_a_fetch_that_was_cancelled_fetches_by_himself(disk: Gated
             got.append(await fetcher.run(files.read, volume, slow, 0, 10))
 
     async def scenario() -> None:
-        first = trio.CancelScope()
+        first, gate = trio.CancelScope(), threading.Event()
         async with trio.open_nursery() as nursery:
-            for _ in range(FETCHES_MAX):  # no thread is left
-                await fetcher._threads.acquire_on_behalf_of(object())
+            for _ in range(FETCHES_MAX):  # no turn is left
+                nursery.start_soon(fetcher._turns.run, gate.wait, PATIENCE_S)
+                await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(reader, first)
             await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(reader, trio.CancelScope())
             await trio.testing.wait_all_tasks_blocked()
             first.cancel()
             await trio.testing.wait_all_tasks_blocked()
-            fetcher._threads.total_tokens += 1
+            gate.set()
 
     trio.run(scenario)
     assert got == [DATA[:10]]

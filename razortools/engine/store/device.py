@@ -22,6 +22,7 @@ from razortools.units import format_size
 
 PARTS_MAX = 1024  # of one write; more the system does not take
 _SYNC_FILE_RANGE_WRITE = 2
+_NEW_SHARE = 1 / 16  # of the newest read in the average
 
 
 class Device(ABC):
@@ -30,6 +31,7 @@ class Device(ABC):
     name: str
     size_bytes: int
     read_only: bool
+    read_s = 0.0  # how long a read takes lately, a moving average in seconds; 0: nobody measures it
 
     @abstractmethod
     def read(self, offset: int, length: int) -> bytes:
@@ -102,6 +104,7 @@ class FileDevice(Device):
 
     def read(self, offset: int, length: int) -> bytes:
         """See Device."""
+        started = time.perf_counter()
         try:
             data = os.pread(self._descriptor, length, offset)
             while len(data) < length:
@@ -115,6 +118,7 @@ class FileDevice(Device):
             raise DeviceFailed(f"{self.name}: {length} bytes at {offset} lie behind any end") from None
         except OSError as failed:
             raise self._failed("read", offset, length, failed) from failed
+        self.read_s += (time.perf_counter() - started - self.read_s) * _NEW_SHARE
         return data
 
     def read_cached(self, offset: int, length: int) -> bytes | None:
