@@ -9,6 +9,7 @@ Invariants: nothing is written; what is handed on as contents verified against t
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from razortools.debug.names import show_name
 from razortools.debug.session import Session
 from razortools.debug.verifying import read_stored
 from razortools.engine import directories
@@ -48,13 +49,15 @@ class Deleted:
     inline: bytes | None = None
     records: dict[int, DataRecord] = field(default_factory=dict)
     attributes: dict[bytes, bytes] = field(default_factory=dict)
+    outside: list[DataRecord] = field(default_factory=list)  # where its large attributes lie
+    lost_attributes: list[bytes] = field(default_factory=list)  # names of those that do not verify any more
     lost_bytes: int = 0  # of records that do not verify any more
     found_blocks: int = 0  # of all records that were found, those of large attributes included
 
     @property
     def is_whole(self) -> bool:
         """Whether everything that its inode counts was found and verifies."""
-        if self.lost_bytes or self.found_blocks != self.inode.stored_blocks:
+        if self.lost_bytes or self.lost_attributes or self.found_blocks != self.inode.stored_blocks:
             return False
         return bool(self.records) or self.inline is not None or self.inode.size == 0
 
@@ -66,6 +69,7 @@ class Deleted:
         missing = self.inode.stored_blocks - self.found_blocks
         parts = [f"{self.lost_bytes} bytes overwritten"] if self.lost_bytes else []
         parts += [f"{missing} blocks not found"] if missing > 0 else []
+        parts += [f"attribute {show_name(name)} overwritten" for name in self.lost_attributes]
         return ", ".join(parts) or "its contents were not found"
 
 
@@ -193,15 +197,26 @@ def _take(session: Session, found: Deleted, key: bytes, value: bytes, past: _Pas
         item = InlineData.decode(value)
         found.inline = unpack(item.stored, item.algorithm, item.raw_bytes)
     elif kind == Kind.XATTR:
-        attribute = Xattr.decode(value)
-        outside = attribute.out_of_line
-        found.found_blocks += outside.block_count(session.superblock().block_bytes) if outside is not None else 0
-        found.attributes[attribute.name] = attribute.value if outside is None else read_stored(session, outside)
+        _take_attribute(session, found, Xattr.decode(value))
     elif kind == Kind.BACK_LINK:
         link = BackLink.decode(value)
         name = past.name(session, link)
         if name is not None:
             found.path = past.path(session, link.parent, found.generation) + b"/" + name
+
+
+def _take_attribute(session: Session, found: Deleted, attribute: Xattr) -> None:
+    outside = attribute.out_of_line
+    if outside is None:
+        found.attributes[attribute.name] = attribute.value
+        return
+    found.found_blocks += outside.block_count(session.superblock().block_bytes)
+    try:
+        found.attributes[attribute.name] = read_stored(session, outside)
+    except RazorError:
+        found.lost_attributes.append(attribute.name)
+    else:
+        found.outside.append(outside)
 
 
 def contents(session: Session, found: Deleted) -> Iterator[tuple[int, bytes]]:

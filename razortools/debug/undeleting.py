@@ -158,7 +158,7 @@ def _kept_apart(session: Session, kept: Iterable[Deleted]) -> Iterator[None]:
     maps, size = session.volume.store.maps, session.volume.block_bytes
     runs: list[Run] = []
     try:
-        for record in (record for one in kept for record in one.records.values()):
+        for record in (record for one in kept for record in (*one.records.values(), *one.outside)):
             for run in record.runs(size):
                 for first, count in maps.free_parts(*run):
                     maps.mark_used(first, count)

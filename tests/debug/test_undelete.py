@@ -12,7 +12,7 @@ from razortools.debug import undeleting
 from razortools.debug.deleted import find_deleted
 from razortools.debug.opening import open_session
 from razortools.debug.undeleting import restore
-from razortools.engine import files, namespace
+from razortools.engine import files, namespace, xattrs
 from razortools.engine.limits import Limits
 from razortools.engine.store.device import open_image
 from razortools.engine.volume import Volume
@@ -228,6 +228,49 @@ def test_files_that_come_back_one_after_the_other_do_not_lie_in_each_others_plac
         assert check_quietly(device).exit_code == 0
 
 
+LARGE_ATTRIBUTES = {path: random.Random(path).randbytes(60_000) for path in ("/0", "/1")}
+
+
+@pytest.fixture
+def with_attributes(tmp_path: Path) -> Path:
+    """An image with two deleted files whose attributes are too large for the tree."""
+    image = make_image(tmp_path / "b.img", 16 * MIB)
+    with open_for_writing(image) as volume:
+        for path, value in LARGE_ATTRIBUTES.items():
+            ino = written(volume, ROOT_INODE, path[1:].encode(), path.encode() * 100)
+            xattrs.set(volume, ino, b"user.large", value)
+    delete(image, *(path.encode() for path in LARGE_ATTRIBUTES))
+    return image
+
+
+def test_a_file_that_comes_back_does_not_lie_over_the_attributes_of_another(
+    with_attributes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the contents of the other files used to be kept apart."""
+    listed = {one["path"]: one["inode"] for one in answer(capsys, with_attributes, "undelete")}
+    for path in reversed(LARGE_ATTRIBUTES):  # the lowest free place is that of the first one's attribute
+        text(capsys, with_attributes, f"undelete {listed[path]}", write=True)
+    with open_for_writing(with_attributes) as volume:
+        for path, value in LARGE_ATTRIBUTES.items():
+            assert xattrs.get(volume, namespace.resolve(volume, path.encode()), b"user.large") == value
+
+
+def test_a_file_that_lost_an_attribute_is_not_called_whole(
+    with_attributes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It used to come back without, and nobody was told."""
+    hurt(with_attributes, with_attributes.read_bytes().find(LARGE_ATTRIBUTES["/0"][:64]))
+    listed = {one["path"]: one for one in answer(capsys, with_attributes, "undelete")}
+    assert (listed["/0"]["state"], listed["/1"]["state"]) == ("attribute user.large overwritten", "whole")
+    command = f"undelete {listed['/0']['inode']}"
+    assert debug("-w", "-R", command, with_attributes) == 2
+    assert "attribute user.large overwritten; --partly takes what is left" in capsys.readouterr().err
+    text(capsys, with_attributes, f"{command} --partly", write=True)
+    with open_for_writing(with_attributes) as volume:
+        ino = namespace.resolve(volume, b"/0")
+        assert files.read(volume, ino, 0, 300) == b"/0" * 100 and xattrs.names(volume, ino) == []
+
+
 def test_what_lies_beyond_a_smaller_image_or_partly_in_use_is_kept_apart_as_far_as_it_goes(
     image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,7 +279,7 @@ def test_what_lies_beyond_a_smaller_image_or_partly_in_use_is_kept_apart_as_far_
         (found,) = (one for one in find_deleted(session) if one.records)
         maps = session.for_writing().store.maps
         before = maps.free_blocks
-        runs = [run for record in found.records.values() for run in record.runs(4096)]
+        runs = [run for record in (*found.records.values(), *found.outside) for run in record.runs(4096)]
         blocks = [BlockNo(block) for first, count in runs for block in range(first, first + count)]
         taken = blocks[3]
         maps.mark_used(taken, 1)
