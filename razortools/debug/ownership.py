@@ -199,7 +199,8 @@ def _unowned(session: Session, span: Span) -> Owner:
     try:
         store = session.volume.store
         is_told = store.superblock.generation == superblock.generation  # otherwise a recovery in memory has taken blocks
-        if is_told and any(store.maps.is_used(BlockNo(block)) for block in range(span[0], min(span[1], superblock.block_count))):
+        count = min(span[1], superblock.block_count) - span[0]
+        if is_told and sum(free for _, free in store.maps.free_parts(BlockNo(span[0]), count)) < count:
             return Owner(span, "marked as used, but nothing that can be read names it", loss="not known; run razorfsck")
     except RazorError:
         return Owner(span, "nothing that can be read names it", loss="not known; run razorfsck")

@@ -8,6 +8,7 @@ import pytest
 from razortools.debug.opening import look_into
 from razortools.debug.ownership import Wanted, owners
 from razortools.engine.store.device import open_image
+from razortools.units import BlockNo
 from tests.debug.tool import answer, crashed, debug, furnished, hurt, text
 
 
@@ -25,6 +26,22 @@ def blocks_in_use(image: Path) -> dict[str, int]:
         found.setdefault(owner.what.split(",")[0], owner.span[0])
     session.close()
     return found
+
+
+def test_a_block_that_is_marked_and_that_nobody_names_is_told_as_such(tmp_path: Path) -> None:
+    session = look_into(open_image(furnished(tmp_path / "a.img"), writable=False), writable=False)
+    block_count = session.superblock().block_count
+
+    def told(first: int, end: int) -> list[str]:
+        return [owner.what for owner in owners(session, Wanted([(first, end)]))]
+
+    free = [owner.span for owner in owners(session, Wanted([(0, block_count)])) if owner.what == "free"]
+    first, end = max(free, key=lambda span: span[1] - span[0])
+    session.volume.store.maps.mark_used(BlockNo(end - 1), 1)
+    assert told(first, end - 1) == ["free"]
+    assert told(first, end) == told(end - 1, end) == ["marked as used, but nothing that can be read names it"]
+    assert told(block_count, block_count + 1) == ["behind the end of the filesystem"]
+    session.close()
 
 
 def test_every_byte_of_every_kind_of_block_is_told_once(dirty: Path, capsys: pytest.CaptureFixture[str]) -> None:
