@@ -21,8 +21,8 @@ def test_an_operator_gets_through_an_incident_as_the_document_tells(fuse: None, 
 
 
 def test_only_figures_may_differ_between_the_document_and_a_run() -> None:
-    said = "WARNING  Space: 92 % of 16 MiB used\n  read  251 us  1.9 ms\nchecksum 0xa178d887 found"
-    again = "WARNING  Space: 9 % of 1.5 KiB used\n  read    2 ms  85 us\nchecksum 0x1 found"
+    said = "WARNING  Space: 92 % of 16 MiB used\n  read  172  251 us  1.9 ms\nchecksum 0xa178d887 found"
+    again = "WARNING  Space: 9 % of 1.5 KiB used\n  read  1,012    2 ms  85 us\nchecksum 0x1 found"
     assert document.masked(said) == document.masked(again)
     for other in (said.replace("used", "free"), said.replace("read", "write"), said.replace("WARNING ", "CRITICAL")):
         assert document.masked(other) != document.masked(said)

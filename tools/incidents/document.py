@@ -7,7 +7,7 @@ from tools.transcript import ROOT, as_markdown, replaced
 
 DOCUMENT = ROOT / "docs" / "OPERATIONS.md"
 # What differs from run to run: addresses and checksums, figures with their units, and how wide columns become by them.
-_VARYING = ((r"0x[0-9a-fA-F]+", "#"), (r"\d[\d.:-]*", "#"), (r"# (us|ms|s|min|h|B|[KM]iB)\b", "#"), (r"[ \t]+", " "))
+_VARYING = ((r"0x[0-9a-fA-F]+", "#"), (r"\d[\d.:-]*(,\d{3})*", "#"), (r"# (us|ms|s|min|h|B|[KM]iB)\b", "#"), (r"[ \t]+", " "))
 
 
 def marks(incident: Incident) -> tuple[str, str]:
