@@ -1,9 +1,9 @@
 """Requests that lack something: it is fetched in a thread while others are served, then the request runs again.
 
 A request that finds all it needs in memory runs to its end at once, without an await and without a thread. Invariants: who
-wants what somebody else is fetching waits for that one fetch; few threads fetch data at a time; what a fetch
-failed with is raised in those requests only that still need what it was about; after ROUNDS_MAX rounds a request waits in place,
-so each one ends however small the caches are.
+wants what somebody else is fetching waits for that one fetch; few threads fetch data at a time; what a fetch failed with is
+raised in those requests only that still need what it was about; after ROUNDS_MAX rounds a request waits in place, so each one
+ends however small the caches are.
 """
 
 import itertools

@@ -6,7 +6,7 @@ for the lock half as long again as with two (`python -m bench.waiting --many`).
 
 What waits for the device does not need the lock. So a device that takes SLOW_S for a read, as a disk that has to seek, is asked
 by many; and where none of those who have a turn gets anywhere for PATIENCE_S, because the device does not answer in some places,
-others get one beside them.
+others get one beside them, until things have gone on for a second.
 
 Invariants: no more than *many* functions run at a time; who waits gets his turn in the order of asking.
 """
@@ -23,6 +23,7 @@ R = TypeVar("R")
 
 SLOW_S = 0.003
 PATIENCE_S = 0.05
+CALM_LOOKS = 20  # so often PATIENCE_S has to bring something before few are enough again
 
 
 def few_threads(processors: int, many: int) -> int:
@@ -61,12 +62,16 @@ class Turns:
 
     async def _watch(self) -> None:
         """While somebody waits, see to it that it goes on."""
-        is_needed = True
+        calm_looks, is_needed = 0, True
         while is_needed:
             ended_count = self._ended_count
             await trio.sleep(PATIENCE_S)
-            is_stuck = ended_count == self._ended_count
-            self._allow(min(self._many, self._count + self._few) if is_stuck else max(self._count, self._usual()))
+            if ended_count == self._ended_count:
+                calm_looks = 0
+                self._allow(min(self._many, self._count + self._few))
+            else:
+                calm_looks += 1
+                self._allow(self._usual() if calm_looks >= CALM_LOOKS else max(self._count, self._usual()))
             is_needed = self._limiter.statistics().tasks_waiting > 0
         self._is_watched = False
 

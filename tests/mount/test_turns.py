@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from razortools.service.turns import PATIENCE_S, SLOW_S, Turns, few_threads
+from razortools.service.turns import CALM_LOOKS, PATIENCE_S, SLOW_S, Turns, few_threads
 
 MANY, FEW = 6, 2
 WAIT_S = 20
@@ -130,6 +130,31 @@ def test_what_gets_nowhere_keeps_nobody_else_waiting() -> None:
                 await trio.testing.wait_all_tasks_blocked()
             await settled(threads, {10, 11})
             threads.let_all_go()
+
+    played(scenario)
+
+
+def test_few_are_enough_again_once_it_has_gone_on_for_a_while_however_many_wait() -> None:
+    count = 2 * FEW + CALM_LOOKS + 2
+
+    async def scenario(threads: Threads) -> None:
+        async with trio.open_nursery() as nursery:
+            for number in range(count):
+                nursery.start_soon(threads.ask, number)
+                await trio.testing.wait_all_tasks_blocked()
+            await settled(threads, set(range(FEW)))
+            await threads.pass_time(PATIENCE_S)
+            for number in range(CALM_LOOKS):  # more than few, as long as it may get stuck again
+                await settled(threads, set(range(number, number + 2 * FEW)))
+                threads.let_go(number)
+                await settled(threads, set(range(number + 1, number + 1 + 2 * FEW)))
+                await threads.pass_time(PATIENCE_S)
+            for number in range(CALM_LOOKS, count):
+                threads.let_go(number)
+                if number >= CALM_LOOKS + FEW:
+                    await settled(threads, set(range(number + 1, min(number + 1 + FEW, count))))
+                else:
+                    await settled(threads, set(range(number + 1, CALM_LOOKS + 2 * FEW)))
 
     played(scenario)
 
