@@ -255,9 +255,7 @@ def test_a_file_that_comes_back_does_not_lie_over_the_attributes_of_another(
             assert xattrs.get(volume, namespace.resolve(volume, path.encode()), b"user.large") == value
 
 
-def test_a_file_that_lost_an_attribute_is_not_called_whole(
-    with_attributes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_lost_an_attribute_is_not_called_whole(with_attributes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It used to come back without, and nobody was told."""
     hurt(with_attributes, with_attributes.read_bytes().find(LARGE_ATTRIBUTES["/0"][:64]))
     listed = {one["path"]: one for one in answer(capsys, with_attributes, "undelete")}

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 import trio
@@ -35,6 +35,12 @@ class Threads:
 
         await self._turns.run(work)
         self.ended.append(number)
+
+    async def ask_all(self, numbers: Iterable[int], nursery: trio.Nursery) -> None:
+        """Ask for each of *numbers*, in this order."""
+        for number in numbers:
+            nursery.start_soon(self.ask, number)
+            await trio.testing.wait_all_tasks_blocked()
 
     async def pass_time(self, seconds: float) -> None:
         await trio.testing.wait_all_tasks_blocked()
@@ -83,9 +89,7 @@ def test_a_processor_is_left_to_the_thread_that_serves(processors: int, count: i
 def test_few_run_at_a_time_and_each_in_the_order_of_asking() -> None:
     async def scenario(threads: Threads) -> None:
         async with trio.open_nursery() as nursery:
-            for number in range(MANY):
-                nursery.start_soon(threads.ask, number)
-                await trio.testing.wait_all_tasks_blocked()
+            await threads.ask_all(range(MANY), nursery)
             for number in range(MANY):
                 await settled(threads, set(range(number, min(number + FEW, MANY))))
                 threads.let_go(number)
@@ -101,9 +105,7 @@ def test_a_device_that_takes_long_is_asked_by_many() -> None:
         for expected in (MANY, FEW):
             async with trio.open_nursery() as nursery:
                 numbers = range(len(threads.begun), len(threads.begun) + MANY + 1)
-                for number in numbers:
-                    nursery.start_soon(threads.ask, number)
-                    await trio.testing.wait_all_tasks_blocked()
+                await threads.ask_all(numbers, nursery)
                 await settled(threads, set(numbers[:expected]))
                 threads.let_all_go()
             read_s = SLOW_S / 2
@@ -115,9 +117,7 @@ def test_a_device_that_takes_long_is_asked_by_many() -> None:
 def test_what_gets_nowhere_keeps_nobody_else_waiting() -> None:
     async def scenario(threads: Threads) -> None:
         async with trio.open_nursery() as nursery:
-            for number in range(MANY + 1):
-                nursery.start_soon(threads.ask, number)
-                await trio.testing.wait_all_tasks_blocked()
+            await threads.ask_all(range(MANY + 1), nursery)
             for running in (FEW, 2 * FEW, 3 * FEW, MANY):
                 await settled(threads, set(range(running)))
                 await threads.pass_time(PATIENCE_S)
@@ -125,9 +125,7 @@ def test_what_gets_nowhere_keeps_nobody_else_waiting() -> None:
         assert threads.most == MANY
         await threads.pass_time(PATIENCE_S)
         async with trio.open_nursery() as nursery:  # it answers again: few are enough
-            for number in (10, 11, 12):
-                nursery.start_soon(threads.ask, number)
-                await trio.testing.wait_all_tasks_blocked()
+            await threads.ask_all((10, 11, 12), nursery)
             await settled(threads, {10, 11})
             threads.let_all_go()
 
@@ -139,9 +137,7 @@ def test_few_are_enough_again_once_it_has_gone_on_for_a_while_however_many_wait(
 
     async def scenario(threads: Threads) -> None:
         async with trio.open_nursery() as nursery:
-            for number in range(count):
-                nursery.start_soon(threads.ask, number)
-                await trio.testing.wait_all_tasks_blocked()
+            await threads.ask_all(range(count), nursery)
             await settled(threads, set(range(FEW)))
             await threads.pass_time(PATIENCE_S)
             for number in range(CALM_LOOKS):  # more than few, as long as it may get stuck again
@@ -151,10 +147,8 @@ def test_few_are_enough_again_once_it_has_gone_on_for_a_while_however_many_wait(
                 await threads.pass_time(PATIENCE_S)
             for number in range(CALM_LOOKS, count):
                 threads.let_go(number)
-                if number >= CALM_LOOKS + FEW:
-                    await settled(threads, set(range(number + 1, min(number + 1 + FEW, count))))
-                else:
-                    await settled(threads, set(range(number + 1, CALM_LOOKS + 2 * FEW)))
+                begun = max(CALM_LOOKS + 2 * FEW, number + 1 + FEW)
+                await settled(threads, set(range(number + 1, min(begun, count))))
 
     played(scenario)
 
@@ -164,9 +158,7 @@ def test_while_turns_end_nobody_gets_one_beside_them() -> None:
 
     async def scenario(threads: Threads) -> None:
         async with trio.open_nursery() as nursery:
-            for number in range(count):
-                nursery.start_soon(threads.ask, number)
-                await trio.testing.wait_all_tasks_blocked()
+            await threads.ask_all(range(count), nursery)
             for number in range(count):
                 await settled(threads, set(range(number, min(number + FEW, count))))
                 await threads.pass_time(PATIENCE_S / 2)
