@@ -34,8 +34,8 @@ def check_name(name: bytes) -> None:
 
 
 def find(volume: "Volume", directory: InodeNo, name: bytes) -> tuple[bytes, DirectoryEntry] | None:
-    """Return (key, entry) of *name* in *directory*, or None."""
-    key, value = _look(volume, directory, name)
+    """Return (key, entry) of *name* in *directory*, or None: for who takes it away, so nothing is kept."""
+    key, value = _look(volume, directory, name, keep=False)
     return None if value is None else (key, DirectoryEntry(*_entry_values(value)))
 
 
@@ -59,10 +59,10 @@ def probe(volume: "Volume", directory: InodeNo, name: bytes) -> tuple[bytes, Dir
     return key, None
 
 
-def _look(volume: "Volume", directory: InodeNo, name: bytes) -> tuple[bytes, bytes | None]:
+def _look(volume: "Volume", directory: InodeNo, name: bytes, *, keep: bool = True) -> tuple[bytes, bytes | None]:
     """Return (key, value) of the entry *name*; if it is absent (the key that it would get, None), no key: its window is full."""
     names = volume.names
-    name_hash = names.hash(name)
+    name_hash, known_id = names.known(name)
     low = entry_key(directory, name_hash)
     kept = volume.looked_up.get(low)
     if kept is not None and kept[0] == name:
@@ -72,8 +72,9 @@ def _look(volume: "Volume", directory: InodeNo, name: bytes) -> tuple[bytes, byt
     for key, value in window:
         if len(value) != DirectoryEntry.FIXED_BYTES:
             DirectoryEntry.decode(value)  # says what is wrong
-        if names.matches(_entry_values(value)[1], name):
-            if key == low:
+        name_id = _entry_values(value)[1]
+        if name_id == known_id or names.matches(name_id, name):
+            if keep and key == low:
                 volume.looked_up.keep(low, name, value)
             return key, value
         if offset_of(key) == free:
@@ -114,16 +115,15 @@ def _delete(volume: "Volume", key: bytes) -> None:
     volume.store.delete(key)
 
 
-def remove(volume: "Volume", directory: InodeNo, key: bytes, entry: DirectoryEntry) -> None:
-    """Take an entry out: entry, back link, string. Part of the running operation.
+def remove(volume: "Volume", directory: Inode, key: bytes, entry: DirectoryEntry) -> None:
+    """Take an entry out, and count its string. Part of the running operation.
 
-    Changes the directory's size in memory: the caller puts the directory. The inode it led to is the caller's too.
+    Changes the directory's size in memory: the caller puts the directory. The inode it led to is the caller's too, and the back
+    link that lies beside it (orphans.drop_link).
     """
-    parent = volume.inodes.get(directory)
     _delete(volume, key)
-    volume.store.delete(back_link_key(InodeNo(entry.inode), entry.link_no))
     volume.names.release(NameId(entry.name_id))
-    parent.size -= 1
+    directory.size -= 1
 
 
 def move(
@@ -156,11 +156,10 @@ def replace(
     """Let the name of *replaced* at *new_key* lead where *entry* at *key* does, which goes. Part of the running operation.
 
     Changes the size of *directory*, in which *entry* was, in memory: the caller puts it. The string table keeps the name as it
-    is.
+    is. The back link of *replaced* is the caller's (orphans.drop_link).
     """
     parent = volume.inodes.get(directory)
     _delete(volume, key)
-    volume.store.delete(back_link_key(InodeNo(replaced.inode), replaced.link_no))
     volume.names.release(NameId(entry.name_id))
     put_entry(volume, new_key, DirectoryEntry(entry.inode, replaced.name_id, entry.link_no, entry.file_type))
     parent.size -= 1

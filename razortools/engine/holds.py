@@ -38,13 +38,16 @@ class Holds:
 
     def take(self, ino: InodeNo, count: int = 1) -> bool:
         """Count *count* holds less. Return whether these were the last."""
-        left = self.count(ino) - count
+        page = self._pages.get(ino >> PAGE_LOG2)
+        left = (page[ino & _MASK] if page is not None else 0) - count
+        if self._more:
+            left += self._more.get(ino, 0)
         assert left >= 0, f"inode {ino} released more often than held"
         if left > _BYTE_MAX:
             self._more[ino] = left - _BYTE_MAX
             return False
-        self._more.pop(ino, None)
-        page = self._pages.get(ino >> PAGE_LOG2)
+        if self._more:
+            self._more.pop(ino, None)
         if page is None:
             return True  # none were held, none were taken
         self.inode_count -= bool(page[ino & _MASK]) and not left

@@ -11,9 +11,10 @@ everything is put; the key has its entry in the journal; the new value is as lon
 the tree. A new inode changes at once again (its file is written, its mode set): before the journal encodes the part of the
 transaction in which it was made it is put, and has one entry instead of two.
 
-Most files lose their last name while the kernel still knows them, and are forgotten a moment later. Their items in the orphan
-table would be made and deleted within a transaction, so they are not made: an inode that the running transaction has left
-*nameless* is behind as a whole, and the commit puts it and its orphan item if it is still there then. No transaction holds a
+Most files lose their last name while the kernel still knows them, and are forgotten a moment later. Small ones do not wait for
+that in the tree at all (limbo.py). The others' items in the orphan table would be made and deleted within a transaction, so they
+are not made: an inode that the running transaction has left *nameless* is behind as a whole, and the commit puts it and its
+orphan item if it is still there then. No transaction holds a
 nameless inode without its orphan item, so no crash can show one. The room for it is promised (NAMELESS_JOURNAL_BYTES,
 nameless_nodes), and the leaves in which the two items go are dirty from the beginning, so a commit has to read nothing.
 """
@@ -23,9 +24,10 @@ from stat import S_IFDIR, S_ISGID
 from typing import TYPE_CHECKING
 
 from razortools.engine.holds import Holds
+from razortools.engine.limbo import UNLINKED, Limbo
 from razortools.engine.recent import RecentTable
 from razortools.errors import PosixError
-from razortools.format.inode import Inode, Orphan, OrphanReason
+from razortools.format.inode import Inode
 from razortools.format.journal import ENTRY_HEAD_BYTES, Operation
 from razortools.format.keys import inode_key, orphan_key
 from razortools.units import InodeNo
@@ -38,7 +40,6 @@ INODES_KEPT = 1 << 15  # about 30 MiB when full
 PUT_TOGETHER = 256  # that are behind, in one operation: the journal encodes them while the processor's cache has them
 NAMELESS_MAX = 64  # the kernel forgets what it has unlinked within some ten requests; what is held for longer need not wait here
 
-UNLINKED = Orphan(OrphanReason.UNLINKED).encode()
 NAMELESS_JOURNAL_BYTES = 2 * ENTRY_HEAD_BYTES + 2 * (Inode.FIXED_BYTES + len(UNLINKED))  # an inode and its orphan item
 
 _pack = Inode.STRUCT.pack
@@ -59,6 +60,7 @@ class InodeTable:
         self._firsts: list[InodeNo] = []  # what the running operation added to _changed
         self._before: list[tuple[InodeNo, bytes | None]] = []  # what it found in _behind
         self.nameless: set[InodeNo] = set()  # behind, and not in the orphan table yet
+        self.limbo = Limbo(volume)
         self._named_before: list[tuple[InodeNo, bool]] = []  # whom the running operation added to it (True) or took from it
 
     def get(self, ino: InodeNo) -> Inode:
@@ -100,11 +102,14 @@ class InodeTable:
         self._changed.add(ino)
         self._firsts.append(ino)
 
-    def put_nameless(self, ino: InodeNo, inode: Inode) -> bool:
-        """Note an inode that has just lost its last name, as part of the running operation. False: there are too many of them.
+    def put_unlinked(self, ino: InodeNo, inode: Inode) -> None:
+        """Note an inode that has just lost its last name, as part of the running operation. It must not be an orphan yet."""
+        if not self._put_nameless(ino, inode):
+            self.put(ino, inode)
+            self._volume.store.put(orphan_key(ino), UNLINKED)
 
-        It must not stand in the orphan table. `put` and `remove` are as for any other afterwards.
-        """
+    def _put_nameless(self, ino: InodeNo, inode: Inode) -> bool:
+        """Note that it has no name; `put` and `remove` are as for any other afterwards. False: there are too many of them."""
         if len(self.nameless) >= NAMELESS_MAX:
             return False
         make_dirty = self._volume.store.tree.make_dirty
@@ -123,6 +128,8 @@ class InodeTable:
         self._firsts.clear()
         self._before.clear()
         self._named_before.clear()
+        if self.limbo.changed:
+            self.limbo.changed.clear()
 
     def take_back(self) -> None:
         """The running operation has failed: what was put before it is valid again."""
@@ -134,6 +141,7 @@ class InodeTable:
         for ino, was_named in reversed(self._named_before):
             (self.nameless.discard if was_named else self.nameless.add)(ino)
         self._changed.difference_update(self._firsts)
+        self.limbo.take_back()
         self.forget_copies()  # some may have been changed and not put
         self.keep_changes()
 
@@ -141,6 +149,7 @@ class InodeTable:
         """Bring the tree up to date, before a commit or a checkpoint. Cannot fail for lack of room."""
         behind, put = self._behind, self._volume.store.put
         self._fresh.clear()  # they are put here with all the others, also if a part ends meanwhile
+        self.limbo.put_all_back()
         for ino in sorted(self.nameless):
             with self._volume.operation(Operation.COUNTERS, ino):
                 put(inode_key(ino), behind[ino])
@@ -163,9 +172,13 @@ class InodeTable:
                 put(inode_key(ino), behind.pop(ino))
         self._fresh.clear()
 
-    def nameless_nodes(self) -> int:
-        """Return how many nodes the orphan items that are not put yet may make: they lie side by side, in one leaf or two."""
-        return self._volume.store.tree.root_level + 3 if self.nameless else 0
+    def promised(self) -> tuple[int, int]:
+        """Return how many nodes and bytes of the journal it takes at the most to put what has no name."""
+        if not self.nameless and not self.limbo.files:
+            return 0, 0
+        # The orphan items lie side by side, in one leaf or two. Each file from limbo may split a leaf, and a node above it.
+        nodes = self._volume.store.tree.root_level + 3 + 2 * len(self.limbo.files)
+        return nodes, len(self.nameless) * NAMELESS_JOURNAL_BYTES + self.limbo.journal_bytes
 
     @property
     def behind_count(self) -> int:
@@ -175,6 +188,8 @@ class InodeTable:
     def _load(self, ino: InodeNo) -> Inode:
         value = self._behind.get(ino) or self._volume.store.get(inode_key(ino))
         if value is None:
+            if ino in self.limbo.files:
+                return self.limbo.put_back(ino)
             raise PosixError(errno.ENOENT, f"there is no inode {ino}")
         if len(value) != Inode.FIXED_BYTES:
             return Inode.decode(value)  # which tells what is wrong with it
@@ -195,9 +210,6 @@ class InodeTable:
         number = counters.next_inode
         counters.next_inode = number + 1
         self._fresh.append(InodeNo(number))
-        counters.inode_count += 1
-        if is_directory:
-            counters.directory_count += 1
         # Arguments by position, in the order of the declaration, and the times of birth all the same.
         inode = Inode(
             mode,
@@ -219,6 +231,7 @@ class InodeTable:
             policy.level,
             0,  # reserved
         )
+        self.note_added(inode)
         return InodeNo(number), inode
 
     def remove(self, ino: InodeNo) -> None:
@@ -237,8 +250,15 @@ class InodeTable:
         self._recent.drop(ino)
         counters = self._volume.counters
         counters.inode_count -= 1
-        if inode.is_directory:
+        if inode.mode & S_IFMT == S_IFDIR:
             counters.directory_count -= 1
+
+    def note_added(self, inode: Inode) -> None:
+        """Count an inode that the running operation makes, or puts back."""
+        counters = self._volume.counters
+        counters.inode_count += 1
+        if inode.mode & S_IFMT == S_IFDIR:
+            counters.directory_count += 1
 
     def hold(self, ino: InodeNo, count: int = 1) -> None:
         """Keep an inode although its last name may go."""
@@ -268,3 +288,4 @@ class InodeTable:
         self._behind.clear()
         self._fresh.clear()
         self.nameless.clear()
+        self.limbo.clear()

@@ -34,7 +34,11 @@ class NameTable:
 
     def hash(self, name: bytes) -> int:
         """Return the hash under which *name* is filed in directories."""
-        return (self._known.young.get(name) or self._known.get(name) or self._learn(name))[0]
+        return self.known(name)[0]
+
+    def known(self, name: bytes) -> tuple[int, NameId]:
+        """Return (hash, id) of *name*; NO_ID if it has none, or none that was used lately."""
+        return self._known.young.get(name) or self._known.get(name) or self._learn(name)
 
     def text(self, name_id: NameId) -> bytes:
         """Return the name with this id. Raises CorruptImage if there is none."""
@@ -74,7 +78,8 @@ class NameTable:
             return
         self._volume.store.delete(name_key(name_id))
         self._volume.counters.name_count -= 1
-        self._forget(name_id)
+        self._strings.drop(name_id)
+        self._forget_id(text, name_id)
 
     def forget_key(self, key: bytes) -> None:
         """Drop what is kept of the item *key*: its change was taken back."""
@@ -115,6 +120,10 @@ class NameTable:
             # Some name may still be known under this id, which may be handed out again: better to know no name.
             self._known.clear()
             return
-        known = self._known.get(string[1])
+        self._forget_id(string[1], name_id)
+
+    def _forget_id(self, name: bytes, name_id: NameId) -> None:
+        """Note that *name* has not this id any more."""
+        known = self._known.young.get(name) or self._known.get(name)
         if known is not None and known[1] == name_id:
-            self._known.put(string[1], (known[0], NO_ID))
+            self._known.put(name, (known[0], NO_ID))

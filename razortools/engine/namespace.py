@@ -155,9 +155,9 @@ def unlink(volume: "Volume", parent: InodeNo, name: bytes) -> None:
     if inode.is_directory:
         raise PosixError(errno.EISDIR)
     with volume.operation(_UNLINK, ino, deleting=True) as now_ns:
-        directories.remove(volume, parent, key, entry)
+        directories.remove(volume, directory, key, entry)
         _touch_directory(volume, parent, directory, now_ns)
-        settle = orphans.drop_link(volume, ino, inode, now_ns)
+        settle = orphans.drop_link(volume, ino, inode, entry.link_no, now_ns)
     if settle:
         orphans.settle(volume, ino)
 
@@ -172,10 +172,10 @@ def rmdir(volume: "Volume", parent: InodeNo, name: bytes) -> None:
     if inode.size:
         raise PosixError(errno.ENOTEMPTY)
     with volume.operation(Operation.RMDIR, ino, deleting=True) as now_ns:
-        directories.remove(volume, parent, key, entry)
+        directories.remove(volume, directory, key, entry)
         directory.link_count -= 1
         _touch_directory(volume, parent, directory, now_ns)
-        settle = orphans.drop_link(volume, ino, inode, now_ns)
+        settle = orphans.drop_link(volume, ino, inode, entry.link_no, now_ns)
     if settle:
         orphans.settle(volume, ino)
 
@@ -264,10 +264,10 @@ def _free_key(volume: "Volume", parent: InodeNo, name: bytes) -> bytes:
 
 def _entry(volume: "Volume", parent: InodeNo, name: bytes) -> tuple[Inode, bytes, DirectoryEntry]:
     """Return (directory, key, entry) of an existing name. Raises ENOENT, ENOTDIR, EINVAL, ENAMETOOLONG."""
-    directory = _directory(volume, parent)
-    directories.check_name(name)
     found = directories.find(volume, parent, name)
+    directory = _directory(volume, parent)
     if found is None:
+        directories.check_name(name)
         raise PosixError(errno.ENOENT)
     return directory, *found
 

@@ -1,9 +1,9 @@
 """Orphans: files without a name that still exist, because somebody holds them or because deleting them takes several operations.
 
-Invariants: an inode whose link count is 0 stands in the orphan table, or is nameless (engine/inodes.py) and will stand there with
-the next commit; and nothing but this module takes it from there. Whatever happens, the next mount finishes what it finds in the
-table. No operation deletes more than a few hundred items or two nodes' worth, so a file of millions of records goes in many small
-operations, each of which leaves a valid image.
+Invariants: an inode whose link count is 0 stands in the orphan table, or will stand there with the next commit, being nameless
+(engine/inodes.py) or in limbo (engine/limbo.py); and nothing but this module takes it from there. Whatever happens, the next
+mount finishes what it finds in the table. No operation deletes more than a few hundred items or two nodes' worth, so a file of
+millions of records goes in many small operations, each of which leaves a valid image.
 """
 
 import errno
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from razortools.engine import truncation
-from razortools.engine.inodes import UNLINKED
+from razortools.engine.limbo import UNLINKED
 from razortools.errors import CorruptImage, OutOfSpace, PosixError
 from razortools.format.inode import Inode, Orphan, OrphanReason
 from razortools.format.items import owned_record
@@ -20,11 +20,12 @@ from razortools.format.keys import (
     KIND_AT,
     Kind,
     Table,
-    inode_key,
+    back_link_key,
     kind_range,
     object_of,
     offset_of,
     orphan_key,
+    own_range,
     table_range,
     xattr_key,
 )
@@ -37,7 +38,8 @@ ITEMS_AT_ONCE = 256  # a millisecond or two, and about 40 KiB of journal
 TOGETHER_MAX = 8  # small files: their leaves are dirty, so at the worst a neighbour of each becomes so, too
 
 _DATA_RECORD = int(Kind.DATA_RECORD)
-_OWNING_NOTHING = frozenset((int(Kind.INODE), int(Kind.INLINE_DATA)))
+_BACK_LINK = int(Kind.BACK_LINK)  # only the inode stands before its back links
+_OWNING_NOTHING = frozenset((int(Kind.INODE), _BACK_LINK, int(Kind.INLINE_DATA)))
 
 
 def hold(volume: "Volume", ino: InodeNo, count: int = 1) -> None:
@@ -52,7 +54,12 @@ def release(volume: "Volume", ino: InodeNo, count: int = 1, *, finish_now: bool 
     `finish_step` until that returns False, with as much time in between as it likes; holding the inode again meanwhile is not
     possible, for no name leads to it.
     """
-    if not volume.inodes.release(ino, count) or volume.read_only:
+    if not volume.inodes.release(ino, count):
+        return False
+    if ino in volume.inodes.limbo.files:
+        volume.inodes.limbo.drop(ino)
+        return False
+    if volume.read_only:
         return False
     # The kernel forgets inodes by the thousand that nobody has used for long. The table is small and in memory, they are not.
     if ino not in volume.inodes.nameless and (volume.store.get(orphan_key(ino)) is None or volume.inodes.get(ino).link_count):
@@ -63,26 +70,66 @@ def release(volume: "Volume", ino: InodeNo, count: int = 1, *, finish_now: bool 
     return False
 
 
-def drop_link(volume: "Volume", ino: InodeNo, inode: Inode, now_ns: int) -> bool:
-    """Count one name less (a directory has no other), after its entry went. Part of the running operation; puts the inode.
+def drop_link(volume: "Volume", ino: InodeNo, inode: Inode, link_no: int, now_ns: int) -> bool:
+    """Count one name less (a directory has no other), after its entry went; its back link goes here. Puts the inode.
 
-    With its last name a small file that nobody holds goes at once; any other becomes an orphan. Return whether the caller is to
-    call `settle` after the operation.
+    With its last name a small file that nobody holds goes at once, one that is held goes to limbo; any other becomes an orphan.
+    Part of the running operation. Return whether the caller is to call `settle` after it.
     """
-    left = 0 if inode.is_directory else inode.link_count - 1
+    left = 0 if inode.link_count == 1 or inode.is_directory else inode.link_count - 1
     held = volume.inodes.is_held(ino)
+    is_unfinished = volume.records.is_unfinished(ino)  # it stands in the orphan table as a file that was being truncated
+    if left == 0 and not is_unfinished and _cut_out(volume, ino, inode, link_no, now_ns, held=held):
+        return not held
+    volume.store.delete(back_link_key(ino, link_no))
     if left == 0 and not held and _delete_items(volume, ino, inode, volume.store.geometry.node_bytes // 4):
-        if volume.records.is_unfinished(ino):
-            volume.store.delete(orphan_key(ino))  # it stands there as a file that was being truncated
+        if is_unfinished:
+            volume.store.delete(orphan_key(ino))
         volume.inodes.remove(ino)
         return True
     inode.link_count = left
     inode.ctime_ns = now_ns
-    if left or volume.records.is_unfinished(ino) or not volume.inodes.put_nameless(ino, inode):
+    if left == 0 and not is_unfinished:
+        volume.inodes.put_unlinked(ino, inode)
+    else:
         volume.inodes.put(ino, inode)
-        if left == 0:
-            volume.store.put(orphan_key(ino), UNLINKED)
     return left == 0 and not held
+
+
+def _cut_out(volume: "Volume", ino: InodeNo, inode: Inode, link_no: int, now_ns: int, *, held: bool) -> bool:
+    """Cut a file that loses its last name out of the tree, as a whole, if it is small; if it is held it goes to limbo.
+
+    Part of the running operation. False, nothing having changed, if that cannot be done.
+    """
+    inodes, store = volume.inodes, volume.store
+    if held and (inode.flags or inode.stored_blocks or volume.records.is_dirty(ino) or not inodes.limbo.has_room):
+        return False
+    low, high = own_range(ino)
+    gone = store.cut(low, high, ITEMS_AT_ONCE, _OWNING_NOTHING if held else None)
+    if gone is None:
+        return False
+    contents = gone[2:]  # behind the inode and its back link
+    if (contents and contents[0][0][KIND_AT] == _BACK_LINK) or len(gone) < 2 or offset_of(gone[1][0]) != link_no:
+        contents = _with_other_links(volume, gone, link_no)
+    inodes.note_removed(ino, inode)
+    if held:
+        inode.link_count = 0
+        inode.ctime_ns = now_ns
+        inodes.limbo.take_in(ino, inode, contents)
+    elif contents:
+        _uncount(volume, ino, inode, contents)
+    return True
+
+
+def _with_other_links(volume: "Volume", gone: list[tuple[bytes, bytes]], link_no: int) -> list[tuple[bytes, bytes]]:
+    """Put the other links of an inode back whose count of links was wrong: these names must still lead back to their places.
+
+    Part of the running operation. Return the contents among what is *gone*.
+    """
+    for key, value in gone:
+        if key[KIND_AT] == _BACK_LINK and offset_of(key) != link_no:
+            volume.store.put(key, value)
+    return [item for item in gone if item[0][KIND_AT] > _BACK_LINK]
 
 
 def settle(volume: "Volume", ino: InodeNo) -> None:
@@ -106,6 +153,9 @@ def finish(volume: "Volume", ino: InodeNo) -> None:
 
 def finish_step(volume: "Volume", ino: InodeNo) -> bool:
     """Do one operation's worth of the work that is left for an orphan. Return whether there is more."""
+    if ino in volume.inodes.limbo.files:
+        volume.inodes.limbo.drop(ino)
+        return False
     value = UNLINKED if ino in volume.inodes.nameless else volume.store.get(orphan_key(ino))
     if value is None:
         return False
@@ -157,7 +207,7 @@ def finish_together(volume: "Volume", inodes: Sequence[InodeNo]) -> list[InodeNo
 
 def standing(volume: "Volume") -> Iterator[InodeNo]:
     """Yield the inodes that are to be finished: those in the orphan table and those that have no name and are not there yet."""
-    yield from sorted(volume.inodes.nameless)
+    yield from sorted(volume.inodes.nameless | volume.inodes.limbo.files.keys())
     for key, _ in volume.store.items(*table_range(Table.ORPHANS)):
         yield InodeNo(object_of(key))
 
@@ -218,7 +268,7 @@ def _delete_whole(volume: "Volume", ino: InodeNo, inode: Inode) -> list[tuple[by
     if _owns_nothing(inode):
         volume.inodes.remove(ino)
         return []
-    gone = volume.store.cut(inode_key(ino), kind_range(ino, Kind.DATA_RECORD)[1], ITEMS_AT_ONCE)
+    gone = volume.store.cut(*own_range(ino), ITEMS_AT_ONCE)
     if gone is not None:
         _uncount(volume, ino, inode, gone)
         volume.inodes.note_removed(ino, inode)

@@ -6,7 +6,6 @@ each figure is what storing takes at the worst, so that no commit ever finds too
 
 from typing import TYPE_CHECKING
 
-from razortools.engine.inodes import NAMELESS_JOURNAL_BYTES
 from razortools.format.data import DataRecord
 from razortools.format.journal import ENTRY_HEAD_BYTES
 from razortools.format.node import ITEM_OVERHEAD_BYTES, inline_bytes_max
@@ -41,9 +40,11 @@ class Promises:
             inline_bytes, dirty_bytes = (dirty - len(records.loose)) * self._inline_max, records.dirty_bytes
             journal_bytes = dirty * FLUSH_ITEM_BYTES + 2 * (dirty_bytes if dirty_bytes < inline_bytes else inline_bytes)
             nodes += self._record_nodes(dirty)
-        if volume.inodes.nameless:
-            nodes += volume.inodes.nameless_nodes()
-            journal_bytes += len(volume.inodes.nameless) * NAMELESS_JOURNAL_BYTES
+        inodes = volume.inodes
+        if inodes.limbo.files or inodes.nameless:
+            more_nodes, more_bytes = inodes.promised()
+            nodes += more_nodes
+            journal_bytes += more_bytes
         return store.room.has(blocks + records.reserved_blocks, nodes, journal_bytes, deleting=deleting)
 
     def _record_nodes(self, dirty: int) -> int:
@@ -56,7 +57,7 @@ class Promises:
         All other promises are kept.
         """
         records = self._volume.records
-        nodes += self._record_nodes(records.dirty_count) + self._volume.inodes.nameless_nodes()
+        nodes += self._record_nodes(records.dirty_count) + self._volume.inodes.promised()[0]
         return self._store.room.takes(nodes, records.reserved_blocks - given_up_blocks)
 
     @property

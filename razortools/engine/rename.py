@@ -127,7 +127,7 @@ def _move(volume: "Volume", old: _Side, new: _Side) -> None:
         else:
             replaced_no = InodeNo(new.entry.inode)
             directories.replace(volume, old.directory_no, old.key, old.entry, new.key, new.entry)
-            if orphans.drop_link(volume, replaced_no, new.inode, now_ns):
+            if orphans.drop_link(volume, replaced_no, new.inode, new.entry.link_no, now_ns):
                 gone = replaced_no
             if new.is_directory:
                 new.directory.link_count -= 1

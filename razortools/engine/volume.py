@@ -29,6 +29,7 @@ from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.recovery import Recovered, open_store
 from razortools.engine.store.store import Store
 from razortools.engine.store.superblocks import newest
+from razortools.engine.store.transaction import PART_KEYS
 from razortools.errors import CorruptImage, OutOfSpace, ReadOnly
 from razortools.format.admin import Action, AdminEntry, Outcome, entry
 from razortools.format.compression import Algorithm, Policy
@@ -352,9 +353,10 @@ class _OperationContext:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         volume = self._volume
         if kind is None:
-            if volume.store.ends_part:
+            store = volume.store
+            if len(store.transaction.redo) + len(store.running.steps) >= PART_KEYS:  # a part of the journal may end with it
                 volume.inodes.put_fresh()
-            volume.store.finish()
+            store.finish()
             volume.inodes.keep_changes()
             return
         volume.looked_up.clear()

@@ -121,6 +121,11 @@ def kind_range(inode: InodeNo, kind: Kind) -> tuple[bytes, bytes]:
     return _pack(_FILES, inode, kind, 0), _pack(_FILES, inode, kind, _ENDS)
 
 
+def own_range(inode: InodeNo) -> tuple[bytes, bytes]:
+    """Return (lowest, highest) key of an inode and of what belongs to it, but for a directory's entries; both are included."""
+    return _pack(_FILES, inode, _INODE, 0), _pack(_FILES, inode, _DATA_RECORD, _ENDS)
+
+
 def object_range(table: Table, number: int) -> tuple[bytes, bytes]:
     """Return (lowest, highest) key of all items of one object; both ends are included."""
     return _pack(table, number, 0, 0), _pack(table, number, 255, _ENDS)

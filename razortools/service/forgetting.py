@@ -1,9 +1,12 @@
 """What the kernel tells without waiting for an answer: which inodes it drops from its memory.
 
-With that an unlinked file goes. Nobody waits for it, so it is put off until the pump has nothing else to do, or several can be
-deleted together, which costs a third. Invariants: look-ups are counted down when they are told, once; no more than PUT_OFF_MAX
-files are put off, small ones that lost their names lately (engine/inodes.py), which a commit may find still there; a file that
-somebody has got hold of again meanwhile, by its handle, is left alone.
+With that an unlinked file goes. Nobody waits for it. So what is told of files without a name is counted in the next pause between
+two requests, when the pump would only look for the next one; a file in limbo (engine/limbo.py) is gone with that. The deletion of
+any other one is put off until the pump has nothing else to do, or several can be deleted together, which costs a third.
+
+Invariants: look-ups are counted down once, in order for each file; no more than TOLD_MAX wait to be counted; no more than
+PUT_OFF_MAX files are put off, small ones that lost their names lately (engine/inodes.py), which a commit may find still there; a
+file that somebody has got hold of again meanwhile, by its handle, is left alone.
 """
 
 from collections.abc import Awaitable, Callable
@@ -20,6 +23,7 @@ from razortools.service.handlers import Answer, Handler, Handlers
 from razortools.service.wire import BATCH_FORGET, FORGET, FORGET_ONE, Opcode
 from razortools.units import InodeNo
 
+TOLD_MAX = 16  # the next pause comes within a few requests
 FORGOTTEN_AT_ONCE = 128  # about as long as a handful of other requests
 PUT_OFF_MAX = 4 * TOGETHER_MAX  # fewer than may be without a name and not in the orphan table
 
@@ -31,6 +35,7 @@ class ForgetHandlers(Handlers):
         """Take what Handlers takes."""
         super().__init__(*shared)
         self._put_off: list[InodeNo] = []  # unlinked, forgotten and not deleted yet
+        self._told: list[tuple[InodeNo, int]] = []  # of files without a name: look-ups that are not counted down yet
 
     def table(self) -> dict[int, Handler]:
         """Return the handlers of this family by opcode."""
@@ -39,10 +44,9 @@ class ForgetHandlers(Handlers):
     def forget(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
         """The kernel drops an inode from its memory."""
         (count,) = FORGET.unpack_from(body)
-        volume, put_off = self.volume, self._put_off
-        if ino in volume.inodes.nameless and len(put_off) < PUT_OFF_MAX and not volume.read_only:
-            if volume.inodes.release(ino, count):  # what follows each unlink: nothing here can fail, or lack anything
-                put_off.append(ino)
+        inodes, told = self.volume.inodes, self._told
+        if len(told) < TOLD_MAX and (ino in inodes.limbo.files or ino in inodes.nameless):  # what follows an unlink
+            told.append((ino, count))
             return b""
         left = self._let_go([(ino, count)])
         return self._finish(left) if left else b""
@@ -58,6 +62,8 @@ class ForgetHandlers(Handlers):
 
     def tidy(self, at_least: int) -> Callable[[], Awaitable[object]] | None:
         """Delete files that were put off, if there are *at_least* so many; return what takes longer, for a task of its own."""
+        if self._told:
+            self._count_down()
         if not self._put_off or len(self._put_off) < at_least:
             return None
         with self.fetcher.residence.in_place():
@@ -113,6 +119,19 @@ class ForgetHandlers(Handlers):
             except Exception:  # which of them it was for is told when each is tried by itself
                 left += some
         return left
+
+    def _count_down(self) -> None:
+        """Count down what was told of files without a name. A commit may have made them orphans meanwhile."""
+        told, self._told = self._told, []
+        inodes = self.volume.inodes
+        limbo = inodes.limbo
+        for ino, count in told:
+            if not inodes.release(ino, count):
+                continue
+            if ino in limbo.files:
+                limbo.drop(ino)
+            elif not self.volume.read_only:
+                self._put_off.append(ino)
 
     async def _finish(self, orphaned: list[InodeNo]) -> bytes:
         """Delete what is left of unlinked files, step by step; others are served in between."""

@@ -26,6 +26,7 @@ from razortools.errors import CorruptImage
 from razortools.format.data import DataRecord, Run
 from razortools.format.directory import DirectoryEntry
 from razortools.format.journal import COMMIT_BYTES, ENTRY_HEAD_BYTES, JournalCommit, JournalEntry, Operation
+from razortools.format.keys import back_link_key
 from razortools.format.late_pages import LATE_PAGE_BYTES
 from razortools.format.superblock import State, Superblock
 from razortools.units import InodeNo, round_up
@@ -388,7 +389,8 @@ def rename_in_two_commits(patch: pytest.MonkeyPatch) -> None:
         volume: Volume, directory: InodeNo, key: bytes, entry: Any, new_directory: InodeNo, new_key: bytes, name: bytes
     ) -> None:
         old_parent, new_parent = volume.inodes.get(directory), volume.inodes.get(new_directory)
-        directories.remove(volume, directory, key, entry)
+        directories.remove(volume, old_parent, key, entry)
+        volume.store.delete(back_link_key(entry.inode, entry.link_no))
         volume.inodes.put(directory, old_parent)
         commit_in_between(volume)
         name_id = volume.names.intern(name)

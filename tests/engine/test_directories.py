@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from razortools.engine import directories, namespace
+from razortools.engine.names import NO_ID
 from razortools.engine.volume import Volume
 from razortools.errors import CorruptImage, PosixError
 from razortools.format.inode import ROOT_INODE
@@ -79,7 +80,7 @@ def test_a_walk_shows_what_stays_exactly_once_whatever_comes_and_goes(seed: int,
 
 def test_names_with_equal_hashes_live_side_by_side_until_the_window_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     volume = new_volume()
-    monkeypatch.setattr(volume.names, "hash", lambda name: HASH_MIN + 5)
+    monkeypatch.setattr(volume.names, "known", lambda name: (HASH_MIN + 5, NO_ID))
     made = {b"%d" % number: make(volume, b"%d" % number) for number in range(PROBE_WINDOW)}
     with pytest.raises(PosixError) as refused:
         make(volume, b"one more")

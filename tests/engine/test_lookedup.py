@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from razortools.engine import directories, lookedup, namespace
+from razortools.engine import directories, lookedup, namespace, orphans
+from razortools.engine.names import NO_ID
 from razortools.engine.volume import Volume
 from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import HASH_MIN
@@ -18,7 +19,7 @@ NAMES = [b"%d" % number for number in range(12)]
 def crowded(monkeypatch: pytest.MonkeyPatch) -> Volume:
     """Return a volume in which the hashes of NAMES lie in three neighbouring places."""
     volume = new_volume()
-    monkeypatch.setattr(volume.names, "hash", lambda name: HASH_MIN + int(name) % 3)
+    monkeypatch.setattr(volume.names, "known", lambda name: (HASH_MIN + int(name) % 3, NO_ID))
     return volume
 
 
@@ -54,12 +55,12 @@ def test_what_an_operation_made_is_forgotten_when_it_is_taken_back(monkeypatch: 
     ino = namespace.create(volume, ROOT_INODE, b"a", 0o644, 0, 0)
     assert namespace.lookup(volume, ROOT_INODE, b"a") == ino
 
-    def failing(_: InodeNo) -> None:
+    def failing(*_: object) -> None:
         assert directories.find(volume, ROOT_INODE, b"a") is None  # asked in the middle, when its entry is gone
         raise RuntimeError
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr(volume.inodes, "remove", failing)
+        patch.setattr(orphans, "drop_link", failing)
         namespace.unlink(volume, ROOT_INODE, b"a")
     assert namespace.lookup(volume, ROOT_INODE, b"a") == ino
 

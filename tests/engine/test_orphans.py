@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -112,9 +113,9 @@ def test_a_large_file_goes_in_many_small_operations() -> None:
         in_this_operation += 1
         true_delete(key)
 
-    def cut(low: bytes, high: bytes, count_max: int) -> list[tuple[bytes, bytes]] | None:
+    def cut(low: bytes, high: bytes, *rest: Any) -> list[tuple[bytes, bytes]] | None:
         nonlocal in_this_operation
-        gone = true_cut(low, high, count_max)
+        gone = true_cut(low, high, *rest)
         in_this_operation += len(gone or ())
         return gone
 
@@ -166,12 +167,14 @@ def test_the_next_mount_finishes_what_was_open_when_the_power_went() -> None:
     check_rules(after)
 
 
-def held_files(volume: Volume, count: int) -> list[InodeNo]:
-    """Make files that somebody holds, /0 and so on."""
+def held_files(volume: Volume, count: int, *, plain: bool = False) -> list[InodeNo]:
+    """Make files that somebody holds, /0 and so on. Unless they are *plain* they do not go to limbo: they have an attribute."""
     made = []
     for number in range(count):
         made.append(namespace.create(volume, R, b"%d" % number, 0o644, 0, 0))
         namespace.hold(volume, made[-1])
+        if not plain:
+            xattrs.set(volume, made[-1], b"user.mark", b"1")
     return made
 
 
@@ -238,22 +241,24 @@ def test_a_commit_reads_nothing_to_put_them_there() -> None:
     assert volume.store.tree.dirty_count == dirty, "a leaf that is clean may not be in memory"
 
 
-# What a file may own when it goes, and whether a commit comes in between.
+# What a file may own when it goes, and whether a commit comes in between; none of them goes to limbo.
 BELONGINGS: dict[str, Callable[[Volume, InodeNo], object]] = {
-    "nothing": lambda volume, ino: None,
-    "a line": lambda volume, ino: files.write(volume, ino, 0, b"text"),
-    "a line, stored": lambda volume, ino: (files.write(volume, ino, 0, b"text"), volume.commit()),
+    "a line": lambda volume, ino: (xattrs.set(volume, ino, b"user.mark", b"1"), files.write(volume, ino, 0, b"text")),
+    "a record": lambda volume, ino: (files.write(volume, ino, 0, random.Random(2).randbytes(3000)), volume.commit()),
     "records": lambda volume, ino: (files.write(volume, ino, 0, bytes(range(256)) * 2000), volume.commit()),
     "attributes": lambda volume, ino: [xattrs.set(volume, ino, b"user.%d" % number, NOISE) for number in range(3)],
     "a large attribute": lambda volume, ino: xattrs.set(volume, ino, b"user.large", bytes(range(256)) * 100),
-    "another name": lambda volume, ino: namespace.link(volume, ino, R, b"%d more" % ino),
+    "another name": lambda volume, ino: (
+        namespace.link(volume, ino, R, b"%d more" % ino),
+        xattrs.set(volume, ino, b"user.mark", b"1"),
+    ),
 }
 
 
 def unlinked_files(belongings: list[str]) -> tuple[Volume, list[InodeNo]]:
     """Return a volume with files whose name or names are gone and whose holds are, too, and which are still to be deleted."""
     volume = new_volume(2 << 20)
-    made = held_files(volume, len(belongings))
+    made = held_files(volume, len(belongings), plain=True)
     for ino, owned in zip(made, belongings, strict=True):
         BELONGINGS[owned](volume, ino)
     for number, ino in enumerate(made):
@@ -283,7 +288,7 @@ def test_files_that_go_together_leave_what_they_leave_one_by_one(belongings: lis
 
 
 def test_small_files_go_together_in_one_operation() -> None:
-    volume, made = unlinked_files(["a line, stored"] * orphans.TOGETHER_MAX)
+    volume, made = unlinked_files(["a record"] * orphans.TOGETHER_MAX)
     before = volume.store.transaction.operation_count
     assert orphans.finish_together(volume, made) == []
     assert volume.store.transaction.operation_count == before + 1
@@ -301,7 +306,7 @@ def test_no_more_goes_together_than_one_operation_has_room_for() -> None:
 
 
 def test_what_a_checkpoint_has_put_into_the_orphan_table_is_left_to_be_finished(monkeypatch: pytest.MonkeyPatch) -> None:
-    volume, made = unlinked_files(["nothing", "a line"])
+    volume, made = unlinked_files(["a record", "a line"])
     room = iter([False])
     true_has_room = volume._has_room
     monkeypatch.setattr(
@@ -316,14 +321,14 @@ def test_what_a_checkpoint_has_put_into_the_orphan_table_is_left_to_be_finished(
 
 
 def test_if_one_of_them_is_damaged_all_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    volume, made = unlinked_files(["a line, stored", "a line, stored"])
+    volume, made = unlinked_files(["a record", "a record"])
     true_cut, cuts = volume.store.cut, []
 
-    def cut(low: bytes, high: bytes, count_max: int) -> list[tuple[bytes, bytes]] | None:
+    def cut(low: bytes, high: bytes, *rest: Any) -> list[tuple[bytes, bytes]] | None:
         cuts.append(low)
         if len(cuts) == 2:
             raise CorruptImage("a record's item makes no sense")
-        return true_cut(low, high, count_max)
+        return true_cut(low, high, *rest)
 
     monkeypatch.setattr(volume.store, "cut", cut)
     with pytest.raises(CorruptImage):

@@ -7,13 +7,13 @@ import pytest
 import trio
 import trio.testing
 
-from razortools.engine import directories, files, namespace, orphans
+from razortools.engine import directories, files, flush, namespace, orphans, xattrs
 from razortools.engine.limits import Limits
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage
 from razortools.format.inode import ROOT_INODE
 from razortools.service.committer import Committer
-from razortools.service.forgetting import PUT_OFF_MAX
+from razortools.service.forgetting import PUT_OFF_MAX, TOLD_MAX
 from razortools.service.operations import Operations
 from razortools.service.options import MountOptions
 from razortools.service.settled import Settled
@@ -153,12 +153,16 @@ def serving(volume: Volume) -> Operations:
     return Operations(volume, Committer(volume, options), Settled(volume, lambda ino: None), options)
 
 
-def unlinked(volume: Volume, count: int, contents: bytes = b"") -> list[InodeNo]:
-    """Make files that the kernel knows and that have no name any more."""
+def unlinked(volume: Volume, count: int, contents: bytes = b"", *, limbo: bool = False) -> list[InodeNo]:
+    """Make files that the kernel knows and that have no name any more. Those with an attribute do not go to limbo."""
     made = [namespace.create(volume, ROOT_INODE, b"%d" % number, 0o644, 0, 0) for number in range(count)]
     for number, ino in enumerate(made):
         volume.inodes.hold(ino)
         files.write(volume, ino, 0, contents)
+        if limbo:
+            flush.flush_all(volume)
+        else:
+            xattrs.set(volume, ino, b"user.mark", b"1")
         namespace.unlink(volume, ROOT_INODE, b"%d" % number)
     return made
 
@@ -182,17 +186,18 @@ def test_unlinked_files_are_deleted_together_when_there_is_nothing_else_to_do() 
 def test_no_more_than_a_few_wait_however_busy_the_mount_is() -> None:
     volume = new_volume()
     operations, standing = serving(volume), []
-    for ino in unlinked(volume, PUT_OFF_MAX + 8):
+    for ino in unlinked(volume, TOLD_MAX + PUT_OFF_MAX + 8):
         forget(operations, ino)
         standing.append(sum(not volume.inodes.is_held(ino) for ino in orphans.standing(volume)))
     assert max(standing) == PUT_OFF_MAX
     assert standing[-1] < 8
 
 
-def test_a_file_that_the_kernel_has_looked_up_twice_is_forgotten_twice() -> None:
+@pytest.mark.parametrize("limbo", [False, True])
+def test_a_file_that_the_kernel_has_looked_up_twice_is_forgotten_twice(limbo: bool) -> None:
     volume = new_volume()
     operations = serving(volume)
-    (ino,) = unlinked(volume, 1, b"still here")
+    (ino,) = unlinked(volume, 1, b"still here", limbo=limbo)
     volume.inodes.hold(ino)
     forget(operations, ino)
     assert operations.tidy(1) is None
@@ -220,11 +225,12 @@ def test_a_large_file_that_was_put_off_goes_in_steps() -> None:
     assert volume.counters.inode_count == 1
 
 
-def test_a_file_that_somebody_has_got_hold_of_again_is_left_alone() -> None:
+@pytest.mark.parametrize("limbo", [False, True])
+def test_a_file_that_somebody_has_got_hold_of_again_is_left_alone(limbo: bool) -> None:
     """By a handle: no name leads to it, but open_by_handle_at(2) asks for it by its number."""
     volume = new_volume()
     operations = serving(volume)
-    (ino,) = unlinked(volume, 1, b"still here")
+    (ino,) = unlinked(volume, 1, b"still here", limbo=limbo)
     forget(operations, ino)
     operations.lookup(ino, memoryview(b".\0"), (0, 0, 0))
     assert operations.tidy(1) is None
@@ -234,10 +240,59 @@ def test_a_file_that_somebody_has_got_hold_of_again_is_left_alone() -> None:
     assert volume.counters.inode_count == 1
 
 
-def test_who_finds_no_room_has_what_was_put_off_deleted_first() -> None:
+def test_what_is_told_of_a_file_in_limbo_is_counted_in_the_next_pause() -> None:
     volume = new_volume()
     operations = serving(volume)
-    for ino in unlinked(volume, 3):
+    made = unlinked(volume, 3, b"text", limbo=True)
+    done = volume.store.transaction.operation_count
+    for ino in made:
+        forget(operations, ino)
+    assert list(volume.inodes.limbo.files) == made, "not yet"
+    assert operations.tidy(8) is None
+    assert (volume.inodes.limbo.files, volume.inodes.held_count, list(orphans.standing(volume))) == ({}, 0, [])
+    assert volume.store.transaction.operation_count == done
+    assert volume.counters.inode_count == 1
+
+
+def test_a_mount_that_never_pauses_counts_them_all_the_same() -> None:
+    volume = new_volume(64 << 20)
+    operations = serving(volume)
+    made = unlinked(volume, TOLD_MAX + 5, limbo=True)
+    for ino in made:
+        forget(operations, ino)
+    assert (list(volume.inodes.limbo.files), volume.inodes.held_count) == (made[:TOLD_MAX], TOLD_MAX)
+
+
+@pytest.mark.parametrize("limbo", [False, True])
+def test_a_commit_between_being_told_and_counting_takes_nothing_away(limbo: bool) -> None:
+    volume = new_volume()
+    operations = serving(volume)
+    (ino,) = unlinked(volume, 1, b"text", limbo=limbo)
+    forget(operations, ino)
+    volume.commit()
+    assert list(orphans.standing(volume)) == [ino]
+    rest = operations.tidy(1)
+    assert rest is not None
+    trio.run(rest)
+    assert (volume.counters.inode_count, list(orphans.standing(volume))) == (1, [])
+
+
+@pytest.mark.parametrize("limbo", [False, True])
+def test_a_mount_that_turns_read_only_in_between_does_not_try_to_delete(limbo: bool) -> None:
+    volume = new_volume()
+    operations = serving(volume)
+    (ino,) = unlinked(volume, 1, b"text", limbo=limbo)
+    forget(operations, ino)
+    volume.store.fail("the disk is gone")
+    assert operations.tidy(1) is None
+    assert volume.inodes.held_count == 0
+
+
+@pytest.mark.parametrize("limbo", [False, True])
+def test_who_finds_no_room_has_what_was_put_off_deleted_first(limbo: bool) -> None:
+    volume = new_volume()
+    operations = serving(volume)
+    for ino in unlinked(volume, 3, limbo=limbo):
         forget(operations, ino)
     trio.run(operations.may_have_room_soon)
     assert volume.counters.inode_count == 1

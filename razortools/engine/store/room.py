@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from razortools.engine.store.store import Store
 
 KEYS_PER_OPERATION_MAX = 13  # rename over a file: entries, back links, names, four inodes, an orphan, counters
+_AT_MOST = 2 * KEYS_PER_OPERATION_MAX  # nodes for two operations, for each level and one more
 PROMISED_PLACES = 4  # places in the tree that one step of a flush changes
 
 
@@ -43,10 +44,11 @@ class Room:
         """
         store = self._store
         tree, pool = store.tree, store.pool
-        one = self.operation_nodes_max()
-        wanted = tree.dirty_count + nodes + (one if deleting else 2 * one)
-        if wanted > pool.node_count and not pool.reserve(wanted, blocks):
-            return False
+        nodes += tree.dirty_count
+        if nodes + _AT_MOST * (tree.root_level + 2) > pool.node_count:  # else there are more than enough, however many are clean
+            one = self.operation_nodes_max()
+            if not pool.reserve(nodes + (one if deleting else 2 * one), blocks):
+                return False
         if store.maps.free_blocks < blocks and not deleting:
             return False
         if store.journaling and journal_bytes > store.transaction.slack_bytes and not self.journal_has(journal_bytes):

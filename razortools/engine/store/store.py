@@ -6,7 +6,7 @@ and a checkpoint will write was taken before the operation started; after a fail
 because nobody knows what the device holds.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 
 from razortools.engine.store import checkpoint as checkpoints
 from razortools.engine.store import commit as commits
@@ -145,14 +145,19 @@ class Store:
             if key[9] in _OWNING:
                 self._account(key, before, None)
 
-    def cut(self, low: bytes, high: bytes, count_max: int) -> list[tuple[bytes, bytes]] | None:
-        """Remove the items from *low* to *high* as delete() does, and return them, if they are few and in one leaf; else None."""
+    def cut(
+        self, low: bytes, high: bytes, count_max: int, kinds: Container[int] | None = None
+    ) -> list[tuple[bytes, bytes]] | None:
+        """Remove the items from *low* to *high* as delete() does, and return them.
+
+        None, nothing having changed, if they do not lie in one leaf, are more than *count_max*, or one is of none of *kinds*.
+        """
         running = self.running
         assert running.active
-        gone = self.tree.cut(low, high, count_max)
+        gone = self.tree.cut(low, high, count_max, kinds)
         if gone is not None:
+            running.steps += [(key, before, None) for key, before in gone]
             for key, before in gone:
-                running.steps.append((key, before, None))
                 if key[9] in _OWNING:
                     self._account(key, before, None)
         return gone
@@ -164,11 +169,6 @@ class Store:
         self.running.freed += freed
         self.maps.claim(taken)
         self.running.placed += taken
-
-    @property
-    def ends_part(self) -> bool:
-        """Whether a part of the journal may end with the running operation, as it is now."""
-        return len(self.transaction.redo) + len(self.running.steps) >= PART_KEYS
 
     def finish(self) -> None:
         """The operation is complete: it belongs to the running transaction."""

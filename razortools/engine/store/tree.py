@@ -13,7 +13,7 @@ a guess: the leaf's own range tells whether it is right, and a leaf that is not 
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 
 from razortools.engine.store.nodes import UNPACK_AFTER, Node, Nodes, ReadNode, Ref, node_key
@@ -127,10 +127,12 @@ class Tree:
             self._merge(leaf, self._path(key))
         return before
 
-    def cut(self, low: bytes, high: bytes, count_max: int) -> list[tuple[bytes, bytes]] | None:
+    def cut(
+        self, low: bytes, high: bytes, count_max: int, kinds: Container[int] | None = None
+    ) -> list[tuple[bytes, bytes]] | None:
         """Remove the items from *low* to *high*, both included, and return them in order: for a few that lie side by side.
 
-        None, nothing having changed, if they do not lie in one leaf or are more than *count_max*.
+        None, nothing having changed, if they do not lie in one leaf, are more than *count_max*, or one is of none of *kinds*.
         """
         leaf = self._fingers[low[KIND_AT]]
         if not leaf.low <= low < leaf.high:
@@ -142,14 +144,14 @@ class Tree:
         keys, values = leaf.keys, leaf.values
         start = stop = bisect_left(keys, low)
         while stop < len(keys) and keys[stop] <= high:
-            stop += 1
-            if stop - start > count_max:
+            if stop - start == count_max or (kinds is not None and keys[stop][KIND_AT] not in kinds):
                 return None
-        gone = list(zip(keys[start:stop], values[start:stop], strict=True))
+            stop += 1
+        gone_values = values[start:stop]
+        gone = list(zip(keys[start:stop], gone_values, strict=True))
         del keys[start:stop]
         del values[start:stop]
-        for _, value in gone:
-            leaf.used -= len(value) + ITEM_OVERHEAD_BYTES
+        leaf.used -= sum(map(len, gone_values)) + len(gone) * ITEM_OVERHEAD_BYTES
         if leaf.used < self.capacity // 4 and self.root_level:
             self._merge(leaf, self._path(low))
         return gone
