@@ -41,6 +41,7 @@ from razortools.units import InodeNo, format_size
 
 _FLUSH_DATA, _COUNTERS = Operation.FLUSH_DATA, Operation.COUNTERS  # a member of an enumeration is found slowly, and often here
 _flatten = Counters._FLATTEN
+CROWDED_SHARE = 0.6  # of the dirty nodes that there may be: the rest lasts while a commit and a checkpoint are on their way
 MOUNT_COUNT_MAX = (1 << 32) - 1  # what the superblock holds: counting ends here, mounting does not
 
 
@@ -144,8 +145,15 @@ class Volume:
 
     @property
     def wants_checkpoint(self) -> bool:
-        """Whether so much stands in the journal that a checkpoint is due."""
-        return not self.read_only and self.store.journal.used_bytes > self.store.journal.ring_bytes // 2
+        """Whether a checkpoint is due: the journal is half full, or an operation would soon have to make one by itself."""
+        if self.read_only:
+            return False
+        return self.store.journal.used_bytes > self.store.journal.ring_bytes // 2 or self.is_crowded
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so many nodes of the tree are dirty that it will not be long before there may be no more of them."""
+        return self.store.tree.dirty_count > self.store.nodes.dirty_count_max * CROWDED_SHARE
 
     def checkpoint(self) -> None:
         """Commit, and write the tree to its place, so that a recovery has nothing to replay."""

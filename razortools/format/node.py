@@ -6,6 +6,7 @@ values. Level 0 holds items; above, each value is a ChildPointer and its key the
 
 import struct
 from functools import lru_cache
+from itertools import accumulate
 from typing import Annotated
 
 import crc32c
@@ -85,12 +86,8 @@ def patch_bytes(node_bytes: int) -> int:
 
 def encode_node(header: NodeHeader, keys: list[bytes], values: list[bytes], node_bytes: int) -> tuple[bytes, int]:
     """Return (bytes of the node, checksum). *header*.item_count and used_bytes are taken as they are."""
-    ends = []
-    end = 0
-    for value in values:
-        end += len(value)
-        ends.append(end)
-    body = b"".join((header.STRUCT.pack(*NodeHeader._FLATTEN(header)), *keys, _ends_codec(len(ends)).pack(*ends), *values))
+    ends = _ends_codec(len(values)).pack(*accumulate(map(len, values)))
+    body = b"".join((header.STRUCT.pack(*NodeHeader._FLATTEN(header)), *keys, ends, *values))
     body += bytes(node_bytes - _CHECKED_FROM - len(body))
     checksum = crc32c.crc32c(body)
     return NODE_MAGIC + checksum.to_bytes(4, "little") + body, checksum

@@ -140,6 +140,11 @@ class Committer:
             self._wanted.set()
         return self.writeback.note_write() or promised >= self._full_promise_bytes
 
+    def note_changes(self) -> None:
+        """See to it that a checkpoint comes before an operation has to make one by itself, which stops all others."""
+        if self._is_idle and self._volume.is_crowded and not self._volume.read_only:
+            self._wanted.set()
+
     async def room(self) -> None:
         """Return when less is dirty than may be. Raises what a commit raises."""
         while self.note_write():

@@ -123,6 +123,10 @@ class Handlers:
         """Make everything done so far durable at once if that is quick; whether it was. Raises what kept it from being so."""
         return self.committer.commit_here()
 
+    def after_burst(self) -> None:
+        """See to what the requests of the last moment may have left to do; others have their turn now."""
+        self.committer.note_changes()
+
     async def durable(self) -> bytes:
         """Return when everything done so far is durable, which is an empty reply. Raises what kept it from being so."""
         await self.committer.durable()

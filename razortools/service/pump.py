@@ -64,6 +64,9 @@ class Served(Protocol):
     def commit_here(self) -> bool:
         """Make everything durable at once if that is quick; whether it was. Raises what kept it from being durable."""
 
+    def after_burst(self) -> None:
+        """Called now and then while requests are served, before others have their turn. Raises nothing."""
+
     async def durable(self) -> bytes:
         """Return when everything is durable: the reply to who asked for that."""
 
@@ -153,6 +156,7 @@ class Pump:
                 self._spun_count = 0
                 self._wakefulness.let_go()
                 self._tidy(nursery, 1)
+                self._served.after_burst()
                 self.parked_count += 1
                 await trio.lowlevel.wait_readable(self._channel.descriptor)
                 return True
@@ -163,6 +167,7 @@ class Pump:
             started = answer(length, started, nursery)
         if self._syncing:
             self._sync(nursery)
+        self._served.after_burst()
         await trio.lowlevel.checkpoint()
         return True
 

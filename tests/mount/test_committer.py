@@ -95,6 +95,29 @@ def test_requests_go_on_while_the_device_flushes() -> None:
     trio.run(scenario)
 
 
+def test_a_checkpoint_comes_before_an_operation_has_to_make_one_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with committing_fast(SlowDisk()) as (volume, committer):
+            monkeypatch.setattr(volume, "_make_room", lambda *_, **__: pytest.fail("an operation stops all others"))
+            generation, number = volume.store.superblock.generation, 0
+            committer.note_changes()
+            await trio.testing.wait_all_tasks_blocked()
+            assert volume.store.superblock.generation == generation, "nothing is to be done yet"
+            volume.store.nodes.dirty_count_max = volume.store.tree.dirty_count + 10
+            for _ in range(5):
+                before = volume.store.superblock.generation
+                while not volume.is_crowded:
+                    make(volume, b"a name that is not too short, number %06d" % number)
+                    number += 1
+                assert volume.store.tree.dirty_count < volume.store.nodes.dirty_count_max
+                committer.note_changes()
+                await trio.testing.wait_all_tasks_blocked()
+                assert volume.store.superblock.generation == before + 1
+                assert not volume.is_crowded
+
+    trio.run(scenario)
+
+
 def test_who_asks_during_a_flush_is_answered_by_the_next_one() -> None:
     async def scenario() -> None:
         disk = SlowDisk()

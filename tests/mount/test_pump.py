@@ -80,6 +80,7 @@ class Served:
         self.put_off_at_commits: list[int] = []
         self.tidied: list[tuple[int, int]] = []  # how many it had to be, echoes before
         self.tidies_slowly = False
+        self.burst_count = 0
 
     def table(self) -> dict[int, Handler]:
         return {ECHO: self.echo, FAIL: self.fail, WAIT: self.wait, FULL: self.full, FORGET: self.forget, SYNC: self.sync}
@@ -131,6 +132,9 @@ class Served:
 
     async def may_have_room_soon(self) -> bool:
         return True
+
+    def after_burst(self) -> None:
+        self.burst_count += 1
 
     def tidy(self, at_least: int) -> Callable[[], Awaitable[object]] | None:
         if self.put_off < max(1, at_least):
@@ -251,6 +255,20 @@ def test_an_idle_pump_sleeps_and_is_woken(kernel: Kernel) -> None:
             await trio.testing.wait_all_tasks_blocked()
             assert [number for number, *_ in kernel.told()] == [unique]
             assert at_work.pump.parked_count == parked + 1
+
+    run(story)
+
+
+@pytest.mark.parametrize("count", [1, BURST_MAX, 2 * BURST_MAX + 1])
+def test_who_looks_after_what_is_left_is_called_after_each_burst_and_before_the_pump_sleeps(kernel: Kernel, count: int) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            await trio.testing.wait_all_tasks_blocked()
+            before = at_work.served.burst_count
+            for _ in range(count):
+                kernel.ask(ECHO)
+            await trio.testing.wait_all_tasks_blocked()
+            assert at_work.served.burst_count - before >= count // BURST_MAX + 1
 
     run(story)
 

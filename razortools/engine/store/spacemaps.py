@@ -17,7 +17,7 @@ import crc32c
 from razortools.engine.store.device import Device
 from razortools.engine.store.pins import Pins
 from razortools.errors import CorruptImage, OutOfSpace
-from razortools.format.data import Run
+from razortools.format.data import Run, joined
 from razortools.format.geometry import Geometry
 from razortools.format.spacemap import FREE_COUNT_MAX, NEVER_WRITTEN, SpaceMapEntry
 from razortools.format.superblock import Superblock
@@ -167,8 +167,8 @@ class SpaceMaps:
         """Make *runs*, which a stable checkpoint does not name any more, usable, or pinned. They are the oldest pending ones."""
         assert self.pending[: len(runs)] == runs, "only the oldest pending blocks can be released"
         del self.pending[: len(runs)]
-        for start, count in runs:
-            self.pending_blocks -= count
+        self.pending_blocks -= sum(count for _, count in runs)
+        for start, count in joined(sorted(runs)):  # a bitmap is copied for each
             if not self.pins.is_set:
                 self.free_now(start, count)
                 continue
@@ -306,9 +306,9 @@ class SpaceMaps:
 
     def mark_stale(self, start: int, count: int) -> None:
         """What is to be written of these blocks has changed, in both copies."""
-        for group, _, _ in self._by_group(start, count):
-            self._stale[0].add(group)
-            self._stale[1].add(group)
+        groups = range(start // self.group_blocks, (start + count - 1) // self.group_blocks + 1)
+        self._stale[0].update(groups)
+        self._stale[1].update(groups)
 
     def _by_group(self, start: int, count: int) -> Iterable[tuple[int, int, int]]:
         """Yield (group, offset in it, length) of a run."""
@@ -321,7 +321,7 @@ class SpaceMaps:
 
     def _hidden_bits(self, unused: Iterable[Run]) -> dict[int, int]:
         hidden: dict[int, int] = {}
-        for runs in (unused, self.pending, self.unclaimed.items()):
+        for runs in (unused, joined(sorted(self.pending)), self.unclaimed.items()):
             for start, count in runs:
                 for group, offset, length in self._by_group(start, count):
                     hidden[group] = hidden.get(group, 0) | ((1 << length) - 1) << offset
