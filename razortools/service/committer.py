@@ -7,6 +7,7 @@ blocks that nothing names yet, and flights (commits and checkpoints that have be
 itself settles the flight under way first.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from razortools.service.writeback import Writeback
 from razortools.units import KIB
 
 INLINE_S = 0.0005  # a hop to a thread and back takes a fifth of this; nobody notices that requests wait so long
+PREPARING_S = 0.001  # a moment of a checkpoint: who makes a request meanwhile waits no longer
 HERE_BYTES_MAX = 64 * KIB  # of new data: a hop to a thread takes as long as to compress that
 HERE_RECORDS_MAX = 16
 
@@ -228,10 +230,13 @@ class Committer:
     async def _write_out(self, flight: Flight | None) -> None:
         """Return when *flight* is stable. Raises what kept it from being so.
 
-        A device that takes its time is waited for in a thread, and requests go on meanwhile; one that answers faster than a
-        thread is begun is waited for here.
+        Requests have their turns while it is being prepared, unless somebody waits for the next commit already. A device that
+        takes its time is waited for in a thread, and requests go on meanwhile; one that answers faster than a thread is begun
+        is waited for here.
         """
         if flight is not None:
+            while flight.prepare(math.inf if self._batch.is_asked_for else PREPARING_S):
+                await trio.lowlevel.checkpoint()
             if self._flight_s < INLINE_S:
                 self._run_here(flight)
             else:
@@ -243,6 +248,7 @@ class Committer:
 
     def _run_here(self, flight: Flight) -> None:
         """Write and flush in the loop."""
+        flight.prepare()
         flight.run()
         self._flight_s = flight.took_s
         self.inline_s += flight.took_s

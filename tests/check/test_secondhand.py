@@ -15,7 +15,7 @@ from razortools.check.repair.waiting import waiting_blocks
 from razortools.check.steps import finished
 from razortools.check.tree import Place, TreeIndex, walk
 from razortools.engine import directories, files, namespace
-from razortools.engine.store import commit
+from razortools.engine.store import checkpoint, commit
 from razortools.engine.store.device import Device
 from razortools.engine.volume import Volume
 from razortools.format.data import CUT_OUT, DataRecord, Patch
@@ -327,7 +327,7 @@ def test_nodes_of_a_checkpoint_that_was_cut_short_count_for_nothing(map_is_lost:
     story.make(volume, b"never was", b"x" * 5000)
     store = volume.store
     commit.freeze(store, 1)
-    plan = store.prepare_checkpoint(2, {})
+    plan = finished(checkpoint.preparing(store, 2, {}))
     cut_short = Copy(story.device)
     for offset, data in plan.writes:
         cut_short.write(offset, data)

@@ -150,14 +150,11 @@ def space_map_overwritten(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(SpaceMaps, "encode_checkpoint", encode_checkpoint)
     patch.setattr(SpaceMaps, "switch", lambda maps: None)
-    prepare = checkpoint.prepare
 
-    def same_map(store: Store, now_ns: int, changes: dict[str, Any]) -> CheckpointPlan:
-        plan = prepare(store, now_ns, changes)
-        superblock = replace(plan.superblock, spacemap_active=store.maps.active)
-        return with_superblock(store, plan, superblock)
+    def same_map(store: Store, plan: CheckpointPlan) -> CheckpointPlan:
+        return with_superblock(store, plan, replace(plan.superblock, spacemap_active=store.maps.active))
 
-    patch.setattr(checkpoint, "prepare", same_map)
+    change_plans(patch, same_map)
 
 
 def replayed_blocks_left_free(patch: pytest.MonkeyPatch) -> None:
@@ -275,15 +272,12 @@ def ring_wraps_to_the_wrong_place(patch: pytest.MonkeyPatch) -> None:
 
 def checkpoint_forgets_the_ring_tail(patch: pytest.MonkeyPatch) -> None:
     """A checkpoint names a tail one block ahead of where the next commit will be written."""
-    prepare = checkpoint.prepare
 
-    def ahead(store: Store, now_ns: int, changes: dict[str, Any]) -> CheckpointPlan:
-        plan = prepare(store, now_ns, changes)
+    def ahead(store: Store, plan: CheckpointPlan) -> CheckpointPlan:
         tail = plan.superblock.journal_tail + store.block_bytes
-        superblock = replace(plan.superblock, journal_tail=tail)
-        return with_superblock(store, plan, superblock)
+        return with_superblock(store, plan, replace(plan.superblock, journal_tail=tail))
 
-    patch.setattr(checkpoint, "prepare", ahead)
+    change_plans(patch, ahead)
 
 
 # The tree and what stands in it
@@ -291,14 +285,12 @@ def checkpoint_forgets_the_ring_tail(patch: pytest.MonkeyPatch) -> None:
 
 def stale_mirrors(patch: pytest.MonkeyPatch) -> None:
     """A checkpoint writes the first copy of a node only; what the second place held stays there."""
-    prepare = checkpoint.prepare
 
-    def without_mirrors(store: Store, now_ns: int, changes: dict[str, Any]) -> CheckpointPlan:
-        plan = prepare(store, now_ns, changes)
+    def without_mirrors(store: Store, plan: CheckpointPlan) -> CheckpointPlan:
         seen: set[bytes] = set()
         return replace(plan, writes=tuple(write for write in plan.writes if write[1] not in seen and not seen.add(write[1])))
 
-    patch.setattr(checkpoint, "prepare", without_mirrors)
+    change_plans(patch, without_mirrors)
 
 
 def orphans_left(patch: pytest.MonkeyPatch) -> None:
@@ -503,6 +495,16 @@ def checkpoint_leaves_data_behind(patch: pytest.MonkeyPatch) -> None:
         return volume.store.begin_checkpoint(volume.now_ns(), **volume._figures())
 
     patch.setattr(Volume, "begin_checkpoint", begin_checkpoint)
+
+
+def change_plans(patch: pytest.MonkeyPatch, change: Callable[[Store, CheckpointPlan], CheckpointPlan]) -> None:
+    """Have checkpoints written as *change* makes them."""
+    honest = checkpoint.preparing
+
+    def preparing(store: Store, now_ns: int, changes: dict[str, Any]) -> Generator[int, None, CheckpointPlan]:
+        return change(store, (yield from honest(store, now_ns, changes)))
+
+    patch.setattr(checkpoint, "preparing", preparing)
 
 
 def with_superblock(store: Store, plan: CheckpointPlan, superblock: Superblock) -> CheckpointPlan:

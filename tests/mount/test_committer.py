@@ -13,11 +13,13 @@ from razortools.check import runner
 from razortools.engine import adaptive, files, namespace
 from razortools.engine.create import create, plan_create
 from razortools.engine.limits import Limits
+from razortools.engine.store import frozen
 from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import DeviceFailed
 from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY
+from razortools.service import committer as committer_module
 from razortools.service.committer import HERE_BYTES_MAX, Committer
 from razortools.service.options import parse_options
 from razortools.service.writeback import ASIDE_BYTES_MIN
@@ -114,6 +116,54 @@ def test_a_checkpoint_comes_before_an_operation_has_to_make_one_itself(monkeypat
                 await trio.testing.wait_all_tasks_blocked()
                 assert volume.store.superblock.generation == before + 1
                 assert not volume.is_crowded
+
+    trio.run(scenario)
+
+
+class Turns:
+    """How often others had their turn while a checkpoint was being prepared."""
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self.count = 0
+
+    async def run(self) -> None:
+        while True:
+            flight = self._volume.store.flights.current
+            self.count += flight is not None and flight._steps is not None
+            await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("is_waited_for", [False, True])
+def test_requests_have_their_turns_while_a_checkpoint_is_prepared(is_waited_for: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committer_module, "PREPARING_S", 0.0)
+    monkeypatch.setattr(frozen, "NODES_AT_ONCE", 1)
+
+    async def scenario() -> None:
+        async with committing(SlowDisk()) as (volume, committer), trio.open_nursery() as nursery:
+            for number in range(100):
+                make(volume, b"a name that is not too short, number %06d" % number)
+            turns = Turns(volume)
+            nursery.start_soon(turns.run)
+            count = volume.store.tree.dirty_count
+            assert count > 4
+            committer._batch.is_asked_for = is_waited_for
+            await committer._checkpoint()
+            assert (turns.count == 0) == is_waited_for
+            assert is_waited_for or turns.count >= count
+            nursery.cancel_scope.cancel()
+
+    trio.run(scenario)
+
+
+def test_a_commit_that_has_to_be_a_checkpoint_is_made_at_once_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with committing_fast(SlowDisk()) as (volume, committer):
+            make(volume, b"file")
+            generation = volume.store.superblock.generation
+            monkeypatch.setattr(volume.store.journal, "fits", lambda length: False)
+            assert committer.commit_here()
+            assert volume.store.superblock.generation == generation + 1
 
     trio.run(scenario)
 

@@ -83,7 +83,7 @@ def test_what_is_held_is_told_as_few_runs_and_given_back_whole(seed: int, copies
     pool = NodePool(maps, store.geometry, copies)
     for _ in range(chance.randrange(1, 5)):
         pool.reserve(pool.node_count + chance.randrange(1, 80))
-    taken = [start for _ in range(chance.randrange(pool.node_count)) for start in pool.take() if start]
+    taken = [start for both in pool.take(chance.randrange(pool.node_count)) for start in both if start]
     runs = sorted(pool.runs())
     assert sum(count for _, count in runs) == pool.block_count == free_before - maps.free_blocks - len(taken) * node_blocks
     assert all(start + count < following for (start, count), (following, _) in pairwise(runs)), "neighbours are one run"

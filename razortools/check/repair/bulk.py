@@ -103,7 +103,7 @@ class TreeWriter(NodeCounter):
         """Write a node; return where it is. Raises OutOfSpace."""
         if not self._pool.reserve(1):
             raise OutOfSpace(f"{self._device.name}: there is no room for the nodes of a new tree")
-        address, mirror = self._pool.take()
+        ((address, mirror),) = self._pool.take(1)
         used = sum(map(len, values))
         header = NodeHeader(self._tag, address, mirror, self._generation, len(keys), level, 0, used, low, high)
         raw, checksum = encode_node(header, keys, values, self._geometry.node_bytes)

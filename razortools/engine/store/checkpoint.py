@@ -1,21 +1,22 @@
 """Checkpoints: the tree and the space map as they are now, written beside what the device holds, then named by a superblock.
 
-Prepare encodes everything in memory and cannot fail; write is I/O only; finish frees what the new superblock does not name any
-more. Invariant: until the superblock is stable, nothing that the old one names has been overwritten.
+Preparing says what the checkpoint holds and where, then encodes it in memory, and cannot fail; write is I/O only; finish frees
+what the new superblock does not name any more. Invariants: a checkpoint holds what there was when it began, whatever changes
+while it is prepared or written; until the superblock is stable, nothing that the old one names has been overwritten.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from razortools.engine.store.device import Device
-from razortools.engine.store.nodes import Ref
+from razortools.engine.store.frozen import Frozen
+from razortools.engine.store.nodes import Node, Ref
 from razortools.engine.store.superblocks import backup_images, slot_image
 from razortools.format.data import Run
-from razortools.format.keys import KEY_BYTES
-from razortools.format.node import ChildPointer, NodeHeader, encode_node
+from razortools.format.node import ITEM_OVERHEAD_BYTES, ChildPointer, NodeHeader, encode_node
 from razortools.format.superblock import Superblock
-from razortools.steps import finished
+from razortools.units import BlockNo
 
 if TYPE_CHECKING:
     from razortools.engine.store.store import Store
@@ -36,34 +37,37 @@ class CheckpointPlan:
     journal_sequence: int
 
 
-def prepare(store: "Store", now_ns: int, changes: dict[str, Any]) -> CheckpointPlan:
-    """Encode all dirty nodes and stale map pages; nothing has been written yet. The transaction must have been frozen."""
-    return finished(preparing(store, now_ns, changes))
-
-
 def preparing(store: "Store", now_ns: int, changes: dict[str, Any]) -> Generator[int, None, CheckpointPlan]:
-    """Do what prepare() does; yield from time to time how many dirty nodes are left. Nothing else may be done meanwhile."""
+    """Encode all dirty nodes and stale map pages; yield from time to time how many nodes are left. Nothing is written.
+
+    The transaction must have been frozen. When it yields for the first time what the checkpoint holds is certain: operations may
+    go on from then on, but no other checkpoint may begin.
+    """
     assert store.transaction.is_empty and not store.running.active
     generation = store.begun_generation = store.superblock.generation + 1
     writes: list[Write] = []
-    if store.tree.root.node is not None and store.tree.root.node.dirty:
-        assert store.pool.reserve(store.tree.dirty_count), "a checkpoint found no room that had been reserved"
-        yield from _encode_dirty(store, store.tree.root, generation, writes)
-        assert store.tree.dirty_count == 0, f"{store.tree.dirty_count} dirty nodes were not reached"
+    assert store.pool.reserve(store.tree.dirty_count), "a checkpoint found no room that had been reserved"
+    frozen = Frozen(store.tree, _encoder(store, generation, writes))
+    _place(store, frozen.refs, generation)
     map_writes, top, free_blocks = store.maps.encode_checkpoint(store.pool.runs())
-    journal = store.journal
+    journal, root, root_level, node_count = store.journal, store.tree.root, store.tree.root_level, store.tree.node_count
+    transaction, spacemap_active = store.transaction.number - 1, 1 - store.maps.active
+    position, sequence = journal.head, journal.next_sequence
+    released = tuple(store.maps.pending)
+    yield len(frozen.refs)
+    yield from frozen.encoding()
     superblock = replace(
         store.superblock,
         generation=generation,
-        transaction=store.transaction.number - 1,
-        root=store.tree.root.pointer(),
-        root_level=store.tree.root_level,
-        spacemap_active=1 - store.maps.active,
+        transaction=transaction,
+        root=root.pointer(),
+        root_level=root_level,
+        spacemap_active=spacemap_active,
         spacemap_top=top,
         free_blocks=free_blocks,
-        node_count=store.tree.node_count,
-        journal_tail=journal.head,
-        journal_sequence=journal.next_sequence,
+        node_count=node_count,
+        journal_tail=position,
+        journal_sequence=sequence,
         written_at_ns=now_ns,
         **changes,
     )
@@ -72,9 +76,9 @@ def preparing(store: "Store", now_ns: int, changes: dict[str, Any]) -> Generator
         writes=tuple(writes + map_writes),
         slot=slot_image(superblock),
         backups=tuple(backup_images(superblock, store.geometry)),
-        released=tuple(store.maps.pending),
-        journal_position=journal.head,
-        journal_sequence=journal.next_sequence,
+        released=released,
+        journal_position=position,
+        journal_sequence=sequence,
     )
 
 
@@ -140,27 +144,29 @@ def discard(device: Device, plan: CheckpointPlan, block_bytes: int) -> None:
         device.discard(start * block_bytes, (end - start) * block_bytes)
 
 
-def _encode_dirty(store: "Store", ref: Ref, generation: int, writes: list[Write]) -> Generator[int, None, None]:
-    """Give the dirty node of *ref* a new place, after those below it, and encode it; yield once an inner node is through."""
-    node = ref.node
-    assert node is not None and node.dirty
-    for child in node.children:
-        if child.node is not None and child.node.dirty:
-            yield from _encode_dirty(store, child, generation, writes)
-    store.release_node(ref)
-    ref.address, ref.mirror = store.pool.take()
-    ref.generation = generation
+def _place(store: "Store", refs: list[Ref], generation: int) -> None:
+    """Give nodes that are to be written new places; what they had is free once the checkpoint is stable."""
+    blocks = store.geometry.node_blocks
+    store.maps.free_later((BlockNo(place), blocks) for ref in refs for place in (ref.address, ref.mirror) if place)
+    for ref, (address, mirror) in zip(refs, store.pool.take(len(refs)), strict=True):
+        ref.address, ref.mirror = address, mirror
+        ref.generation = generation
+
+
+def _encoder(store: "Store", generation: int, writes: list[Write]) -> Callable[[Ref, Node], None]:
+    """Return what encodes a node, notes its checksum in its ref and its copies in *writes*."""
     pack = ChildPointer.STRUCT.pack
-    values = node.values
-    if node.level:
-        values = [pack(child.address, child.mirror, child.generation, child.crc32c) for child in node.children]
-    used = node.used - len(node.keys) * (KEY_BYTES + 2)
-    header = NodeHeader(
-        store.nodes.tag, ref.address, ref.mirror, generation, len(node.keys), node.level, 0, used, node.low, node.high
-    )
-    raw, ref.crc32c = encode_node(header, node.keys, values, store.geometry.node_bytes)
-    writes += [(place * store.block_bytes, raw) for place in (ref.address, ref.mirror) if place]
-    node.dirty = False
-    store.tree.dirty_count -= 1
-    if node.level:
-        yield store.tree.dirty_count
+    tag, node_bytes, block_bytes = store.nodes.tag, store.geometry.node_bytes, store.block_bytes
+
+    def encode(ref: Ref, node: Node) -> None:
+        values = node.values
+        if node.level:
+            values = [pack(child.address, child.mirror, child.generation, child.crc32c) for child in node.children]
+        used = node.used - len(node.keys) * ITEM_OVERHEAD_BYTES
+        header = NodeHeader(
+            tag, ref.address, ref.mirror, generation, len(node.keys), node.level, 0, used, node.low, node.high
+        )  # fmt: skip
+        raw, ref.crc32c = encode_node(header, node.keys, values, node_bytes)
+        writes.extend((place * block_bytes, raw) for place in (ref.address, ref.mirror) if place)
+
+    return encode

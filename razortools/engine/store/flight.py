@@ -1,13 +1,15 @@
 """Flights: a commit or checkpoint on its way to the device, in any thread, while its owner's operations go on.
 
-The owner begins a flight and settles it; in between anybody may run it. Invariants: it is written once, whoever comes first; it
-is finished by its owner alone, once; whoever settles waits until it has been written, and writes it himself if nobody has begun;
-everybody who asks hears how it went, not only the first.
+The owner begins a flight, prepares what is to be written, step by step if it likes, and settles it; once it is prepared anybody
+may run it. Invariants: it is written once, whoever comes first; it is finished by its owner alone, once; whoever settles waits
+until it has been written, and prepares and writes it himself if nobody has; everybody who asks hears how it went, not only the
+first.
 """
 
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from razortools.engine.store.durations import Durations
 
@@ -21,11 +23,13 @@ class Flight:
         landed: Callable[[], None],
         failed: Callable[[str], None],
         times: Durations | None = None,
+        steps: Iterator[object] = iter(()),  # noqa: B008  (nothing to do)
     ) -> None:
         """*write* touches the device only; *landed* and *failed* change the owner's state, in the owner's thread.
 
-        How long it took goes into *times* once it has landed.
+        *steps* have to be taken there before it can be written. How long writing took goes into *times* once it has landed.
         """
+        self._steps: Iterator[object] | None = steps
         self._write = write
         self._landed = landed
         self._failed = failed
@@ -37,8 +41,26 @@ class Flight:
         self._is_finished = False
         self._failure: BaseException | None = None
 
+    def prepare(self, for_s: float = math.inf) -> bool:
+        """Take the steps that come before writing, for about so many seconds; return whether there are more.
+
+        In the owner's thread; raises nothing: settle() tells how it went.
+        """
+        steps, until = self._steps, time.perf_counter() + for_s
+        if steps is None:
+            return False
+        try:
+            for _ in steps:
+                if time.perf_counter() >= until:
+                    return True
+        except BaseException as failure:
+            self._failure = failure
+            self._has_run = self._has_landed = True
+        self._steps = None
+        return False
+
     def run(self) -> None:
-        """Write it, unless that has been done. In any thread; raises nothing: settle() tells how it went."""
+        """Write it, unless that has been done. In any thread, once it is prepared; raises nothing: settle() tells how it went."""
         with self._lock:
             if self._has_run:
                 return
@@ -61,6 +83,7 @@ class Flight:
 
         Raises what writing raised, DeviceFailed among others.
         """
+        self.prepare()
         self.run()
         is_first, self._is_finished = not self._is_finished, True
         if self._failure is not None:
@@ -83,10 +106,12 @@ class Flights:
         self.wait_count = 0  # flights that had not landed when somebody had to have them settled
         self.wait_s = 0.0  # and how long the owner's thread waited for them
 
-    def begin(self, write: Callable[[], None], landed: Callable[[], None], times: Durations) -> Flight:
+    def begin(
+        self, write: Callable[[], None], landed: Callable[[], None], times: Durations, steps: Iterator[object] = iter(())  # noqa: B008
+    ) -> Flight:
         """Begin a flight as Flight() does. The one before it must have been settled."""
         assert self.current is None, "one flight at a time"
-        self.current = Flight(write, landed, self._failed, times)
+        self.current = Flight(write, landed, self._failed, times, steps)
         return self.current
 
     def settle(self) -> None:

@@ -62,13 +62,18 @@ class NodePool:
             count = wanted if count > wanted else count // 2
         return False
 
-    def take(self) -> tuple[BlockNo, BlockNo]:
-        """Return (first copy, mirror or 0) for a node that is written now."""
-        places = [runs.pop() for runs in self._sides]
+    def take(self, count: int) -> list[tuple[BlockNo, BlockNo]]:
+        """Return (first copy, mirror or 0) for each of *count* nodes that are to be written, side by side where they lie so."""
+        taken: list[list[BlockNo]] = []
+        for runs in self._sides:
+            taken.append(runs[len(runs) - count :][::-1])
+            del runs[len(runs) - count :]
         self._count()
-        for place in places:
-            self._maps.mark_stale(place, self._node_blocks)
-        return places[0], places[1] if len(places) > 1 else BlockNo(0)
+        for places in taken:
+            for start, length in joined((place, self._node_blocks) for place in places):
+                self._maps.mark_stale(start, length)
+        mirrors = taken[1] if len(taken) > 1 else [BlockNo(0)] * count
+        return list(zip(taken[0], mirrors, strict=True))
 
     def runs(self) -> list[Run]:
         """Return what is held for nodes that were not written yet, neighbours as one: they may be thousands."""

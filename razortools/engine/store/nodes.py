@@ -52,7 +52,7 @@ class Ref:
 class Node:
     """A node in memory. A leaf has keys and values, or *raw* while packed; an inner node has keys and *children*."""
 
-    __slots__ = ("children", "count", "dirty", "high", "hot", "keys", "level", "low", "raw", "used", "uses", "values")
+    __slots__ = ("children", "count", "dirty", "frozen", "high", "hot", "keys", "level", "low", "raw", "used", "uses", "values")
 
     def __init__(self, level: int, low: bytes, high: bytes) -> None:
         self.level = level
@@ -65,6 +65,7 @@ class Node:
         self.count = 0  # items of a packed leaf
         self.used = 0  # bytes of items with their overhead, as the split rule counts them
         self.dirty = False
+        self.frozen = False  # a checkpoint is still to encode it as it is
         self.hot = True
         self.uses = 0
 

@@ -139,9 +139,10 @@ class SpaceMaps:
 
     def free_later(self, runs: Iterable[Run]) -> None:
         """Free blocks that the last checkpoint names: usable again once the next one is stable."""
-        for start, count in runs:
-            self.pending.append((start, count))
-            self.pending_blocks += count
+        freed = list(runs)
+        self.pending += freed
+        self.pending_blocks += sum(count for _, count in freed)
+        for start, count in joined(freed):
             self.mark_stale(start, count)
 
     def free_now(self, start: BlockNo, count: int) -> None:

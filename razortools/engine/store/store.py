@@ -297,10 +297,20 @@ class Store:
     def begin_checkpoint(self, now_ns: int, **changes: object) -> Flight:
         """Begin what checkpoint() does, after settling what is under way. As begin_commit()."""
         self.settle()
-        plan = self.prepare_checkpoint(now_ns, changes)
-        return self.flights.begin(
-            lambda: checkpoints.write(self.device, plan), lambda: self.finish_checkpoint(plan), self.checkpoint_times
-        )
+        if not self.transaction.is_empty:
+            commits.end_transaction(self)
+        steps = checkpoints.preparing(self, now_ns, changes)
+        # The first step says what the checkpoint holds. It may have to read a page of the space map. When that fails, nodes count
+        # as written that never were: the next checkpoint would name places where nothing lies.
+        with self.failing():
+            next(steps)
+        plans: list[CheckpointPlan] = []
+
+        def encoding() -> Iterator[object]:
+            plans.append((yield from steps))
+
+        write, landed = (lambda: checkpoints.write(self.device, plans[0])), (lambda: self.finish_checkpoint(plans[0]))
+        return self.flights.begin(write, landed, self.checkpoint_times, encoding())
 
     def settle(self) -> None:
         """Return when nothing is under way any more. Raises what kept it from getting there, DeviceFailed for one."""
@@ -311,15 +321,6 @@ class Store:
         assert self.flights.current is None
         with self.failing():
             checkpoints.mark(self, now_ns, changes)
-
-    def prepare_checkpoint(self, now_ns: int, changes: dict[str, object]) -> CheckpointPlan:
-        """Encode a checkpoint. checkpoints.write() and finish_checkpoint() must follow before anything else is prepared."""
-        if not self.transaction.is_empty:
-            commits.end_transaction(self)
-        # It may have to read a page of the space map. When that fails, nodes count as written that never were: the next
-        # checkpoint would name places where nothing lies.
-        with self.failing():
-            return checkpoints.prepare(self, now_ns, changes)
 
     def finish_checkpoint(self, plan: CheckpointPlan) -> None:
         """*plan* has been written and is stable."""

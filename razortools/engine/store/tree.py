@@ -44,6 +44,7 @@ class Tree:
         self.value_bytes_max = value_bytes_max(nodes.geometry.node_bytes)
         self._release = release
         self.is_rising = False  # what is put comes in rising order for a while, among items that are there
+        self.thaw: Callable[[Node], None] = _never_frozen  # told of a frozen node before it changes
         self.is_changing: Callable[[], bool] = lambda: False  # whether an operation is under way
         self._fingers = [_NOWHERE] * 256  # by kind: the leaf where one was found last
         self._last = _NOWHERE  # the leaf that was found last
@@ -287,6 +288,8 @@ class Tree:
         """Unpack the clean *leaf* of *key* and make it and the nodes above it dirty."""
         if leaf.raw is not None:
             self.nodes.unpack(leaf)
+        if leaf.frozen:
+            self.thaw(leaf)
         leaf.dirty = True
         self.dirty_count += 1
         for node, _ in reversed(self._path(key)):
@@ -337,6 +340,8 @@ class Tree:
             self._grow(left, ref)
             return
         parent, index = path[-1]
+        if parent.frozen:
+            self.thaw(parent)
         parent.keys.insert(index + 1, right.low)
         parent.children.insert(index + 1, ref)
         parent.used += CHILD_BYTES
@@ -373,6 +378,8 @@ class Tree:
         for node in (left, right):
             if node.raw is not None:
                 self.nodes.unpack(node)
+            if node.frozen:
+                self.thaw(node)
         left.keys += right.keys
         left.values += right.values
         left.children += right.children
@@ -388,6 +395,8 @@ class Tree:
         assert ref.node is not None
         if ref.node.dirty:
             self.dirty_count -= 1
+        if parent.frozen:
+            self.thaw(parent)
         del parent.keys[index]
         del parent.children[index]
         parent.used -= CHILD_BYTES
@@ -406,6 +415,8 @@ class Tree:
                 return
             if self.root.node.dirty:
                 self.dirty_count -= 1
+            if self.root.node.frozen:
+                self.thaw(self.root.node)
             old = self.root
             self.root = child
             self.root_level -= 1
@@ -418,6 +429,10 @@ class Tree:
         self.node_count -= 1
         self.nodes.drop(ref)
         self._release(ref)
+
+
+def _never_frozen(node: Node) -> None:
+    raise AssertionError("a frozen node, and no checkpoint that it is frozen for")
 
 
 class MissingNode(Missing):
