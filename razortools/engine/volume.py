@@ -41,7 +41,7 @@ from razortools.units import InodeNo, format_size
 
 _FLUSH_DATA, _COUNTERS = Operation.FLUSH_DATA, Operation.COUNTERS  # a member of an enumeration is found slowly, and often here
 _flatten = Counters._FLATTEN
-CROWDED_SHARE = 0.9  # of the dirty nodes that there may be: the rest lasts until the committer has its turn
+CROWDED_SHARE = 0.95  # of the dirty nodes that there may be: the rest lasts until the committer has its turn
 MOUNT_COUNT_MAX = (1 << 32) - 1  # what the superblock holds: counting ends here, mounting does not
 
 

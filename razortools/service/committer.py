@@ -26,9 +26,11 @@ from razortools.service.writeback import Writeback
 from razortools.units import KIB
 
 INLINE_S = 0.0005  # a hop to a thread and back takes a fifth of this; nobody notices that requests wait so long
+HELD_BACK_SHARE = 0.9  # of the dirty nodes that there may be, while what is to make room for more is on its way
 PREPARING_S = 0.001  # a moment of a checkpoint: who makes a request meanwhile waits no longer
 HERE_BYTES_MAX = 64 * KIB  # of new data: a hop to a thread takes as long as to compress that
 HERE_RECORDS_MAX = 16
+HERE_NODES_MAX = 16  # of a checkpoint, which takes longer than the commits around it tell
 
 
 @dataclass(slots=True, eq=False)
@@ -67,6 +69,7 @@ class Committer:
         self.failed = trio.Event()  # a commit has failed
         self._complained_of = ""
         self._is_idle = False  # the task waits for something to do
+        self._landed = trio.Event()  # what is on its way has got there, or failed
         self.commit_count = 0
         self.committed_at_s = self.checkpointed_at_s = time.monotonic()
         self.inline_s = 0.0  # how long the loop wrote and flushed by itself, since that takes less than a thread
@@ -147,6 +150,18 @@ class Committer:
         if self._is_idle and self._volume.is_crowded and not self._volume.read_only:
             self._wanted.set()
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether what changes the tree should come to `less_dirty` first: else it would soon have to wait with all others."""
+        store = self._volume.store
+        return store.flights.current is not None and store.tree.dirty_count > store.nodes.dirty_count_max * HELD_BACK_SHARE
+
+    async def less_dirty(self) -> None:
+        """Return when no more nodes are dirty than may be while a checkpoint is on its way, or it has got there."""
+        while self.holds_back:
+            with phase(Phase.ROOM):
+                await self._landed.wait()
+
     async def room(self) -> None:
         """Return when less is dirty than may be. Raises what a commit raises."""
         while self.note_write():
@@ -222,22 +237,33 @@ class Committer:
                 await self._write_out(self._volume.begin_commit(storing=True))
                 # What was written while the commit flew: the checkpoint would compress it in the loop.
                 await self.writeback.drain(storing=True)
-                await self._write_out(self._volume.begin_checkpoint())
+                is_large = self._volume.store.tree.dirty_count > HERE_NODES_MAX
+                await self._write_out(self._volume.begin_checkpoint(), is_large=is_large)
             self.checkpointed_at_s = time.monotonic()
         except Exception as failure:
             self._complain(failure)
 
-    async def _write_out(self, flight: Flight | None) -> None:
+    async def _write_out(self, flight: Flight | None, *, is_large: bool = False) -> None:
         """Return when *flight* is stable. Raises what kept it from being so.
 
         Requests have their turns while it is being prepared, unless somebody waits for the next commit already. A device that
         takes its time is waited for in a thread, and requests go on meanwhile; one that answers faster than a thread is begun
         is waited for here.
         """
+        self._landed = trio.Event()
+        try:
+            await self._fly(flight, is_large)
+        finally:
+            self._landed.set()
+
+    async def _fly(self, flight: Flight | None, is_large: bool) -> None:
+        """Do that."""
         if flight is not None:
             while flight.prepare(math.inf if self._batch.is_asked_for else PREPARING_S):
                 await trio.lowlevel.checkpoint()
-            if self._flight_s < INLINE_S:
+            if is_large:
+                await placement.run_sync(flight.run)
+            elif self._flight_s < INLINE_S:
                 self._run_here(flight)
             else:
                 await placement.run_sync(flight.run)

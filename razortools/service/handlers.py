@@ -48,6 +48,16 @@ FORGETTING_S = 0.01  # time for a handful of requests
 SECTOR_BYTES = 512  # the unit of st_blocks
 IO_BYTES = 4096  # st_blksize: what programs take for their buffers; a record would make each open file of Python cost 128 KiB
 
+CHANGING_TREE = frozenset(
+    map(
+        int,
+        (
+            Opcode.MKNOD, Opcode.MKDIR, Opcode.SYMLINK, Opcode.LINK, Opcode.UNLINK, Opcode.RMDIR, Opcode.RENAME, Opcode.RENAME2,
+            Opcode.SETATTR, Opcode.SETXATTR, Opcode.REMOVEXATTR,
+        ),
+    )
+)  # fmt: skip
+
 _pack_entry = ENTRY_OUT.pack
 _pack_attributes = ATTRIBUTES_OUT.pack
 
@@ -74,6 +84,7 @@ class Handlers:
         self.fetcher = Fetcher(volume.store.residence, lambda: volume.store.device.read_s)
         self._estimated = settled.estimated
         self._bugs_seen: set[str] = set()
+        self.holds_back = False  # whether what changes the tree is to wait for `less_dirty`
         self.read_bytes = self.written_bytes = 0  # of files, by programs
         self.corrupt_count = self.failed_count = 0  # requests refused for what was read, and because the device failed
         # With the kernel's write-back cache a file may have data that we have not seen.
@@ -126,6 +137,11 @@ class Handlers:
     def after_burst(self) -> None:
         """See to what the requests of the last moment may have left to do; others have their turn now."""
         self.committer.note_changes()
+        self.holds_back = self.committer.holds_back
+
+    async def less_dirty(self) -> None:
+        """Return when the tree may be changed without keeping others waiting."""
+        await self.committer.less_dirty()
 
     async def durable(self) -> bytes:
         """Return when everything done so far is durable, which is an empty reply. Raises what kept it from being so."""

@@ -25,7 +25,7 @@ from razortools.errors import OutOfSpace
 from razortools.service import phases
 from razortools.service.callers import Caller
 from razortools.service.channel import Channel
-from razortools.service.handlers import Answer, Handler, Soon, name_of
+from razortools.service.handlers import CHANGING_TREE, Answer, Handler, Soon, name_of
 from razortools.service.phases import Phase
 from razortools.service.residence import Fetcher
 from razortools.service.tally import LATELY_MAX, Tally
@@ -54,6 +54,7 @@ class Served(Protocol):
     """What the pump needs of the handlers."""
 
     fetcher: Fetcher
+    holds_back: bool  # what changes the tree is to wait for less_dirty() for now
 
     def table(self) -> dict[int, Handler]:
         """Return the handlers by opcode."""
@@ -69,6 +70,9 @@ class Served(Protocol):
 
     async def durable(self) -> bytes:
         """Return when everything is durable: the reply to who asked for that."""
+
+    async def less_dirty(self) -> None:
+        """Return when the tree may be changed without keeping others waiting."""
 
     async def may_have_room_soon(self) -> bool:
         """Whether a request that found no room is worth another try."""
@@ -190,6 +194,10 @@ class Pump:
             return _clock()
         body = buffer[_HEAD_BYTES:length]
         caller = (uid, gid, pid)
+        if self._served.holds_back and opcode in CHANGING_TREE:
+            answer = partial(self._hold_back, opcode, unique, node, bytes(body), caller)
+            nursery.start_soon(self._timed, started, opcode, node, answer)
+            return _clock()
         try:
             reply = self._attempt(NOTHING, handler, node, body, caller)
         except NotResident as told:
@@ -279,6 +287,19 @@ class Pump:
         """Answer a request that lacks something, once that is in memory."""
         try:
             answer = await self._served.fetcher.finish(told, self._handlers[opcode], node, memoryview(body), caller)
+        except OutOfSpace:
+            await self._try_again(opcode, unique, node, body, caller)
+            return
+        except Exception as failure:
+            self._refuse(opcode, unique, node, failure)
+            return
+        await self._answer_later(opcode, unique, node, answer)
+
+    async def _hold_back(self, opcode: int, unique: int, node: InodeNo, body: bytes, caller: Caller) -> None:
+        """Answer a request that changes the tree, once that keeps nobody else waiting."""
+        try:
+            await self._served.less_dirty()
+            answer = await self._served.fetcher.run(self._handlers[opcode], node, memoryview(body), caller)
         except OutOfSpace:
             await self._try_again(opcode, unique, node, body, caller)
             return

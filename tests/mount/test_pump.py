@@ -26,6 +26,7 @@ from razortools.units import InodeNo
 
 ECHO, FAIL, WAIT, FULL, UNKNOWN, SYNC = 1001, 1002, 1003, 1004, 1005, 1006
 FORGET = int(Opcode.FORGET)
+CHANGE = int(Opcode.UNLINK)
 
 
 class Kernel:
@@ -81,9 +82,12 @@ class Served:
         self.tidied: list[tuple[int, int]] = []  # how many it had to be, echoes before
         self.tidies_slowly = False
         self.burst_count = 0
+        self.holds_back = False
+        self.is_less_dirty = trio.Event()
 
     def table(self) -> dict[int, Handler]:
-        return {ECHO: self.echo, FAIL: self.fail, WAIT: self.wait, FULL: self.full, FORGET: self.forget, SYNC: self.sync}
+        served = {ECHO: self.echo, FAIL: self.fail, WAIT: self.wait, FULL: self.full}
+        return served | {CHANGE: self.full, FORGET: self.forget, SYNC: self.sync}
 
     def echo(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
         self.echoes += 1
@@ -135,6 +139,9 @@ class Served:
 
     def after_burst(self) -> None:
         self.burst_count += 1
+
+    async def less_dirty(self) -> None:
+        await self.is_less_dirty.wait()
 
     def tidy(self, at_least: int) -> Callable[[], Awaitable[object]] | None:
         if self.put_off < max(1, at_least):
@@ -273,6 +280,26 @@ def test_who_looks_after_what_is_left_is_called_after_each_burst_and_before_the_
     run(story)
 
 
+def test_what_changes_the_tree_is_held_back_and_nothing_else(kernel: Kernel) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            at_work.served.holds_back = True
+            held, other = kernel.ask(CHANGE, b"name"), kernel.ask(ECHO)
+            await trio.testing.wait_all_tasks_blocked()
+            assert [unique for unique, *_ in kernel.told()] == [other]
+            at_work.served.full_times = 1  # it is one that may find no room, too
+            at_work.served.is_less_dirty.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert kernel.told() == [(held, 0, b"name")]
+            at_work.served.holds_back = False
+            at_work.served.is_less_dirty = trio.Event()
+            free = kernel.ask(CHANGE, b"another")
+            await trio.testing.wait_all_tasks_blocked()
+            assert kernel.told() == [(free, 0, b"another")]
+
+    run(story)
+
+
 def test_what_was_put_off_is_done_before_the_pump_sleeps(kernel: Kernel) -> None:
     async def story() -> None:
         async with pumping(kernel) as at_work:
@@ -367,7 +394,7 @@ def test_each_request_is_counted_once_with_its_time_and_what_it_was_refused_with
     async def story() -> None:
         async with pumping(kernel) as at_work:
             at_work.served.full_times = 1
-            for opcode in (ECHO, ECHO, FAIL, WAIT, FULL, FORGET, SYNC):
+            for opcode in (ECHO, ECHO, FAIL, WAIT, FULL, CHANGE, FORGET, SYNC):
                 kernel.ask(opcode)
             kernel.ask(FAIL, b"refused")
             await trio.testing.wait_all_tasks_blocked()
@@ -376,7 +403,7 @@ def test_each_request_is_counted_once_with_its_time_and_what_it_was_refused_with
             at_work.served.released.set()
             await trio.testing.wait_all_tasks_blocked()
             counts = {opcode: sum(times.counts) for opcode, times in tally.times.items()}
-            assert counts == {ECHO: 2, FAIL: 2, WAIT: 1, FULL: 1, FORGET: 1, SYNC: 1}
+            assert counts == {ECHO: 2, FAIL: 2, WAIT: 1, FULL: 1, CHANGE: 1, FORGET: 1, SYNC: 1}
             assert tally.refusals == {(FAIL, errno.EIO): 1, (FAIL, errno.EPERM): 1}
             assert tally.under_way == 0
             assert all(times.total_s > 0 for times in tally.times.values())

@@ -69,6 +69,26 @@ def test_parts_that_cannot_be_written_are_told_like_any_write(device: FileDevice
         device.write_parts(0, [b"abc", b"def"])
 
 
+def test_what_lies_side_by_side_is_one_write(device: FileDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(3)
+    writes = [(place * 100, chance.randbytes(100)) for place in [*range(5, 40), *range(50, 60), 70, *range(100, 3000)]]
+    chance.shuffle(writes)
+    calls: list[tuple[int, int]] = []
+    true_pwritev = os.pwritev
+
+    def pwritev(descriptor: int, parts: list[bytes], offset: int) -> int:
+        calls.append((offset, len(parts)))
+        return true_pwritev(descriptor, parts, offset)
+
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    device.write_many(writes)
+    assert calls == [(500, 35), (5000, 10), (7000, 1), (10_000, 1024), (112_400, 1024), (214_800, 852)]
+    assert all(device.read(offset, 100) == data for offset, data in writes)
+    assert device.read(0, 500) == bytes(500)
+    device.write_many(iter(()))
+    assert len(calls) == 6
+
+
 def test_filling_holes_changes_no_byte(device: FileDevice, tmp_path: Path) -> None:
     for offset in (0, 100_000, 104_096, MIB):
         device.write(offset, random.Random(offset).randbytes(3000))

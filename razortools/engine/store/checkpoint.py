@@ -84,8 +84,7 @@ def preparing(store: "Store", now_ns: int, changes: dict[str, Any]) -> Generator
 
 def write(device: Device, plan: CheckpointPlan) -> None:
     """Write *plan*: contents, flush, superblock slot, flush, backups. May run in a thread. Raises DeviceFailed."""
-    for offset, data in plan.writes:
-        device.write(offset, data)
+    device.write_many(plan.writes)
     device.flush()
     device.write(*plan.slot)
     device.flush()

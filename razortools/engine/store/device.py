@@ -11,9 +11,10 @@ import os
 import stat
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 
 from razortools.engine.store.durations import Durations
@@ -44,6 +45,11 @@ class Device(ABC):
     def write_parts(self, offset: int, parts: Sequence[bytes | memoryview]) -> None:
         """Write *parts* one behind the other, as one write. Otherwise as write()."""
         self.write(offset, parts[0] if len(parts) == 1 else b"".join(parts))
+
+    def write_many(self, writes: Iterable[tuple[int, bytes]]) -> None:
+        """Write each of *writes* (offset, bytes), in any order. Otherwise as write()."""
+        for offset, data in writes:
+            self.write(offset, data)
 
     @abstractmethod
     def flush(self) -> None:
@@ -162,6 +168,19 @@ class FileDevice(Device):
             raise self._failed("write", offset, total, failed) from failed
         if written < total:
             self.write(offset + written, memoryview(b"".join(parts))[written:])
+
+    def write_many(self, writes: Iterable[tuple[int, bytes]]) -> None:
+        """See Device. What lies side by side is one write: each waits for the interpreter that requests want as well."""
+        start, parts, length = 0, list[bytes](), 0
+        for offset, data in sorted(writes, key=itemgetter(0)):
+            if parts and (offset != start + length or len(parts) == PARTS_MAX):
+                self.write_parts(start, parts)
+                parts, length = [], 0
+            start = start if parts else offset
+            parts.append(data)
+            length += len(data)
+        if parts:
+            self.write_parts(start, parts)
 
     def flush(self) -> None:
         """See Device."""
