@@ -1,6 +1,8 @@
 """A checkpoint holds what there was when it began, whatever changes while it is being encoded."""
 
+import gc
 import random
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,6 +15,7 @@ from razortools.engine.store.nodes import Ref
 from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.recovery import open_store
 from razortools.engine.store.store import Store
+from razortools.engine.store.tree import never_frozen
 from razortools.format.journal import Operation
 from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY, inode_key
 from razortools.units import KIB, MIB, BlockNo, InodeNo
@@ -207,5 +210,24 @@ def test_a_root_that_goes_is_thawed_first() -> None:
     assert root is not None
     assert root.frozen
     root.keys, root.children = root.keys[:1], root.children[:1]
+    child = root.children[0].node
+    assert child is not None
+    assert child.frozen
     store.tree._lower()
     assert not root.frozen
+    assert (child.frozen, child.dirty) == (False, True), "who finds it dirty changes it without asking"
+
+
+def test_nothing_of_a_checkpoint_is_kept_once_it_is_written() -> None:
+    """It is twice as large as the nodes that were dirty."""
+    store = new_store()
+    all_dirty(store)
+    flight = store.begin_checkpoint(1)
+    change(store, [(1, 100)])
+    assert not flight.prepare()
+    store.settle()
+    steps = weakref.ref(flight)
+    del flight
+    gc.collect()
+    assert steps() is None
+    assert store.tree.thaw is never_frozen

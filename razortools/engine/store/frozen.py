@@ -8,9 +8,10 @@ after those below it, for it tells their checksums; a frozen node stays in memor
 """
 
 from collections.abc import Callable, Generator
+from itertools import islice
 
 from razortools.engine.store.nodes import Node, Ref
-from razortools.engine.store.tree import Tree
+from razortools.engine.store.tree import Tree, never_frozen
 
 NODES_AT_ONCE = 8  # encoded before others may have their turn: half a millisecond
 
@@ -40,10 +41,11 @@ class Frozen:
         """Encode all of them; yield from time to time how many are left. The tree may change whenever this waits."""
         while self._left:
             yield len(self._left)
-            for node in list(self._left)[:NODES_AT_ONCE]:
+            for node in list(islice(self._left, NODES_AT_ONCE)):
                 ref, kept = self._left.pop(node)
                 node.frozen = False
                 self._encode(ref, kept)
+        self._tree.thaw = never_frozen  # what was encoded is nobody's any more once it is written
 
     def _thaw(self, node: Node) -> None:
         """*node* is about to change."""

@@ -44,7 +44,7 @@ class Tree:
         self.value_bytes_max = value_bytes_max(nodes.geometry.node_bytes)
         self._release = release
         self.is_rising = False  # what is put comes in rising order for a while, among items that are there
-        self.thaw: Callable[[Node], None] = _never_frozen  # told of a frozen node before it changes
+        self.thaw: Callable[[Node], None] = never_frozen  # told of a frozen node before it changes
         self.is_changing: Callable[[], bool] = lambda: False  # whether an operation is under way
         self._fingers = [_NOWHERE] * 256  # by kind: the leaf where one was found last
         self._last = _NOWHERE  # the leaf that was found last
@@ -422,6 +422,8 @@ class Tree:
             self.root_level -= 1
             self._forget(old)
             if child.node.dirty is False:
+                if child.node.frozen:
+                    self.thaw(child.node)
                 child.node.dirty = True  # the superblock must name it
                 self.dirty_count += 1
 
@@ -431,7 +433,8 @@ class Tree:
         self._release(ref)
 
 
-def _never_frozen(node: Node) -> None:
+def never_frozen(node: Node) -> None:
+    """Stand where somebody is to be told of frozen nodes while there are none."""
     raise AssertionError("a frozen node, and no checkpoint that it is frozen for")
 
 
