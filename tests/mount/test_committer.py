@@ -20,7 +20,7 @@ from razortools.errors import DeviceFailed
 from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY
 from razortools.service import committer as committer_module
-from razortools.service.committer import HERE_BYTES_MAX, HERE_NODES_MAX, INLINE_S, Committer
+from razortools.service.committer import HERE_BYTES_MAX, INLINE_S, Committer
 from razortools.service.options import parse_options
 from razortools.service.writeback import ASIDE_BYTES_MIN
 from razortools.units import MIB, InodeNo, RecordNo
@@ -189,17 +189,18 @@ def test_what_changes_the_tree_is_held_back_while_a_checkpoint_of_a_slow_disk_is
     trio.run(scenario)
 
 
-def test_a_large_checkpoint_is_written_in_a_thread_however_fast_commits_are() -> None:
+def test_a_large_checkpoint_is_written_in_a_thread_however_fast_commits_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commits of half a millisecond had a checkpoint of a tenth of a second written between two requests."""
+    monkeypatch.setattr(committer_module, "HERE_NODES_MAX", 2)
 
     async def scenario() -> None:
-        disk = SlowDisk()
+        disk = SlowDisk(64 * MIB)
         async with committing_fast(disk) as (volume, committer), trio.open_nursery() as nursery:
             for number in range(150):
                 make(volume, b"a name that is not too short, number %06d" % number)
             await committer.durable()
-            assert committer._flight_s < INLINE_S
-            assert volume.store.tree.dirty_count > HERE_NODES_MAX
+            committer._flight_s = INLINE_S / 10
+            assert volume.store.tree.dirty_count > 2
             disk.flushing.clear()
             disk.may_flush.clear()
             nursery.start_soon(committer._checkpoint)
