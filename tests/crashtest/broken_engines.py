@@ -17,7 +17,9 @@ from razortools.engine.store.checkpoint import CheckpointPlan
 from razortools.engine.store.commit import FrozenCommit
 from razortools.engine.store.device import Device
 from razortools.engine.store.flight import Flight
+from razortools.engine.store.frozen import Frozen
 from razortools.engine.store.journal import Journal, JournalReader, LoggedTransaction
+from razortools.engine.store.nodes import Node
 from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.store import Store
 from razortools.engine.store.superblocks import backup_images, slot_image
@@ -495,6 +497,15 @@ def checkpoint_leaves_data_behind(patch: pytest.MonkeyPatch) -> None:
         return volume.store.begin_checkpoint(volume.now_ns(), **volume._figures())
 
     patch.setattr(Volume, "begin_checkpoint", begin_checkpoint)
+
+
+def frozen_nodes_change_before_they_are_encoded(patch: pytest.MonkeyPatch) -> None:
+    """A checkpoint that has begun takes along what is changed before a node is encoded, in that node and in no other."""
+
+    def thaw(frozen: Frozen, node: Node) -> None:
+        node.frozen = False
+
+    patch.setattr(Frozen, "_thaw", thaw)
 
 
 def change_plans(patch: pytest.MonkeyPatch, change: Callable[[Store, CheckpointPlan], CheckpointPlan]) -> None:

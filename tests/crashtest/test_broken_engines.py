@@ -57,6 +57,7 @@ class History:
 LONG_VALUES = "create /n; setxattr /n user.k 450; commit; create /m; setxattr /n user.k 450; commit"
 MORE_THAN_A_BLOCK = "; ".join(f"mkdir /m{number}" for number in range(12)) + "; commit"
 DONE_IN_BETWEEN = "create /m; begin; create /n; write /n 0 5000; settle; begin-checkpoint; settle"
+CHANGED_MEANWHILE = "create /k; begin-checkpoint; create /n; write /a 3000 3000; rename /a /m; settle"
 MORE_THAN_THE_RING = "; ".join(f"chmod /a 6{number % 8}0; commit" for number in range(40))
 
 NEEDS: tuple[tuple[Break, History], ...] = (
@@ -71,6 +72,7 @@ NEEDS: tuple[tuple[Break, History], ...] = (
     (broken.blocks_below_late_pages_let_go, History("paged", SINGLE_CUTS, ("write /a 4096 4096; commit; write /a 8192 4096",))),
     (broken.sync_overtakes_the_commit_before_it, History("plain", SINGLE_CUTS, ("create /n; begin; mkdir /m; fsync /n",))),
     (broken.checkpoint_leaves_data_behind, History("plain", SINGLE_CUTS, (DONE_IN_BETWEEN,))),
+    (broken.frozen_nodes_change_before_they_are_encoded, History("plain", SINGLE_CUTS, (CHANGED_MEANWHILE,))),
     (broken.rename_in_two_commits, History("plain", SINGLE_CUTS, ("rename /a /n", "rename /a /d/n"))),
     (broken.exchange_in_two_commits, History("plain", SINGLE_CUTS, ("exchange /a /d/x",))),
     (broken.ring_wraps_to_the_wrong_place, History("wrapping", SINGLE_CUTS, (MORE_THAN_A_BLOCK,))),
