@@ -68,7 +68,7 @@ def take(volume: "Volume") -> Statistics:
         block_count=store.geometry.block_count,
         free_blocks=free_blocks,
         reserve_blocks=max(store.room.free_blocks() - volume.records.reserved_blocks - free_blocks, 0),
-        inode_count=counters.inode_count,
+        inode_count=counters.inode_count + len(volume.inodes.limbo.files),  # somebody has them open, for all that is known
         directory_count=counters.directory_count,
         name_count=counters.name_count,
         raw_bytes=counters.raw_bytes,

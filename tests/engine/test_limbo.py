@@ -61,6 +61,17 @@ def test_nothing_of_it_is_left_in_the_tree_and_forgetting_it_is_no_operation() -
     check_rules(volume)
 
 
+def test_it_counts_as_a_file_until_it_is_forgotten() -> None:
+    """As it does on other filesystems. The counters, which a commit stores, do not count what stands in no tree."""
+    volume = new_volume()
+    ino = unlinked(volume)
+    assert namespace.statfs(volume).inode_count == volume.counters.inode_count + 1 == 2
+    volume.inodes.get(ino)
+    assert namespace.statfs(volume).inode_count == volume.counters.inode_count == 2
+    namespace.release(volume, ino)
+    assert namespace.statfs(volume).inode_count == 1
+
+
 # What a file may have, and whether it goes to limbo with it. It is stored, but for what is said to be dirty.
 STATES: dict[str, tuple[Callable[[Volume, InodeNo], object], bool]] = {
     "nothing": (lambda volume, ino: None, True),

@@ -123,6 +123,17 @@ def test_whoever_settles_it_has_it_encoded_first(step: int, left: int) -> None:
     assert in_image(store) == items(store)
 
 
+def test_it_cannot_be_written_before_it_is_prepared() -> None:
+    store = new_store()
+    change(store, [(number, 200) for number in range(500)])
+    flight = store.begin_checkpoint(1)
+    with pytest.raises(AssertionError, match="prepared first"):
+        flight.run()
+    assert not flight.prepare()
+    flight.run()
+    store.settle()
+
+
 def test_what_is_taken_back_meanwhile_is_as_it_was() -> None:
     store = new_store()
     change(store, [(number, 200) for number in range(500)])

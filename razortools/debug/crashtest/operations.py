@@ -159,9 +159,11 @@ def _begin_checkpoint(volume: Volume) -> None:
 
 
 def _write_out(volume: Volume) -> None:
-    """Let the thread run that writes what was begun; its owner has not heard of it."""
-    if volume.store.flights.current is not None:
-        volume.store.flights.current.run()
+    """Let the thread run that writes what was begun, once it is prepared; its owner has not heard of it."""
+    flight = volume.store.flights.current
+    if flight is not None:
+        flight.prepare()
+        flight.run()
 
 
 # On the reference

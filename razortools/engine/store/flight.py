@@ -23,13 +23,13 @@ class Flight:
         landed: Callable[[], None],
         failed: Callable[[str], None],
         times: Durations | None = None,
-        steps: Iterator[object] = iter(()),  # noqa: B008  (nothing to do)
+        steps: Iterator[object] | None = None,
     ) -> None:
         """*write* touches the device only; *landed* and *failed* change the owner's state, in the owner's thread.
 
         *steps* have to be taken there before it can be written. How long writing took goes into *times* once it has landed.
         """
-        self._steps: Iterator[object] | None = steps
+        self._steps = steps
         self._write = write
         self._landed = landed
         self._failed = failed
@@ -61,6 +61,7 @@ class Flight:
 
     def run(self) -> None:
         """Write it, unless that has been done. In any thread, once it is prepared; raises nothing: settle() tells how it went."""
+        assert self._steps is None or self._has_run, "it has to be prepared first"
         with self._lock:
             if self._has_run:
                 return
@@ -107,7 +108,7 @@ class Flights:
         self.wait_s = 0.0  # and how long the owner's thread waited for them
 
     def begin(
-        self, write: Callable[[], None], landed: Callable[[], None], times: Durations, steps: Iterator[object] = iter(())  # noqa: B008
+        self, write: Callable[[], None], landed: Callable[[], None], times: Durations, steps: Iterator[object] | None = None
     ) -> Flight:
         """Begin a flight as Flight() does. The one before it must have been settled."""
         assert self.current is None, "one flight at a time"
