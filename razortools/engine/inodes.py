@@ -14,9 +14,9 @@ transaction in which it was made it is put, and has one entry instead of two.
 Most files lose their last name while the kernel still knows them, and are forgotten a moment later. Small ones do not wait for
 that in the tree at all (limbo.py). The others' items in the orphan table would be made and deleted within a transaction, so they
 are not made: an inode that the running transaction has left *nameless* is behind as a whole, and the commit puts it and its
-orphan item if it is still there then. No transaction holds a
-nameless inode without its orphan item, so no crash can show one. The room for it is promised (NAMELESS_JOURNAL_BYTES,
-nameless_nodes), and the leaves in which the two items go are dirty from the beginning, so a commit has to read nothing.
+orphan item if it is still there then. No transaction holds a nameless inode without its orphan item, so no crash can show one.
+The room for it is promised (`promised`), and the leaves in which the two items go are dirty from the beginning, so a commit has
+to read nothing.
 """
 
 import errno

@@ -11,12 +11,10 @@ so the image knows nothing of it. To put a file back can neither fail nor wait: 
 and the leaves in which its items go are dirty, for they were cut out of them.
 """
 
-import errno
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
-from razortools.errors import PosixError
 from razortools.format.inode import Inode, Orphan, OrphanReason
 from razortools.format.journal import ENTRY_HEAD_BYTES, Operation
 from razortools.format.keys import inode_key, orphan_key
@@ -79,11 +77,9 @@ class Limbo:
     def put_back(self, ino: InodeNo) -> Inode:
         """Put a file that somebody asks for back into the tree; return its inode, which has no name.
 
-        A part of the running operation, if there is one. Raises PosixError(ENOENT) if it does not stand here.
+        A part of the running operation, if there is one.
         """
         volume = self._volume
-        if ino not in self.files:
-            raise PosixError(errno.ENOENT, f"there is no inode {ino}")
         if volume.read_only:  # nothing is written any more: this is for readers alone
             gone = self.drop(ino)
             for key, value in ((inode_key(ino), gone.inode.encode()), *gone.contents):

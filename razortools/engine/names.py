@@ -56,7 +56,7 @@ class NameTable:
 
     def intern(self, name: bytes) -> NameId:
         """Return an id for *name* and count one more use of it. Part of the running operation."""
-        name_hash, name_id = self._known.young.get(name) or self._known.get(name) or self._learn(name)
+        name_hash, name_id = self.known(name)
         if name_id != NO_ID:
             count, text = self._string(name_id)
             if count < REFERENCES_MAX:

@@ -261,13 +261,12 @@ class Committer:
         if flight is not None:
             while flight.prepare(math.inf if self._batch.is_asked_for else PREPARING_S):
                 await trio.lowlevel.checkpoint()
-            if is_large:
-                await placement.run_sync(flight.run)
-            elif self._flight_s < INLINE_S:
+            if self._flight_s < INLINE_S and not is_large:
                 self._run_here(flight)
             else:
                 await placement.run_sync(flight.run)
-                self._flight_s = flight.took_s
+                if not is_large:
+                    self._flight_s = flight.took_s
         self._volume.settle()
         if flight is not None:
             flight.settle()  # an operation that had to commit by itself may have settled it meanwhile, and met its failure

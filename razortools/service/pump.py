@@ -195,13 +195,14 @@ class Pump:
         body = buffer[_HEAD_BYTES:length]
         caller = (uid, gid, pid)
         if self._served.holds_back and opcode in CHANGING_TREE:
-            answer = partial(self._hold_back, opcode, unique, node, bytes(body), caller)
+            answer = partial(self._answer_with, self._when_less_is_dirty, opcode, unique, node, bytes(body), caller)
             nursery.start_soon(self._timed, started, opcode, node, answer)
             return _clock()
         try:
             reply = self._attempt(NOTHING, handler, node, body, caller)
         except NotResident as told:
-            answer = partial(self._fetch_and_answer, told, opcode, unique, node, bytes(body), caller)
+            fetch = partial(self._served.fetcher.finish, told)
+            answer = partial(self._answer_with, fetch, opcode, unique, node, bytes(body), caller)
             nursery.start_soon(self._timed, started, opcode, node, answer)
             return _clock()
         except OutOfSpace:
@@ -281,12 +282,12 @@ class Pump:
         if opcode not in SILENT:
             self._channel.reply(unique, reply)
 
-    async def _fetch_and_answer(
-        self, told: NotResident, opcode: int, unique: int, node: InodeNo, body: bytes, caller: Caller
+    async def _answer_with(
+        self, attempt: Callable[..., Awaitable[Answer]], opcode: int, unique: int, node: InodeNo, body: bytes, caller: Caller
     ) -> None:
-        """Answer a request that lacks something, once that is in memory."""
+        """Answer a request with what *attempt* brings its handler to, once that has what it waits for."""
         try:
-            answer = await self._served.fetcher.finish(told, self._handlers[opcode], node, memoryview(body), caller)
+            answer = await attempt(self._handlers[opcode], node, memoryview(body), caller)
         except OutOfSpace:
             await self._try_again(opcode, unique, node, body, caller)
             return
@@ -295,18 +296,10 @@ class Pump:
             return
         await self._answer_later(opcode, unique, node, answer)
 
-    async def _hold_back(self, opcode: int, unique: int, node: InodeNo, body: bytes, caller: Caller) -> None:
-        """Answer a request that changes the tree, once that keeps nobody else waiting."""
-        try:
-            await self._served.less_dirty()
-            answer = await self._served.fetcher.run(self._handlers[opcode], node, memoryview(body), caller)
-        except OutOfSpace:
-            await self._try_again(opcode, unique, node, body, caller)
-            return
-        except Exception as failure:
-            self._refuse(opcode, unique, node, failure)
-            return
-        await self._answer_later(opcode, unique, node, answer)
+    async def _when_less_is_dirty(self, handler: Handler, node: InodeNo, body: memoryview, caller: Caller) -> Answer:
+        """Have a request done that changes the tree, once that keeps nobody else waiting."""
+        await self._served.less_dirty()
+        return await self._served.fetcher.run(handler, node, body, caller)
 
     async def _try_again(self, opcode: int, unique: int, node: InodeNo, body: bytes, caller: Caller) -> None:
         """Answer a request that found no room, once there may be some."""

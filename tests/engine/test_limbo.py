@@ -18,7 +18,7 @@ from razortools.format.inode import ROOT_INODE
 from razortools.format.journal import Operation
 from razortools.format.keys import back_link_key, inode_key, object_of, orphan_key
 from razortools.units import KIB, MIB, InodeNo
-from tests.engine.tree_rules import check_rules
+from tests.engine.tree_rules import check_promise, check_rules
 from tests.engine.volumes import clock_of, items, new_device, new_volume, open_again
 
 R = ROOT_INODE
@@ -306,15 +306,7 @@ def test_what_is_promised_is_never_less_than_what_putting_them_back_needs(monkey
     for number in range(0, LIMBO_MAX * spread, spread):
         namespace.unlink(volume, R, b"%d" % number)
     assert len(volume.inodes.limbo.files) > LIMBO_MAX * 3 // 4, "all but those that lie in two leaves"
-    asked: list[tuple[int, int]] = []  # nodes, journal bytes
-    monkeypatch.setattr(volume.store.room, "has", lambda blocks, nodes, bytes_, deleting: not asked.append((nodes, bytes_)))
-    assert volume.has_room_now()
-    tree, transaction = volume.store.tree, volume.store.transaction
-    dirty, journal_bytes = tree.dirty_count, transaction.measure()
-    volume.inodes.put_behind()
-    (nodes, promised_bytes), *_ = asked
-    assert 0 < transaction.measure() - journal_bytes <= promised_bytes
-    assert 0 <= tree.dirty_count - dirty <= nodes
+    check_promise(volume, monkeypatch)
 
 
 def test_a_commit_on_a_full_image_finds_room_for_all_of_them() -> None:

@@ -18,7 +18,7 @@ from razortools.format.inode import ROOT_INODE
 from razortools.format.journal import Operation
 from razortools.format.keys import Kind, kind_range, orphan_key, record_key
 from razortools.units import InodeNo
-from tests.engine.tree_rules import check_rules
+from tests.engine.tree_rules import check_promise, check_rules
 from tests.engine.volumes import items, new_device, new_volume, open_again
 
 R = ROOT_INODE
@@ -375,15 +375,7 @@ def test_what_is_promised_for_orphans_is_never_less_than_what_the_commit_needs(m
     volume.checkpoint()
     for number in range(NAMELESS_MAX):
         namespace.unlink(volume, R, b"%d" % number)
-    asked: list[tuple[int, int]] = []  # nodes, journal bytes
-    monkeypatch.setattr(volume.store.room, "has", lambda blocks, nodes, bytes_, deleting: not asked.append((nodes, bytes_)))
-    assert volume.has_room_now()
-    tree, transaction = volume.store.tree, volume.store.transaction
-    dirty, journal_bytes = tree.dirty_count, transaction.measure()
-    volume.inodes.put_behind()
-    (nodes, promised_bytes), *_ = asked
-    assert 0 < transaction.measure() - journal_bytes <= promised_bytes
-    assert 0 <= tree.dirty_count - dirty <= nodes
+    check_promise(volume, monkeypatch)
 
 
 def test_a_truncation_of_an_unlinked_file_leaves_no_note_in_the_orphan_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from collections import Counter, defaultdict
 
+import pytest
+
 from razortools.engine.volume import Volume
 from razortools.format.data import DataRecord
 from razortools.format.directory import BackLink, DirectoryEntry
@@ -80,3 +82,16 @@ def check_rules(volume: Volume) -> None:
     assert counters.next_inode > max(inodes)
     assert counters.next_name_id > max(names, default=0)
     assert volume.store.get(COUNTERS_KEY) is not None
+
+
+def check_promise(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bring the tree of *volume* up to date, as a commit does, and compare what that took with what had been promised for it."""
+    asked: list[tuple[int, int]] = []  # nodes, journal bytes
+    monkeypatch.setattr(volume.store.room, "has", lambda blocks, nodes, bytes_, deleting: not asked.append((nodes, bytes_)))
+    assert volume.has_room_now()
+    tree, transaction = volume.store.tree, volume.store.transaction
+    dirty, journal_bytes = tree.dirty_count, transaction.measure()
+    volume.inodes.put_behind()
+    (nodes, promised_bytes), *_ = asked
+    assert 0 < transaction.measure() - journal_bytes <= promised_bytes
+    assert 0 <= tree.dirty_count - dirty <= nodes

@@ -50,35 +50,32 @@ def preparing(store: "Store", now_ns: int, changes: dict[str, Any]) -> Generator
     frozen = Frozen(store.tree, _encoder(store, generation, writes))
     _place(store, frozen.refs, generation)
     map_writes, top, free_blocks = store.maps.encode_checkpoint(store.pool.runs())
-    journal, root, root_level, node_count = store.journal, store.tree.root, store.tree.root_level, store.tree.node_count
-    transaction, spacemap_active = store.transaction.number - 1, 1 - store.maps.active
-    position, sequence = journal.head, journal.next_sequence
-    released = tuple(store.maps.pending)
-    yield len(frozen.refs)
-    yield from frozen.encoding()
+    root, released = store.tree.root, tuple(store.maps.pending)
     superblock = replace(
         store.superblock,
         generation=generation,
-        transaction=transaction,
-        root=root.pointer(),
-        root_level=root_level,
-        spacemap_active=spacemap_active,
+        transaction=store.transaction.number - 1,
+        root_level=store.tree.root_level,
+        spacemap_active=1 - store.maps.active,
         spacemap_top=top,
         free_blocks=free_blocks,
-        node_count=node_count,
-        journal_tail=position,
-        journal_sequence=sequence,
+        node_count=store.tree.node_count,
+        journal_tail=store.journal.head,
+        journal_sequence=store.journal.next_sequence,
         written_at_ns=now_ns,
         **changes,
     )
+    yield len(frozen.refs)
+    yield from frozen.encoding()
+    superblock = replace(superblock, root=root.pointer())
     return CheckpointPlan(
         superblock=superblock,
         writes=tuple(writes + map_writes),
         slot=slot_image(superblock),
         backups=tuple(backup_images(superblock, store.geometry)),
         released=released,
-        journal_position=position,
-        journal_sequence=sequence,
+        journal_position=superblock.journal_tail,
+        journal_sequence=superblock.journal_sequence,
     )
 
 
