@@ -14,7 +14,6 @@ docs/BENCHMARKS.md.
 import argparse
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from typing import TypeVar
 
 from bench.journaling import Pace
 from bench.material import text
-from bench.page import machine, publish
+from bench.page import machine, tell
 from razortools.engine import attributes, files, namespace, orphans
 from razortools.engine.attributes import AttributeChange
 from razortools.engine.create import create, plan_create
@@ -197,9 +196,7 @@ def main() -> None:
         folder = Path(temporary)
         rounds = [measure(folder, chosen.files, seed) for seed in range(chosen.rounds)]
         lines = [f"{machine(folder)}; {chosen.files:,} files, best of {chosen.rounds} rounds.", "", *table(rounds)]
-    sys.stdout.write("\n".join(lines) + "\n")
-    if chosen.write:
-        publish("engine_share", "\n".join(lines) + "\n")
+    tell("engine_share", lines, write=chosen.write)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import multiprocessing
 import os
 import socket
 import statistics
-import sys
 import tempfile
 import time
 import urllib.request
@@ -36,7 +35,7 @@ from typing import Any, cast
 
 import trio
 
-from bench.page import machine, publish
+from bench.page import machine, tell
 from razortools.engine import files, namespace
 from razortools.engine.create import create, plan_create
 from razortools.engine.store.device import create_image, open_image
@@ -355,9 +354,7 @@ def main() -> None:
         mounted, scrapes, pages = measure_mounted(folder, chosen.rounds, chosen.requests)
         head = f"{machine(folder)}; medians of {chosen.rounds} rounds of {chosen.requests:,} requests."
         lines = [head, "", *table([*rows, *mounted], scrapes, pages)]
-    sys.stdout.write("\n".join(lines) + "\n")
-    if chosen.write:
-        publish("metering", "\n".join(lines) + "\n")
+    tell("metering", lines, write=chosen.write)
 
 
 if __name__ == "__main__":

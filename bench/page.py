@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import sys
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "BENCHMARKS.md"
@@ -22,6 +23,14 @@ def publish(section: str, table: str, page: Path | None = None) -> None:
     page = page or PAGE
     before, _, after = _split(section, page)
     page.write_text(before + table + after, encoding="utf-8")
+
+
+def tell(section: str, lines: list[str], *, write: bool) -> None:
+    """Print *lines*, and with *write* publish them as *section*."""
+    text = "\n".join(lines) + "\n"
+    sys.stdout.write(text)
+    if write:
+        publish(section, text)
 
 
 def published(section: str, page: Path | None = None) -> str:

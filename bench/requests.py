@@ -21,7 +21,7 @@ from pathlib import Path
 from bench.material import text
 from bench.mounts.peers import OURS, adopt_daemons, mounted
 from bench.mounts.place import processor_s, settle, write_file
-from bench.page import machine, publish
+from bench.page import machine, tell
 from razortools.service import mountpoints
 from razortools.service.control import Waiter
 from razortools.service.figures import MountFigures
@@ -167,9 +167,7 @@ def main() -> None:
             finally:
                 waiter.close()
     lines = [head, "", *table(rows)]
-    sys.stdout.write("\n".join(lines) + "\n")
-    if chosen.write:
-        publish("requests", "\n".join(lines) + "\n")
+    tell("requests", lines, write=chosen.write)
 
 
 if __name__ == "__main__":

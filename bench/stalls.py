@@ -22,7 +22,7 @@ from pathlib import Path
 
 from bench.mounts.peers import OURS, adopt_daemons, mounted
 from bench.mounts.place import settle, write_file
-from bench.page import machine, publish
+from bench.page import machine, tell
 
 FOLDERS = 50
 CONTENTS = b"what a small file holds, and another line of it\n" * 60
@@ -108,9 +108,7 @@ def main() -> None:
             for name, operation, numbers in phases(point, chosen.files):
                 settle(point)
                 lines.append(line(name, *watched(point, operation, numbers)))
-    sys.stdout.write("\n".join(lines) + "\n")
-    if chosen.write:
-        publish("stalls", "\n".join(lines) + "\n")
+    tell("stalls", lines, write=chosen.write)
 
 
 if __name__ == "__main__":
