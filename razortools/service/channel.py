@@ -84,6 +84,11 @@ class Channel:
         notice = NOTIFY_INVAL_INODE.pack(ino, -1, 0)
         self.pass_on(REPLY_HEAD.pack(_HEAD_BYTES + len(notice), NOTIFY_INVAL_INODE_CODE, 0) + notice)
 
+    def forget_pages(self, ino: InodeNo) -> None:
+        """Have the kernel drop what it has cached of *ino*. Waits while a page is locked: in a thread other than the loop's."""
+        notice = NOTIFY_INVAL_INODE.pack(ino, 0, 0)
+        self.pass_on(REPLY_HEAD.pack(_HEAD_BYTES + len(notice), NOTIFY_INVAL_INODE_CODE, 0) + notice)
+
     def close(self) -> None:
         """Give the descriptor back: the kernel ends the connection."""
         if self.descriptor >= 0:

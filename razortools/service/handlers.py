@@ -23,6 +23,7 @@ from razortools.errors import CorruptImage, DeviceFailed, PosixError, RazorError
 from razortools.format.inode import Inode
 from razortools.service.callers import Caller
 from razortools.service.committer import Committer
+from razortools.service.listings import Listings
 from razortools.service.logs import log
 from razortools.service.options import MountOptions
 from razortools.service.phases import Phase, phase
@@ -83,6 +84,7 @@ class Handlers:
         self.options = options
         self.fetcher = Fetcher(volume.store.residence, lambda: volume.store.device.read_s)
         self._estimated = settled.estimated
+        self.listings = Listings()
         self._bugs_seen: set[str] = set()
         self.holds_back = False  # whether what changes the tree is to wait for `less_dirty`
         self.read_bytes = self.written_bytes = 0  # of files, by programs

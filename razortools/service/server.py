@@ -102,6 +102,7 @@ class Mounted:
         self._committer = Committer(volume, options)
         self._committer.after_commit = self._settled.note_commit
         self._handlers = operations = self._operations()
+        operations.listings.drop = self._channel.forget_pages
         self._memory = Memory(volume, self._committer, options)
         self._remounter = Remounter(volume, self._committer, options, self._adopt)
         self._holder = Holder(volume, self._committer)

@@ -1,11 +1,13 @@
 """Requests about directories as streams: opening, listing, closing.
 
 A position is a cookie that says all by itself: it belongs to a name, not to a place (engine/directories.py), so nothing is kept
-for an open directory. What is given before something is missing or damaged is an answer: the kernel asks for the rest. The kernel
-may not cache listings: it looks for the entry at which a reader stands, and that may be gone.
+for an open directory. What is given before something is missing or damaged is an answer: the kernel asks for the rest. Which
+listings it may keep, and who may use them, is decided in service/listings.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+import trio
 
 from razortools.engine import directories
 from razortools.engine.store.residence import NotResident
@@ -13,19 +15,20 @@ from razortools.errors import PosixError, RazorError
 from razortools.format.inode import FileType
 from razortools.format.keys import HASH_MIN
 from razortools.service.callers import Caller
-from razortools.service.handlers import TIMEOUT_S, Handler, Handlers
+from razortools.service.handlers import TIMEOUT_S, Answer, Handler, Handlers
 from razortools.service.logs import log
-from razortools.service.wire import DIRENT, DIRENT_ALIGN, ENTRY_OUT, OPEN_OUT, READ, Opcode, dirent
+from razortools.service.wire import DIRENT, DIRENT_ALIGN, ENTRY_OUT, OPEN_OUT, READDIR, RELEASEDIR, Opcode, dirent
 from razortools.units import InodeNo
 
 SELF_COOKIE = 1  # cookies below HASH_MIN are ours
 PARENT_COOKIE = 2
 assert PARENT_COOKIE < HASH_MIN
 
-_OPENED = OPEN_OUT.pack(0, 0, 0)
 _UNKNOWN = ENTRY_OUT.pack(0, 0, TIMEOUT_S, TIMEOUT_S, 0, 0, *[0] * 15)  # the kernel does not count "." and ".."
 _DIRENT_BYTES = DIRENT.size
 _DIRENTPLUS_BYTES = ENTRY_OUT.size + DIRENT.size
+
+Given = Callable[[InodeNo, int, int], bytes]  # (directory, cookie, bytes) -> entries from behind the cookie
 
 
 class StreamHandlers(Handlers):
@@ -42,15 +45,35 @@ class StreamHandlers(Handlers):
 
     def opendir(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """Open a directory for reading."""
-        return _OPENED
+        return OPEN_OUT.pack(*self.listings.open(ino), 0)
 
     def releasedir(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """Close a directory."""
+        self.listings.close(ino, *RELEASEDIR.unpack_from(body))
         return b""
 
-    def readdir(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
+    def readdir(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
         """Give entries from behind a cookie until the kernel's buffer is full."""
-        after, room, _ = READ.unpack_from(body)
+        return self._read(self._names, ino, body)
+
+    def readdirplus(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
+        """Give entries with their attributes, as if each had been looked up."""
+        return self._read(self._attributes, ino, body)
+
+    def _read(self, give: Given, ino: InodeNo, body: memoryview) -> Answer:
+        """Give entries; before that, the kernel has nothing of the listing that is not so any more."""
+        handle, after, room = READDIR.unpack_from(body)
+        if self.listings.is_stale(ino, handle, after):
+            return self._read_anew(give, ino, after, room)
+        return give(ino, after, room)
+
+    async def _read_anew(self, give: Given, ino: InodeNo, after: int, room: int) -> bytes:
+        """Give entries of a directory that has changed since its reader was there."""
+        await trio.to_thread.run_sync(self.listings.renew, ino)
+        return await self.fetcher.run(give, ino, after, room)
+
+    def _names(self, ino: InodeNo, after: int, room: int) -> bytes:
+        """Return entries from behind a cookie, as many as there is *room* for."""
         given = [dirent(child, cookie, name, FileType.DIRECTORY) for child, cookie, name in self._dots(ino, after)]
         room -= sum(map(len, given))
         try:
@@ -64,9 +87,8 @@ class StreamHandlers(Handlers):
                 raise
         return b"".join(given)
 
-    def readdirplus(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
-        """Give entries with their attributes, as if each had been looked up."""
-        after, room, _ = READ.unpack_from(body)
+    def _attributes(self, ino: InodeNo, after: int, room: int) -> bytes:
+        """Return entries with their attributes from behind a cookie; each is held as if it had been looked up."""
         given = [_UNKNOWN + dirent(child, cookie, name, FileType.DIRECTORY) for child, cookie, name in self._dots(ino, after)]
         room -= sum(map(len, given))
         get, hold = self.volume.inodes.get, self.volume.inodes.hold

@@ -70,6 +70,13 @@ class InitFlag(IntFlag):
     HANDLE_KILLPRIV_V2 = 1 << 28  # the kernel tells when set-id bits must go
 
 
+class OpenFlag(IntFlag):
+    """What the kernel is to do with an open file or directory."""
+
+    KEEP_CACHE = 1 << 1  # not drop what it has cached of it
+    CACHE_DIR = 1 << 3  # keep the listing, and use what it keeps
+
+
 class SetattrField(IntFlag):
     """What a SETATTR names."""
 
@@ -96,7 +103,9 @@ MKDIR = Struct("=II")  # mode, umask
 RENAME = Struct("=Q")  # new parent
 RENAME2 = Struct("=QI4x")  # new parent, flags
 LINK = Struct("=Q")  # node
-READ = Struct("=8xQI4x8xI4x")  # offset, bytes, flags of the open file; also for directories
+READ = Struct("=8xQI4x8xI4x")  # offset, bytes, flags of the open file
+READDIR = Struct("=QQI")  # handle, cookie, bytes: of the same structure
+RELEASEDIR = Struct("=Q")  # handle
 WRITE = Struct("=8xQII8xI4x")  # offset, bytes, write flags, flags of the open file
 SETXATTR = Struct("=II")  # bytes of the value, flags
 GETXATTR = Struct("=I4x")  # bytes of the buffer, 0: asks for the size; also for LISTXATTR

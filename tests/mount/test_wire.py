@@ -48,6 +48,8 @@ LAYOUTS: tuple[tuple[Struct, str, tuple[str, ...]], ...] = (
     (wire.ATTRIBUTES_OUT, "fuse_attr_out", ("attr_valid", "attr_valid_nsec", "dummy", "attr.ino", "attr.size")),
 )  # fmt: skip
 UNEQUAL_SIZES = (  # ours end before fields that are never used, or that only newer kernels have
+    (wire.READDIR, "fuse_read_in", ("fh", "offset", "size")),
+    (wire.RELEASEDIR, "fuse_release_in", ("fh",)),
     (wire.SETXATTR, "fuse_setxattr_in", ("size", "flags")),
     (wire.INIT_IN, "fuse_init_in", ("major", "minor", "max_readahead", "flags")),
     (
@@ -67,6 +69,7 @@ def header(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     asked += [f"offsetof(struct {name}, {field})" for _, name, fields in LAYOUTS + UNEQUAL_SIZES for field in fields]
     asked += [f"FUSE_{flag.name}" for flag in InitFlag] + [f"FUSE_{opcode.name}" for opcode in Opcode]
     asked += ["offsetof(struct fuse_init_out, max_pages)", "FUSE_WRITE_KILL_SUIDGID", "FUSE_NOTIFY_INVAL_INODE"]
+    asked += [f"FOPEN_{flag.name}" for flag in wire.OpenFlag]
     asked += [f"FATTR_{field.name}" for field in wire.SetattrField] + ["FUSE_DIRENT_ALIGN(1)"]
     lines = "\n".join(f'printf("%s\\t%llu\\n", "{question}", (unsigned long long)({question}));' for question in asked)
     source = tmp_path_factory.mktemp("header") / "ask.c"
@@ -106,6 +109,9 @@ def test_each_structure_has_the_kernels_size(header: dict[str, int], layout: Str
 def test_numbers_are_the_kernels(header: dict[str, int]) -> None:
     assert {flag.name: header[f"FUSE_{flag.name}"] for flag in InitFlag} == {flag.name: flag.value for flag in InitFlag}
     assert {code.name: header[f"FUSE_{code.name}"] for code in Opcode} == {code.name: code.value for code in Opcode}
+    assert {flag.name: header[f"FOPEN_{flag.name}"] for flag in wire.OpenFlag} == {
+        flag.name: flag.value for flag in wire.OpenFlag
+    }
     assert {field.name: header[f"FATTR_{field.name}"] for field in wire.SetattrField} == {
         field.name: field.value for field in wire.SetattrField
     }

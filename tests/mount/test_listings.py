@@ -1,0 +1,300 @@
+"""Listings that the kernel keeps: streams over directories stay what POSIX wants, whoever changes them meanwhile."""
+
+import os
+import random
+import stat
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from razortools.engine import namespace
+from razortools.engine.rename import RENAME_EXCHANGE
+from razortools.format.inode import ROOT_INODE
+from razortools.service.committer import Committer
+from razortools.service.listings import ASKS, KEPT_MAX, MAY_USE_KEPT, Listings
+from razortools.service.operations import Operations
+from razortools.service.options import MountOptions
+from razortools.service.settled import Settled
+from razortools.service.wire import LINK, MKDIR, MKNOD, READDIR, RENAME, RENAME2, Opcode, OpenFlag
+from razortools.units import InodeNo
+from tests.engine.volumes import new_volume
+from tests.mount.kernel_listings import DIRECTORY, KINDS, Step, play
+from tests.mount.mounts import Mounted
+from tests.mount.real_streams import WatchedDirectory, entries
+
+SEED = 1
+WALKS, LENGTH = 10_000, 100
+REAL_WALKS, REAL_LENGTH = 12, 400
+
+
+def walks() -> Iterator[list[Step]]:
+    print(f"seed {SEED}")
+    source = random.Random(SEED)
+    for _ in range(WALKS):
+        yield [(source.randrange(KINDS), source.randrange(12), source.randrange(12)) for _ in range(LENGTH)]
+
+
+class EachMayUse(Listings):
+    """Any number of readers of a directory may use what the kernel keeps."""
+
+    def open(self, directory: InodeNo) -> tuple[int, int]:
+        self._reading.clear()
+        return super().open(directory)
+
+
+class NeverStale(Listings):
+    """What the kernel keeps stays when somebody opens a directory that has changed."""
+
+    def open(self, directory: InodeNo) -> tuple[int, int]:
+        handle, flags = super().open(directory)
+        return handle, flags | OpenFlag.KEEP_CACHE
+
+
+class NeverAnew(Listings):
+    """What the kernel keeps stays when a reader goes back to the start of a directory that has changed."""
+
+    def is_stale(self, directory: InodeNo, handle: int, after_cookie: int) -> bool:
+        return handle == MAY_USE_KEPT and directory in self._moved
+
+
+class MovesUnnoticed(Listings):
+    """A directory that moves is like one that changes."""
+
+    def move(self, directory: InodeNo) -> bool:
+        self.change(directory)
+        return False
+
+
+class DroppedOnce(Listings):
+    """When a directory has moved, and not again when its reader asks."""
+
+    def move(self, directory: InodeNo) -> bool:
+        has_reader = super().move(directory)
+        self._moved.clear()
+        return has_reader
+
+
+class KeptWhenMoved(Listings):
+    """What a reply may have brought on its way is taken for what is so, if the reader closes before it asks again."""
+
+    def move(self, directory: InodeNo) -> bool:
+        has_reader = super().move(directory)
+        self._kept.add(directory)
+        return has_reader
+
+
+@given(st.lists(st.tuples(st.integers(0, KINDS - 1), st.integers(0, 11), st.integers(0, 11)), max_size=150))
+@settings(max_examples=500)
+def test_streams_are_what_posix_wants(steps: list[Step]) -> None:
+    play(Listings(), steps)
+
+
+def test_streams_are_what_posix_wants_on_long_random_walks() -> None:
+    kept = 0
+    for steps in walks():
+        kept += play(Listings(), steps).cached
+    assert kept > WALKS // 20, "the kernel keeps listings at all"
+
+
+@pytest.mark.parametrize("rules", [EachMayUse, NeverStale, NeverAnew, MovesUnnoticed, DroppedOnce, KeptWhenMoved])
+def test_each_rule_is_needed(rules: type[Listings]) -> None:
+    with pytest.raises(AssertionError, match=r"gone when its reader began|not given|given twice"):
+        for steps in walks():
+            play(rules(), steps)
+
+
+def test_a_directory_is_renewed_once_for_each_time_that_it_has_changed_or_moved() -> None:
+    listings, dropped = Listings(), list[InodeNo]()
+    listings.drop = dropped.append
+    handle, _ = listings.open(DIRECTORY)
+
+    def asks(after_cookie: int) -> bool:
+        stale = listings.is_stale(DIRECTORY, handle, after_cookie)
+        if stale:
+            listings.renew(DIRECTORY)
+        return stale
+
+    listings.change(DIRECTORY)
+    assert [asks(5), asks(0), asks(0), asks(5)] == [False, True, False, False]
+    assert listings.move(DIRECTORY)
+    assert [asks(5), asks(5), asks(0)] == [True, False, False]
+    assert dropped == [DIRECTORY] * 2
+    assert listings.move(DIRECTORY)
+    listings.close(DIRECTORY, handle)
+    assert not listings.move(DIRECTORY), "nobody reads it"
+    assert listings.open(DIRECTORY) == (MAY_USE_KEPT, OpenFlag.CACHE_DIR)
+    assert not asks(5)
+    assert listings.open(DIRECTORY) == (ASKS, OpenFlag.KEEP_CACHE)
+    listings.change(DIRECTORY)
+    assert not listings.is_stale(DIRECTORY, ASKS, 0), "who asks for everything has nothing to drop"
+
+
+def served() -> Operations:
+    """The handlers of a new volume. Nobody is mounted."""
+    volume, options = new_volume(32 << 20), MountOptions()
+    return Operations(volume, Committer(volume, options), Settled(volume, lambda ino: None), options)
+
+
+def answer_to(operations: Operations, opcode: Opcode, ino: InodeNo, body: bytes) -> object:
+    """Have a request answered, waiting if it has to."""
+
+    async def serve() -> object:
+        answer = operations.table()[opcode](ino, memoryview(body), (0, 0, 0))
+        return await answer if isinstance(answer, Coroutine) else answer
+
+    return trio.run(serve)
+
+
+@pytest.mark.parametrize("opcode", [Opcode.READDIR, Opcode.READDIRPLUS])
+def test_the_kernel_drops_what_it_has_before_a_reader_begins_anew(opcode: Opcode) -> None:
+    operations = served()
+    dropped = list[InodeNo]()
+    operations.listings.drop = dropped.append
+    handle, _ = operations.listings.open(ROOT_INODE)
+    first = answer_to(operations, opcode, ROOT_INODE, READDIR.pack(handle, 0, 4096))
+    assert (len(dropped), isinstance(first, bytes)) == (0, True)
+    operations.listings.change(ROOT_INODE)
+    assert answer_to(operations, opcode, ROOT_INODE, READDIR.pack(ASKS, 0, 4096)) == first
+    assert not dropped
+    assert answer_to(operations, opcode, ROOT_INODE, READDIR.pack(handle, 0, 4096)) == first
+    assert dropped == [ROOT_INODE]
+
+
+Body = Callable[[InodeNo, InodeNo, InodeNo], bytes]  # of two directories and a file
+CHANGES: dict[str, tuple[Opcode, Body, set[str]]] = {
+    "mknod": (Opcode.MKNOD, lambda here, there, file: MKNOD.pack(stat.S_IFREG | 0o600, 0, 0) + b"new\0", {"here"}),
+    "mkdir": (Opcode.MKDIR, lambda here, there, file: MKDIR.pack(0o700, 0) + b"new\0", {"here"}),
+    "symlink": (Opcode.SYMLINK, lambda here, there, file: b"new\0target\0", {"here"}),
+    "link": (Opcode.LINK, lambda here, there, file: LINK.pack(file) + b"new\0", {"here"}),
+    "unlink": (Opcode.UNLINK, lambda here, there, file: b"file\0", {"here"}),
+    "rmdir": (Opcode.RMDIR, lambda here, there, file: b"empty\0", {"here"}),
+    "rename": (Opcode.RENAME, lambda here, there, file: RENAME.pack(here) + b"empty\0new\0", {"here"}),
+    "rename elsewhere": (Opcode.RENAME, lambda here, there, file: RENAME.pack(there) + b"file\0new\0", {"here", "there"}),
+    "move": (Opcode.RENAME2, lambda here, there, file: RENAME2.pack(there, 0) + b"empty\0new\0", {"here", "there", "empty"}),
+    "exchange": (
+        Opcode.RENAME2,
+        lambda here, there, file: RENAME2.pack(there, RENAME_EXCHANGE) + b"empty\0other\0",
+        {"here", "there", "empty", "other"},
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changes_a_directory_says_so(change: str) -> None:
+    operations = served()
+    volume = operations.volume
+    here, there = (namespace.mkdir(volume, ROOT_INODE, name, 0o755, 0, 0) for name in (b"here", b"there"))
+    empty, other = namespace.mkdir(volume, here, b"empty", 0o755, 0, 0), namespace.mkdir(volume, there, b"other", 0o755, 0, 0)
+    file = namespace.create(volume, here, b"file", 0o644, 0, 0)
+    read = {"root": ROOT_INODE, "here": here, "there": there, "empty": empty, "other": other}
+    for ino in read.values():
+        operations.listings.open(ino)
+    dropped = list[InodeNo]()
+    operations.listings.drop = dropped.append
+    opcode, body, changed = CHANGES[change]
+    answer_to(operations, opcode, here, body(here, there, file))
+    assert {name for name, ino in read.items() if operations.listings.is_stale(ino, MAY_USE_KEPT, 0)} == changed
+    assert set(dropped) == {read[name] for name in changed - {"here", "there"}}, "what has moved"
+
+
+def test_of_the_directories_that_are_remembered_there_is_an_end() -> None:
+    listings, many = Listings(), range(1, KEPT_MAX + 2)
+    for number in many:
+        handle, _ = listings.open(InodeNo(number))
+        listings.close(InodeNo(number), handle)
+    stale = [listings.is_stale(InodeNo(number), MAY_USE_KEPT, 0) for number in many]
+    assert stale.count(False) == 1, "all were forgotten when there were too many"
+
+
+def requests(mounted: Mounted) -> int:
+    """How many requests there have been, without the one with which this waits for all before it."""
+    os.statvfs(mounted.path)
+    return mounted.greeting.requests - 1
+
+
+def listed(mounted: Mounted, folder: Path) -> tuple[int, list[str]]:
+    """List a directory; return how many requests that took, and the names."""
+    os.stat(folder)  # one that has changed costs a GETATTR
+    before = requests(mounted)
+    names = os.listdir(folder)
+    return requests(mounted) - before - 1, sorted(names)
+
+
+@pytest.mark.mount
+def test_a_listing_is_not_asked_for_twice(mounted: Mounted) -> None:
+    folder = mounted.path / "folder"
+    folder.mkdir()
+    for number in range(300):
+        (folder / f"file {number}").touch()
+    count, names = listed(mounted, folder)
+    assert (count > 4, len(names)) == (True, 300)
+    assert listed(mounted, folder) == (2, names), "OPENDIR, RELEASEDIR"
+    (folder / "one more").touch()
+    count, more = listed(mounted, folder)
+    assert (count > 4, more) == (True, [*names, "one more"])
+    assert listed(mounted, folder) == (2, more)
+    (folder / "one more").unlink()
+    assert listed(mounted, folder)[1] == names
+
+
+@pytest.mark.mount
+def test_who_reads_beside_another_reader_asks_and_takes_nothing_from_it(mounted: Mounted) -> None:
+    for number in range(300):
+        (mounted.path / f"file {number}").touch()
+    _, names = listed(mounted, mounted.path)
+    with os.scandir(mounted.path) as first:
+        seen = [next(first).name]
+        count, beside = listed(mounted, mounted.path)
+        assert (count > 4, beside) == (True, names)
+        seen += [entry.name for entry in first]
+    assert sorted(seen) == names
+    assert listed(mounted, mounted.path) == (2, names), "the listing is still kept"
+
+
+@pytest.mark.mount
+def test_a_reader_that_goes_back_to_the_start_sees_what_has_changed(mounted: Mounted) -> None:
+    (mounted.path / "old").touch()
+    descriptor = os.open(mounted.path, os.O_RDONLY)
+    try:
+        assert [name for name, _, _ in entries(descriptor)] == [".", "..", "old"]
+        (mounted.path / "old").rename(mounted.path / "new")
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        assert [name for name, _, _ in entries(descriptor)] == [".", "..", "new"]
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.mount
+def test_an_open_directory_that_has_moved_tells_where_it_is_now(mounted: Mounted) -> None:
+    for name in ("a", "b", "a/moving"):
+        (mounted.path / name).mkdir()
+    descriptor = os.open(mounted.path / "a/moving", os.O_RDONLY)
+    try:
+        assert entries(descriptor)[1][1] == (mounted.path / "a").stat().st_ino
+        assert not entries(descriptor), "all of it is kept now"
+        (mounted.path / "a/moving").rename(mounted.path / "b/moving")
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        assert entries(descriptor)[1][1] == (mounted.path / "b").stat().st_ino
+    finally:
+        os.close(descriptor)
+    (mounted.path / "b/moving").rename(mounted.path / "a/moving")
+    with os.scandir(mounted.path / "a/moving"):
+        assert os.stat(mounted.path / "a/moving/..").st_ino == (mounted.path / "a").stat().st_ino
+
+
+@pytest.mark.mount
+def test_streams_on_a_mount_are_what_posix_wants(mounted: Mounted) -> None:
+    print(f"seed {SEED}")
+    source = random.Random(SEED)
+    for number in range(REAL_WALKS):
+        directory = WatchedDirectory(mounted.path / f"walk {number}")
+        try:
+            for _ in range(REAL_LENGTH):
+                directory.step(source)
+        finally:
+            directory.close()
+        assert directory.ends > REAL_LENGTH // 40, "readers come to the end"
