@@ -14,8 +14,8 @@ from razortools.engine.store import frozen
 from razortools.engine.store.nodes import Ref
 from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.recovery import open_store
+from razortools.engine.store.shape import never_frozen
 from razortools.engine.store.store import Store
-from razortools.engine.store.tree import never_frozen
 from razortools.format.journal import Operation
 from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY, inode_key
 from razortools.units import KIB, MIB, BlockNo, InodeNo

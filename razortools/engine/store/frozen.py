@@ -11,7 +11,8 @@ from collections.abc import Callable, Generator
 from itertools import islice
 
 from razortools.engine.store.nodes import Node, Ref
-from razortools.engine.store.tree import Tree, never_frozen
+from razortools.engine.store.shape import never_frozen
+from razortools.engine.store.tree import Tree
 
 NODES_AT_ONCE = 8  # encoded before others may have their turn: half a millisecond
 

@@ -1,8 +1,7 @@
 """The tree: one B+tree of 18-byte keys and small values, changed in memory, written by the checkpoint.
 
-Invariants: a node's keys lie in [low, high) and rise; a child's low is its key in the parent; the nodes above a dirty node are
-dirty; an item is at most a quarter of a node, so one split always makes room. Sources: Bayer and McCreight 1972; Comer, "The
-Ubiquitous B-Tree", 1979.
+Here items are found, put and taken away; how the tree grows and shrinks by that is in shape.py, whose invariants hold before and
+after each of these.
 
 A walk from the root costs a microsecond or two: each key that a bisection looks at is an object of its own, seldom in the
 processor's cache. So the tree remembers the leaf in which an item of each kind was found last, its *finger*: an operation that
@@ -14,15 +13,13 @@ a guess: the leaf's own range tells whether it is right, and a leaf that is not 
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
 
 from razortools.engine.store.nodes import UNPACK_AFTER, Node, Nodes, ReadNode, Ref, node_key
 from razortools.engine.store.residence import Missing, NotResident
+from razortools.engine.store.shape import Path, Shape
 from razortools.errors import CorruptImage
 from razortools.format.keys import HIGHEST_KEY, KEY_BYTES, KIND_AT
-from razortools.format.node import CHILD_BYTES, ITEM_OVERHEAD_BYTES, ChildPointer, node_capacity, value_bytes_max
-
-Path = list[tuple[Node, int]]  # inner nodes from the root down, with the index of the child taken
+from razortools.format.node import ITEM_OVERHEAD_BYTES, ChildPointer, value_bytes_max
 
 _NOWHERE = Node(0, b"", b"")
 
@@ -30,21 +27,13 @@ _NOWHERE = Node(0, b"", b"")
 _ASTRAY = "metadata is damaged: a node tells another range of keys than the one that points to it; unmount and run razorfsck"
 
 
-class Tree:
+class Tree(Shape):
     """Sorted map from keys to values. put and delete never wait for a node that get or items has just visited."""
 
     def __init__(self, nodes: Nodes, root: Ref, root_level: int, release: Callable[[Ref], None]) -> None:
         """Open the tree at *root*. *release* is told of nodes that the tree does not use any more."""
-        self.nodes = nodes
-        self.root = root
-        self.root_level = root_level
-        self.dirty_count = 1 if root.node is not None and root.node.dirty else 0
-        self.node_count = 1
-        self.capacity = node_capacity(nodes.geometry.node_bytes)
+        super().__init__(nodes, root, root_level, release)
         self.value_bytes_max = value_bytes_max(nodes.geometry.node_bytes)
-        self._release = release
-        self.is_rising = False  # what is put comes in rising order for a while, among items that are there
-        self.thaw: Callable[[Node], None] = never_frozen  # told of a frozen node before it changes
         self.is_changing: Callable[[], bool] = lambda: False  # whether an operation is under way
         self._fingers = [_NOWHERE] * 256  # by kind: the leaf where one was found last
         self._last = _NOWHERE  # the leaf that was found last
@@ -89,15 +78,6 @@ class Tree:
         if leaf.used > self.capacity:
             self._split_leaf(leaf, self._path(key), index)
         return before
-
-    @contextmanager
-    def rising(self) -> Iterator[None]:
-        """Return a context in which most of what is put comes in rising order, among items that are there."""
-        self.is_rising = True
-        try:
-            yield
-        finally:
-            self.is_rising = False
 
     def make_dirty(self, key: bytes) -> None:
         """Make the leaf in which *key* is or would be dirty, so that it stays in memory until the checkpoint."""
@@ -297,146 +277,6 @@ class Tree:
                 break
             node.dirty = True
             self.dirty_count += 1
-
-    def _split_leaf(self, leaf: Node, path: Path, index: int) -> None:
-        """Move the upper part of *leaf*, whose item at *index* is too much, into a new one.
-
-        Rising keys leave full leaves behind: at the end of a leaf, and where it is known that they rise. What comes next goes
-        behind *index* then, so what is before it stays together.
-        """
-        if index == len(leaf.keys) - 1:
-            cut = index
-        else:
-            half, total, cut = leaf.used // 2, 0, 0
-            while total < half or (self.is_rising and cut <= index and total <= self.capacity):
-                total += len(leaf.values[cut]) + ITEM_OVERHEAD_BYTES
-                cut += 1
-            cut = min(cut - (total > self.capacity), len(leaf.keys) - 1)
-        right = Node(0, leaf.keys[cut], leaf.high)
-        right.keys, leaf.keys = leaf.keys[cut:], leaf.keys[:cut]
-        right.values, leaf.values = leaf.values[cut:], leaf.values[:cut]
-        right.used = sum(map(len, right.values)) + ITEM_OVERHEAD_BYTES * len(right.keys)
-        leaf.used -= right.used
-        self._hang_in(leaf, right, path)
-
-    def _split_inner(self, node: Node, path: Path) -> None:
-        cut = len(node.keys) - 1 if node.high == b"\xff" * KEY_BYTES else len(node.keys) // 2
-        right = Node(node.level, node.keys[cut], node.high)
-        right.keys, node.keys = node.keys[cut:], node.keys[:cut]
-        right.children, node.children = node.children[cut:], node.children[:cut]
-        right.used = CHILD_BYTES * len(right.keys)
-        node.used -= right.used
-        self._hang_in(node, right, path)
-
-    def _hang_in(self, left: Node, right: Node, path: Path) -> None:
-        """Make *right*, split off from *left*, a child of the parent."""
-        left.high = right.low
-        right.dirty = True
-        self.dirty_count += 1
-        self.node_count += 1
-        ref = Ref(0, 0, 0, 0)
-        self.nodes.adopt(ref, right)
-        if not path:
-            self._grow(left, ref)
-            return
-        parent, index = path[-1]
-        if parent.frozen:
-            self.thaw(parent)
-        parent.keys.insert(index + 1, right.low)
-        parent.children.insert(index + 1, ref)
-        parent.used += CHILD_BYTES
-        if parent.used > self.capacity:
-            self._split_inner(parent, path[:-1])
-
-    def _grow(self, left: Node, right: Ref) -> None:
-        """Put a new root above the old one and its new neighbour."""
-        assert right.node is not None
-        root = Node(left.level + 1, left.low, right.node.high)
-        root.keys = [left.low, right.node.low]
-        root.children = [self.root, right]
-        root.used = 2 * CHILD_BYTES
-        root.dirty = True
-        self.dirty_count += 1
-        self.node_count += 1
-        self.root = Ref(0, 0, 0, 0)
-        self.root_level = root.level
-        self.nodes.adopt(self.root, root)
-
-    def _merge(self, node: Node, path: Path) -> None:
-        """Join *node* with a neighbour that is in memory and has room; else leave it, which is only less compact."""
-        parent, index = path[-1]
-        for left_index in (index - 1, index):
-            if left_index < 0 or left_index + 1 >= len(parent.children):
-                continue
-            left, right = parent.children[left_index].node, parent.children[left_index + 1].node
-            if left is not None and right is not None and left.used + right.used <= self.capacity * 3 // 4:
-                self._join(left, right)
-                self._take_out(parent, left_index + 1, path[:-1])
-                return
-
-    def _join(self, left: Node, right: Node) -> None:
-        for node in (left, right):
-            if node.raw is not None:
-                self.nodes.unpack(node)
-            if node.frozen:
-                self.thaw(node)
-        left.keys += right.keys
-        left.values += right.values
-        left.children += right.children
-        left.used += right.used
-        left.high = right.high
-        if not left.dirty:
-            left.dirty = True  # its parent is dirty already: a change led here
-            self.dirty_count += 1
-
-    def _take_out(self, parent: Node, index: int, path: Path) -> None:
-        """Remove a child whose items have moved to its left neighbour."""
-        ref = parent.children[index]
-        assert ref.node is not None
-        if ref.node.dirty:
-            self.dirty_count -= 1
-        if parent.frozen:
-            self.thaw(parent)
-        del parent.keys[index]
-        del parent.children[index]
-        parent.used -= CHILD_BYTES
-        self._forget(ref)
-        if path:
-            if parent.used < self.capacity // 4:
-                self._merge(parent, path)
-        elif len(parent.children) == 1:
-            self._lower()
-
-    def _lower(self) -> None:
-        """Take away roots with a single child, as long as that child is in memory."""
-        while self.root_level and self.root.node is not None and len(self.root.node.children) == 1:
-            child = self.root.node.children[0]
-            if child.node is None:
-                return
-            if self.root.node.dirty:
-                self.dirty_count -= 1
-            if self.root.node.frozen:
-                self.thaw(self.root.node)
-            old = self.root
-            self.root = child
-            self.root_level -= 1
-            self._forget(old)
-            if child.node.dirty is False:
-                if child.node.frozen:
-                    self.thaw(child.node)
-                child.node.dirty = True  # the superblock must name it
-                self.dirty_count += 1
-
-    def _forget(self, ref: Ref) -> None:
-        self.node_count -= 1
-        self.nodes.drop(ref)
-        self._release(ref)
-
-
-def never_frozen(node: Node) -> None:
-    """Stand where somebody is to be told of frozen nodes while there are none."""
-    raise AssertionError("a frozen node, and no checkpoint that it is frozen for")
-
 
 class MissingNode(Missing):
     """A node that is not in memory."""
