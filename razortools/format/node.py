@@ -51,6 +51,7 @@ NODE_HEADER_BYTES = NodeHeader.FIXED_BYTES + NodeHeader.skipped_bytes()
 PATCH_BYTES_MAX = 2048  # a change of a byte writes all of a patch
 ITEM_OVERHEAD_BYTES = KEY_BYTES + VALUE_END_BYTES
 CHILD_BYTES = ITEM_OVERHEAD_BYTES + ChildPointer.FIXED_BYTES
+ITEMS_MAX = (1 << 8 * VALUE_END_BYTES) // ITEM_OVERHEAD_BYTES  # in a node of any size that its value table can tell of
 _CHECKED_FROM = len(NODE_MAGIC) + 4
 
 

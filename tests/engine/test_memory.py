@@ -16,7 +16,7 @@ from tests.engine.volumes import new_device
 from tests.workload import everything
 
 LIMIT_BYTES = 2 * MIB
-LOW_BYTES = 64 * KIB
+LOW_BYTES = 48 * KIB
 
 
 @pytest.fixture

@@ -1,10 +1,14 @@
 """Nodes: bounded memory, copies that heal each other, and asking before waiting."""
 
 import random
+from bisect import bisect_left
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from razortools.engine.store.nodes import Node
 from razortools.engine.store.pages import MemoryDevice, OverlayDevice
 from razortools.engine.store.recovery import open_store
 from razortools.engine.store.residence import NotResident
@@ -12,7 +16,8 @@ from razortools.engine.store.simulated import NO_FAULTS, SimulatedDevice
 from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.journal import Operation
-from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY, inline_key
+from razortools.format.keys import HIGHEST_KEY, KEY_BYTES, LOWEST_KEY, inline_key
+from razortools.format.node import ITEM_OVERHEAD_BYTES, NodeHeader, encode_node, node_capacity
 from razortools.units import KIB, MIB, InodeNo
 from tests.workload import formatted
 
@@ -53,7 +58,9 @@ def test_a_small_cache_holds_its_limit_and_finds_everything() -> None:
         most = max(most, store.nodes.cached_bytes)
     assert most <= limit
     assert store.nodes.misses > 1000
-    counted = sum(store.nodes.cost(ref.node) for ref in store.nodes._resident if ref.node is not None)
+    there = [ref.node for ref in store.nodes._resident if ref.node is not None]
+    assert len(there) == len(store.nodes._resident), "what was dropped is remembered by nobody"
+    counted = sum(map(store.nodes.cost, there))
     assert store.nodes.cached_bytes == counted
 
 
@@ -182,6 +189,63 @@ def test_readers_alone_keep_the_limit() -> None:
     for _ in store.items(LOWEST_KEY, HIGHEST_KEY):
         most = max(most, store.nodes.cached_bytes)
     assert most <= limit + one_more
+
+
+@pytest.mark.parametrize("node_bytes", [4 * KIB, 16 * KIB, 64 * KIB])
+@given(st.data())
+@settings(max_examples=60)
+def test_a_packed_leaf_answers_as_a_sorted_map_does(node_bytes: int, data: st.DataObject) -> None:
+    """With keys that differ at the front, at the end and hardly, and up to as many as a node can hold."""
+    near = st.integers(0, 300).map(lambda number: number.to_bytes(KEY_BYTES, "big"))
+    key = st.one_of(st.binary(min_size=KEY_BYTES, max_size=KEY_BYTES), near)
+    items = data.draw(st.dictionaries(key, st.binary(max_size=12), max_size=100))
+    if data.draw(st.booleans()):
+        items = {number.to_bytes(KEY_BYTES, "big"): b"" for number in range(node_capacity(node_bytes) // ITEM_OVERHEAD_BYTES)}
+    keys = sorted(items)
+    header = NodeHeader(1, 2, 0, 3, len(keys), 0, 0, sum(map(len, items.values())), LOWEST_KEY, HIGHEST_KEY)
+    raw, _ = encode_node(header, keys, [items[key] for key in keys], node_bytes)
+    leaf = Node(0, LOWEST_KEY, HIGHEST_KEY)
+    leaf.raw, leaf.count = raw, len(keys)
+    for asked in [*data.draw(st.lists(key, max_size=20)), *keys[:3], *keys[-3:]]:
+        assert leaf.get_packed(asked) == items.get(asked)
+        assert leaf.search_packed(asked) == bisect_left(keys, asked)
+    low, high = sorted((data.draw(key), data.draw(key)))
+    assert leaf.window_packed(low, high) == [(key, items[key]) for key in keys if low <= key <= high]
+
+
+def test_what_was_used_since_the_last_look_stays_when_others_go() -> None:
+    store = filled(MemoryDevice(64 * MIB))
+    for _ in store.items(LOWEST_KEY, HIGHEST_KEY):
+        pass
+    nodes = store.nodes
+    leaves = [ref for ref in nodes._resident if ref.node is not None and not ref.node.level]
+    used = random.Random(6).sample(leaves, len(leaves) // 4)
+    for ref in leaves:
+        assert ref.node is not None
+        ref.node.hot = ref in used
+    unused = sum(nodes.cost(ref.node) for ref in leaves if ref.node is not None and not ref.node.hot)
+    nodes.limit_bytes = nodes.cached_bytes - unused
+    nodes.note_stable(nodes.stable_generation)
+    nodes.shrink()
+    assert {ref for ref in leaves if ref.node is not None} == set(used)
+    assert nodes.cached_bytes == nodes.limit_bytes
+
+
+def test_what_the_tree_has_given_up_since_a_look_began_is_passed_over() -> None:
+    store = filled(MemoryDevice(64 * MIB))
+    for _ in store.items(LOWEST_KEY, HIGHEST_KEY):
+        pass
+    nodes = store.nodes
+    nodes.limit_bytes = nodes.cached_bytes - 1
+    nodes.note_stable(nodes.stable_generation)
+    nodes.shrink()  # a round begins
+    with store.operation(Operation.WRITE, 1):
+        for key in sorted(ITEMS)[2000:]:
+            store.delete(key)
+    store.checkpoint(1)
+    emptied(store)
+    assert nodes.cached_bytes == 0
+    assert [key for key, _ in store.items(LOWEST_KEY, HIGHEST_KEY) if key in ITEMS] == sorted(ITEMS)[:2000]
 
 
 def test_a_failed_checkpoint_keeps_what_it_has_not_written_and_nothing_else() -> None:

@@ -6,6 +6,7 @@ dirty; a node that the device does not hold yet, dirty or on its way, is never d
 changes the tree, and none that a walk down from the root has just passed.
 """
 
+from bisect import bisect_left
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from razortools.format.geometry import Geometry
 from razortools.format.keys import HIGHEST_KEY, KEY_BYTES, LOWEST_KEY
 from razortools.format.node import (
     CHILD_BYTES,
+    ITEMS_MAX,
     NODE_HEADER_BYTES,
     VALUE_END_BYTES,
     ChildPointer,
@@ -25,10 +27,13 @@ from razortools.format.node import (
     node_checksum,
 )
 
-UNPACK_AFTER = 4  # lookups in a packed leaf: unpacking costs as much as about ten of them
+UNPACK_AFTER = 32  # lookups in a packed leaf: each costs a microsecond more, unpacking some 25 of them and three times the memory
 UNPACKED_ITEM_BYTES = 150  # what Python's objects add to each item of an unpacked leaf, and each child of an inner node
 _LEAF_ITEM_BYTES = 80  # of a usual item in a leaf
 _NODE_OBJECT_BYTES = 300
+_KEYS = [  # where each key of a packed leaf lies, up to the most items that a node can hold: bisected without a step in Python
+    slice(at, at + KEY_BYTES) for at in range(NODE_HEADER_BYTES, NODE_HEADER_BYTES + ITEMS_MAX * KEY_BYTES, KEY_BYTES)
+]
 _DIRTY_NODES_MIN = 32  # however small the cache is: a checkpoint for every few operations would be the end of all speed
 
 
@@ -73,15 +78,7 @@ class Node:
         """Return the index of the first key of the packed leaf that is not below *key*."""
         raw = self.raw
         assert raw is not None
-        low, high = 0, self.count
-        while low < high:
-            middle = (low + high) >> 1
-            at = NODE_HEADER_BYTES + middle * KEY_BYTES
-            if raw[at : at + KEY_BYTES] < key:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        return bisect_left(_KEYS, key, 0, self.count, key=raw.__getitem__)
 
     def packed_item(self, index: int) -> tuple[bytes, bytes]:
         """Return (key, value) of one item of the packed leaf."""
@@ -146,6 +143,7 @@ class Nodes:
         self.misses = 0  # nodes that had to be read for one
         self.events: list[str] = []  # healed and damaged nodes, for whoever keeps a log; bounded
         self._resident: dict[Ref, None] = {}
+        self._hand = iter(list[Ref]())  # what of these shrink() is still to look at, in this round
 
     def load(self, ref: Ref, level: int) -> Node:
         """Return the node of *ref*, read and verified. Raises CorruptImage if no copy is good, DeviceFailed."""
@@ -220,15 +218,18 @@ class Nodes:
         resident = self._resident
         attempts = 2 * len(resident)
         while self.cached_bytes > self.limit_bytes and attempts:
-            attempts -= 1
-            ref = next(iter(resident))
+            ref = next(self._hand, None)
+            if ref is None:
+                self._hand = iter(list(resident))  # a dictionary that is emptied from its front is slow to tell what is there
+                continue
             node = ref.node
-            assert node is not None
-            del resident[ref]
+            if node is None:
+                continue  # it was dropped meanwhile
+            attempts -= 1
             if node.hot or node.dirty or node is spared or self._is_needed(ref, node):
                 node.hot = False
-                resident[ref] = None
             else:
+                del resident[ref]
                 self.cached_bytes -= self.cost(node)
                 node.retire()
                 ref.node = None
