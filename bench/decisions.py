@@ -6,6 +6,7 @@ of five rounds, because these are costs of code, not of a machine's mood.
 
 import hashlib
 import lzma
+import math
 import os
 import random
 import sys
@@ -25,7 +26,8 @@ import trio
 import zstandard
 
 from bench.datasets import dataset
-from razortools.engine import adaptive, files, namespace
+from razortools.engine import adaptive, attributes, files, namespace
+from razortools.engine.attributes import AttributeChange
 from razortools.engine.create import ALL_FEATURES, Features, create, plan_create
 from razortools.engine.limits import Limits
 from razortools.engine.store.device import create_image, open_image
@@ -43,6 +45,7 @@ from razortools.units import GIB, KIB, MIB, divide_up
 ROUNDS = 5
 INLINE_BYTES_MAX = 2000
 DICTIONARY_BYTES = 64 * KIB
+CHANGED_FILES, CHANGED_LEAVES = 60_000, 1000  # in these is one file changed each before a checkpoint
 RESTING_RECORDS = 600  # of each data set: 75 MiB at the most
 DICTIONARY_SAMPLE_BYTES = 64 * KIB  # of each record
 
@@ -109,6 +112,30 @@ def operations() -> Iterator[tuple[str, str]]:
     yield "read 4 KiB, cached", timed(lambda name: files.read(opened, inodes[name], 0, 4 * KIB))
     yield "rename", timed(lambda name: namespace.rename(opened, ROOT_INODE, name, ROOT_INODE, b"new" + name))
     yield "unlink", timed(lambda name: namespace.unlink(opened, ROOT_INODE, b"new" + name))
+
+
+def checkpoints() -> Iterator[tuple[str, str]]:
+    """Yield what a checkpoint takes after changes all over a tree: what waits for it, and what is done between requests."""
+    opened = volume()
+    folder = namespace.mkdir(opened, ROOT_INODE, b"folder", 0o755, 0, 0)
+    inodes = [namespace.create(opened, folder, b"file%d" % number, 0o644, 0, 0) for number in range(CHANGED_FILES)]
+    best_ms, count = dict.fromkeys(("begin it", "encode them, between requests"), math.inf), 0
+    for number in range(ROUNDS):
+        opened.checkpoint()
+        for ino in inodes[:: len(inodes) // CHANGED_LEAVES]:
+            attributes.setattr(opened, ino, AttributeChange(mode=0o600 + number))
+        opened.commit()
+        count = opened.store.tree.dirty_count
+        started = time.thread_time()
+        flight = opened.begin_checkpoint()
+        begun = time.thread_time()
+        assert flight is not None
+        flight.prepare()
+        for what, took_s in zip(best_ms, (begun - started, time.thread_time() - begun), strict=True):
+            best_ms[what] = min(best_ms[what], 1000 * took_s)
+        opened.settle()
+    for what, ms in best_ms.items():
+        yield f"a checkpoint of {count:,} nodes: {what}", f"{ms:.1f} ms"
 
 
 def sources() -> bytes:
@@ -322,7 +349,7 @@ def waiting() -> Iterator[tuple[str, str]]:
 
 def main() -> None:
     """Print all rows."""
-    for part in (codecs, nodes, operations, compression, small_files, resting, glances, checksums, pages, waiting):
+    for part in (codecs, nodes, operations, checkpoints, compression, small_files, resting, glances, checksums, pages, waiting):
         for question, answer in part():
             sys.stdout.write(f"{question:<48} {answer}\n")
             sys.stdout.flush()

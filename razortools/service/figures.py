@@ -87,6 +87,7 @@ class MountFigures:
     recovery_s: float
     compression: dict[str, Compressed]  # by verdict
     resting_files: int  # that may be stored anew, harder, once they have rested
+    resting_dropped: int  # files that are not, because too many others were resting already
     recompressed_records: int  # stored anew, harder, after they had rested
     recompressed_saved_bytes: int
     compression_types: dict[str, Compressed]  # by type of file, holes left out
@@ -186,6 +187,7 @@ class Telling:
             recovery_s=recovered.took_s,
             compression={verdict.name.lower(): _compressed(tally) for verdict, tally in tallies.by_verdict.items()},
             resting_files=len(volume.lately),
+            resting_dropped=volume.lately.forgotten_count,
             recompressed_records=self.recompressor.record_count,
             recompressed_saved_bytes=self.recompressor.saved_blocks * volume.block_bytes,
             compression_types={kind: _compressed(tally) for kind, tally in tallies.by_type.items()},

@@ -184,6 +184,8 @@ METRICS: tuple[Declared, ...] = (
         _compression(lambda verdict, figures: figures.compression[verdict].took_s)),
     _gauge("razorfs_resting_files", "Files that may be stored anew, harder, once they have rested.",
            lambda figures: figures.resting_files),
+    _counter("razorfs_resting_dropped_files", "Files that are not stored anew, because too many others were resting already.",
+             lambda figures: figures.resting_dropped),
     _counter("razorfs_recompressed_records", "Records that had rested and were stored anew, harder.",
              lambda figures: figures.recompressed_records),
     _counter("razorfs_recompressed_saved_bytes", "Bytes of the image that this has saved.",
