@@ -75,6 +75,10 @@ class Client:
         os.read(descriptor, PAGE)
         os.close(descriptor)
 
+    def listing(self, number: int) -> None:
+        """List the directory in which it is, with all others there."""
+        os.listdir(self._homes[number % FOLDERS])
+
     def rename(self, number: int) -> None:
         """Give it another name."""
         os.rename(self._path(b"file", number), self._path(b"moved", number))
@@ -98,6 +102,7 @@ class Client:
             "write 4 KiB over it": self.overwrite,
             "stat after that": self.stat,
             "open + read 4 KiB, warm": self.read,
+            "list its directory, which has not changed": self.listing,
             "rename": self.rename,
             "unlink": self.unlink,
             "mkdir": self.mkdir,
