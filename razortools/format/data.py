@@ -223,6 +223,19 @@ def changed_runs(old: DataRecord | None, new: DataRecord | None, block_bytes: in
     return differing(old.runs(block_bytes), new.runs(block_bytes))
 
 
+def late_part(old: DataRecord | None, new: DataRecord, block_bytes: int) -> tuple[list[Run], int] | None:
+    """Return (the runs of the late pages that *new* has and *old* has not, the checksum from which theirs goes on to *new*'s).
+
+    None if *new* is not *old* with more late pages: who wrote it wrote all of it. Raises CorruptImage as DataRecord.runs does.
+    """
+    if old is None or not new.flags & LATE:
+        return None
+    before, after = old.runs(block_bytes), new.runs(block_bytes)
+    if len(after) <= len(before) or after[: len(before)] != before:
+        return None
+    return after[len(before) :], old.crc32c
+
+
 def joined(runs: Iterable[Run]) -> list[Run]:
     """Return *runs*, those that follow one another on the device as one."""
     found: list[Run] = []

@@ -7,16 +7,21 @@ from dataclasses import replace
 import pytest
 
 from razortools.check import runner
+from razortools.check.image import Image
+from razortools.check.repair.journal import pending, scanned
 from razortools.engine import files, late, loose, namespace
 from razortools.engine.create import USUAL_FEATURES
 from razortools.engine.limits import Limits
 from razortools.engine.store.simulated import SimulatedDevice
+from razortools.engine.store.superblocks import newest
 from razortools.engine.stored import read_stored
-from razortools.engine.volume import Volume
+from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.compression import Algorithm, Policy
 from razortools.format.data import LATE
+from razortools.format.geometry import geometry_of
 from razortools.format.inode import ROOT_INODE
+from razortools.format.keys import Kind, kind_of
 from razortools.units import KIB, MIB, InodeNo, RecordNo
 from tests.engine.data_volumes import assert_memory_adds_up, assert_space_adds_up, assert_tree_adds_up, data_records
 from tests.engine.test_loose import (
@@ -320,3 +325,91 @@ def test_a_wrong_list_of_late_pages_is_told_and_nothing_is_read_wrong() -> None:
                 continue
             assert raw == overwritten()[RECORD_BYTES : 2 * RECORD_BYTES]
             assert not 4 <= place < 4 + told.encoded_bytes, "the second checksum stands before it, runs behind it"
+
+
+class BadSector(SimulatedDevice):
+    """A disk with a place that cannot be read."""
+
+    bad_at = -1
+
+    def read(self, offset: int, length: int) -> bytes:
+        if offset <= self.bad_at < offset + length:
+            raise DeviceFailed("a bad sector")
+        return super().read(offset, length)
+
+
+def opened_image(disk: SimulatedDevice) -> Image:
+    """Return an image as a repair sees it."""
+    superblock = newest(disk)
+    return Image(disk, superblock, geometry_of(superblock))
+
+
+def acknowledged_over_old_damage() -> tuple[SimulatedDevice, int]:
+    """Return a disk on which another file was synced while a page waited for a record that had gone bad, and where that is."""
+    disk, volume, ino = late_file()
+    at, _ = damage(disk, volume, ino)
+    files.write(volume, ino, AT, PAGE)
+    other = namespace.create(volume, ROOT_INODE, b"other", 0o644, 0, 0)
+    files.write(volume, other, 0, b"was synced")
+    files.fsync(volume, other)
+    assert late_places(volume, ino) == {1: [5]}
+    return SimulatedDevice.holding(disk.stable()), at
+
+
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_old_damage_below_late_pages_takes_back_no_sync_that_was_acknowledged(is_readable: bool) -> None:
+    """Recovery verified the whole record, took what it found for data that never arrived, and dropped the transaction."""
+    disk, at = acknowledged_over_old_damage()
+    broken = BadSector.holding(disk)
+    assert isinstance(broken, BadSector)
+    broken.bad_at = -1 if is_readable else at
+    again = open_volume(broken, limits=LIMITS)
+    assert (again.recovered.transactions, again.recovered.discarded) == (1, 0)
+    assert files.read(again, namespace.lookup(again, ROOT_INODE, b"other"), 0, 100) == b"was synced"
+    with pytest.raises((CorruptImage, DeviceFailed)):
+        whole(again, namespace.lookup(again, ROOT_INODE, b"file"))
+
+
+def test_a_repair_takes_back_no_sync_either() -> None:
+    disk, _ = acknowledged_over_old_damage()
+    image = opened_image(disk)
+    assert [len(transactions) for transactions in (scanned(image).transactions, pending(image, scanned(image)))] == [1, 1]
+
+
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_late_pages_that_never_arrived_are_noticed(earlier: int) -> None:
+    """With late pages of earlier transactions before them, and without."""
+    disk, volume, ino = late_file()
+    for number in range(earlier):
+        files.write(volume, ino, AT + (number + 1) * PAGE_BYTES, noise(number))
+        volume.commit()
+    files.write(volume, ino, AT, PAGE)
+    volume.commit()
+    start, _ = data_records(volume, ino)[1].runs(4096)[-1]
+    cut = SimulatedDevice.holding(disk.stable())
+    cut.write(start * 4096, bytes(4096))
+    image = opened_image(cut)
+    assert len(pending(image, scanned(image))) == earlier
+    again = open_volume(cut, limits=LIMITS)
+    assert (again.recovered.transactions, again.recovered.discarded) == (earlier, 1)
+    wanted = OLD
+    for number in range(earlier):
+        wanted = overwritten(wanted, AT + (number + 1) * PAGE_BYTES, noise(number))
+    assert whole(again, ino) == wanted
+
+
+def test_pages_of_one_transaction_are_all_verified_however_many_parts_it_has() -> None:
+    """A key that changes in several parts stands in several entries: what it was before the first of them counts."""
+    disk, volume, ino = late_file()
+    files.write(volume, ino, AT, PAGE)
+    files.flush_all(volume)
+    volume.store.journal.encode_part(volume.store.transaction)
+    files.write(volume, ino, AT + PAGE_BYTES, PAGE)
+    volume.commit()
+    first, _ = data_records(volume, ino)[1].runs(4096)[1]
+    cut = SimulatedDevice.holding(disk.stable())
+    (transaction,) = scanned(opened_image(cut)).transactions
+    assert [kind_of(entry.head.key) for entry in transaction.entries].count(Kind.DATA_RECORD) == 2
+    cut.write(first * 4096, bytes(4096))
+    assert not pending(opened_image(cut), scanned(opened_image(cut)))
+    assert open_volume(cut, limits=LIMITS).recovered.discarded == 1

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from razortools.format.compression import Algorithm, pack
-from razortools.format.data import DataRecord, Run, blocks_crc32, changed_runs, make_record, with_late_pages
+from razortools.format.data import DataRecord, Run, blocks_crc32, changed_runs, late_part, make_record, with_late_pages
 from razortools.format.late_pages import LATE_PAGE_BYTES
 from razortools.format.unpacking import unpack_record
 from razortools.units import BlockNo
@@ -39,6 +39,10 @@ def test_a_record_holds_its_late_pages_over_what_it_held(
         assert record.birth == 8 + number
         assert changed_runs(before, record, block_bytes) == ([], more)
         assert changed_runs(record, before, block_bytes) == (more, [])
+        assert late_part(before, record, block_bytes) == (more, before.crc32c)
+        assert late_part(record, before, block_bytes) is late_part(None, record, block_bytes) is None
+        elsewhere = record.moved_to(BlockNo(5))
+        assert late_part(before, elsewhere, block_bytes) is late_part(elsewhere, record, block_bytes) is None
         record = DataRecord.decode(record.encode())
         late = record.late_pages
         assert late is not None and list(late.places) == places and late.base_bytes == len(stored)

@@ -15,10 +15,10 @@ from razortools.check.journal_rules import Ring
 from razortools.check.keynames import key_fault
 from razortools.check.repair.surveying import owned
 from razortools.engine.store.journal import JournalReader, JournalScan, LoggedTransaction, journal_seed
-from razortools.engine.store.recovery import apply, follow_on, skip_unfinished
+from razortools.engine.store.recovery import apply, changed_values, follow_on, skip_unfinished
 from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace
-from razortools.format.data import DataRecord
+from razortools.format.data import DataRecord, late_part
 from razortools.format.journal import ENTRY_HEAD_BYTES, JOURNAL_MAGIC
 from razortools.format.keys import Table, object_of
 from razortools.format.node import value_bytes_max
@@ -103,15 +103,18 @@ def _leftovers(image: Image, stop: int) -> Iterator[tuple[int, int]]:
 
 
 def _data_arrived(image: Image, transaction: LoggedTransaction) -> bool:
-    """Return whether all data that *transaction* names verifies."""
-    last = {entry.head.key: entry.redo for entry in transaction.entries}
-    records = (owned(key, value) for key, value in last.items() if value is not None)
-    return all(_verifies(image, record) for record in records if record is not None)
+    """Return whether all data that *transaction* wrote verifies."""
+    for key, (before, after) in changed_values(transaction).items():
+        new = None if after is None else owned(key, after)
+        if new is not None and not _verifies(image, None if before is None else owned(key, before), new):
+            return False
+    return True
 
 
-def _verifies(image: Image, record: DataRecord) -> bool:
+def _verifies(image: Image, old: DataRecord | None, new: DataRecord) -> bool:
+    """Return whether what was written to make *new* of *old* verifies: of late pages, only these."""
     try:
-        raw = image.read_runs(record.runs(image.block_bytes))
+        runs, checksum = late_part(old, new, image.block_bytes) or (new.runs(image.block_bytes), 0)
+        return crc32c.crc32c(image.read_runs(runs), checksum) == new.crc32c
     except (CorruptImage, DeviceFailed):
         return False
-    return crc32c.crc32c(raw) == record.crc32c

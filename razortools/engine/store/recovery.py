@@ -6,7 +6,10 @@ the same result.
 
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+
+import crc32c
 
 from razortools.engine.store import superblocks
 from razortools.engine.store.device import Device
@@ -14,7 +17,7 @@ from razortools.engine.store.journal import SCAN_ROUNDS, JournalReader, JournalS
 from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.store import METADATA_CACHE_BYTES, Store
 from razortools.errors import CorruptImage
-from razortools.format.data import DataRecord, Run, changed_runs
+from razortools.format.data import DataRecord, Run, changed_runs, late_part
 from razortools.format.geometry import geometry_of
 from razortools.format.items import owned_record
 from razortools.format.journal import ENTRY_HEAD_BYTES
@@ -140,28 +143,46 @@ def skip_unfinished(store: Store, discarded: int) -> None:
 
 
 def _data_arrived(store: Store, transaction: LoggedTransaction) -> Generator[float, None, bool]:
-    """Return whether all data that *transaction* names verifies. One flush served both, so it may not have arrived.
+    """Return whether all data that *transaction* wrote verifies. One flush served both, so it may not have arrived.
 
     Raises DeviceFailed: what cannot be read now may have arrived all the same, and may have been acknowledged.
     """
-    last = {entry.head.key: entry.redo for entry in transaction.entries}  # what it replaced itself, nobody needs
-    for number, (key, value) in enumerate(last.items()):
-        record = owned_record(key, value) if value is not None else None
-        if record is not None and not _verifies(store, record):
+    changes = changed_values(transaction)
+    for number, (key, (before, after)) in enumerate(changes.items()):
+        new = owned_record(key, after) if after is not None else None
+        if new is not None and not _verifies(store, owned_record(key, before) if before is not None else None, new):
             return False
-        if record is not None or not number % PART_ENTRIES:
-            yield number / len(last)
+        if new is not None or not number % PART_ENTRIES:
+            yield number / len(changes)
     return True
 
 
-def _verifies(store: Store, record: DataRecord) -> bool:
-    """Return whether a record verifies, looked at twice: a bit that flipped on its way here must not pass for lost data."""
+def changed_values(transaction: LoggedTransaction) -> dict[bytes, tuple[bytes | None, bytes | None]]:
+    """Return (value before, value after) of each key that *transaction* changed, whatever it was in between; None: absent."""
+    changes: dict[bytes, tuple[bytes | None, bytes | None]] = {}
+    for entry in transaction.entries:
+        known = changes.get(entry.head.key)
+        changes[entry.head.key] = entry.undo if known is None else known[0], entry.redo
+    return changes
+
+
+def _verifies(store: Store, old: DataRecord | None, new: DataRecord) -> bool:
+    """Return whether what was written to make *new* of *old* verifies: of late pages, only these.
+
+    What lies before them was not read, nor written. If it is damaged, that is no reason to take back what was acknowledged.
+    Looked at twice: a bit that flipped on its way here must not pass for lost data.
+    """
     for _ in range(2):
-        try:
-            store.read_record(record)
-        except CorruptImage:
-            continue
-        return True
+        with suppress(CorruptImage):
+            late = late_part(old, new, store.block_bytes)
+            if late is None:
+                store.read_record(new)
+                return True
+            runs, checksum = late
+            for start, count in runs:
+                checksum = crc32c.crc32c(store.device.read(start * store.block_bytes, count * store.block_bytes), checksum)
+            if checksum == new.crc32c:
+                return True
     return False
 
 
