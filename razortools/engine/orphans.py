@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from razortools.engine import truncation
 from razortools.engine.limbo import UNLINKED
-from razortools.errors import CorruptImage, OutOfSpace, PosixError
+from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace, PosixError
 from razortools.format.inode import Inode, Orphan, OrphanReason
 from razortools.format.items import owned_record
 from razortools.format.journal import Operation
@@ -92,6 +92,8 @@ def drop_link(volume: "Volume", ino: InodeNo, inode: Inode, link_no: int, now_ns
     if left == 0 and not is_unfinished:
         volume.inodes.put_unlinked(ino, inode)
     else:
+        if left == 0:
+            volume.store.put(orphan_key(ino), UNLINKED)  # who finishes the truncation must not take it from the table
         volume.inodes.put(ino, inode)
     return left == 0 and not held
 
@@ -135,13 +137,13 @@ def _with_other_links(volume: "Volume", gone: list[tuple[bytes, bytes]], link_no
 def settle(volume: "Volume", ino: InodeNo) -> None:
     """Do what is left to do after the last name of a file, or the last hold of an orphan, went.
 
-    That it went is done and stays done: what damage or a full image keeps from being deleted now is left in the orphan table, for
-    the next mount or razorfsck.
+    That it went is done and stays done: what damage, a device that does not read, or a full image keeps from being deleted now is
+    left in the orphan table, for the next mount or razorfsck.
     """
     volume.records.discard(ino)
     try:
         finish(volume, ino)
-    except (CorruptImage, OutOfSpace):
+    except (CorruptImage, DeviceFailed, OutOfSpace):
         return
 
 

@@ -72,7 +72,8 @@ class Records:
         self.unreadable: dict[Place, DataRecord | InlineData | None] = {}
         self.hit_count = 0  # records that somebody wanted and memory held
         self.miss_count = 0  # and those that had to be read; what is a hole counts as neither
-        self._unfinished: set[InodeNo] | None = None  # files being truncated, as the orphan table has them; None: look
+        self._unfinished: set[InodeNo] = set()  # files being truncated; some may not be any more
+        self._unfinished_is_whole = False  # whether all that the orphan table has are among them
         self.tallies = Tallies()  # of the records flushed since the volume was opened
 
     # What a record holds
@@ -382,17 +383,17 @@ class Records:
 
     def is_unfinished(self, ino: InodeNo) -> bool:
         """Tell whether this file was truncated and may still have records beyond its size."""
-        if self._unfinished is None:
+        if not self._unfinished_is_whole:
             orphans = self._volume.store.items(*table_range(Table.ORPHANS))
-            self._unfinished = {
+            self._unfinished |= {
                 InodeNo(object_of(key)) for key, value in orphans if Orphan.decode(value).reason == OrphanReason.TRUNCATING
             }
+            self._unfinished_is_whole = True
         return ino in self._unfinished
 
     def note_unfinished(self, ino: InodeNo, unfinished: bool) -> None:
         """Tell whether records beyond the file's size are left to delete."""
-        if self._unfinished is not None:
-            (self._unfinished.add if unfinished else self._unfinished.discard)(ino)
+        (self._unfinished.add if unfinished else self._unfinished.discard)(ino)
 
     def forget_key(self, key: bytes) -> None:
         """Drop what was read of an item: its change was taken back. Dirty data stays."""
@@ -400,7 +401,7 @@ class Records:
         if kind in (Kind.DATA_RECORD, Kind.INLINE_DATA):
             self.clean.drop(InodeNo(object_of(key)), RecordNo(offset_of(key)))
         elif kind == Kind.ORPHAN:
-            self._unfinished = None
+            self._unfinished_is_whole = False  # what is known stays: of files without a name the table does not tell
 
     def forget_all(self) -> None:
         """Drop everything, dirty data included: the volume went back to its last commit."""
@@ -411,5 +412,5 @@ class Records:
         self.changed.clear()
         self.complete.clear()
         self.loose.clear()
-        self._unfinished = None
+        self._unfinished_is_whole = False
         self.dirty_bytes = self.dirty_count = self.reserved_blocks = self.complete_bytes = 0

@@ -85,7 +85,7 @@ def delete_step(volume: "Volume", ino: InodeNo, keep_bytes: int) -> bool:
         ino, keep_bytes, inode.record_log2
     )  # first: the operation may have to flush before it starts
     keys, is_last = _keys_beyond(volume, ino, inode, keep_bytes)
-    ends_truncation = is_last and _orphan_reason(volume, ino) == OrphanReason.TRUNCATING
+    ends_truncation = is_last and inode.link_count > 0 and _orphan_reason(volume, ino) == OrphanReason.TRUNCATING
     if keys or ends_truncation:
         with volume.operation(Operation.FINISH_ORPHAN, ino, deleting=True):
             _delete_items(volume, ino, keys)

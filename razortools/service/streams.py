@@ -94,15 +94,15 @@ class StreamHandlers(Handlers):
         get, hold = self.volume.inodes.get, self.volume.inodes.hold
         try:
             for cookie, name, found in directories.entries(self.volume, ino, max(after, HASH_MIN - 1)):
-                child = InodeNo(found.inode)
-                room -= _padded(_DIRENTPLUS_BYTES + len(name))
-                if room < 0:
+                child, takes = InodeNo(found.inode), _padded(_DIRENTPLUS_BYTES + len(name))
+                if room < takes:
                     break
                 try:
                     attributes = self.entry_of(child, get(child))
                 except PosixError:  # an entry that leads nowhere is damage: the others are still to be seen
                     log.error("%s: entry %r leads to inode %d, which is not there; run razorfsck", self.path_of(ino), name, child)
                     continue
+                room -= takes
                 given.append(attributes + dirent(child, cookie, name, found.file_type))
                 hold(child)
         except (NotResident, RazorError):

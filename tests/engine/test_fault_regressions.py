@@ -3,15 +3,16 @@
 
 import pytest
 
-from razortools.engine import files, namespace, orphans
+from razortools.check.runner import check_quietly
+from razortools.engine import files, namespace, orphans, truncation
 from razortools.engine.store import superblocks
 from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.simulated import NO_FAULTS, Faults, SimulatedDevice
 from razortools.engine.volume import Volume, open_volume
-from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace, PosixError, ReadOnly
+from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace, PosixError, RazorError, ReadOnly
 from razortools.format.data import DataRecord
 from razortools.format.journal import Operation
-from razortools.format.keys import Kind, kind_range
+from razortools.format.keys import Kind, kind_range, orphan_key
 from razortools.units import MIB, BlockNo, InodeNo
 from tests.engine.faulty import (
     R,
@@ -267,3 +268,73 @@ def test_a_file_that_takes_several_steps_to_shorten_is_as_it_was_or_shorter_and_
         if not has_failed:
             break
     assert outcomes == {True, False}
+
+
+def cut_short(monkeypatch: pytest.MonkeyPatch, volume: Volume, ino: InodeNo) -> None:
+    """Truncate a long file to 100 bytes; what is left of it cannot be deleted for now."""
+
+    def unreadable(volume: Volume, ino: InodeNo) -> None:
+        raise CorruptImage("for now")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(truncation, "finish", unreadable)
+        files.truncate(volume, ino, 100)
+    assert len(data_records(volume, ino)) > 100
+
+
+@pytest.mark.parametrize("size", [50, 9000])
+def test_who_ends_a_truncation_leaves_a_file_without_a_name_an_orphan(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """It stood there for both reasons, and was taken out when the one was gone: nobody deleted it any more."""
+    disk = with_a_long_file()
+    volume = open_volume(disk, clock=SteppingClock())
+    ino = at(volume, b"/long")
+    orphans.hold(volume, ino)
+    cut_short(monkeypatch, volume, ino)
+    namespace.unlink(volume, R, b"long")
+    volume.commit()
+    files.truncate(volume, ino, size)
+    assert len(data_records(volume, ino)) <= 1
+    assert list(orphans.standing(volume)) == [ino]
+    orphans.release(volume, ino)
+    assert (volume.counters.inode_count, volume.counters.data_blocks, list(orphans.standing(volume))) == (1, 0, [])
+    volume.close()
+    assert check_quietly(disk).clean
+
+
+@pytest.mark.parametrize("event", ["an operation was taken back", "all of them were"])
+def test_cut_bytes_do_not_come_back_in_a_file_without_a_name(monkeypatch: pytest.MonkeyPatch, event: str) -> None:
+    """The table tells only that it has no name. That it may have records beyond its size was forgotten."""
+    volume = open_volume(with_a_long_file(), clock=SteppingClock())
+    ino = at(volume, b"/long")
+    orphans.hold(volume, ino)
+    namespace.unlink(volume, R, b"long")
+    volume.commit()
+    cut_short(monkeypatch, volume, ino)
+    volume.commit()
+    if event == "all of them were":
+        volume.abort()
+    else:
+        volume.records.forget_key(orphan_key(InodeNo(ino + 1)))
+    files.truncate(volume, ino, 300 * 4096)
+    assert files.read(volume, ino, 0, 300 * 4096) == noise(300 * 4096, 1)[:100] + bytes(300 * 4096 - 100)
+
+
+@pytest.mark.parametrize("failure", [CorruptImage, DeviceFailed, OutOfSpace])
+def test_an_unlink_that_was_done_is_not_refused_for_what_cannot_be_deleted_now(
+    monkeypatch: pytest.MonkeyPatch, failure: type[RazorError]
+) -> None:
+    """A page of the space map that the device did not read made it one."""
+    volume = open_volume(with_a_long_file(), clock=SteppingClock())
+    ino = at(volume, b"/long")
+
+    def failing(volume: Volume, ino: InodeNo) -> None:
+        raise failure("for now")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(orphans, "finish", failing)
+        namespace.unlink(volume, R, b"long")
+    with pytest.raises(PosixError, match="ENOENT|No such file"):
+        namespace.lookup(volume, R, b"long")
+    assert list(orphans.standing(volume)) == [ino]
+    orphans.finish_orphans(volume)
+    assert volume.counters.data_blocks == 0
