@@ -11,15 +11,29 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from razortools.engine import namespace
+from razortools.engine import directories, namespace
 from razortools.engine.rename import RENAME_EXCHANGE
 from razortools.format.inode import ROOT_INODE
+from razortools.format.journal import Operation
+from razortools.format.keys import inode_key
 from razortools.service.committer import Committer
 from razortools.service.listings import ASKS, KEPT_MAX, MAY_USE_KEPT, Listings
 from razortools.service.operations import Operations
 from razortools.service.options import MountOptions
 from razortools.service.settled import Settled
-from razortools.service.wire import LINK, MKDIR, MKNOD, READDIR, RENAME, RENAME2, Opcode, OpenFlag
+from razortools.service.wire import (
+    DIRENT,
+    DIRENT_ALIGN,
+    ENTRY_OUT,
+    LINK,
+    MKDIR,
+    MKNOD,
+    READDIR,
+    RENAME,
+    RENAME2,
+    Opcode,
+    OpenFlag,
+)
 from razortools.units import InodeNo
 from tests.engine.volumes import new_volume
 from tests.mount.kernel_listings import DIRECTORY, KINDS, Step, play
@@ -162,6 +176,29 @@ def test_the_kernel_drops_what_it_has_before_a_reader_begins_anew(opcode: Opcode
     assert not dropped
     assert answer_to(operations, opcode, ROOT_INODE, READDIR.pack(handle, 0, 4096)) == first
     assert dropped == [ROOT_INODE]
+
+
+def test_entries_that_lead_nowhere_do_not_end_a_listing() -> None:
+    """More of them in a row than fit a reply made an empty one, which the kernel takes for the end."""
+    operations = served()
+    volume = operations.volume
+    for number in range(200):
+        namespace.create(volume, ROOT_INODE, b"file %d" % number, 0o644, 0, 0)
+    volume.checkpoint()
+    listed = list(directories.entries(volume, ROOT_INODE))
+    with volume.operation(Operation.SETATTR, ROOT_INODE):
+        for _, _, entry in listed[:90]:
+            volume.store.delete(inode_key(InodeNo(entry.inode)))
+    volume.inodes.forget_all()
+    names, after = list[bytes](), 2
+    while given := answer_to(operations, Opcode.READDIRPLUS, ROOT_INODE, READDIR.pack(ASKS, after, 4096)):
+        assert isinstance(given, bytes)
+        at = ENTRY_OUT.size
+        while at < len(given):
+            _, after, length, _ = DIRENT.unpack_from(given, at)
+            names.append(given[at + DIRENT.size : at + DIRENT.size + length])
+            at += -(-(DIRENT.size + length) // DIRENT_ALIGN) * DIRENT_ALIGN + ENTRY_OUT.size
+    assert names == [name for _, name, _ in listed[90:]]
 
 
 Body = Callable[[InodeNo, InodeNo, InodeNo], bytes]  # of two directories and a file
