@@ -110,5 +110,5 @@ class NameHandlers(Handlers):
     async def _drop_listings(self, moved: list[InodeNo]) -> bytes:
         """Have the kernel drop the listings of directories that have another ".." now, while others are served."""
         for ino in moved:
-            await trio.to_thread.run_sync(self.listings.drop, ino)
+            await trio.to_thread.run_sync(self.listings.drop, ino, abandon_on_cancel=True)
         return b""

@@ -17,7 +17,7 @@ from razortools.format.keys import HASH_MIN
 from razortools.service.callers import Caller
 from razortools.service.handlers import TIMEOUT_S, Answer, Handler, Handlers
 from razortools.service.logs import log
-from razortools.service.wire import DIRENT, DIRENT_ALIGN, ENTRY_OUT, OPEN_OUT, READDIR, RELEASEDIR, Opcode, dirent
+from razortools.service.wire import DIRENT, DIRENT_ALIGN, ENTRY_OUT, OPEN_OUT, OPENDIR, READDIR, RELEASEDIR, Opcode, dirent
 from razortools.units import InodeNo
 
 SELF_COOKIE = 1  # cookies below HASH_MIN are ours
@@ -45,7 +45,7 @@ class StreamHandlers(Handlers):
 
     def opendir(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """Open a directory for reading."""
-        return OPEN_OUT.pack(*self.listings.open(ino), 0)
+        return OPEN_OUT.pack(*self.listings.open(ino, *OPENDIR.unpack_from(body)), 0)
 
     def releasedir(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """Close a directory."""
@@ -61,16 +61,17 @@ class StreamHandlers(Handlers):
         return self._read(self._attributes, ino, body)
 
     def _read(self, give: Given, ino: InodeNo, body: memoryview) -> Answer:
-        """Give entries; before that, the kernel has nothing of the listing that is not so any more."""
+        """Give entries; nothing is said when there are no more, once the kernel has nothing that is not so."""
         handle, after, room = READDIR.unpack_from(body)
-        if self.listings.is_stale(ino, handle, after):
-            return self._read_anew(give, ino, after, room)
-        return give(ino, after, room)
+        if not after:
+            self.listings.begin(ino, handle)
+        given = give(ino, after, room)
+        return given if given or not self.listings.end(ino, handle) else self._end_anew(ino)
 
-    async def _read_anew(self, give: Given, ino: InodeNo, after: int, room: int) -> bytes:
-        """Give entries of a directory that has changed since its reader was there."""
-        await trio.to_thread.run_sync(self.listings.renew, ino)
-        return await self.fetcher.run(give, ino, after, room)
+    async def _end_anew(self, ino: InodeNo) -> bytes:
+        """Tell that there are no more entries when the kernel has dropped what it has of them."""
+        await trio.to_thread.run_sync(self.listings.drop, ino, abandon_on_cancel=True)
+        return b""
 
     def _names(self, ino: InodeNo, after: int, room: int) -> bytes:
         """Return entries from behind a cookie, as many as there is *room* for."""

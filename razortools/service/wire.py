@@ -105,6 +105,7 @@ RENAME2 = Struct("=QI4x")  # new parent, flags
 LINK = Struct("=Q")  # node
 READ = Struct("=8xQI4x8xI4x")  # offset, bytes, flags of the open file
 READDIR = Struct("=QQI")  # handle, cookie, bytes: of the same structure
+OPENDIR = Struct("=I")  # flags of the open directory
 RELEASEDIR = Struct("=Q")  # handle
 WRITE = Struct("=8xQII8xI4x")  # offset, bytes, write flags, flags of the open file
 SETXATTR = Struct("=II")  # bytes of the value, flags

@@ -6,6 +6,7 @@ reply is taken some steps after it was given, and a change is known to the kerne
 Source: Linux, fs/fuse/readdir.c and dir.c.
 """
 
+import os
 from bisect import bisect_right
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ class Reader:
     stream_offset: int = 0
     stream_version: int = -1
     reply: list[Entry] | None = None  # given by the daemon and not taken yet
+    has_ended: bool = False  # it was told so at least once
 
 
 class Kernel:
@@ -44,6 +46,7 @@ class Kernel:
         self.history.make(self.directory[PARENT_COOKIE])
         self.history.know()
         self.readers: list[Reader] = []
+        self.asked = 0  # times
         self._tells = self._drops = False  # of changes that are under way: the kernel sees one; it is to drop what it has
         self.pages: dict[int, list[tuple[int, Entry]]] = {}  # (offset, entry)
         self.cached, self.size, self.last, self.version, self.changes, self.changes_kept = False, 0, 0, 0, 0, 0
@@ -83,12 +86,13 @@ class Kernel:
 
     # Readers
 
-    def open(self) -> None:
-        """One more reader."""
-        handle, flags = self.listings.open(DIRECTORY)
+    def open(self, position: int = 0) -> None:
+        """One more reader; one that does not begin at the start is in the kernel."""
+        handle, flags = self.listings.open(DIRECTORY, 0 if position else os.O_DIRECTORY)
         if not flags & OpenFlag.KEEP_CACHE:
             self.pages.clear()
-        self.readers.append(Reader(handle, OpenFlag(flags), Judge(self.history)))
+        self.readers.append(Reader(handle, OpenFlag(flags), Judge(self.history), position))
+        self.readers[-1].judge.go_on_from(position)
 
     def close(self, reader: Reader) -> None:
         self.readers.remove(reader)
@@ -111,10 +115,13 @@ class Kernel:
             return
         if reader.flags & OpenFlag.CACHE_DIR and self._give_kept(reader, room):
             return
-        if self.listings.is_stale(DIRECTORY, reader.handle, reader.position):
-            self.listings.renew(DIRECTORY)
+        if not reader.position:
+            self.listings.begin(DIRECTORY, reader.handle)
         behind = sorted(self.directory)[bisect_right(sorted(self.directory), reader.position) :]
         reader.reply = [self.directory[cookie] for cookie in behind[:3]]
+        self.asked += 1
+        if not reader.reply and self.listings.end(DIRECTORY, reader.handle):
+            self._drop(DIRECTORY)
 
     def _take(self, reader: Reader, room: int) -> None:
         """The reply to a reader's READDIR has come."""
@@ -124,7 +131,7 @@ class Kernel:
             if reader.flags & OpenFlag.CACHE_DIR and self.last == reader.position:
                 self.cached = True
                 self._truncate(-(-self.size // PAGE_BYTES))
-            reader.judge.end()
+            self._end(reader)
         for entry in reply:
             if reader.flags & OpenFlag.CACHE_DIR:
                 self._add(entry, reader.position)
@@ -170,7 +177,7 @@ class Kernel:
             is_last = index == self.size // PAGE_BYTES
             length = self.size % PAGE_BYTES if is_last else PAGE_BYTES
             if offset == length:
-                reader.judge.end()
+                self._end(reader)
                 return True
             if index not in self.pages:
                 self._forget()
@@ -193,6 +200,20 @@ class Kernel:
     def _forget(self) -> None:
         self.cached, self.size, self.last = False, 0, 0
         self.version += 1
+
+    def list(self) -> int:
+        """Open the directory, read it to its end, close it; return how often that asked the daemon."""
+        before = self.asked
+        self.open()
+        reader = self.readers[-1]
+        while not reader.has_ended:
+            self.read(reader, 5)
+        self.close(reader)
+        return self.asked - before
+
+    def _end(self, reader: Reader) -> None:
+        reader.judge.end()
+        reader.has_ended = True
 
     def _give(self, reader: Reader, entry: Entry) -> None:
         reader.judge.give(entry)
@@ -223,7 +244,7 @@ def play(listings: Listings, steps: list[Step]) -> Kernel:
         elif kind == 3:
             kernel.reclaim(whom)
         elif reader is None or (kind == 4 and len(kernel.readers) < 3):
-            kernel.open()
+            kernel.open(PARENT_COOKIE + whom % 12 if much % 4 == 3 else 0)
         elif kind == 5:
             kernel.close(reader)
         elif kind == 6:

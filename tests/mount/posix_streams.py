@@ -68,6 +68,10 @@ class Judge:
         self._told: list[int] = []
         self._go(0)
 
+    def go_on_from(self, position: int) -> None:
+        """The reader goes on where another one was, as servers do for clients that tell positions."""
+        self._go(position)
+
     def go_back(self, which: int) -> int | None:
         """The reader goes to a position that it has been told since it began; return it, None if there is none."""
         if not self._told:

@@ -114,7 +114,8 @@ class WatchedDirectory:
     def _open(self, source: random.Random) -> None:
         if len(self._readers) == READERS_MAX:
             os.close(self._readers.pop(source.randrange(READERS_MAX)).descriptor)
-        self._readers.append(Reader(os.open(self.path, os.O_RDONLY), Judge(self._history)))
+        how = os.O_RDONLY | (os.O_DIRECTORY if source.random() < 0.7 else 0)
+        self._readers.append(Reader(os.open(self.path, how), Judge(self._history)))
 
     def _use(self, source: random.Random) -> None:
         if not self._readers:

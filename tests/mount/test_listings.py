@@ -17,7 +17,7 @@ from razortools.format.inode import ROOT_INODE
 from razortools.format.journal import Operation
 from razortools.format.keys import inode_key
 from razortools.service.committer import Committer
-from razortools.service.listings import ASKS, KEPT_MAX, MAY_USE_KEPT, Listings
+from razortools.service.listings import ASKS, KNOWN_MAX, MAY_USE_KEPT, Listings, _Kept
 from razortools.service.operations import Operations
 from razortools.service.options import MountOptions
 from razortools.service.settled import Settled
@@ -36,7 +36,7 @@ from razortools.service.wire import (
 )
 from razortools.units import InodeNo
 from tests.engine.volumes import new_volume
-from tests.mount.kernel_listings import DIRECTORY, KINDS, Step, play
+from tests.mount.kernel_listings import DIRECTORY, KINDS, PARENT_COOKIE, Step, play
 from tests.mount.mounts import Mounted
 from tests.mount.real_streams import WatchedDirectory, entries
 
@@ -55,24 +55,40 @@ def walks() -> Iterator[list[Step]]:
 class EachMayUse(Listings):
     """Any number of readers of a directory may use what the kernel keeps."""
 
-    def open(self, directory: InodeNo) -> tuple[int, int]:
+    def open(self, directory: InodeNo, flags: int) -> tuple[int, int]:
         self._reading.clear()
-        return super().open(directory)
+        return super().open(directory, flags)
 
 
-class NeverStale(Listings):
-    """What the kernel keeps stays when somebody opens a directory that has changed."""
+class NeverDropped(Listings):
+    """What the kernel has as a whole stays when somebody opens a directory that has changed."""
 
-    def open(self, directory: InodeNo) -> tuple[int, int]:
-        handle, flags = super().open(directory)
-        return handle, flags | OpenFlag.KEEP_CACHE
+    def open(self, directory: InodeNo, flags: int) -> tuple[int, int]:
+        handle, what = super().open(directory, flags)
+        return handle, what | OpenFlag.KEEP_CACHE
 
 
-class NeverAnew(Listings):
-    """What the kernel keeps stays when a reader goes back to the start of a directory that has changed."""
+class WholeInAnyCase(Listings):
+    """Who is told that there are no more entries may have put together a whole of old and new ones."""
 
-    def is_stale(self, directory: InodeNo, handle: int, after_cookie: int) -> bool:
-        return handle == MAY_USE_KEPT and directory in self._moved
+    def end(self, directory: InodeNo, handle: int) -> bool:
+        super().end(directory, handle)
+        return False
+
+
+class BegunAnew(Listings):
+    """What was put together before a change counts for nothing when somebody looks from the start."""
+
+    def begin(self, directory: InodeNo, handle: int) -> None:
+        if handle == MAY_USE_KEPT:
+            self._kept[directory] = int(_Kept.IN_PART)
+
+
+class AnyDescriptor(Listings):
+    """Whoever goes on anywhere may use what is kept."""
+
+    def open(self, directory: InodeNo, flags: int) -> tuple[int, int]:
+        return super().open(directory, os.O_DIRECTORY)
 
 
 class MovesUnnoticed(Listings):
@@ -83,22 +99,7 @@ class MovesUnnoticed(Listings):
         return False
 
 
-class DroppedOnce(Listings):
-    """When a directory has moved, and not again when its reader asks."""
-
-    def move(self, directory: InodeNo) -> bool:
-        has_reader = super().move(directory)
-        self._moved.clear()
-        return has_reader
-
-
-class KeptWhenMoved(Listings):
-    """What a reply may have brought on its way is taken for what is so, if the reader closes before it asks again."""
-
-    def move(self, directory: InodeNo) -> bool:
-        has_reader = super().move(directory)
-        self._kept.add(directory)
-        return has_reader
+RULES = [EachMayUse, NeverDropped, WholeInAnyCase, BegunAnew, AnyDescriptor, MovesUnnoticed]
 
 
 @given(st.lists(st.tuples(st.integers(0, KINDS - 1), st.integers(0, 11), st.integers(0, 11)), max_size=150))
@@ -114,37 +115,93 @@ def test_streams_are_what_posix_wants_on_long_random_walks() -> None:
     assert kept > WALKS // 20, "the kernel keeps listings at all"
 
 
-@pytest.mark.parametrize("rules", [EachMayUse, NeverStale, NeverAnew, MovesUnnoticed, DroppedOnce, KeptWhenMoved])
+@pytest.mark.parametrize("rules", RULES)
 def test_each_rule_is_needed(rules: type[Listings]) -> None:
     with pytest.raises(AssertionError, match=r"gone when its reader began|not given|given twice"):
         for steps in walks():
             play(rules(), steps)
 
 
-def test_a_directory_is_renewed_once_for_each_time_that_it_has_changed_or_moved() -> None:
-    listings, dropped = Listings(), list[InodeNo]()
-    listings.drop = dropped.append
-    handle, _ = listings.open(DIRECTORY)
+def opened(listings: Listings, directory: InodeNo = DIRECTORY) -> OpenFlag:
+    """Open a directory as programs do that list it; return what the kernel is to do."""
+    handle, flags = listings.open(directory, os.O_DIRECTORY)
+    assert handle == MAY_USE_KEPT
+    return OpenFlag(flags)
 
-    def asks(after_cookie: int) -> bool:
-        stale = listings.is_stale(DIRECTORY, handle, after_cookie)
-        if stale:
-            listings.renew(DIRECTORY)
-        return stale
 
+def reopened(listings: Listings, directory: InodeNo = DIRECTORY) -> OpenFlag:
+    listings.close(directory, MAY_USE_KEPT)
+    return opened(listings, directory)
+
+
+FRESH, KEPT = OpenFlag.CACHE_DIR, OpenFlag.CACHE_DIR | OpenFlag.KEEP_CACHE
+
+
+def test_what_is_whole_is_kept_until_the_directory_changes() -> None:
+    listings = Listings()
+    assert opened(listings) == FRESH, "who knows what the kernel has"
+    listings.begin(DIRECTORY, MAY_USE_KEPT)
+    assert not listings.end(DIRECTORY, MAY_USE_KEPT)
+    assert reopened(listings) == KEPT
     listings.change(DIRECTORY)
-    assert [asks(5), asks(0), asks(0), asks(5)] == [False, True, False, False]
-    assert listings.move(DIRECTORY)
-    assert [asks(5), asks(5), asks(0)] == [True, False, False]
-    assert dropped == [DIRECTORY] * 2
-    assert listings.move(DIRECTORY)
-    listings.close(DIRECTORY, handle)
+    assert [reopened(listings), reopened(listings)] == [FRESH, KEPT]
+
+
+def test_what_was_put_together_while_the_directory_changed_is_dropped_at_the_end() -> None:
+    listings = Listings()
+    opened(listings)
+    listings.begin(DIRECTORY, MAY_USE_KEPT)
+    listings.change(DIRECTORY)
+    assert reopened(listings) == KEPT, "a part stays, or it could never become a whole"
+    listings.begin(DIRECTORY, MAY_USE_KEPT)
+    assert listings.end(DIRECTORY, MAY_USE_KEPT)
+    assert not listings.end(DIRECTORY, MAY_USE_KEPT)
+    assert reopened(listings) == KEPT
+
+
+def test_a_directory_that_moves_has_another_parent() -> None:
+    listings = Listings()
+    opened(listings)
+    assert listings.move(DIRECTORY), "what is whole is dropped at once, if somebody reads it"
+    listings.begin(DIRECTORY, MAY_USE_KEPT)
+    assert listings.end(DIRECTORY, MAY_USE_KEPT)
+    listings.begin(DIRECTORY, MAY_USE_KEPT)
+    assert not listings.move(DIRECTORY)
+    assert listings.end(DIRECTORY, MAY_USE_KEPT), "and a part at the end"
+    listings.close(DIRECTORY, MAY_USE_KEPT)
     assert not listings.move(DIRECTORY), "nobody reads it"
-    assert listings.open(DIRECTORY) == (MAY_USE_KEPT, OpenFlag.CACHE_DIR)
-    assert not asks(5)
-    assert listings.open(DIRECTORY) == (ASKS, OpenFlag.KEEP_CACHE)
+    assert opened(listings) == FRESH
+
+
+@pytest.mark.parametrize(("flags", "is_read"), [(os.O_DIRECTORY, True), (0, False)])
+def test_who_asks_for_everything_changes_nothing(flags: int, is_read: bool) -> None:
+    listings = Listings()
+    if is_read:
+        opened(listings)
+    assert listings.open(DIRECTORY, flags) == (ASKS, OpenFlag.KEEP_CACHE)
+    listings.begin(DIRECTORY, ASKS)
     listings.change(DIRECTORY)
-    assert not listings.is_stale(DIRECTORY, ASKS, 0), "who asks for everything has nothing to drop"
+    assert not listings.end(DIRECTORY, ASKS)
+    listings.close(DIRECTORY, ASKS)
+    if is_read:
+        assert listings.open(DIRECTORY, flags) == (ASKS, OpenFlag.KEEP_CACHE), "there still is a reader"
+        assert reopened(listings) == FRESH
+
+
+@pytest.mark.parametrize("entries_read", range(1, 8))
+def test_what_was_read_in_part_becomes_whole_again(entries_read: int) -> None:
+    """It did not: what the kernel has of a part was dropped, and it does not begin anew before it has had the whole."""
+    kernel = play(Listings(), [(1, number, 0) for number in range(1, 10)])
+    kernel.open()
+    reader = kernel.readers[-1]
+    kernel.read(reader, entries_read)
+    kernel.read(reader, entries_read)
+    kernel.close(reader)
+    kernel.change(PARENT_COOKIE + 5)
+    kernel.learn()
+    kernel.list()
+    kernel.list()
+    assert kernel.list() == 0
 
 
 def served() -> Operations:
@@ -164,17 +221,20 @@ def answer_to(operations: Operations, opcode: Opcode, ino: InodeNo, body: bytes)
 
 
 @pytest.mark.parametrize("opcode", [Opcode.READDIR, Opcode.READDIRPLUS])
-def test_the_kernel_drops_what_it_has_before_a_reader_begins_anew(opcode: Opcode) -> None:
+def test_the_kernel_drops_what_it_has_before_it_is_told_that_there_is_no_more(opcode: Opcode) -> None:
     operations = served()
     dropped = list[InodeNo]()
     operations.listings.drop = dropped.append
-    handle, _ = operations.listings.open(ROOT_INODE)
-    first = answer_to(operations, opcode, ROOT_INODE, READDIR.pack(handle, 0, 4096))
-    assert (len(dropped), isinstance(first, bytes)) == (0, True)
+    opened(operations.listings, ROOT_INODE)
+
+    def asked(handle: int, after: int) -> object:
+        return answer_to(operations, opcode, ROOT_INODE, READDIR.pack(handle, after, 4096))
+
+    assert asked(MAY_USE_KEPT, 0) and asked(MAY_USE_KEPT, 2) == b""
     operations.listings.change(ROOT_INODE)
-    assert answer_to(operations, opcode, ROOT_INODE, READDIR.pack(ASKS, 0, 4096)) == first
-    assert not dropped
-    assert answer_to(operations, opcode, ROOT_INODE, READDIR.pack(handle, 0, 4096)) == first
+    assert asked(ASKS, 0) and asked(ASKS, 2) == b""
+    assert asked(MAY_USE_KEPT, 0) and not dropped
+    assert asked(MAY_USE_KEPT, 2) == b""
     assert dropped == [ROOT_INODE]
 
 
@@ -229,22 +289,24 @@ def test_what_changes_a_directory_says_so(change: str) -> None:
     file = namespace.create(volume, here, b"file", 0o644, 0, 0)
     read = {"root": ROOT_INODE, "here": here, "there": there, "empty": empty, "other": other}
     for ino in read.values():
-        operations.listings.open(ino)
+        opened(operations.listings, ino)
     dropped = list[InodeNo]()
     operations.listings.drop = dropped.append
     opcode, body, changed = CHANGES[change]
     answer_to(operations, opcode, here, body(here, there, file))
-    assert {name for name, ino in read.items() if operations.listings.is_stale(ino, MAY_USE_KEPT, 0)} == changed
+    assert {name for name, ino in read.items() if reopened(operations.listings, ino) == FRESH} == changed
     assert set(dropped) == {read[name] for name in changed - {"here", "there"}}, "what has moved"
 
 
 def test_of_the_directories_that_are_remembered_there_is_an_end() -> None:
-    listings, many = Listings(), range(1, KEPT_MAX + 2)
-    for number in many:
-        handle, _ = listings.open(InodeNo(number))
-        listings.close(InodeNo(number), handle)
-    stale = [listings.is_stale(InodeNo(number), MAY_USE_KEPT, 0) for number in many]
-    assert stale.count(False) == 1, "all were forgotten when there were too many"
+    listings, first = Listings(), InodeNo(1)
+    opened(listings, first)
+    for number in range(2, KNOWN_MAX + 20):
+        opened(listings, InodeNo(number))
+        listings.close(InodeNo(number), MAY_USE_KEPT)
+        assert len(listings._kept) <= KNOWN_MAX
+    assert reopened(listings, first) == KEPT, "somebody reads it"
+    assert opened(listings, InodeNo(2)) == FRESH
 
 
 def requests(mounted: Mounted) -> int:
@@ -293,9 +355,22 @@ def test_who_reads_beside_another_reader_asks_and_takes_nothing_from_it(mounted:
 
 
 @pytest.mark.mount
+def test_what_was_read_in_part_is_kept_again_after_a_change(mounted: Mounted) -> None:
+    for number in range(300):
+        (mounted.path / f"file {number}").touch()
+    with os.scandir(mounted.path) as entries:
+        next(entries)
+    (mounted.path / "one more").touch()
+    for _ in range(2):
+        listed(mounted, mounted.path)
+    count, names = listed(mounted, mounted.path)
+    assert (count, len(names)) == (2, 301)
+
+
+@pytest.mark.mount
 def test_a_reader_that_goes_back_to_the_start_sees_what_has_changed(mounted: Mounted) -> None:
     (mounted.path / "old").touch()
-    descriptor = os.open(mounted.path, os.O_RDONLY)
+    descriptor = os.open(mounted.path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         assert [name for name, _, _ in entries(descriptor)] == [".", "..", "old"]
         (mounted.path / "old").rename(mounted.path / "new")
@@ -309,7 +384,7 @@ def test_a_reader_that_goes_back_to_the_start_sees_what_has_changed(mounted: Mou
 def test_an_open_directory_that_has_moved_tells_where_it_is_now(mounted: Mounted) -> None:
     for name in ("a", "b", "a/moving"):
         (mounted.path / name).mkdir()
-    descriptor = os.open(mounted.path / "a/moving", os.O_RDONLY)
+    descriptor = os.open(mounted.path / "a/moving", os.O_RDONLY | os.O_DIRECTORY)
     try:
         assert entries(descriptor)[1][1] == (mounted.path / "a").stat().st_ino
         assert not entries(descriptor), "all of it is kept now"

@@ -49,6 +49,7 @@ LAYOUTS: tuple[tuple[Struct, str, tuple[str, ...]], ...] = (
 )  # fmt: skip
 UNEQUAL_SIZES = (  # ours end before fields that are never used, or that only newer kernels have
     (wire.READDIR, "fuse_read_in", ("fh", "offset", "size")),
+    (wire.OPENDIR, "fuse_open_in", ("flags",)),
     (wire.RELEASEDIR, "fuse_release_in", ("fh",)),
     (wire.SETXATTR, "fuse_setxattr_in", ("size", "flags")),
     (wire.INIT_IN, "fuse_init_in", ("major", "minor", "max_readahead", "flags")),
