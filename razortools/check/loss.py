@@ -6,13 +6,17 @@ truncated at once; *changed* if its owner, mode or times are others, or it has g
 as well: the statement tells what damage and repair have cost together. What the repair alone has cost stands in *harmed*: files
 that could be read better before. No repair that harms is kept. What no comparison can show (dropped transactions, mended records)
 is added by whoever knows of it.
+
+What was not seen before cannot be compared, and is never called nothing: where parts of the tree could not be read, files that
+are found again are counted as *not compared*, and those that the superblock counts and nobody finds as lost, without a name.
+Where no file at all was seen, the statement says nothing file by file.
 """
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
 from razortools.check.findings import Progress
-from razortools.check.inventory import Inventory, identity_of
+from razortools.check.inventory import Inventory, identity_of, lost_places
 from razortools.check.paths import printable
 from razortools.check.pieces import differences, inode_of, is_partly_readable
 from razortools.check.steps import PARTS, finished, scaled
@@ -24,6 +28,7 @@ from razortools.format.xattr import Xattr
 from razortools.units import InodeNo
 
 LISTED_MAX = 100_000  # of a kind; more are counted only
+LOST_AND_FOUND = "/lost+found"  # which a repair makes: nobody has to have seen it before
 STEP = 500  # files are compared between two signs: less than a second, even if each has to be looked at closely
 JUDGED, NAMED = 800, 900  # of PARTS, once every inode was judged, and once the names were that differ
 _ATTRIBUTES = {
@@ -73,17 +78,29 @@ class Loss:
     dropped_transactions: int = 0  # that were safe in the journal and cannot be replayed
     dropped: list[str] = field(default_factory=list)  # what they were about
     mended: list[str] = field(default_factory=list)  # records in which one bit was turned: it fits the checksum
+    is_compared: bool = True  # some of the files could be seen before; else the lists say nothing
+    not_compared: int = 0  # files and directories that are there now, and could not be seen before
+    told: int = 0  # files and directories that the superblock counts, where the tree had to be rebuilt
+    missing: int = 0  # of these, what was not found
+    unseen: int = 0  # lost files and directories of which only a name or contents could be seen
+
+    @property
+    def unnamed(self) -> int:
+        """Lost files and directories that are not listed by name."""
+        return max(self.missing - self.unseen, 0)
 
     @property
     def is_none(self) -> bool:
-        """Whether every file is what it was."""
+        """Whether every file is what it was, as far as the superblock can count them."""
         lists = self.renamed, self.truncated, self.lost, self.changed, self.mended
-        return not any(lists) and not self.dropped_transactions and not self.unlisted
+        numbers = self.dropped_transactions, self.unlisted, self.not_compared, self.unnamed
+        return self.is_compared and not any(lists) and not any(numbers)
 
     @property
     def sentences(self) -> list[str]:
         """What there is to tell beyond what was renamed, truncated and lost."""
-        told = [f"changed: {printable(one.path)}: {', '.join(one.fields)}" for one in self.changed]
+        told = [f"lost: files and directories that are not listed by name: {self.unnamed}"] if self.unnamed else []
+        told += [f"changed: {printable(one.path)}: {', '.join(one.fields)}" for one in self.changed]
         if self.dropped_transactions:
             told.append(f"dropped: transactions that were safe in the journal: {self.dropped_transactions}")
         told += [f"dropped: a change of {printable(path)}" for path in self.dropped]
@@ -102,6 +119,12 @@ class Loss:
             ],
             "lost": list(self.lost),
         }
+        if not self.is_compared:
+            document = dict.fromkeys(document)
+        if self.told:
+            document["lost_unnamed"] = self.unnamed
+        if self.not_compared:
+            document["not_compared"] = self.not_compared
         if self.changed:
             document["changed"] = [{"path": one.path, "fields": list(one.fields)} for one in self.changed]
         if self.dropped_transactions:
@@ -137,8 +160,9 @@ def loss(before: Inventory, after: Inventory) -> Loss:
 def comparing(before: Inventory, after: Inventory) -> Generator[Progress, None, Loss]:
     """Do what loss() does; yield how far it is."""
     found = Loss()
-    if before.facts is None:
-        return found  # nothing could be read: whatever there is now was gained
+    _count_unseen(before, after, found)
+    if not found.is_compared:
+        return found  # whatever there is now was gained
     if after.facts is None:
         _lose_everything(before, found)
         return found
@@ -148,6 +172,16 @@ def comparing(before: Inventory, after: Inventory) -> Generator[Progress, None, 
     comparison.judge_headless()
     yield from scaled(comparison.judge_dangling(), NAMED, PARTS)
     return found
+
+
+def _count_unseen(before: Inventory, after: Inventory, found: Loss) -> None:
+    """Count what nobody could see before, where parts of the tree could not be read."""
+    if before.facts is not None and not lost_places(before.facts):
+        return
+    found.is_compared = bool(before.numbers or before.headless or before.dangling)
+    for place, number in enumerate(after.numbers):
+        if before.find(number) < 0 and not after.is_deleted(place):
+            found.not_compared += not (after.is_directory(place) and after.path(number) == LOST_AND_FOUND)
 
 
 def _lose_everything(before: Inventory, found: Loss) -> None:
@@ -282,6 +316,7 @@ class _Comparing:
             old = before.paths.of(number)
             if not found:
                 self.found.add(self.found.lost, old)
+                self.found.unseen += 1
             elif after.path(found) != old:
                 self.found.add(self.found.renamed, Renamed(old, after.path(found)))
 
@@ -291,6 +326,7 @@ class _Comparing:
         assert after.facts is not None
         headless = set(self.before.headless)
         told: set[str] = set()
+        gone: set[int] = set()
         for done, key in enumerate(self.before.dangling):
             if not done % STEP:
                 yield Progress(done, len(self.before.dangling))
@@ -299,9 +335,11 @@ class _Comparing:
             leads = value is not None and len(value) == DirectoryEntry.FIXED_BYTES
             if target not in headless and not (leads and after.find(DirectoryEntry.decode(value or b"").inode) >= 0):
                 told.add(self.before.path_at(key))
+                gone.add(target)
         for path in sorted(told - set(self.found.lost)):
             self.found.add(self.found.lost, path)
         self.found.unlisted += self.before.more_dangling
+        self.found.unseen += len(gone)
 
 
 def _names_of(inventory: Inventory, numbers: set[int]) -> Generator[Progress, None, dict[int, list[tuple[int, str]]]]:

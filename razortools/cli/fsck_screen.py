@@ -169,11 +169,7 @@ class Screen:
         """Show the loss statement."""
         if loss is None:
             return
-        if loss.is_none:
-            self.say(f"{heading}: nothing; {plural(loss.unchanged, 'file')} unchanged")
-            return
-        counts = f"{len(loss.renamed)} renamed, {len(loss.truncated)} truncated, {len(loss.lost)} lost"
-        self.say(f"{heading}: {counts}; {plural(loss.unchanged, 'file')} unchanged")
+        self.say(f"{heading}: {_in_figures(loss)}")
         lines = [f"      renamed: {printable(one.old)} is {printable(one.new)}" for one in loss.renamed]
         for one in loss.truncated:
             ranges = [f"bytes {first} to {behind - 1}" for first, behind in one.ranges]
@@ -225,6 +221,22 @@ class Screen:
             self._say_to(text)
         elif not self._quiet:
             render.out(text)
+
+
+def _in_figures(loss: Loss) -> str:
+    """Return how many files became what."""
+    unchanged = f"{plural(loss.unchanged, 'file')} unchanged"
+    if loss.is_none:
+        return f"nothing; {unchanged}"
+    if loss.is_compared:
+        lost = len(loss.lost) + loss.unnamed
+        told = f"{len(loss.renamed)} renamed, {len(loss.truncated)} truncated, {lost} lost; {unchanged}"
+    else:
+        told = "not known file by file, as no file could be seen before"
+        if loss.told:
+            found = loss.told - loss.unnamed
+            told += f"; of {loss.told} files and directories that the superblock counts, {found} were found"
+    return f"{told}; {loss.not_compared} found again, not compared" if loss.not_compared else told
 
 
 def _repaired_line(report: Report) -> str:

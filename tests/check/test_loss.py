@@ -194,11 +194,13 @@ def test_a_name_that_led_nowhere_is_lost_but_not_by_the_repair() -> None:
     assert found.harmed == []
 
 
-def test_everything_is_lost_with_the_superblock_and_nothing_where_there_never_was_one() -> None:
+def test_everything_is_lost_with_the_superblock_and_nothing_is_compared_where_there_never_was_one() -> None:
     blind = take_inventory(DAMAGES[0][1]())
     found = loss(take_inventory(healthy()), blind)
     assert (found.unchanged, len(found.lost)) == (0, FILES + 4)
-    assert loss(blind, take_inventory(healthy())).is_none
+    gained = loss(blind, take_inventory(healthy()))
+    assert not gained.is_none and gained.not_compared == FILES + 4
+    assert gained.as_json()["lost"] is None and gained.as_json()["unchanged"] is None
 
 
 def damage_of(code: str, number: int = 0) -> Device:

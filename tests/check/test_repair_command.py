@@ -11,14 +11,17 @@ import pytest
 
 from razortools import fsck
 from razortools.check.repair import repair as repair_module
-from razortools.engine.store.device import FileDevice, open_image
+from razortools.engine import namespace
+from razortools.engine.store.device import Device, FileDevice, open_image
 from razortools.engine.store.superblocks import backup_images, newest
 from razortools.format.geometry import geometry_of
+from razortools.format.inode import ROOT_INODE
 from razortools.format.superblock import State
 from tests.check.damages import DAMAGES
 from tests.check.editing import edit_inode, find_inode, write_superblocks
 from tests.check.running import stored
-from tests.check.samples import healthy, unclean
+from tests.check.samples import healthy, new_device, opened, unclean
+from tests.check.test_rebuild import destroy, nodes_by_level
 
 
 def test_the_first_repair_exits_with_1_and_the_second_with_0(run, hurt: Path) -> None:  # type: ignore[no-untyped-def]
@@ -39,6 +42,49 @@ def test_a_repair_tells_what_it_costs_and_how_to_take_it_back(run, hurt: Path) -
     out = run("-y", hurt).out
     assert "Lost by damage and repair: nothing; 52 files unchanged" in out
     assert f"razorfsck --undo {hurt} takes it back, as long as {hurt}.undo is kept" in out
+
+
+def test_where_no_file_could_be_seen_before_a_repair_its_costs_are_not_called_nothing(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """A lost root hides every file: the statement said "nothing; 0 files unchanged", whatever was lost."""
+    device = healthy()
+    nodes = nodes_by_level(device)
+    destroy(device, nodes[max(nodes)][0])
+    image, copy = stored(device, tmp_path / "image"), stored(device, tmp_path / "copy")
+    code, out, _ = run("-y", image)
+    assert code == 1
+    counted = "of 56 files and directories that the superblock counts, 56 were found; 56 found again, not compared"
+    assert f"Lost by damage and repair: not known file by file, as no file could be seen before; {counted}" in out
+    nothing_known = dict.fromkeys(("unchanged", "renamed", "truncated", "lost"))
+    assert json.loads(run("--json", "-y", copy).out)["loss"] == nothing_known | {"lost_unnamed": 0, "not_compared": 56}
+
+
+def deep() -> Device:
+    """Return an image with 10 chains of 40 directories: a leaf has the names of what it holds, and there is no older one."""
+    device = new_device()
+    with opened(device) as volume:
+        for chain in range(10):
+            above = ROOT_INODE
+            for depth in range(40):
+                above = namespace.mkdir(volume, above, b"%d in %d" % (depth, chain), 0o755, 1, 2)
+    return device
+
+
+@pytest.mark.parametrize("is_root_lost", [False, True])
+def test_what_vanishes_with_its_leaf_is_counted_as_lost(run, tmp_path: Path, is_root_lost: bool) -> None:  # type: ignore[no-untyped-def]
+    """The names were in the same leaf, so nobody could list them, and 0 were called lost, or nothing at all."""
+    device = deep()
+    nodes = nodes_by_level(device)
+    destroy(device, nodes[0][3])
+    if is_root_lost:
+        destroy(device, nodes[max(nodes)][0])
+    image, copy = stored(device, tmp_path / "image"), stored(device, tmp_path / "copy")
+    out, document = run("-y", image).out, json.loads(run("--json", "-y", copy).out)
+    gone = 401 - sum(document["summary"][kind] for kind in ("files", "directories")) + 1  # lost+found was not there
+    cost = document["loss"]
+    assert cost["lost_unnamed"] + len(cost["lost"] or ()) == gone > 2 and cost["lost_unnamed"] > 1
+    assert f"lost: files and directories that are not listed by name: {cost['lost_unnamed']}" in out
+    assert (f"{gone} lost; " in out) != is_root_lost
+    assert (f"of 401 files and directories that the superblock counts, {401 - gone} were found;" in out) == is_root_lost
 
 
 def test_undo_gives_back_the_image_bit_for_bit(run, hurt: Path) -> None:  # type: ignore[no-untyped-def]

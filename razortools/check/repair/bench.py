@@ -13,6 +13,7 @@ from typing import Any
 import crc32c
 
 from razortools.check.image import BLOCK_MASK, Image
+from razortools.check.loss import LOST_AND_FOUND
 from razortools.check.repair.dropped import Dropped, dropped_after
 from razortools.check.repair.edits import IN_PLACE, Edit, Verb
 from razortools.check.repair.fields import set_field
@@ -32,7 +33,7 @@ from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, OutOfSpace
 from razortools.format.admin import AdminEntry
 from razortools.format.data import CHECKED_TWICE, blocks_crc32
-from razortools.format.keys import COUNTERS_KEY, Kind
+from razortools.format.keys import COUNTERS_KEY, KIND_AT, Kind, object_of
 from razortools.format.node import ITEM_OVERHEAD_BYTES, ChildPointer
 from razortools.format.spacemap import SpaceMapEntry
 from razortools.format.superblock import SUPERBLOCK_BYTES, State, Superblock
@@ -52,6 +53,9 @@ class Bench:
         self.remarks: list[str] = []  # what else there is to tell of a rebuild
         self.inodes_told = 0  # by the superblock from which a rebuild started
         self.inodes_found = 0
+        self.inodes_counted = 0  # as inodes_told, but before the first rebuild
+        self._inodes_missing = 0  # that no rebuild has found
+        self._made: set[int] = set()  # inodes that later rounds have made of what is left of a file
         self.dropped = Dropped()  # of the journal
         self.may_drop = True  # transactions that were safe, without an edit that says so
         self._spared = Spared()
@@ -92,6 +96,11 @@ class Bench:
         self._items([edit for edit in edits if edit.verb in _ITEM_VERBS])
         self._recount()
         self._seal(self._base)
+
+    @property
+    def inodes_missing(self) -> int:
+        """How many files and directories the superblock counted that are not there now, as far as rebuilds tell."""
+        return max(self._inodes_missing - len(self._made), 0)
 
     def _image(self) -> Image:
         facts = believed(self.overlay, self._backup_block)
@@ -163,6 +172,8 @@ class Bench:
         self.older_inodes |= set(result.older_inodes)
         self.remarks += result.sentences
         self.inodes_told, self.inodes_found = result.inodes_told, result.inodes_found
+        self.inodes_counted = self.inodes_counted or result.inodes_told
+        self._inodes_missing += max(result.inodes_told - result.inodes_found, 0)
         self._backup_block = None
 
     def _adopt(self, blocks: set[int]) -> None:
@@ -199,6 +210,8 @@ class Bench:
         if edit.verb is Verb.PUT and isinstance(edit.value, bytes):
             if len(edit.value) > store.tree.value_bytes_max:
                 raise CorruptImage(f"an item of {len(edit.value)} bytes does not fit into a node")
+            if edit.key[KIND_AT] == Kind.INODE and edit.path != LOST_AND_FOUND and store.tree.get(edit.key) is None:
+                self._made.add(object_of(edit.key))
             store.tree.put(edit.key, edit.value)
             return
         if edit.verb is Verb.DELETE:

@@ -222,6 +222,7 @@ def _judged(
     edits = [edit for one in done.rounds for edit in one]
     done.loss.mended = sorted({edit.path or "?" for edit in edits if edit.verb is Verb.FLIP and edit.code >= "E05"})
     done.loss.dropped_transactions = bench.dropped.transactions
+    done.loss.told, done.loss.missing = bench.inodes_counted, bench.inodes_missing
     done.loss.dropped = bench.dropped.paths(after)
     done.older = [after.path(number) for number in sorted(bench.older_inodes) if after.find(number) >= 0]
     told = any(edit.verb is Verb.REPLAY for edit in edits)
