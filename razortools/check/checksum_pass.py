@@ -30,7 +30,7 @@ def check(
                 yield Progress(number, 2 * len(contents.damaged))
             yield _finding(facts, paths, damaged)
         if contents.more_damaged:
-            yield problems.TOO_MANY[8].found(where="phase 8", count=contents.more_damaged, code=problems.DATA_CHECKSUM.code)
+            yield problems.further(8, problems.DATA_CHECKSUM.code, contents.more_damaged)
     else:
         for batch in verify(facts, selected, threads, decompress=False):
             yield Progress(batch.leaf, 2 * facts.tree.leaf_count)

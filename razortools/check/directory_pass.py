@@ -184,7 +184,7 @@ class _Links:
         if suspects:
             yield from self._judge_suspects(suspects)
         if more:
-            yield problems.TOO_MANY[4].found(where="phase 4", count=more, code="E0403 or E0404")
+            yield problems.further(4, "E0403 or E0404", more, problems.ENTRY_UNCONFIRMED.severity)
 
     def _judge_count(self, at: int, number: int, *, is_directory: bool) -> Iterator[Finding]:
         facts = self.facts

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from razortools.check import problems
 from razortools.check.facts import InodeFacts, JournalFacts, find_number
-from razortools.check.findings import Event, Finding, Progress
+from razortools.check.findings import Event, Finding, Progress, Severity
 from razortools.check.image import Image
 from razortools.check.inode_rules import inode_faults, patch_fault, xattr_fault
 from razortools.check.keynames import item_words, key_fault, range_words, record_range
@@ -38,7 +38,7 @@ def check(facts: JournalFacts) -> Generator[Event, None, InodeFacts]:
     image = facts.image
     tree = TreeIndex(image)
     kept: list[Visit] = []
-    more = 0
+    more, worst = 0, Severity.NOTE
     for number, visit in enumerate(walk(image, tree)):
         if number % PROGRESS_STEP == 0:
             yield Progress(number, 2 * image.superblock.node_count)
@@ -46,6 +46,7 @@ def check(facts: JournalFacts) -> Generator[Event, None, InodeFacts]:
             continue
         if len(kept) >= FINDINGS_KEPT:
             more += 1
+            worst = max(worst, _severity(visit))
         else:
             # The contents are in the index already; a damaged image must not fill the memory.
             kept.append(replace(visit, read=replace(visit.read, raw=None), keys=[], values=[]))
@@ -55,7 +56,7 @@ def check(facts: JournalFacts) -> Generator[Event, None, InodeFacts]:
             yield Progress(tree.leaf_count, 2 * tree.leaf_count)
         yield from _judge_node(tree, paths, visit)
     if more:
-        yield problems.TOO_MANY[3].found(where="phase 3", count=more, code="E0301 to E0305")
+        yield problems.further(3, "E0301 to E0305", more, worst)
     found = _Table()
     yield from _read_orphans(tree, found)
     yield from _judge_items(tree, paths, found)
@@ -97,6 +98,12 @@ class _Current:
         self.xattrs = 0
         self.highest_link = -1
         self.reported = inode is not None
+
+
+def _severity(visit: Visit) -> Severity:
+    """Return the severity of the worst that there is to say about a damaged node."""
+    is_lost = visit.header is None or visit.wrong or visit.disorder
+    return (problems.NODE_LOST if is_lost else problems.NODE_COPY_DAMAGED).severity
 
 
 def _judge_node(tree: TreeIndex, paths: Paths, visit: Visit) -> Iterator[Finding]:

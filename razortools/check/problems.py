@@ -3,7 +3,7 @@
 A code is never given to another problem. The sentence is a format string; the pass that finds the problem fills it in.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from razortools.check.findings import Finding, Repair, Severity
@@ -497,8 +497,14 @@ PASS_FAILED = {
     for number in range(1, 9)
 }
 _MORE = "further problems with the code {code}, not listed: {count}"
-_MANY = "Damage to a place that many files depend on."
+_MANY = "Damage to a place that many files depend on. It is as severe as the worst of the problems that it stands for."
 TOO_MANY = {
     number: _row(f"E{number:02}98", ERROR, "further problem", _MORE, _MANY, "As that code's.", Repair.BY_HAND)
     for number in range(1, 9)
 }
+
+
+def further(phase: int, code: str, count: int, worst: Severity | None = None) -> Finding:
+    """Return the finding that stands for *count* others that are not listed. *worst* of them: None, that of *code*."""
+    severity = PROBLEMS[code].severity if worst is None else worst
+    return replace(TOO_MANY[phase].found(where=f"phase {phase}", count=count, code=code), severity=severity)

@@ -267,8 +267,7 @@ class _Gathered:
             return tuple(finding for finding in self._kept if finding.severity is Severity.FATAL or finding.code in ends)
         for code, count in self._counts.items():
             if count > self._per_code:
-                more = count - self._per_code
-                self._kept.append(problems.TOO_MANY[self._number].found(where=f"phase {self._number}", count=more, code=code))
+                self._kept.append(problems.further(self._number, code, count - self._per_code))
         return tuple(self._kept)
 
 

@@ -3,11 +3,14 @@
 import pytest
 
 from razortools.check import compression_pass, directory_pass, inode_pass, inventory, loss
+from razortools.check.findings import Severity
 from razortools.check.inventory import take_inventory
+from razortools.check.repair.repair import repair
 from razortools.check.report import Report
-from razortools.check.runner import check_quietly
+from razortools.check.runner import Options, check_quietly
+from razortools.check.steps import finished
 from razortools.format.data import DataRecord
-from razortools.format.keys import Kind, Table, object_range
+from razortools.format.keys import Kind, Table, kind_range, object_range
 from tests.check.editing import editing, find_inode, flip, indexed
 from tests.check.samples import healthy
 
@@ -50,6 +53,30 @@ def test_damaged_records_beyond_what_is_handed_on_are_counted(monkeypatch: pytes
     for record in records[:7]:
         flip(device, record.runs(4096)[0][0] * 4096 + 9)
     assert more(check_quietly(device), 8) == 5
+
+
+def test_what_is_not_listed_is_as_severe_as_what_is() -> None:
+    """After a repair that had cut out more than 1,000 records, the notes that were not listed counted as errors for ever."""
+    device = healthy()
+    for _, value in indexed(device).range_items(*kind_range(find_inode(device, "/docs/many"), Kind.DATA_RECORD)):
+        device.write(DataRecord.decode(value).runs(4096)[0][0] * 4096, bytes(4096))
+    report = check_quietly(finished(repair(device)).overlay, Options(findings_per_code=2))
+    assert [finding.severity for finding in report.findings if finding.code == "E0598"] == [Severity.NOTE]
+    assert more(report, 5) == 6 and report.clean and report.exit_code == 0 and report.problem_count == 0
+
+
+@pytest.mark.parametrize(("copies", "severity"), [(1, Severity.WARNING), (2, Severity.ERROR)])
+def test_nodes_that_are_not_judged_one_by_one_are_as_severe_as_the_worst_of_them(
+    monkeypatch: pytest.MonkeyPatch, copies: int, severity: Severity
+) -> None:
+    monkeypatch.setattr(inode_pass, "FINDINGS_KEPT", 2)
+    device = healthy()
+    for address, mirror in list(zip(indexed(device).addresses, indexed(device).mirrors, strict=True))[1:6]:
+        for place in (address, mirror)[:copies]:
+            flip(device, place * 4096 + 100)
+            flip(device, place * 4096 + 1000)
+    severities = [finding.severity for finding in check_quietly(device).findings if finding.code == "E0398"]
+    assert severities == [severity]
 
 
 def test_names_that_are_lost_beyond_what_is_remembered_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

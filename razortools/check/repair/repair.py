@@ -238,7 +238,7 @@ def _was_capped(done: Repaired) -> bool:
     """Return whether there was more to do than one run does."""
     many = {problem.code for problem in problems.TOO_MANY.values()}
     findings = (*done.before.findings, *done.after.findings)
-    return len(done.rounds) >= ROUNDS_MAX or any(finding.code in many for finding in findings)
+    return len(done.rounds) >= ROUNDS_MAX or any(one.code in many and one.severity > Severity.NOTE for one in findings)
 
 
 def _too_little(bench: Bench) -> str:
