@@ -223,18 +223,32 @@ def test_an_image_that_is_not_clean_is_refused() -> None:
     assert device.read(0, device.size_bytes) == before
 
 
-def test_a_string_that_nothing_uses_is_dropped_and_not_refused() -> None:
+def with_unused_names(count: int) -> Device:
     device = healthy()
     with opened(device) as volume, volume.store.operation(0, 0):  # type: ignore[arg-type]
-        volume.store.put(name_key(NameId(volume.counters.next_name_id)), Name(0, b"nobody").encode())
-        volume.counters.next_name_id += 1
-        volume.counters.name_count += 1
+        for number in range(count):
+            volume.store.put(name_key(NameId(volume.counters.next_name_id)), Name(0, b"nobody %d" % number).encode())
+            volume.counters.next_name_id += 1
+            volume.counters.name_count += 1
+    return device
+
+
+def test_a_string_that_nothing_uses_is_dropped_and_not_refused() -> None:
+    device = with_unused_names(1)
     assert [finding.code for finding in check_quietly(device).findings] == ["E0602"]
     before = seen(device)
     done = compacted(device)
     assert done.strings_dropped == 1 and done.report().exit_code == 1
     assert [finding.repaired for finding in done.report().findings] == [True]
     assert check_quietly(device).findings == () and seen(device) == before
+
+
+def test_more_unused_strings_than_are_listed_are_not_refused_either() -> None:
+    """Those that are not listed count under another code (E0698), which had nothing to do with compacting."""
+    device = with_unused_names(4)
+    done = finished(compact(device, Options(threads=1, findings_per_code=2), lambda overlay: "undo", lambda: True))
+    assert [finding.code for finding in done.before.findings] == ["E0602", "E0602", "E0698"]
+    assert done.refused == "" and done.is_cut_short
 
 
 # A result that is not right is not written

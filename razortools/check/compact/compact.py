@@ -62,7 +62,7 @@ class Compacted:
         """Return the report of the whole run."""
         findings = self.before.findings
         if self.strings_dropped:
-            findings = tuple(replace(one, repaired=one.code == problems.UNUSED_NAME.code) for one in findings)
+            findings = tuple(replace(one, repaired=_is_dropped(one)) for one in findings)
         return replace(
             self.before, findings=findings, summary=self.after.summary, is_modified=bool(self.step_count),
             is_refused=bool(self.refused) and self.before.worst is not Severity.FATAL,
@@ -149,7 +149,7 @@ def _objection(report: Report) -> str:
 
 def _is_dropped(finding: Finding) -> bool:
     """Return whether compacting is the cure of this finding."""
-    return finding.code == problems.UNUSED_NAME.code
+    return problems.UNUSED_NAME.code in (finding.code, finding.values.get("code"))  # itself, or as what is not listed
 
 
 def _seen(device: Device) -> Image:
