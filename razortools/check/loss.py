@@ -82,6 +82,7 @@ class Loss:
     not_compared: int = 0  # files and directories that are there now, and could not be seen before
     told: int = 0  # files and directories that the superblock counts, where the tree had to be rebuilt
     missing: int = 0  # of these, what was not found
+    older: int = 0  # files and directories that may be in an older state
     unseen: int = 0  # lost files and directories of which only a name or contents could be seen
 
     @property
@@ -93,7 +94,7 @@ class Loss:
     def is_none(self) -> bool:
         """Whether every file is what it was, as far as the superblock can count them."""
         lists = self.renamed, self.truncated, self.lost, self.changed, self.mended
-        numbers = self.dropped_transactions, self.unlisted, self.not_compared, self.unnamed
+        numbers = self.dropped_transactions, self.unlisted, self.not_compared, self.unnamed, self.older
         return self.is_compared and not any(lists) and not any(numbers)
 
     @property

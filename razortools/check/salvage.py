@@ -57,7 +57,7 @@ class SalvageReport:
     unreadable_count: int = 0
     not_copied: list[tuple[str, str]] = field(default_factory=list)  # path, reason
     not_copied_count: int = 0
-    older: list[str] = field(default_factory=list)  # paths found in an older state; their last changes may be missing
+    older: list[str] = field(default_factory=list)  # paths that may be in an older state, without their last changes
     not_kept: list[str] = field(default_factory=list)  # kinds of attributes that the host refused
     remarks: list[str] = field(default_factory=list)
 

@@ -187,7 +187,7 @@ class Screen:
         for remark in done.remarks:
             self.say(f"      {remark}")
         if done.older:
-            self.say(f"Found in an older state, the last changes may be missing: {plural(len(done.older), 'file')}")
+            self.say(f"Perhaps in an older state, without the last changes: {plural(len(done.older), 'file')}")
         limit = len(done.older) if self._verbose else SHOWN_EDITS
         for path in done.older[:limit]:
             self.say(f"      older: {printable(path)}")
@@ -236,7 +236,8 @@ def _in_figures(loss: Loss) -> str:
         if loss.told:
             found = loss.told - loss.unnamed
             told += f"; of {loss.told} files and directories that the superblock counts, {found} were found"
-    return f"{told}; {loss.not_compared} found again, not compared" if loss.not_compared else told
+    told += f"; {loss.not_compared} found again, not compared" if loss.not_compared else ""
+    return f"{told}; {loss.older} perhaps in an older state" if loss.older else told
 
 
 def _repaired_line(report: Report) -> str:

@@ -22,6 +22,7 @@ from tests.check.editing import edit_inode, find_inode, write_superblocks
 from tests.check.running import stored
 from tests.check.samples import healthy, new_device, opened, unclean
 from tests.check.test_rebuild import destroy, nodes_by_level
+from tests.check.test_secondhand import CROWD, grown, without
 
 
 def test_the_first_repair_exits_with_1_and_the_second_with_0(run, hurt: Path) -> None:  # type: ignore[no-untyped-def]
@@ -85,6 +86,13 @@ def test_what_vanishes_with_its_leaf_is_counted_as_lost(run, tmp_path: Path, is_
     assert f"lost: files and directories that are not listed by name: {cost['lost_unnamed']}" in out
     assert (f"{gone} lost; " in out) != is_root_lost
     assert (f"of 401 files and directories that the superblock counts, {401 - gone} were found;" in out) == is_root_lost
+
+
+def test_files_that_may_be_in_an_older_state_are_counted_and_named(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    out = run("-y", "-v", stored(without(grown(), 30, 0), tmp_path / "image")).out
+    assert f"found again, not compared; {CROWD + 1} perhaps in an older state" in out
+    assert f"Perhaps in an older state, without the last changes: {CROWD + 1} files\n" in out
+    assert "      older: /\n      older: /file 0\n" in out
 
 
 def test_undo_gives_back_the_image_bit_for_bit(run, hurt: Path) -> None:  # type: ignore[no-untyped-def]

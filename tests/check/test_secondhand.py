@@ -384,6 +384,48 @@ def test_files_that_were_found_in_an_older_state_are_named() -> None:
     assert done.report(written=True).as_json()["repair"]["older"] == done.older
 
 
+def grown() -> Story:
+    """Return a story in which some files have grown twice, so that an older leaf of theirs lies in blocks that are free."""
+    story = Story()
+    for size in (9000, 9100):
+        with story.opened() as volume:
+            for number in range(28, 33):
+                files.write(volume, story.inodes[b"file %d" % number], size, random.Random(size).randbytes(100))
+    return story
+
+
+def without(story: Story, number: int, *maps: int) -> Copy:
+    """Return the image without its root, without the leaf of a file, and without these maps (0: the active one, 1: the other)."""
+    key, image, lost = inode_key(story.inodes[b"file %d" % number]), image_of(story.device), Copy(story.device)
+    for visit in walk(image, TreeIndex(image)):
+        if visit.place.level or key in visit.keys:
+            destroy(lost, tuple(block for block in (visit.place.pointer.address, visit.place.pointer.mirror) if block))
+    for which in maps:
+        start = image.geometry.spacemap_starts[image.superblock.spacemap_active ^ which]
+        lost.write(start * image.block_bytes, bytes(image.block_bytes))
+    return lost
+
+
+@pytest.mark.parametrize("maps", [(0,), (1,), (0, 1)], ids=["active map lost", "other map lost", "both lost"])
+def test_with_root_and_space_map_lost_too_files_do_not_become_older_without_a_word(maps: tuple[int, ...]) -> None:
+    """An older leaf is the newest that is found then. It was taken for the last one: exit code 1, "nothing" lost, none named."""
+    story = grown()
+    done = repaired(without(story, 30, *maps))
+    assert done.changes and done.after.clean and done.loss is not None
+    old, new = indexed(done.overlay), indexed(story.device)
+    changed = {name.decode() for name, number in story.inodes.items() if old.get(inode_key(number)) != new.get(inode_key(number))}
+    assert "file 30" in changed and changed <= {path[1:] for path in done.older}
+    assert not done.loss.is_none and done.loss.older == len(done.older)
+
+
+def test_leaves_that_the_space_map_calls_used_are_the_last_ones() -> None:
+    story = Story()
+    image, lost = image_of(story.device), Copy(story.device)
+    destroy(lost, nodes_by_level(lost)[image.superblock.root_level][0])
+    done = repaired(lost)
+    assert done.older == [] and contents(done.overlay) == contents(story.device)
+
+
 def test_a_rebuild_overwrites_no_block_that_the_space_map_calls_used() -> None:
     story = Story()
     image, lost = image_of(story.device), Copy(story.device)

@@ -35,6 +35,7 @@ class Leaf:
     pointer: ChildPointer
     block: int
     is_sound: bool  # it may stay where it is: both copies verify, and so does its header
+    is_certain: bool = True  # it is the last one of its keys: a proven node names it, or the space map calls it used
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,8 @@ class RebuildResult:
     mended_nodes: int = 0  # in which one bit had flipped
     scanned_nodes: int = 0
     lost: list[Gap] = field(default_factory=list)
-    older_inodes: list[int] = field(default_factory=list)  # taken from older leaves: their attributes may be out of date
+    older_inodes: list[int] = field(default_factory=list)  # taken from leaves that are older, or may be: they may be out of date
+    uncertain_leaves: int = 0  # of which nothing tells whether they are the last ones of their keys
     inodes_told: int = 0  # by the superblock
     inodes_found: int = 0
     reused_old_nodes: bool = False  # for want of room, inner nodes of the old tree were overwritten
@@ -69,7 +70,9 @@ class RebuildResult:
         if self.inodes_found < self.inodes_told:
             told.append(f"of {self.inodes_told} files and directories that the superblock counts, {self.inodes_found} were found")
         if self.older_inodes:
-            told.append(f"files that were found in an older state, and may miss the last changes: {len(self.older_inodes)}")
+            told.append(f"files that may be in an older state, without the last changes: {len(self.older_inodes)}")
+        if self.uncertain_leaves:
+            told.append(f"leaves of which nothing tells whether they are the last ones of their keys: {self.uncertain_leaves}")
         told += [f"a lost node held {range_words(gap.low, gap.high)}" for gap in self.lost]
         if self.superblock.state != State.CLEAN and any(gap.high > _PATCHES_LOW for gap in self.lost):
             told.append("a lost node may have held small changes that were synced right before the machine stopped")
@@ -144,7 +147,8 @@ def _fill_gaps(image: Image, tiles: list[Tile], stock: Stock, waiting: Waiting, 
     Not for files that the journal deletes: it deletes what it knows, and would leave what was put beside that.
     """
     second = believe(image, tiles, stock) if stock.gaps else SecondHand()
-    result.older_inodes = sorted(second.older_inodes - waiting.deleted)
+    result.older_inodes = sorted((second.older_inodes | stock.uncertain) - waiting.deleted)
+    result.uncertain_leaves = stock.uncertain_leaves
     inline = {object_of(key) for key in second.items if key[KIND_AT] == Kind.INLINE_DATA}
     for gap in stock.gaps.values():
         items = dict(cut_outs(gap, image.superblock.generation, inline))

@@ -90,7 +90,7 @@ class Repaired:
     refused: str = ""  # why nothing is kept; empty: it is worth keeping
     loss: Loss | None = None
     remarks: list[str] = field(default_factory=list)  # of a rebuild, for people
-    older: list[str] = field(default_factory=list)  # paths of files found in an older state: their last changes may be missing
+    older: list[str] = field(default_factory=list)  # paths of files that may be in an older state, without their last changes
 
     @property
     def changes(self) -> bool:
@@ -225,6 +225,7 @@ def _judged(
     done.loss.told, done.loss.missing = bench.inodes_counted, bench.inodes_missing
     done.loss.dropped = bench.dropped.paths(after)
     done.older = [after.path(number) for number in sorted(bench.older_inodes) if after.find(number) >= 0]
+    done.loss.older = len(done.older)
     told = any(edit.verb is Verb.REPLAY for edit in edits)
     facts = believed(device, options.backup_block)
     dropped = dropped_inodes(facts.image) if facts is not None else set()

@@ -19,6 +19,7 @@ from razortools.format.keys import KIND_AT, Kind, Table, object_of, offset_of
 
 PROGRESS_STEP = 64  # tiles
 _FILES, _INODE = int(Table.FILES), int(Kind.INODE)
+_OF_FILES = (_FILES, int(Table.PATCHES))
 _OWNING = (int(Kind.DATA_RECORD), int(Kind.XATTR))
 _ENTRY, _LINK = int(Kind.DIRECTORY_ENTRY), int(Kind.BACK_LINK)
 _HIGHEST = (1 << 64) - 1
@@ -36,6 +37,8 @@ class Stock:
     leaf_count: int = 0
     wanted: set[int] = field(default_factory=set)  # inodes that entries lead to and that would stand in gaps
     named: set[int] = field(default_factory=set)  # names that are used and would stand in gaps
+    uncertain_leaves: int = 0  # the newest that were found, but perhaps not the last
+    uncertain: set[int] = field(default_factory=set)  # inodes of which a part stands in these
 
     def count_inode(self, value: bytes) -> None:
         """Count an inode, and whether it is a directory."""
@@ -58,12 +61,15 @@ def take_stock(image: Image, tiles: list[Tile]) -> Generator[Progress, None, Sto
                 gap.before = current
             continue
         stock.leaf_count += 1
+        stock.uncertain_leaves += not tile.leaf.is_certain
         for key, value in items_of(image, tile, tile.leaf):
             if key[0] == _FILES and object_of(key) != current.number:
                 current = Owner(object_of(key))
             if gap is not None:
                 gap.after = current if key[0] == _FILES else None
                 gap = None
+            if not tile.leaf.is_certain and key[0] in _OF_FILES:
+                stock.uncertain.add(object_of(key))
             _note(image, stock, current, key, value)
             if key[KIND_AT] == _ENTRY:
                 _note_use(missing[Table.FILES], stock.wanted, value[0:8])

@@ -5,7 +5,7 @@ so that what lies below it stays proven. Nothing else is written.
 """
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import crc32c
@@ -15,7 +15,7 @@ from razortools.check.claims import Claims
 from razortools.check.findings import Progress
 from razortools.check.image import BLOCK_MASK, Image
 from razortools.check.record_rules import record_fault
-from razortools.check.repair.coverage import Child, Leaf, Open, Tile, offers, tile
+from razortools.check.repair.coverage import Child, Identity, Leaf, Open, Tile, identity, offers, tile
 from razortools.check.repair.forged import without_forged
 from razortools.check.repair.used import UsedBlocks
 from razortools.check.scan import FoundNode, read_items, scan_nodes
@@ -59,8 +59,33 @@ def survey(image: Image) -> Generator[Progress, None, tuple[list[Tile], Survey]]
     current = [node for node in found if not node.is_at_home or _is_used(image, used, node) is not False]
     current = yield from scaled(without_forged(image, current, item_runs, item_verifies), 800, PARTS)
     _find_where_they_are(seen, current)
+    certain = _certain(image, used, current, _looked_for(seen))
+
+    def leaf_of(node: FoundNode) -> Leaf:
+        return replace(_leaf_of(node), is_certain=identity(node.pointer) in certain)
+
     offered = offers(current, seen.leaves, _children_of(image))
-    return tile(seen.leaves, offered, found, _leaf_of), seen
+    return tile(seen.leaves, offered, found, leaf_of), seen
+
+
+def _certain(image: Image, used: UsedBlocks, found: list[FoundNode], named: set[int]) -> set[Identity]:
+    """Return which of the *found* nodes are proven to be of the last checkpoint: somebody proven has *named* them, the space map
+    calls them used, or one that is certain is above them. Where nobody says that, the newest that was found may be an older one.
+    """
+    children = _children_of(image)
+    certain: set[Identity] = set()
+    for node in sorted(found, key=lambda node: -node.level):
+        known = identity(node.pointer)
+        if known in certain or node.pointer.crc32c in named or _is_used(image, used, node):
+            certain.add(known)
+            if node.level:
+                certain.update(identity(pointer) for _, _, pointer in children(node))
+    return certain
+
+
+def _looked_for(seen: Survey) -> set[int]:
+    """Return the checksums that proven nodes tell of those that were not found where they are said to be."""
+    return {leaf.pointer.crc32c for leaf in seen.leaves if not leaf.block} | {place.pointer.crc32c for place in seen.lost}
 
 
 def _find_where_they_are(seen: Survey, found: list[FoundNode]) -> None:
@@ -170,7 +195,7 @@ def _children(visit: Visit, is_exact: bool) -> Iterator[tuple[Place, bool]]:
 
 def _scan(image: Image, seen: Survey, used: UsedBlocks, open_ranges: Open) -> Generator[Progress, None, list[FoundNode]]:
     """Return the nodes on the device that cover any of the open ranges and are not younger than the superblock."""
-    looked_for = {leaf.pointer.crc32c for leaf in seen.leaves if not leaf.block} | {place.pointer.crc32c for place in seen.lost}
+    looked_for = _looked_for(seen)
     newest = image.superblock.generation
     data = yield from scaled(_claimed_data(image, seen), 0, 200)
     given_up = 0
