@@ -394,9 +394,10 @@ def grown() -> Story:
     return story
 
 
-def without(story: Story, number: int, *maps: int) -> Copy:
+def without(story: Story, number: int | None, *maps: int) -> Copy:
     """Return the image without its root, without the leaf of a file, and without these maps (0: the active one, 1: the other)."""
-    key, image, lost = inode_key(story.inodes[b"file %d" % number]), image_of(story.device), Copy(story.device)
+    key = inode_key(story.inodes[b"file %d" % number]) if number is not None else b""
+    image, lost = image_of(story.device), Copy(story.device)
     for visit in walk(image, TreeIndex(image)):
         if visit.place.level or key in visit.keys:
             destroy(lost, tuple(block for block in (visit.place.pointer.address, visit.place.pointer.mirror) if block))
@@ -418,11 +419,11 @@ def test_with_root_and_space_map_lost_too_files_do_not_become_older_without_a_wo
     assert not done.loss.is_none and done.loss.older == len(done.older)
 
 
-def test_leaves_that_the_space_map_calls_used_are_the_last_ones() -> None:
-    story = Story()
-    image, lost = image_of(story.device), Copy(story.device)
-    destroy(lost, nodes_by_level(lost)[image.superblock.root_level][0])
-    done = repaired(lost)
+@pytest.mark.parametrize("maps", [(), (0,), (0, 1)], ids=["no map lost", "active map lost", "both lost"])
+def test_leaves_that_together_make_the_lost_root_are_the_last_ones(maps: tuple[int, ...]) -> None:
+    """Its checksum, which the superblock tells, proves that; as the space map does, where it is there."""
+    story = grown()
+    done = repaired(without(story, None, *maps))
     assert done.older == [] and contents(done.overlay) == contents(story.device)
 
 

@@ -17,6 +17,7 @@ from razortools.check.image import BLOCK_MASK, Image
 from razortools.check.record_rules import record_fault
 from razortools.check.repair.coverage import Child, Identity, Leaf, Open, Tile, identity, offers, tile
 from razortools.check.repair.forged import without_forged
+from razortools.check.repair.remade import proven_below
 from razortools.check.repair.used import UsedBlocks
 from razortools.check.scan import FoundNode, read_items, scan_nodes
 from razortools.check.steps import PARTS, scaled
@@ -59,7 +60,7 @@ def survey(image: Image) -> Generator[Progress, None, tuple[list[Tile], Survey]]
     current = [node for node in found if not node.is_at_home or _is_used(image, used, node) is not False]
     current = yield from scaled(without_forged(image, current, item_runs, item_verifies), 800, PARTS)
     _find_where_they_are(seen, current)
-    certain = _certain(image, used, current, _looked_for(seen))
+    certain = _certain(image, used, current, seen)
 
     def leaf_of(node: FoundNode) -> Leaf:
         return replace(_leaf_of(node), is_certain=identity(node.pointer) in certain)
@@ -68,12 +69,13 @@ def survey(image: Image) -> Generator[Progress, None, tuple[list[Tile], Survey]]
     return tile(seen.leaves, offered, found, leaf_of), seen
 
 
-def _certain(image: Image, used: UsedBlocks, found: list[FoundNode], named: set[int]) -> set[Identity]:
-    """Return which of the *found* nodes are proven to be of the last checkpoint: somebody proven has *named* them, the space map
-    calls them used, or one that is certain is above them. Where nobody says that, the newest that was found may be an older one.
+def _certain(image: Image, used: UsedBlocks, found: list[FoundNode], seen: Survey) -> set[Identity]:
+    """Return which of the *found* nodes are proven to be of the last checkpoint: somebody proven names them, they make a lost
+    node what its checksum says, the space map calls them used, or one that is certain is above them. Where nobody says that,
+    the newest that was found may be an older one.
     """
-    children = _children_of(image)
-    certain: set[Identity] = set()
+    named, children = _looked_for(seen), _children_of(image)
+    certain = {identity(node.pointer) for node in proven_below(image, seen.lost, found)}
     for node in sorted(found, key=lambda node: -node.level):
         known = identity(node.pointer)
         if known in certain or node.pointer.crc32c in named or _is_used(image, used, node):
