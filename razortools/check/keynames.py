@@ -55,7 +55,7 @@ def range_words(low: bytes, high: bytes) -> str:
     """Return what may stand between the keys *low* and *high* (the latter not included)."""
     if low == LOWEST_KEY and high == HIGHEST_KEY:
         return "everything"
-    first, last = _object_words(low), _object_words(high)
+    first, last = _object_words(low), "the end" if high == HIGHEST_KEY else _object_words(high)
     if low[:9] == high[:9]:
         return f"a part of {first}"
     return f"{first} to {last}"
