@@ -115,6 +115,18 @@ def test_the_undo_file_goes_where_it_is_wanted(run, hurt: Path, tmp_path: Path) 
     assert hurt.read_bytes() == before
 
 
+@pytest.mark.parametrize("is_link_first", [False, True])
+def test_a_repair_is_taken_back_by_another_name_of_the_image(run, hurt: Path, tmp_path: Path, is_link_first: bool) -> None:  # type: ignore[no-untyped-def]
+    """A repair through a symbolic link kept LINK.undo, which --undo of the image itself did not find."""
+    (tmp_path / "elsewhere").mkdir()
+    link, before = tmp_path / "elsewhere" / "link", hurt.read_bytes()
+    link.symlink_to(hurt)
+    first, second = (link, hurt) if is_link_first else (hurt, link)
+    code, out, _ = run("-y", first)
+    assert code == 1 and f"as long as {hurt}.undo is kept" in out
+    assert run("--undo", second).code == 0 and hurt.read_bytes() == before
+
+
 def test_a_plan_changes_nothing_and_applying_it_is_the_repair(
     run, hurt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # type: ignore[no-untyped-def]

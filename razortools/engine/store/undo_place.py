@@ -8,10 +8,13 @@ UNDO_SUFFIX = ".undo"  # behind the image's name
 
 
 def default_undo_file(image: str) -> str:
-    """Return where a repair of *image* keeps the means to take it back: beside a file, but not in /dev, which lies in memory."""
+    """Return where a repair of *image* keeps the means to take it back: beside a file, but not in /dev, which lies in memory.
+
+    A symbolic link and what it leads to have the same place, so that it does not matter by which name the image is called.
+    """
     real = os.path.realpath(image)
     if not os.path.exists(real) or not stat.S_ISBLK(os.stat(real).st_mode):
-        return image + UNDO_SUFFIX
+        return (real if os.path.islink(image) else image) + UNDO_SUFFIX
     return os.path.join(UNDO_DIRECTORY, real.strip("/").replace("/", "-") + UNDO_SUFFIX)
 
 
