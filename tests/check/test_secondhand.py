@@ -427,6 +427,24 @@ def test_leaves_that_together_make_the_lost_root_are_the_last_ones(maps: tuple[i
     assert done.older == [] and contents(done.overlay) == contents(story.device)
 
 
+@pytest.mark.parametrize("lost_leaf", [None, 10])
+def test_leaves_below_a_lost_node_prove_that_they_are_the_last_ones_if_all_are_there(lost_leaf: int | None) -> None:
+    story = Story()
+    with story.opened() as volume:
+        for number in range(2000):
+            namespace.create(volume, ROOT_INODE, b"small %d" % number, 0o644, 1, 2)
+    nodes, image, lost = nodes_by_level(story.device), image_of(story.device), Copy(story.device)
+    assert max(nodes) == 2
+    destroy(lost, nodes[1][0])
+    if lost_leaf is not None:
+        destroy(lost, nodes[0][lost_leaf])  # one below that node
+    for start in image.geometry.spacemap_starts:
+        lost.write(start * image.block_bytes, bytes(image.block_bytes))
+    done = repaired(lost)
+    assert done.changes and done.loss is not None
+    assert (done.loss.older > 10) == (lost_leaf is not None)
+
+
 def test_a_rebuild_overwrites_no_block_that_the_space_map_calls_used() -> None:
     story = Story()
     image, lost = image_of(story.device), Copy(story.device)
