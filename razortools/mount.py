@@ -14,10 +14,11 @@ import typer
 from razortools.cli import app as cli
 from razortools.cli import render
 from razortools.cli.app import MOUNT_CODES, DebugFlag, ImageArg, VersionFlag
+from razortools.engine.store.mounts import Mount
 from razortools.errors import ImageBusy, RazorError, UsageError
 from razortools.service import daemon, kernel_mount, mountpoints
 from razortools.service.control import Waiter
-from razortools.service.mountpoints import Holder, Mount, MountRefused, NoPermission
+from razortools.service.mountpoints import Holder, MountRefused, NoPermission
 from razortools.service.options import MountOptions, parse_options
 from razortools.service.remount_plan import kernel_words, kernel_words_after
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from razortools.engine.store.mounts import lines_of, mounts
+
 NAMES = {2: ("memory.max", "memory.peak"), 1: ("memory.limit_in_bytes", "memory.max_usage_in_bytes")}
 
 
@@ -76,20 +78,14 @@ def _make(limit_bytes: int, name: str) -> MemoryGroup:
 
 def _parents() -> Iterator[tuple[int, Path]]:
     """Yield (version, folder) wherever a group may be made."""
-    own = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        mount, _, kind = line.partition(" - ")
-        root, point = mount.split()[3:5]
-        version = 2 if kind.startswith("cgroup2 ") else 1 if kind.startswith("cgroup ") and "memory" in _controllers(kind) else 0
+    own = [os.fsdecode(line).split(":", 2) for line in lines_of(Path("/proc/self/cgroup").read_bytes())]
+    for mount in mounts():
+        point, has_memory = Path(os.fsdecode(mount.path)), "memory" in mount.shared_options
+        version = 2 if mount.filesystem == "cgroup2" else 1 if mount.filesystem == "cgroup" and has_memory else 0
         for _, controllers, path in own if version else ():
             if (not controllers) if version == 2 else ("memory" in controllers.split(",")):
-                inside = os.path.relpath(path, root)
+                inside = os.path.relpath(path, os.fsdecode(mount.root))
                 if not inside.startswith(".."):
-                    yield version, Path(point) / inside
+                    yield version, point / inside
         if version:
-            yield version, Path(point)
-
-
-def _controllers(kind: str) -> list[str]:
-    """Return the controllers of a mount of version 1: they stand among its options."""
-    return kind.split()[-1].split(",")
+            yield version, point

@@ -180,8 +180,7 @@ def _start(command: str, home: Path, output: int) -> "subprocess.Popen[bytes]":
 
 def _is_mounted(home: Path) -> bool:
     """Whether something is mounted in *home*, alive or dead."""
-    point = str(home / "mnt").encode()
-    return any(line.split()[4] == point for line in Path("/proc/self/mountinfo").read_bytes().splitlines())
+    return mountpoints.mount_at(str(home / "mnt")) is not None
 
 
 def _wait_until_mounted(peer: Peer, process: "subprocess.Popen[bytes]", home: Path) -> None:

@@ -60,7 +60,7 @@ def _owner_data(owner: Owner, block_bytes: int) -> dict[str, Any]:
 def bad_areas(path: str) -> list[tuple[int, int]]:
     """Return (first byte, length) of the areas of a ddrescue map that were not rescued. Raises UsageError if it is none."""
     try:
-        lines = Path(path).read_text(encoding="ascii", errors="replace").splitlines()
+        lines = Path(path).read_bytes().decode("ascii", "replace").split("\n")  # only there: a comment names the disk
     except OSError as failed:
         raise UsageError(f"{path}: {failed.strerror}; name a map that ddrescue wrote") from None
     rows = [line.split() for line in lines if line.strip() and not line.startswith("#")]

@@ -2,7 +2,7 @@
 
 import os
 
-from razortools.service import mountpoints
+from razortools.engine.store.mounts import mounts
 from razortools.service.control import Waiter
 from razortools.service.figures import MountFigures
 
@@ -28,7 +28,7 @@ class Asker(Waiter):
 def connection(image: str, patience_s: float) -> Asker | None:
     """Return a connection to the daemon that serves *image*; None if no mount of this namespace does. Raises Silent."""
     wanted = os.path.realpath(image)
-    for mount in mountpoints.mounts():
+    for mount in mounts():
         if mount.filesystem != FILESYSTEM_TYPE:
             continue
         try:

@@ -5,10 +5,12 @@ leaves that to the daemon (truncating, writing, set-gid without group execution)
 What cannot be read (the process is gone, or lives where we cannot see it) counts as not held: the bits go, the safe side.
 """
 
+import os
 import stat
 from pathlib import Path
 
 from razortools.engine.attributes import without_set_id
+from razortools.engine.store.mounts import lines_of
 from razortools.format.inode import Inode
 
 Caller = tuple[int, int, int]  # uid, gid, pid
@@ -45,7 +47,8 @@ def is_in_group(caller: Caller, gid: int) -> bool:
 def _status(pid: int) -> dict[str, str]:
     """Return the fields of /proc/PID/status; none if it cannot be read. Memory of the kernel: reading it does not wait."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+        text = Path(f"/proc/{pid}/status").read_bytes()
     except OSError:
         return {}
+    lines = (os.fsdecode(line) for line in lines_of(text))  # one holds the process's name, which it chooses
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

@@ -18,7 +18,7 @@ from typing import Any
 
 import trio
 
-from razortools.service import mountpoints
+from razortools.engine.store.mounts import mounts
 from razortools.service.logs import log
 
 STRANGERS_MAX = 64  # that are connected at once; root, and the user whose daemon this is, always get in
@@ -276,7 +276,7 @@ def waiter_for(image: str, patience_s: float) -> Waiter | None:
 
     None if there is none, or it does not answer within *patience_s*.
     """
-    for mount in mountpoints.mounts():
+    for mount in mounts():
         if mount.is_fuse:
             with suppress(OSError):
                 waiter = Waiter(mount.device, patience_s)

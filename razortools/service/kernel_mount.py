@@ -10,6 +10,7 @@ import stat
 from collections.abc import Set
 from contextlib import suppress
 
+from razortools.engine.store.mounts import mounts
 from razortools.service import mountpoints
 from razortools.service.mountpoints import MountRefused, NoPermission
 
@@ -44,7 +45,7 @@ class Connection:
     def _topmost_id(self) -> int | None:
         """Return the number of what is mounted there, without asking it anything."""
         wanted = os.fsencode(self._mount_point)
-        return next((mount.mount_id for mount in reversed(mountpoints.mounts()) if mount.path == wanted), None)
+        return next((mount.mount_id for mount in reversed(mounts()) if mount.path == wanted), None)
 
 
 def root_connection(mount_point: str, source: str, subtype: str, words: Set[str]) -> Connection:

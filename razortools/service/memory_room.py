@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from razortools.engine.store.mounts import lines_of, mounts
+
 LIMITS = {2: ("memory.high", "memory.max"), 1: ("memory.limit_in_bytes",)}  # at `high` the kernel slows the group down already
 UNLIMITED_BYTES = 1 << 62  # version 1 writes a number like this where there is no limit
 PROC, PRESSURE, MEMINFO = Path("/proc/self"), Path("/proc/pressure/memory"), Path("/proc/meminfo")
@@ -59,15 +61,13 @@ def open_triggers(proc: Path = PROC, machine: Path = PRESSURE) -> list[int]:
 def _groups(proc: Path) -> Iterator[tuple[int, Path]]:
     """Yield (version, folder) of the groups that bound memory: the process's own first, then those above it that can be seen."""
     with suppress(OSError, ValueError, IndexError):
-        own = [line.split(":", 2) for line in (proc / "cgroup").read_text().splitlines()]
-        for line in (proc / "mountinfo").read_text().splitlines():
-            mount, _, kind = line.partition(" - ")
-            root, point = mount.split()[3:5]
-            name, _, options = kind.split()[:3]
-            version = {"cgroup2": 2, "cgroup": 1}.get(name, 0)
-            if not version or (version == 1 and "memory" not in options.split(",")):
+        own = [os.fsdecode(line).split(":", 2) for line in lines_of((proc / "cgroup").read_bytes())]
+        for mount in mounts(proc / "mountinfo"):
+            version = {"cgroup2": 2, "cgroup": 1}.get(mount.filesystem, 0)
+            if not version or (version == 1 and "memory" not in mount.shared_options):
                 continue
+            root, point = Path(os.fsdecode(mount.root)), Path(os.fsdecode(mount.path))
             for _, controllers, path in own:
                 if controllers == "" if version == 2 else "memory" in controllers.split(","):
                     inside = Path(path).relative_to(root)
-                    yield from ((version, Path(point) / above) for above in (inside, *inside.parents))
+                    yield from ((version, point / above) for above in (inside, *inside.parents))

@@ -3,19 +3,17 @@
 import ctypes
 import errno
 import os
-import re
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from razortools.engine.store.mounts import Mount, lines_of, mounts
 from razortools.errors import ImageBusy, RazorError, UsageError
 
-MOUNTINFO = Path("/proc/self/mountinfo")
 PROC = Path("/proc")
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
-_OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 class MountRefused(RazorError):
@@ -24,49 +22,6 @@ class MountRefused(RazorError):
 
 class NoPermission(UsageError):
     """The caller may not do this: become somebody who may."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """One line of /proc/self/mountinfo."""
-
-    mount_id: int
-    parent_id: int
-    device: tuple[int, int]  # major, minor
-    path: bytes
-    filesystem: str
-    source: bytes
-    options: frozenset[str] = frozenset()  # of this mount
-    shared_options: frozenset[str] = frozenset()  # of the filesystem, at whatever places it is mounted
-
-    @property
-    def is_read_only(self) -> bool:
-        """Whether the kernel refuses changes, here or anywhere."""
-        return "ro" in self.options or "ro" in self.shared_options
-
-    @property
-    def is_fuse(self) -> bool:
-        """Whether a FUSE daemon serves it."""
-        return self.filesystem == "fuse" or self.filesystem.startswith("fuse.")
-
-
-def _unescape(text: bytes) -> bytes:
-    return _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), text)
-
-
-def mounts(mountinfo: Path = MOUNTINFO) -> list[Mount]:
-    """Return everything that is mounted in this namespace, in the order of mounting."""
-    found = []
-    for line in mountinfo.read_bytes().splitlines():
-        head, _, tail = line.partition(b" - ")
-        fields, rest = head.split(b" "), tail.split(b" ")
-        major, minor = fields[2].split(b":")
-        source = _unescape(rest[1]) if len(rest) > 1 else b""
-        options, shared = (frozenset(os.fsdecode(words).split(",")) for words in (fields[5], rest[-1]))
-        place = _unescape(fields[4])
-        device = (int(major), int(minor))
-        found.append(Mount(int(fields[0]), int(fields[1]), device, place, rest[0].decode(), source, options, shared))
-    return found
 
 
 def mount_at(path: str) -> Mount | None:
@@ -226,7 +181,7 @@ def _held_by(process: Path, mount: Mount) -> set[Holder]:
 def _mapped_paths(maps: bytes, device: tuple[int, int]) -> set[str]:
     """Return the files of *device* in the text of /proc/PID/maps."""
     wanted = b"%02x:%02x" % device
-    lines = (line.split(None, 5) for line in maps.splitlines())
+    lines = (line.split(None, 5) for line in lines_of(maps))
     return {os.fsdecode(part[5]) for part in lines if len(part) == 6 and part[3] == wanted}
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from razortools.engine.attributes import AtimePolicy
 from razortools.engine.limits import Limits
+from razortools.engine.store.mounts import Mount
 from razortools.errors import UsageError
-from razortools.service.mountpoints import Mount
 from razortools.service.options import MountOptions, name_of, named_options
 
 CHANGEABLE = frozenset((

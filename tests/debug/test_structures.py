@@ -226,8 +226,8 @@ def test_a_ddrescue_map_is_turned_into_paths_and_those_are_what_cannot_be_read(
     place = image.read_bytes().find(NOISE[:64])
     map_file = tmp_path / "disk.map"
     map_file.write_text(
-        f"# Mapfile. Created by GNU ddrescue version 1.27\n# a comment\n0x0 ? 1\n0x0 {place:#x} +\n{place:#x} 0x200 -\n"
-        f"{place + 512:#x} 0x10000000 +\n"
+        "# Mapfile. Created by GNU ddrescue version 1.27\n# Command line: ddrescue a\rb.img\n0x0 ? 1\n"
+        f"0x0 {place:#x} +\n{place:#x} 0x200 -\n{place + 512:#x} 0x10000000 +\n"
     )
     told = answer(capsys, image, f"whois --ddrescue {map_file}")
     assert told["hurt"] == ["/home/noise"]

@@ -14,9 +14,9 @@ import pytest
 import trio
 
 from razortools.engine import collector
+from razortools.engine.store.mounts import Mount
 from razortools.service import closing, logs, mountpoints, server
 from razortools.service.control import Control
-from razortools.service.mountpoints import Mount
 from razortools.service.opening import Place
 from razortools.service.options import MountOptions
 from razortools.service.server import Mounted

@@ -98,6 +98,15 @@ def test_the_tightest_limit_from_the_own_group_upwards_counts(
     assert memory_room.allowed_bytes(groups(tmp_path, kind, own, files_, root)) == allowed
 
 
+@pytest.mark.parametrize("name", [b"a\xffb", b"a\rb", b"a\x0cb", b"a\xc2\x85b", b"a\xc2\xa0b"])
+def test_an_odd_name_of_another_mount_does_not_hide_the_limit(tmp_path: Path, name: bytes) -> None:
+    """Any user can make such a mount. The daemon took the whole machine's memory to be its own then, and said nothing."""
+    proc = groups(tmp_path, V2, "0::/a", {"a/memory.max": "500\n"})
+    table = (proc / "mountinfo").read_bytes()
+    (proc / "mountinfo").write_bytes(b"19 1 0:5 / /mnt/" + name + b" rw - tmpfs " + name + b" rw\n" + table)
+    assert memory_room.allowed_bytes(proc) == 500
+
+
 def test_without_control_groups_there_is_no_limit(tmp_path: Path) -> None:
     assert memory_room.allowed_bytes(tmp_path) is None
 

@@ -16,11 +16,13 @@ import pytest
 from razortools import mount
 from razortools.cli import app as cli
 from razortools.engine.store.device import open_image
+from razortools.engine.store.mounts import Mount, mounts
 from razortools.engine.volume import open_volume
 from razortools.format.superblock import State
 from razortools.service import mountpoints, opening
 from razortools.service.kernel_mount import root_connection
 from tests.mount.mounts import ANSWER_S, MOUNT, UMOUNT, Mounted, run
+from tests.mount.users import as_root
 
 pytestmark = pytest.mark.mount
 
@@ -110,6 +112,24 @@ def test_paths_may_hold_blanks_commas_and_letters_beyond_ascii(tmp_path: Path, f
         made.umount()
     finally:
         made.take_away()
+
+
+def live_beside_an_odd_mount(folder: Path) -> list[object]:
+    made = Mounted(folder).mount()
+    odd = folder / "a\rb \x0c\x85\u2028"
+    odd.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "odd\rname", odd], check=True)
+    (made.path / "file").write_text("x")
+    codes = [made.try_umount().returncode, run(MOUNT, made.image, made.path, "-o", f"log={made.log}").returncode]
+    codes.append(subprocess.run(["umount", odd]).returncode)
+    told = (made.path / "file").read_text()
+    codes.append(made.try_umount().returncode)
+    return [codes, told, made.complaints, mountpoints.mount_at(str(made.path)) is None]
+
+
+def test_a_carriage_return_in_the_name_of_another_mount_ends_no_daemon(fuse: None, tmp_path: Path) -> None:
+    """Any user can make such a mount, with fusermount3. Each daemon ended, and nothing could be mounted or unmounted any more."""
+    assert as_root(live_beside_an_odd_mount, tmp_path) == [[0, 0, 0, 0], "x", [], True]
 
 
 def test_readahead_is_set_on_the_mount(unmounted: Mounted) -> None:
@@ -221,7 +241,7 @@ def test_who_was_in_the_mount_for_a_moment_only_does_not_keep_it_from_being_unmo
     held = [os.open(mounted.path, os.O_RDONLY)]
     found = mountpoints.holders
 
-    def holders(mount: mountpoints.Mount) -> list[mountpoints.Holder]:
+    def holders(mount: Mount) -> list[mountpoints.Holder]:
         for descriptor in held:
             os.close(descriptor)
         held.clear()
@@ -377,7 +397,7 @@ def test_the_mount_of_a_killed_daemon_is_cleaned_by_the_next(mounted: Mounted) -
         os.listdir(mounted.path)
     mounted.mount()
     assert (mounted.path / "synced").read_text() == "x"
-    assert len([mount for mount in mountpoints.mounts() if mount.path == os.fsencode(mounted.path)]) == 1
+    assert len([mount for mount in mounts() if mount.path == os.fsencode(mounted.path)]) == 1
 
 
 def test_umount_cleans_the_mount_of_a_killed_daemon(mounted: Mounted) -> None:
@@ -411,7 +431,7 @@ def test_a_mount_can_be_made_in_another_namespace(unmounted: Mounted) -> None:
             done = run(MOUNT, *where, unmounted.image, unmounted.path, "-o", f"log={unmounted.log}")
             assert done.returncode == 0, done.stderr
             assert mountpoints.mount_at(str(unmounted.path)) is None
-            table = mountpoints.mounts(Path(f"/proc/{other.pid}/mountinfo"))
+            table = mounts(Path(f"/proc/{other.pid}/mountinfo"))
             assert os.fsencode(unmounted.path) in [mount.path for mount in table]
             assert run(UMOUNT, *where, unmounted.path).returncode == 0
         finally:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from razortools.engine.attributes import AtimePolicy
+from razortools.engine.store.mounts import mounts
 from razortools.errors import UsageError
 from razortools.format.compression import Algorithm, Policy
 from razortools.service import mountpoints
@@ -88,7 +89,7 @@ def test_the_mount_table_is_understood(tmp_path: Path) -> None:
         b"40 22 0:45 / /mnt/my\\040place rw,nosuid - fuse.razorfs /srv/my\\054image rw,user_id=0\n"
         b"41 40 0:46 / /mnt/my\\040place/\\303\\274 rw shared:3 master:1 - tmpfs  rw\n"
     )
-    found = mountpoints.mounts(table)
+    found = mounts(table)
     assert [(mount.mount_id, mount.parent_id) for mount in found] == [(22, 1), (40, 22), (41, 40)]
     assert [mount.device for mount in found] == [(8, 1), (0, 45), (0, 46)]
     assert [mount.path for mount in found] == [b"/", b"/mnt/my place", b"/mnt/my place/\xc3\xbc"]

@@ -14,6 +14,7 @@ import pytest
 
 from razortools.engine.attributes import AtimePolicy
 from razortools.engine.store.device import open_image
+from razortools.engine.store.mounts import Mount
 from razortools.engine.store.superblocks import newest
 from razortools.engine.volume import open_volume
 from razortools.errors import UsageError
@@ -40,7 +41,7 @@ def remounted(mounted: Mounted, *options: str) -> Mounted:
     return mounted
 
 
-def table_of(mounted: Mounted) -> mountpoints.Mount:
+def table_of(mounted: Mounted) -> Mount:
     """Return the line of the kernel's mount table."""
     found = mountpoints.mount_at(str(mounted.path))
     assert found is not None
@@ -100,9 +101,9 @@ def test_unknown_options_are_refused_unless_sloppy() -> None:
     assert options_after(MountOptions(), ["remount,bogus"], sloppy=True) == MountOptions()
 
 
-def mount_with(options: str, shared: str) -> mountpoints.Mount:
+def mount_with(options: str, shared: str) -> Mount:
     words = [frozenset(text.split(",")) for text in (options, shared)]
-    return mountpoints.Mount(1, 0, (0, 1), b"/m", "fuse.razorfs", b"/i", *words)
+    return Mount(1, 0, (0, 1), b"/m", "fuse.razorfs", b"/i", *words)
 
 
 def test_the_kernels_flags_are_those_of_the_table_with_what_is_named_changed() -> None:

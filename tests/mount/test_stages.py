@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from razortools.engine.store.device import open_image
+from razortools.engine.store.mounts import mounts
 from razortools.engine.store.superblocks import newest
 from razortools.format.superblock import State
 from razortools.service import mountpoints
@@ -72,7 +73,7 @@ def mount_to_die(mounted: Mounted, stage: str) -> tuple[int, str]:
 def take(mounted: Mounted, expected: dict[str, str]) -> None:
     """The next mount works, cleans the mount point, and shows what was synced."""
     mounted.mount()
-    at_place = [mount for mount in mountpoints.mounts() if mount.path == os.fsencode(mounted.path)]
+    at_place = [mount for mount in mounts() if mount.path == os.fsencode(mounted.path)]
     assert len(at_place) == 1
     found = {path.name: path.read_text() for path in mounted.path.iterdir()}
     assert found.pop(UNSYNCED, "") == ""

@@ -30,11 +30,8 @@ BUFFER_BYTES = 64 * 1024
 
 def flags_of(path: Path) -> set[str]:
     """Return the options that the kernel's mount table shows for *path*."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split()
-        if fields[4] == str(path):
-            return set(",".join((fields[5], fields[-1])).split(","))
-    return set()
+    found = mountpoints.mount_at(str(path))
+    return set() if found is None else set(found.options | found.shared_options)
 
 
 def connect(folder: Path) -> dict[str, object]:

@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from razortools.engine.store.mounts import mounts
 from razortools.service import mountpoints
 from tests.mount.mounts import ANSWER_S
 
@@ -62,7 +63,7 @@ def _enter_namespace() -> None:
     """Mount for ourselves only from now on."""
     assert ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0
     _mount("--make-rprivate", "/")
-    for mount in mountpoints.mounts():  # other tests' mounts: a copy here would keep them alive
+    for mount in mounts():  # other tests' mounts: a copy here would keep them alive
         if mount.filesystem == "fuse.razorfs":
             mountpoints.detach(os.fsdecode(mount.path))
 

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from razortools.check.repair.undo_file import UndoReader
 from razortools.engine.store.device import Device, open_image
+from razortools.engine.store.mounts import mounts
 from razortools.engine.store.undo_place import UNDO_DIRECTORY
 from razortools.errors import CannotUndo, DeviceFailed, UsageError
 from razortools.format.undo import UNDO_MAGIC, Fate
@@ -179,13 +180,8 @@ def _is_undo_file(path: str, *, unfinished: bool) -> bool:
 def _file_system_type(directory: str) -> str:
     """Return the type of the host's filesystem that *directory* lies on; empty if the host does not tell."""
     place = os.stat(directory).st_dev
-    wanted = f"{os.major(place)}:{os.minor(place)}"
+    wanted = (os.major(place), os.minor(place))
     try:
-        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        return next((mount.filesystem for mount in mounts() if mount.device == wanted), "")
     except OSError:
         return ""
-    for line in lines:
-        fields, _, rest = line.partition(" - ")
-        if fields.split()[2] == wanted:
-            return rest.split()[0]
-    return ""

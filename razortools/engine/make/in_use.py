@@ -4,12 +4,11 @@ Such a place is never overwritten. What another razortools process holds is told
 """
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-_OCTAL = re.compile(rb"\\([0-7]{3})")  # how the kernel writes blanks in its lists
+from razortools.engine.store.mounts import mounts, unescaped
 
 PROC = Path("/proc")
 SYS = Path("/sys")
@@ -28,22 +27,21 @@ def find_use(path: str, proc: Path = PROC, sys: Path = SYS) -> str | None:
 
 def _mounted(place: bytes, device: str | None, proc: Path) -> str | None:
     """Look for a mount whose source is *place*, or whose device number is *device*."""
-    for line in _lines(proc / "self" / "mountinfo"):
-        head, _, rest = line.partition(b" - ")
-        fields, source = head.split(b" "), rest.split(b" ")[1:2]
-        if len(fields) < 5 or not source:
-            continue
-        text = _plain(source[0])
-        is_source = text.startswith(b"/") and os.path.realpath(text) == place
-        if is_source or (device is not None and fields[2].decode() == device):
-            return f"is mounted at {os.fsdecode(_plain(fields[4]))}; unmount it first"
+    try:
+        table = mounts(proc / "self" / "mountinfo")
+    except OSError:
+        return None
+    for mount in table:
+        is_source = mount.source.startswith(b"/") and os.path.realpath(mount.source) == place
+        if is_source or (device is not None and f"{mount.device[0]}:{mount.device[1]}" == device):
+            return f"is mounted at {os.fsdecode(mount.path)}; unmount it first"
     return None
 
 
 def _swap(place: bytes, proc: Path) -> str | None:
     """Look for *place* among the swap areas."""
     for line in list(_lines(proc / "swaps"))[1:]:
-        if line and os.path.realpath(_plain(line.split()[0])) == place:
+        if line and os.path.realpath(unescaped(line.split(b" ")[0])) == place:
             return "is in use as swap; run swapoff first"
     return None
 
@@ -73,8 +71,3 @@ def _lines(path: Path) -> Iterator[bytes]:
         yield from path.read_bytes().split(b"\n")
     except OSError:
         return
-
-
-def _plain(text: bytes) -> bytes:
-    """Return *text* with the kernel's octal escapes undone."""
-    return _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), text)
