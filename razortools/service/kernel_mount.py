@@ -6,12 +6,14 @@ see `Connection.detach`. Users cannot call mount(2): service/user_mount.py.
 
 import ctypes
 import os
+import select
 import stat
 from collections.abc import Set
 from contextlib import suppress
 
 from razortools.engine.store.mounts import mounts
 from razortools.service import mountpoints
+from razortools.service.logs import log
 from razortools.service.mountpoints import MountRefused, NoPermission
 
 MS_REMOUNT = 1 << 5
@@ -38,9 +40,23 @@ class Connection:
 
     def detach(self) -> None:
         """Take the mount away if it is still there. Another one that was put on top of it stays."""
-        if self._mount_id is not None and self._topmost_id() == self._mount_id:
+        if self._is_on_top():
             with suppress(MountRefused, NoPermission):  # gone between the two
                 mountpoints.detach(self._mount_point)
+
+    def _is_on_top(self) -> bool:
+        """Whether what is mounted there last is this mount."""
+        try:
+            return self._mount_id is not None and self._topmost_id() == self._mount_id
+        except Exception as failure:  # who would wait for a mount that nobody serves is worse off than without it
+            log.warning("the mount table cannot be read: %s", failure)
+            return not self._is_gone()
+
+    def _is_gone(self) -> bool:
+        """Whether the kernel has ended the connection: it is mounted nowhere any more."""
+        poller = select.poll()
+        poller.register(self.descriptor, 0)  # an error is told unasked
+        return bool(poller.poll(0))
 
     def _topmost_id(self) -> int | None:
         """Return the number of what is mounted there, without asking it anything."""

@@ -111,20 +111,27 @@ class Remounter:
     # The mount table
 
     async def follow_table(self, device: tuple[int, int]) -> None:
-        """Follow what others make of the mount with this device number, until cancelled."""
-        is_read_only = mount_table.is_read_only(device)
-        async for _ in mount_table.changes():
-            async with self._lock:  # first: a remount that is under way may change it again
-                before, is_read_only = is_read_only, mount_table.is_read_only(device)
-                if is_read_only is None or is_read_only == before:
-                    continue
-                try:
-                    await (self._make_read_only() if is_read_only else self._resume())
-                    self._take(replace(self._options, read_only=is_read_only))
-                except Exception as failure:
-                    is_ours = not isinstance(failure, RazorError)
-                    now = "read-only" if is_read_only else "writable"
-                    log.error("the mount is %s now, the image is not: %s", now, failure, exc_info=is_ours)
+        """Follow what others make of the mount with this device number, until cancelled. Raises nothing but that."""
+        try:
+            was_read_only = _table_says_read_only(device)
+            async for _ in mount_table.changes():
+                async with self._lock:  # first: a remount that is under way may change it again
+                    is_read_only = _table_says_read_only(device)
+                    if is_read_only is not None and is_read_only != was_read_only:
+                        was_read_only = is_read_only
+                        await self._follow(is_read_only=is_read_only)
+        except Exception as failure:
+            log.error("the mount table is not followed any more: %s", failure, exc_info=True)
+
+    async def _follow(self, *, is_read_only: bool) -> None:
+        """Make of the image what has been made of the mount."""
+        try:
+            await (self._make_read_only() if is_read_only else self._resume())
+            self._take(replace(self._options, read_only=is_read_only))
+        except Exception as failure:
+            is_ours = not isinstance(failure, RazorError)
+            now = "read-only" if is_read_only else "writable"
+            log.error("the mount is %s now, the image is not: %s", now, failure, exc_info=is_ours)
 
     async def show_failure(self, mount_point: str) -> None:
         """Have the mount table say that the volume has turned read-only by itself, once no file is open for writing."""
@@ -134,11 +141,20 @@ class Remounter:
                 try:
                     await trio.to_thread.run_sync(_show_read_only, mount_point, abandon_on_cancel=True)
                     return
-                except OSError as refused:
-                    if refused.errno != errno.EBUSY:
+                except Exception as refused:
+                    if not isinstance(refused, OSError) or refused.errno != errno.EBUSY:
                         log.debug("the mount table still says that %s is writable: %s", mount_point, refused)
                         return
             await trio.sleep(self._options.commit_interval_s)
+
+
+def _table_says_read_only(device: tuple[int, int]) -> bool | None:
+    """Return what the mount table says of the mount now; None, too, if it cannot be read now."""
+    try:
+        return mount_table.is_read_only(device)
+    except Exception as failure:
+        log.error("the mount table cannot be read: %s", failure, exc_info=not isinstance(failure, OSError))
+        return None
 
 
 def _show_read_only(mount_point: str) -> None:

@@ -19,7 +19,7 @@ from razortools.engine.store.device import open_image
 from razortools.engine.store.mounts import Mount, mounts
 from razortools.engine.volume import open_volume
 from razortools.format.superblock import State
-from razortools.service import mountpoints, opening
+from razortools.service import kernel_mount, mountpoints, opening
 from razortools.service.kernel_mount import root_connection
 from tests.mount.mounts import ANSWER_S, MOUNT, UMOUNT, Mounted, run
 from tests.mount.users import as_root
@@ -130,6 +130,27 @@ def live_beside_an_odd_mount(folder: Path) -> list[object]:
 def test_a_carriage_return_in_the_name_of_another_mount_ends_no_daemon(fuse: None, tmp_path: Path) -> None:
     """Any user can make such a mount, with fusermount3. Each daemon ended, and nothing could be mounted or unmounted any more."""
     assert as_root(live_beside_an_odd_mount, tmp_path) == [[0, 0, 0, 0], "x", [], True]
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.EMFILE, "no descriptor"), IndexError("list index out of range")])
+def test_a_mount_table_that_cannot_be_read_leaves_no_dead_mount_behind(
+    tmp_path: Path, fuse: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, failure: Exception
+) -> None:
+    gone = root_connection(str(tmp_path), "nobody serves this", "razorfs", {"rw"})
+    mountpoints.detach(str(tmp_path))
+    connection = root_connection(str(tmp_path), "nobody serves this", "razorfs", {"rw"})
+    with monkeypatch.context() as patched:
+
+        def table() -> list[Mount]:
+            raise failure
+
+        patched.setattr(kernel_mount, "mounts", table)
+        gone.abandon()
+        assert mountpoints.mount_at(str(tmp_path)) is not None  # it is another's
+        connection.abandon()
+    assert mountpoints.mount_at(str(tmp_path)) is None
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert f"the mount table cannot be read: {failure}" in caplog.text
 
 
 def test_readahead_is_set_on_the_mount(unmounted: Mounted) -> None:

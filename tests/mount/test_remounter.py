@@ -1,5 +1,6 @@
 """The daemon's half of remounting, without a mount: silent clients, bugs that it meets, a table that changes meanwhile."""
 
+import errno
 import json
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -143,6 +144,47 @@ def test_a_bug_while_the_table_is_followed_is_logged_and_the_next_change_is_foll
 
     run(work)
     assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"] == [True]
+
+
+@pytest.mark.parametrize("bug", [OSError(errno.EMFILE, "no descriptor"), IndexError("list index out of range")])
+def test_a_table_that_cannot_be_read_does_not_end_the_mount(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, bug: Exception
+) -> None:
+    """What reading it raised went to the nursery of all that serves: the daemon ended."""
+    table = Table(monkeypatch)
+    can_be_read = True
+
+    def is_read_only(device: tuple[int, int]) -> bool:
+        if not can_be_read:
+            raise bug
+        return table.is_read_only
+
+    monkeypatch.setattr(mount_table, "is_read_only", is_read_only)
+
+    async def work() -> None:
+        nonlocal can_be_read
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(daemon.remounter.follow_table, DEVICE)
+            await trio.testing.wait_all_tasks_blocked()
+            can_be_read = False
+            await table.change(is_read_only=True)
+            assert not daemon.volume.read_only
+            can_be_read = True
+            await table.change(is_read_only=True)
+            assert daemon.volume.read_only
+            nursery.cancel_scope.cancel()
+
+    run(work)
+    errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert errors == [f"the mount table cannot be read: {bug}"]
+
+
+def test_a_table_that_cannot_be_opened_does_not_end_the_mount(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(mount_table, "MOUNTINFO", "/proc/none")
+    run(lambda: daemon.remounter.follow_table(DEVICE))
+    assert "the mount table is not followed any more" in caplog.text
 
 
 def test_the_table_is_read_when_its_turn_has_come(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
