@@ -15,6 +15,7 @@ from razortools.cli import render
 from razortools.cli.app import DebugFlag, JsonFlag, VersionFlag
 from razortools.engine.health import Health, Reason, Thresholds, Verdict, about_failure, examine, worst
 from razortools.engine.store.device import Device, open_image
+from razortools.engine.store.mounts import mounts
 from razortools.engine.store.undo_place import default_undo_file, has_undo_file
 from razortools.errors import ImageBusy, RazorError, UsageError
 from razortools.service import mountpoints
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from razortools.service.asking import Asker
 
 NAME = "razorfs-health"
-FILESYSTEM_TYPE = "fuse.razorfs"
-MOUNTS = Path("/proc/self/mounts")
 PATIENCE_S = 5.0  # for the daemon to tell how it is: it answers between two requests
 CHECKPOINTS_TRIED = 3
 _UNTOLD = "is served, and tells more only to root and to whoever has mounted it; this is its last checkpoint"
@@ -161,35 +160,38 @@ def _profile(mount_point: str, seconds: int, output: str) -> int:
 
 
 def _images(target: str | None) -> list[str]:
-    """Return the images to examine. Raises UsageError if a directory is given where nothing is mounted."""
-    mounted = dict(_mounts())
+    """Return the images to examine. Raises UsageError if a directory is given that is no mount, or one that does not answer."""
     if target is None:
-        return sorted(set(mounted.values()))
-    place = mountpoints.canonical(target)  # asks nothing of the mount itself, whose daemon may have died
-    if place in mounted:
-        return [mounted[place]]
+        return _mounted_images()
+    mount = mountpoints.mount_at(target)  # asks nothing of the mount itself, whose daemon may have died
+    if mount is not None and mount.is_fuse:
+        from razortools.service.asking import Silent, image_at  # late: only a mount needs it
+
+        try:
+            image = image_at(mount, PATIENCE_S)
+        except Silent as silent:
+            raise UsageError(str(silent)) from None
+        if image is not None:
+            return [image]
     if Path(target).is_dir():
         raise UsageError(f"{target}: no RAZORFS is mounted there; name an image or a mount point")
     return [target]
 
 
-def _mounts() -> Iterator[tuple[str, str]]:
-    """Yield (mount point, image) of every mounted RAZORFS, as the kernel tells."""
-    try:
-        lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        source, place, kind = line.split()[:3]
-        if kind == FILESYSTEM_TYPE:
-            yield _unescaped(place), _unescaped(source)
+def _mounted_images() -> list[str]:
+    """Return the images that are mounted in this namespace. Of one whose daemon says nothing, what the mount table calls it."""
+    from razortools.service.asking import Silent, image_at  # late: only a mount needs it
 
-
-def _unescaped(field: str) -> str:
-    """Return a field of /proc/mounts with its octal escapes undone."""
-    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        field = field.replace(code, char)
-    return field
+    found = set()
+    for mount in mounts():
+        if mount.is_fuse:
+            try:
+                image = image_at(mount, PATIENCE_S)
+            except Silent:
+                image = os.fsdecode(mount.source)
+            if image is not None:
+                found.add(image)
+    return sorted(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +220,9 @@ def _examine(image: str, thresholds: Thresholds) -> Health:
 
 def _dead_mounts(image: str) -> list[Reason]:
     """Return what to say of the mount points of *image*, which nobody has open: whoever uses them gets errors only."""
-    real = os.path.realpath(image)
-    places = [place for place, source in _mounts() if source in (image, real) and mountpoints.is_dead(place)]
+    sources = {os.fsencode(image), os.fsencode(os.path.realpath(image))}
+    mounted = [os.fsdecode(mount.path) for mount in mounts() if mount.is_fuse and mount.source in sources]
+    places = [place for place in mounted if mountpoints.is_dead(place)]
     text = "the daemon that served it at {} has died, and programs get errors there; to go on: mount.razorfs {} {}"
     return [Reason(Verdict.CRITICAL, "Mount", text.format(place, image, place)) for place in places]
 
@@ -271,9 +274,10 @@ def _show(found: list[Health], *, named: bool) -> None:
         render.out("UNKNOWN  Mounts: no RAZORFS is mounted here; name an image")
     for one in found:
         if named:
-            render.out(f"{one.image}: {one.verdict.name}")
+            render.out(render.on_one_line(f"{one.image}: {one.verdict.name}"))
         for reason in one.reasons:
-            render.styled(f"{reason.verdict.name:<8} {reason.subject}: {reason.text}", _STYLES[reason.verdict])
+            text = render.on_one_line(f"{reason.verdict.name:<8} {reason.subject}: {reason.text}")
+            render.styled(text, _STYLES[reason.verdict])
 
 
 def _document(found: list[Health], verdict: Verdict) -> dict[str, object]:
@@ -314,7 +318,7 @@ def _nagios_line(found: list[Health], verdict: Verdict, thresholds: Thresholds) 
     ]
     text = "; ".join(wrong) or ("all is well" if found else "no RAZORFS is mounted")
     line = f"RAZORFS {verdict.name} - {text.replace('|', '/')}"
-    return f"{line} | {' '.join(data)}" if data else line
+    return render.on_one_line(f"{line} | {' '.join(data)}" if data else line)
 
 
 def _fill_percents(one: Health) -> Iterator[tuple[float, float]]:

@@ -309,7 +309,7 @@ def _show_holders(found: list[Holder], sentence: str) -> None:
     render.error(sentence + (" by:" if found else "; run as root to see by whom"))
     for holder in found[:HOLDERS_SHOWN]:
         who = f"pid {holder.pid}" if holder.pid else "kernel"
-        render.message(f"  {who}  {holder.command}  {holder.path}")
+        render.message(render.on_one_line(f"  {who}  {holder.command}  {holder.path}"))
     if len(found) > HOLDERS_SHOWN:
         render.message(f"  and {len(found) - HOLDERS_SHOWN} more")
 

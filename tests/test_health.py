@@ -12,7 +12,9 @@ from razortools import health as front_end
 from razortools.cli import app as cli
 from razortools.engine import files, namespace
 from razortools.engine.health import Verdict, about_failure, worst
+from razortools.engine.store.mounts import Mount
 from razortools.format.inode import ROOT_INODE
+from razortools.service import asking, mountpoints
 from tests.images import make_image, open_for_writing
 from tests.schemas import valid
 
@@ -144,15 +146,22 @@ def test_a_directory_that_is_no_mount_point_is_a_usage_error(tmp_path: Path, cap
     assert health("--json", "--nagios", tmp_path) == 3
 
 
+NO_DEVICE = (0, 1 << 20)  # no mount has such a number
+TMPFS = Mount(2, 0, (0, 5), b"/tmp", "tmpfs", b"tmpfs")
+
+
+def has_mounts(monkeypatch: pytest.MonkeyPatch, *found: Mount) -> None:
+    """Let these be all mounts; nobody serves them."""
+    for module in (front_end, mountpoints, asking):
+        monkeypatch.setattr(module, "mounts", lambda: list(found))
+
+
 def test_mount_points_are_found_in_the_kernels_table(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = tmp_path / "with space"
     place.mkdir()
-    table = tmp_path / "mounts"
-    escaped = str(place).replace(" ", "\\040")
-    table.write_text(f"{image} {escaped} fuse.razorfs rw 0 0\ntmpfs /tmp tmpfs rw 0 0\n", encoding="utf-8")
-    monkeypatch.setattr(front_end, "MOUNTS", table)
+    has_mounts(monkeypatch, Mount(1, 0, NO_DEVICE, os.fsencode(place), "fuse.razorfs", os.fsencode(image)), TMPFS)
     assert health(place) == 0
     assert health() == 0
     assert f"{image}: OK" in capsys.readouterr().out
@@ -162,9 +171,7 @@ def test_a_mount_whose_daemon_has_died_is_critical_and_says_how_to_go_on(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Found by playing an incident: it was "Transport endpoint is not connected" and unknown, or nothing of the mount."""
-    table = tmp_path / "mounts"
-    table.write_text(f"{image} {tmp_path} fuse.razorfs rw 0 0\n", encoding="utf-8")
-    monkeypatch.setattr(front_end, "MOUNTS", table)
+    has_mounts(monkeypatch, Mount(1, 0, NO_DEVICE, os.fsencode(tmp_path), "fuse.razorfs", os.fsencode(image)))
     monkeypatch.setattr(front_end.mountpoints, "is_dead", lambda place: place == str(tmp_path))
     is_directory = Path.is_dir
 
@@ -182,9 +189,9 @@ def test_a_mount_whose_daemon_has_died_is_critical_and_says_how_to_go_on(
 
 
 def test_without_any_mount_nothing_is_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(front_end, "MOUNTS", tmp_path / "none")
+    has_mounts(monkeypatch)
     assert health() == 3
     assert health("--nagios") == 3
     assert "no RAZORFS is mounted" in capsys.readouterr().out

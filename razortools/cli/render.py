@@ -6,6 +6,7 @@ document; text is never interpreted as markup.
 
 import json
 import os
+import re
 import select
 import sys
 import termios
@@ -23,6 +24,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _WIDTH_WHEN_PIPED = 10_000  # nobody reads a pipe through a window: never wrap or cut
 
 
@@ -41,6 +43,11 @@ def out_bytes(data: bytes) -> None:
 def message(text: str) -> None:
     """Print *text* and a newline on stderr."""
     _write(sys.stderr, text + "\n")
+
+
+def on_one_line(text: str) -> str:
+    """Return *text* with what ends a line, or moves on a terminal, written out: names may hold it."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def error(text: str) -> None:

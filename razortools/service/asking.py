@@ -2,7 +2,7 @@
 
 import os
 
-from razortools.engine.store.mounts import mounts
+from razortools.engine.store.mounts import Mount, mounts
 from razortools.service.control import Waiter
 from razortools.service.figures import MountFigures
 
@@ -25,20 +25,42 @@ class Asker(Waiter):
             return None
 
 
+def image_at(mount: Mount, patience_s: float) -> str | None:
+    """Return the image that is mounted there; None if it is no mount of ours. Raises Silent if that cannot be known now.
+
+    Its daemon says so: in the mount table stands what `-o fsname=` and `-o subtype=` name. Of a dead mount only the table tells.
+    """
+    source = os.fsdecode(mount.source)
+    is_ours = mount.filesystem == FILESYSTEM_TYPE
+    try:
+        waiter = Waiter(mount.device, patience_s)
+    except TimeoutError as silent:
+        if is_ours and os.path.isabs(source):
+            return source
+        raise _silence(mount, silent) from None
+    except OSError:
+        return source if is_ours else None
+    waiter.close()
+    return waiter.greeting.image
+
+
 def connection(image: str, patience_s: float) -> Asker | None:
     """Return a connection to the daemon that serves *image*; None if no mount of this namespace does. Raises Silent."""
     wanted = os.path.realpath(image)
     for mount in mounts():
-        if mount.filesystem != FILESYSTEM_TYPE:
+        if not mount.is_fuse:
             continue
         try:
             asker = Asker(mount.device, patience_s)
         except OSError as silent:
-            if os.fsdecode(mount.source) == wanted:
-                text = f"the process that serves {os.fsdecode(mount.path)} does not say how it is: {silent}"
-                raise Silent(text) from None
+            if os.fsdecode(mount.source) == wanted and mount.filesystem == FILESYSTEM_TYPE:
+                raise _silence(mount, silent) from None
             continue
         if asker.greeting.image == wanted:
             return asker
         asker.close()
     return None
+
+
+def _silence(mount: Mount, why: OSError) -> Silent:
+    return Silent(f"the process that serves {os.fsdecode(mount.path)} does not say how it is: {why}")

@@ -215,7 +215,7 @@ class Waiter:
     """A client's end: connected to the daemon that serves a mount."""
 
     def __init__(self, device: tuple[int, int], patience_s: float | None = None) -> None:
-        """Connect. Raises OSError if no daemon of ours serves the mount, or none answers within *patience_s* (None: waits)."""
+        """Connect. Raises OSError if no daemon of ours serves the mount: TimeoutError if one does, silently (None: waits)."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._unread = b""
         self._patience_s = patience_s
@@ -226,7 +226,8 @@ class Waiter:
             self._socket.settimeout(None)
         except (OSError, ValueError, TypeError) as failed:
             self._socket.close()
-            raise OSError(f"no daemon of razorfs answers: {failed}") from None
+            kind = TimeoutError if isinstance(failed, TimeoutError) else OSError
+            raise kind(f"no daemon of razorfs answers: {failed}") from None
 
     def ask(self, request: dict[str, object]) -> str | None:
         """Ask for something; return why not, empty if it is done, None if the daemon has ended instead."""

@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from razortools.service.figures import MountFigures, Spread
 from razortools.service.watching import Watcher
 from tests.mount.mounts import ANSWER_S, Mounted, run
 from tests.mount.test_metrics import figures_of
+from tests.mount.users import as_root
 from tests.schemas import valid
 
 HEALTH = [sys.executable, "-m", "razortools.health"]
@@ -169,6 +171,47 @@ RUNS: list[tuple[str, int, str]] = [
     ("IMAGE --prometheus", 2, r'^razorfs_health{.*} 2'),
     ("IMAGE --nagios", 2, r"^RAZORFS CRITICAL - .*: Integrity: "),
 ]  # fmt: skip
+
+
+ODD_PLACE = "m\n\r#\udcff"
+
+
+def look_at_an_odd_mount(folder: Path, options: str) -> list[object]:
+    made = Mounted(folder, image_name="a#b\udcff.img")
+    made.path = made.path.rename(folder / ODD_PLACE)
+    try:
+        made.mount(*filter(None, [options]))
+        done = subprocess.run([*HEALTH, made.path], capture_output=True, timeout=ANSWER_S)
+        told = json.loads(run(HEALTH, "--json").stdout)
+    finally:
+        made.take_away()
+    lines = os.fsdecode(done.stdout + done.stderr).split("\n")[:-1]
+    return [lines, [Path(one["image"]).name for one in told["images"]], made.complaints]
+
+
+@pytest.mark.mount
+@pytest.mark.parametrize("options", ["", "fsname=foo", "subtype=foo", "fsname=/etc/fstab,subtype=foo"])
+def test_a_mount_is_found_whatever_it_is_called(fuse: None, tmp_path: Path, options: str) -> None:
+    """The mount table has the names of -o fsname= and -o subtype=, and "#" as a number: none of them was taken for a mount."""
+    lines, images, complaints = as_root(look_at_an_odd_mount, tmp_path, options)
+    assert lines[0].startswith("OK       Mount: served by pid ")
+    assert all(line.startswith("OK  ") for line in lines), lines
+    assert (images, complaints) == (["a#b\udcff.img"], [])
+
+
+@pytest.mark.mount
+def test_a_stopped_daemon_is_named_by_its_mount_point(
+    unmounted: Mounted, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unmounted.mount("fsname=foo")
+    monkeypatch.setattr(front_end, "PATIENCE_S", 0.1)
+    pid = unmounted.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert cli.invoke(front_end.app, front_end.NAME, cli.HEALTH_CODES, [str(unmounted.path)]) == 3
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert f"the process that serves {unmounted.path} does not say how it is" in capsys.readouterr().err
 
 
 @pytest.mark.mount
