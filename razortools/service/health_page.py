@@ -9,6 +9,7 @@ from dataclasses import fields
 
 from razortools.engine.health import Figures, Health
 from razortools.service.figures import MountFigures
+from razortools.service.label_values import label_value
 
 METRICS = {  # metric: (figure, meaning)
     "razorfs_size_bytes": ("total_bytes", "Size of the image."),
@@ -55,5 +56,5 @@ def _lines(name: str, meaning: str, values: list[tuple[str, float]]) -> Iterator
     yield f"# HELP {name} {meaning}"
     yield f"# TYPE {name} gauge"
     for image, value in values:
-        escaped = image.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        escaped = label_value(image).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
         yield f'{name}{{image="{escaped}"}} {value}'

@@ -15,6 +15,7 @@ from prometheus_client.utils import floatToGoString
 
 from razortools.engine.store.durations import BOUNDS_S
 from razortools.service.figures import Compressed, MountFigures, Spread
+from razortools.service.label_values import label_value
 
 Labels = tuple[str, ...]
 Sample = tuple[Labels, float | Spread]
@@ -39,7 +40,7 @@ class Declared:
         """Return the metric with these samples, each with its image."""
         family = self.kind(self.name, self.meaning, labels=("image", *self.labels))
         for image, (labels, value) in told:
-            values = (image, *labels)
+            values = tuple(map(label_value, (image, *labels)))
             if isinstance(family, HistogramMetricFamily):
                 assert isinstance(value, Spread)
                 family.add_metric(values, buckets=list(cumulated(value)), sum_value=value.total_s)
@@ -252,7 +253,7 @@ def page(told: Sequence[MountFigures], gauges: Iterable[Gauge] = ()) -> str:
         family = families.setdefault(name, GaugeMetricFamily(name, meaning, labels=("image",)))
         assert isinstance(family, GaugeMetricFamily)
         for image, value in values:
-            family.add_metric((image,), value)
+            family.add_metric((label_value(image),), value)
     return rendered(family for family in families.values() if family.samples)
 
 

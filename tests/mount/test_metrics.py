@@ -36,6 +36,7 @@ from tests.mount.mounts import MOUNT, Mounted, run
 
 Values = dict[str, float]  # by name and labels, the image left out
 FILES = 12
+HEALTH = [sys.executable, "-m", "razortools.health"]
 
 
 def read(text: str) -> Values:
@@ -73,6 +74,25 @@ def work(folder: Path) -> None:
             os.fsync(descriptor)
         os.close(descriptor)
         assert not os.path.exists(folder / f"absent {number}")
+
+
+@pytest.mark.mount
+def test_names_that_are_no_utf_8_are_written_out(fuse: None, tmp_path: Path) -> None:
+    """The page is UTF-8. Whoever scraped got no answer, and razorfs-health --prometheus ended with UnicodeEncodeError."""
+    made = Mounted(tmp_path, image_name="a\udcffb.img")
+    made.path = made.path.rename(tmp_path / "mp\udcffx")
+    try:
+        made.mount("metrics=127.0.0.1:0")
+        for text in (scrape(made), run(HEALTH, "--prometheus", made.path).stdout):
+            samples = [sample.labels for family in text_string_to_metric_families(text) for sample in family.samples]
+            assert {labels["image"] for labels in samples if "image" in labels} == {f"{tmp_path}/a\\udcffb.img"}
+            assert {labels["mount_point"] for labels in samples if "mount_point" in labels} == {f"{tmp_path}/mp\\udcffx"}
+        made.umount()
+        of_image = run(HEALTH, "--prometheus", made.image)  # without prometheus_client; run() reads UTF-8 only
+        assert f'razorfs_health{{image="{tmp_path}/a\\\\udcffb.img"}} 0' in of_image.stdout
+    finally:
+        made.take_away()
+    assert made.complaints == []
 
 
 @pytest.mark.mount
