@@ -31,6 +31,7 @@ CLONE_NEWNS = 0x00020000
 HOLDERS_SHOWN = 20
 BUSY_TRIES = 20  # each looks through all processes, which takes some milliseconds
 GREETING_PATIENCE_S = 30.0  # a daemon that lives greets between two requests
+LAZY_PATIENCE_S = 1.0  # somebody listens, so it is ours; how it is does not matter
 ELSEWHERE_LOOK_S = 0.5  # the kernel has let go of a mount when umount(2) returns, unless it is mounted elsewhere
 
 app = cli.new_app()
@@ -153,6 +154,8 @@ def _waiter(mounted: Mount, target: str) -> Waiter:
         raise MountRefused(f"{target}: is a mount of {mounted.filesystem}, not of razorfs")
     try:
         return Waiter(mounted.device, GREETING_PATIENCE_S)
+    except TimeoutError:
+        raise _silence(target) from None
     except OSError:
         if mountpoints.is_dead(target):
             raise MountRefused(f"{target}: its daemon has died; mount it anew, without remount") from None
@@ -243,13 +246,22 @@ def umount(
     if not mounted.is_fuse:
         raise MountRefused(f"{mount_point}: is a mount of {mounted.filesystem}, not of razorfs; use umount")
     try:
-        waiter = Waiter(mounted.device, GREETING_PATIENCE_S)
+        waiter = Waiter(mounted.device, LAZY_PATIENCE_S if lazy else GREETING_PATIENCE_S)
+    except TimeoutError:
+        if not lazy:
+            raise _silence(target) from None
+        mountpoints.detach(target)
+        return 0
     except OSError:
         return _unmount_dead(target)
-    try:
+    with closing(waiter):
         return _unmount(waiter, mounted, target, lazy=lazy, verbose=verbose)
-    finally:
-        waiter.close()
+
+
+def _silence(target: str) -> MountRefused:
+    """Return what to say of a daemon that listens, so it has not died, but says nothing."""
+    waited = f"its daemon has not answered for {GREETING_PATIENCE_S:g} s; is it stopped, or its disk?"
+    return MountRefused(f"{target}: {waited} Nothing has been done; let it go on (kill -CONT), or detach it: umount.razorfs -l")
 
 
 def _unmount_dead(target: str) -> int:

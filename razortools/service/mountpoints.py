@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from razortools.errors import ImageBusy, RazorError, UsageError
 
 PROC = Path("/proc")
 MNT_DETACH = 2
+ANSWER_PATIENCE_S = 5.0  # with a filesystem that is asked something
 UMOUNT_NOFOLLOW = 8
 
 
@@ -72,16 +74,28 @@ def prepare(path: str, *, nonempty: bool) -> None:
         raise MountRefused(f"{path}: mount point is not empty; choose another, or mount with -o nonempty to hide what is in it")
 
 
-def is_dead(path: str) -> bool:
-    """Whether a FUSE mount at *path* has lost its daemon ("Transport endpoint is not connected")."""
+def is_dead(path: str, patience_s: float = ANSWER_PATIENCE_S) -> bool:
+    """Whether a FUSE mount at *path* has lost its daemon ("Transport endpoint is not connected").
+
+    The kernel says so at once. A daemon that is there and gives no answer for *patience_s*, stopped for instance, is not dead.
+    """
     mount = mount_at(path)
     if mount is None or not mount.is_fuse:
         return False
+    found: list[int | None] = []
+    asking = threading.Thread(target=lambda: found.append(_failure(path)), daemon=True)  # it waits for as long as the daemon does
+    asking.start()
+    asking.join(patience_s)
+    return found in ([errno.ENOTCONN], [errno.ECONNABORTED])
+
+
+def _failure(path: str) -> int | None:
+    """Ask the filesystem at *path* what the kernel cannot answer from its caches; return the number of its failure."""
     try:
-        os.statvfs(path)  # a question that the kernel cannot answer from its caches
+        os.statvfs(path)
     except OSError as failed:
-        return failed.errno in (errno.ENOTCONN, errno.ECONNABORTED)
-    return False
+        return failed.errno
+    return None
 
 
 def is_elsewhere(gone: Mount) -> bool:

@@ -421,6 +421,33 @@ def test_the_mount_of_a_killed_daemon_is_cleaned_by_the_next(mounted: Mounted) -
     assert len([mount for mount in mounts() if mount.path == os.fsencode(mounted.path)]) == 1
 
 
+def test_umount_does_not_wait_for_ever_for_a_stopped_daemon(mounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asked the mount itself whether its daemon had died, and hung with it."""
+    monkeypatch.setattr(mount, "GREETING_PATIENCE_S", 0.1)
+    pid, said = mounted.pid, io.StringIO()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert not mountpoints.is_dead(str(mounted.path), 0.1)
+        with redirect_stderr(said):
+            for app, words in ((mount.umount_app, []), (mount.app, [str(mounted.image), "-o", "remount,commit=1"])):
+                assert cli.invoke(app, "umount.razorfs", cli.MOUNT_CODES, [*words, str(mounted.path)]) == 32
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert said.getvalue().count("has not answered for 0.1 s; is it stopped") == 2, said.getvalue()
+    mounted.umount()
+
+
+def test_a_lazy_umount_does_not_wait_for_a_stopped_daemon(mounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mount, "LAZY_PATIENCE_S", 0.1)
+    pid = mounted.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert cli.invoke(mount.umount_app, "umount.razorfs", cli.MOUNT_CODES, ["-l", str(mounted.path)]) == 0
+        assert mountpoints.mount_at(str(mounted.path)) is None
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def test_umount_cleans_the_mount_of_a_killed_daemon(mounted: Mounted) -> None:
     mounted.send(signal.SIGKILL)
     done = run(UMOUNT, mounted.path)
