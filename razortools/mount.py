@@ -31,6 +31,7 @@ CLONE_NEWNS = 0x00020000
 HOLDERS_SHOWN = 20
 BUSY_TRIES = 20  # each looks through all processes, which takes some milliseconds
 GREETING_PATIENCE_S = 30.0  # a daemon that lives greets between two requests
+MOUNTED_PATIENCE_S = 5.0  # to hear of which image; that it is a mount of ours is known without
 LAZY_PATIENCE_S = 1.0  # somebody listens, so it is ours; how it is does not matter
 ELSEWHERE_LOOK_S = 0.5  # the kernel has let go of a mount when umount(2) returns, unless it is mounted elsewhere
 
@@ -81,6 +82,8 @@ def mount(
 
     def prepare() -> None:
         _enter(descriptor)
+        if not chosen.nonempty:
+            _check_not_mounted(target)
         mountpoints.prepare(target, nonempty=chosen.nonempty)
 
     try:
@@ -188,6 +191,23 @@ def _check_image(source: str, shown: str, *, writable: bool) -> None:
         if writable and os.access(source, os.R_OK, effective_ids=True):
             raise NoPermission(f"{shown}: no permission to write it; run as its owner or as root, or mount with -o ro")
         raise NoPermission(f"{shown}: no permission to read it; run as its owner or as root")
+
+
+def _check_not_mounted(target: str) -> None:
+    """Raise MountRefused if a RAZORFS is mounted at *target* and served; it is not asked, for its daemon may be stopped."""
+    mounted = mountpoints.mount_at(target)
+    if mounted is None or not mounted.is_fuse:
+        return
+    try:
+        waiter = Waiter(mounted.device, MOUNTED_PATIENCE_S)
+    except TimeoutError:
+        image = os.fsdecode(mounted.source)
+    except OSError:
+        return  # not ours, or dead
+    else:
+        waiter.close()
+        image = waiter.greeting.image
+    raise MountRefused(f"{target}: {image} is already mounted there; unmount it first, or mount with -o nonempty to hide it")
 
 
 def _check_fuse() -> None:

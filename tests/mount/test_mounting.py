@@ -21,6 +21,7 @@ from razortools.engine.volume import open_volume
 from razortools.format.superblock import State
 from razortools.service import kernel_mount, mountpoints, opening
 from razortools.service.kernel_mount import root_connection
+from tests.images import make_image
 from tests.mount.mounts import ANSWER_S, MOUNT, UMOUNT, Mounted, run
 from tests.mount.users import as_root
 
@@ -295,6 +296,25 @@ def test_wrong_mount_points_are_refused(unmounted: Mounted, tmp_path: Path) -> N
     finally:
         run(UMOUNT, full)
     assert os.listdir(full) == ["something"]
+
+
+def test_a_mount_point_that_is_taken_by_a_razorfs_is_called_that(
+    mounted: Mounted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was "not empty" if there was anything in it, and mounted over if not; and a stopped daemon was waited for."""
+    other = make_image(tmp_path / "other.img")
+    wanted = (32, f"mount.razorfs: {mounted.path}: {mounted.image} is already mounted there; unmount it first, or mount with")
+    for _ in range(2):
+        code, message = refusal(other, mounted.path)
+        assert (code, message[: len(wanted[1])]) == wanted
+        (mounted.path / "file").touch()
+    monkeypatch.setattr(mount, "MOUNTED_PATIENCE_S", 0.1)
+    pid = mounted.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert "is already mounted there" in refusal(other, mounted.path)[1]
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("option", ["bogus", "commit=never", "norecovery", "compression=rar", "log=/nowhere/at/all"])
