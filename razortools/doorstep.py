@@ -10,6 +10,8 @@ import os
 import signal
 import sys
 
+from razortools import standard_streams
+
 _DOCUMENT = '{{"image": null, "clean": null, "exit_code": {code}, "error": "interrupted"}}\n'
 # Command: module, function, exit code of Ctrl-C, whether --json makes it a document; cli/app.py has it too, but is not there yet.
 COMMANDS = {
@@ -53,6 +55,7 @@ def health() -> None:
 
 
 def _enter(command: str) -> None:
+    standard_streams.secure()
     module, function, code, has_documents = COMMANDS[command]
 
     def interrupted(*_: object) -> None:

@@ -1,6 +1,5 @@
 """mkfs.razorfs: make a filesystem, and put files into it."""
 
-import io
 import os
 import signal
 import sys
@@ -8,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import IO, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -146,7 +145,7 @@ def mkfs(
         force=force,
     )
     with _stopping_cleanly(), _noticing(verbose=verbose, quiet=quiet or as_json or populate is None) as notice:
-        made = make(order, _stdin(), notice)
+        made = make(order, sys.stdin.buffer, notice)
     if as_json:
         render.document(_document(image, made))
     elif not quiet:
@@ -161,11 +160,6 @@ def _size(text: str | None) -> int | None:
         return parse_size(text)
     except ValueError as refused:
         raise UsageError(str(refused)) from None
-
-
-def _stdin() -> IO[bytes]:
-    """Return standard input; nothing if it was closed before we came."""
-    return sys.stdin.buffer if sys.stdin is not None else io.BytesIO()
 
 
 def _epoch() -> int | None:

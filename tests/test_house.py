@@ -14,6 +14,7 @@ FLOORS = {
     "units": 0.1,
     "errors": 0.1,
     "steps": 0.1,
+    "standard_streams": 0.1,
     "format": 1.0,
     "engine.store": 2.0,
     "engine": 3.0,

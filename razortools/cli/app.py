@@ -27,6 +27,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import razortools
+from razortools import standard_streams
 from razortools.cli import render
 from razortools.errors import CorruptImage, RazorError, UsageError
 from razortools.units import parse_size
@@ -106,6 +107,7 @@ def new_app() -> typer.Typer:
 
 def run(app: typer.Typer, name: str, codes: ExitCodes, arguments: Sequence[str] | None = None) -> NoReturn:
     """End the process with the exit code of *app*, run as the command *name*. Arguments as for `invoke`."""
+    standard_streams.secure()  # again, for who comes without the doorstep: python -m
     sys.exit(invoke(app, name, codes, arguments))
 
 

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from razortools import standard_streams
 from razortools.errors import RazorError
 
 REPORT_BYTES_MAX = 65_536
@@ -27,6 +28,7 @@ def start(body: Callable[[Callable[[], None]], Outcome]) -> Outcome:
 
     *body* returns what is to be said should it end before that call. KeyboardInterrupt here ends the child, politely.
     """
+    standard_streams.secure()  # the child lets them lead nowhere, and what it opens must not be one of them
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -56,11 +58,12 @@ def _be_the_child(body: Callable[[Callable[[], None]], Outcome], writer: int) ->
     try:
         os.setsid()
         os.chdir("/")
-        _silence(0, 1)
+        standard_streams.drop(0)
+        standard_streams.drop(1)
 
         def ready() -> None:
             _report(writer, Outcome(0))
-            _silence(2)
+            standard_streams.drop(2)
 
         outcome = body(ready)
         exit_code = outcome.exit_code
@@ -76,14 +79,6 @@ def _report(writer: int, outcome: Outcome) -> None:
         os.close(writer)
     except OSError:
         pass  # told before, or the parent is gone
-
-
-def _silence(*descriptors: int) -> None:
-    """Let *descriptors* lead nowhere."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in descriptors:
-        os.dup2(nowhere, descriptor)
-    os.close(nowhere)
 
 
 def _cause(status: int) -> str:

@@ -78,6 +78,23 @@ def test_the_options_of_mount_and_fstab_are_accepted(unmounted: Mounted) -> None
     assert os.statvfs(unmounted.path).f_flag & os.ST_NOSUID
 
 
+@pytest.mark.parametrize("closing", ["2>&-", "<&- >&-", ">&-", "<&- >&- 2>&-"])
+def test_regression_a_mount_whose_standard_streams_were_closed_keeps_its_image(unmounted: Mounted, closing: str) -> None:
+    """The image was opened as descriptor 2, which the daemon then let lead nowhere: no descriptor led to the image any more.
+
+    With 0 and 1 closed the same happened to the pipe that the command waits at, for ever.
+    """
+    script = ["sh", "-c", f'exec "$@" {closing}', "sh", *MOUNT]
+    assert run(script, unmounted.image, unmounted.path).returncode == 0  # no log: the first to be opened is the image
+    assert Path(f"/proc/{unmounted.pid}/fd/2").readlink() == Path(os.devnull)
+    (unmounted.path / "file").write_text("x")
+    unmounted.umount()
+    with open_image(unmounted.image, writable=False) as device, open_volume(device, read_only=True) as volume:
+        assert volume.store.superblock.state == State.CLEAN
+    unmounted.mount()
+    assert (unmounted.path / "file").read_text() == "x"
+
+
 def test_a_faked_mount_checks_and_mounts_nothing(unmounted: Mounted) -> None:
     assert run(MOUNT, "-f", unmounted.image, unmounted.path).returncode == 0
     assert mountpoints.mount_at(str(unmounted.path)) is None
