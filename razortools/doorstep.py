@@ -59,10 +59,12 @@ def _enter(command: str) -> None:
     module, function, code, has_documents = COMMANDS[command]
 
     def interrupted(*_: object) -> None:
-        os.write(2, f"{command}: interrupted\n".encode())
-        if has_documents and "--json" in sys.argv:
-            os.write(1, _DOCUMENT.format(code=code).encode())
-        os._exit(code)
+        try:
+            os.write(2, f"{command}: interrupted\n".encode())
+            if has_documents and "--json" in sys.argv:
+                os.write(1, _DOCUMENT.format(code=code).encode())
+        finally:
+            os._exit(code)
 
     before = signal.getsignal(signal.SIGINT)
     if before is signal.SIG_IGN:  # as nohup wants it

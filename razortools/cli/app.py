@@ -145,24 +145,31 @@ def guard(
             traceback.print_exc()
         told, code = sentence(failure), exit_code_of(failure, codes)
     render.error(f"{name}: {told}")
-    if as_json:
-        try:
+    try:
+        if as_json:
             render.document({"image": image, "clean": None, "exit_code": code, "error": told})
-        except BrokenPipeError:
-            return _nobody_listens(codes)
+        sys.stdout.flush()  # what was half said: the interpreter would end with a code of its own if it failed there
+    except OSError:
+        return _nobody_listens(codes)
     return code
 
 
 def _nobody_listens(codes: ExitCodes) -> int:
-    """Return the exit code when the reader of stdout has gone away."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains again when it flushes at exit
+    """Return the exit code when stdout cannot be written: its reader has gone away, or its disk is full."""
+    standard_streams.drop(1)
     return codes.failed
 
 
 def _call(app: typer.Typer, name: str, codes: ExitCodes, words: list[str]) -> int:
     """Return the exit code of the typer app. Raises UsageError for a command line that typer refuses."""
+    streams = sys.stdout, sys.stderr
     try:
         result = typer.main.get_command(app).main(args=words, prog_name=name, standalone_mode=False)
+    except SystemExit as ended:  # typer's own answer to a reader that has gone away, and 1 is not what every contract says
+        sys.stdout, sys.stderr = streams
+        if isinstance(ended.__context__, BrokenPipeError):
+            raise ended.__context__ from None
+        raise
     except typer.TyperException as refused:
         raise UsageError(f"{refused.format_message().rstrip('.')}. Try: {name} --help") from None
     except typer.Abort:

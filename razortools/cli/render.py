@@ -24,25 +24,40 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from razortools import standard_streams
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _WIDTH_WHEN_PIPED = 10_000  # nobody reads a pipe through a window: never wrap or cut
 
 
 def out(text: str = "") -> None:
     """Print *text* and a newline on stdout, as it is; bytes of names that are no UTF-8 come out as they went in."""
-    _write(sys.stdout, text + "\n")
+    with _naming_stdout():
+        _write(sys.stdout, text + "\n")
+
+
+@contextmanager
+def _naming_stdout() -> Iterator[None]:
+    """Have an error say where it was."""
+    try:
+        yield
+    except OSError as refused:
+        refused.filename = "standard output"
+        raise
 
 
 def out_bytes(data: bytes) -> None:
     """Write *data* to stdout as it is."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    with _naming_stdout():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
 
 def message(text: str) -> None:
-    """Print *text* and a newline on stderr."""
-    _write(sys.stderr, text + "\n")
+    """Print *text* and a newline on stderr. Where that cannot be written it is dropped: no work ends for want of company."""
+    with _dropped_if_refused():
+        _write(sys.stderr, text + "\n")
 
 
 def on_one_line(text: str) -> str:
@@ -51,11 +66,21 @@ def on_one_line(text: str) -> str:
 
 
 def error(text: str) -> None:
-    """Print an error on stderr, red on a terminal."""
-    if sys.stderr.isatty():
-        _console(stderr=True).print(Text(text, style="bold red"), soft_wrap=True)
-    else:
+    """Print an error on stderr, red on a terminal. Where that cannot be written the exit code has to do."""
+    if not sys.stderr.isatty():
         message(text)
+        return
+    with _dropped_if_refused():
+        _console(stderr=True).print(Text(text, style="bold red"), soft_wrap=True)
+
+
+@contextmanager
+def _dropped_if_refused() -> Iterator[None]:
+    """Let what is written to stderr lead nowhere from the moment it cannot be written."""
+    try:
+        yield
+    except OSError:
+        standard_streams.drop(2)
 
 
 def document(value: Any) -> None:
@@ -214,7 +239,7 @@ def _print(renderable: Any) -> None:
         _console().print(renderable)
         return
     console = Console(width=_WIDTH_WHEN_PIPED, color_system=None, markup=False, highlight=False)
-    with console.capture() as captured:
+    with _naming_stdout(), console.capture() as captured:  # rich writes nothing then, but does write
         console.print(renderable)
     out("\n".join(line.rstrip() for line in captured.get().strip("\n").split("\n")))
 

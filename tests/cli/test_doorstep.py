@@ -48,6 +48,13 @@ def test_with_json_it_is_a_document_where_errors_are() -> None:
     assert interrupted("mkfs.razorfs", "--json").stdout == ""
 
 
+def test_regression_an_interrupt_that_cannot_be_told_keeps_its_exit_code() -> None:
+    """The traceback of what could not be written ended razorfsck with 1, which means that something was repaired."""
+    script = INTERRUPTED.format(command="razorfsck", arguments=["--json"], before="default_int_handler")
+    command = ["sh", "-c", 'exec "$@" >/dev/full 2>/dev/full', "sh", sys.executable, "-c", script]
+    assert subprocess.run(command, check=False).returncode == cli.FSCK_CODES.interrupted
+
+
 def test_an_interrupt_that_is_ignored_stays_so() -> None:
     assert "'NoneType' object has no attribute 'main'" in interrupted("razorfsck", before="SIG_IGN").stderr
 
