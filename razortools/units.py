@@ -19,18 +19,31 @@ TIB = 1024 * GIB
 
 NANOSECONDS = 1_000_000_000  # in a second
 
+SIZE_BYTES_MAX = (1 << 63) - 1  # of anything that has a size on Linux
+_SHOWN_MAX = 40  # characters of what is no size
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtpe]?)(?:i?b)?", re.IGNORECASE)
 _SHIFT = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
 
 
 def parse_size(text: str) -> int:
-    """Return the number of bytes that *text* means: ``4096``, ``64K``, ``1.5G``. Raises ValueError if none."""
+    """Return the number of bytes that *text* means: ``4096``, ``64K``, ``1.5G``.
+
+    Raises ValueError if it means none, or more than SIZE_BYTES_MAX.
+    """
     match = _SIZE.fullmatch(text.strip())
+    shown = text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}.."
     if match is None:
-        raise ValueError(f"'{text}' is not a size; write it as 4096, 64K, 2G or 1T")
+        raise ValueError(f"'{shown}' is not a size; write it as 4096, 64K, 2G or 1T")
     number, suffix = match.groups()
     factor = 1 << _SHIFT[suffix.lower()]
-    return int(float(number) * factor) if "." in number else int(number) * factor
+    try:
+        size_bytes = int(float(number) * factor) if "." in number else int(number) * factor
+    except (ValueError, OverflowError):  # so many digits that Python does not count them
+        size_bytes = SIZE_BYTES_MAX + 1
+    if size_bytes > SIZE_BYTES_MAX:
+        raise ValueError(f"'{shown}' is more than any file or device can hold; the most is a byte less than 8E")
+    return size_bytes
 
 
 def format_size(size_bytes: int) -> str:
@@ -38,11 +51,11 @@ def format_size(size_bytes: int) -> str:
     if size_bytes < KIB:
         return f"{size_bytes} B"
     value = float(size_bytes)
-    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"):
         value /= KIB
         if value < KIB:
             return f"{value:.3g} {unit}" if value < 1000 else f"{value:.0f} {unit}"
-    return f"{value:.0f} PiB"
+    return f"{value:.0f} EiB"
 
 
 def format_duration(duration_s: float) -> str:

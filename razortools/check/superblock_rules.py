@@ -5,12 +5,11 @@ Layout faults make it unusable: nothing may be read at places that it names. Fie
 
 from collections.abc import Iterator
 
-from razortools.check.image import BLOCK_MASK
 from razortools.engine.store.admin import keeps_history
 from razortools.format.admin import NO_ENTRY
 from razortools.format.compression import LEVELS, Algorithm
 from razortools.format.data import RECORD_BYTES_MAX, RECORD_BYTES_MIN
-from razortools.format.geometry import IMAGE_BYTES_MIN, geometry_of
+from razortools.format.geometry import IMAGE_BLOCKS_MAX, IMAGE_BYTES_MIN, geometry_of
 from razortools.format.node import LEVEL_MAX
 from razortools.format.spacemap import spacemap_shape
 from razortools.format.superblock import BLOCK_BYTES_CHOICES, SLOT_COUNT, VERSION_MAJOR, VERSION_MINOR, State, Superblock
@@ -28,7 +27,7 @@ def layout_fault(superblock: Superblock) -> str:
         return f"block size {s.block_bytes} does not exist"
     if s.node_bytes < s.block_bytes or s.node_bytes > NODE_BYTES_MAX or s.node_bytes % s.block_bytes:
         return f"node size {s.node_bytes} does not exist with blocks of {s.block_bytes} bytes"
-    if not IMAGE_BYTES_MIN // s.block_bytes <= s.block_count <= BLOCK_MASK:
+    if not IMAGE_BYTES_MIN // s.block_bytes <= s.block_count <= IMAGE_BLOCKS_MAX:
         return f"an image of {s.block_count} blocks is not possible"
     if s.journal_blocks < 1:
         return "the journal has no blocks"

@@ -185,7 +185,7 @@ def exit_code_of(failure: Exception, codes: ExitCodes) -> int:
         return codes.usage
     if isinstance(failure, CorruptImage):
         return codes.corrupt
-    if isinstance(failure, RazorError | OSError):
+    if isinstance(failure, RazorError | OSError | MemoryError):
         return codes.failed
     return codes.bug
 
@@ -196,6 +196,8 @@ def sentence(failure: Exception) -> str:
         text = str(failure)
     elif isinstance(failure, OSError):
         text = _about_host(failure)
+    elif isinstance(failure, MemoryError):
+        text = "there is not enough memory for that"
     else:
         text = f"internal error, a bug in razortools: {type(failure).__name__}: {failure}. Run again with --debug and report it"
     return " ".join(text.split())

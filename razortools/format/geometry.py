@@ -8,6 +8,7 @@ from razortools.format.superblock import SLOT_COUNT, SUPERBLOCK_BYTES, Superbloc
 from razortools.units import GIB, KIB, MIB, BlockNo, format_size
 
 IMAGE_BYTES_MIN = 1 * MIB
+IMAGE_BLOCKS_MAX = (1 << 48) - 1  # what the 48 bits of a block number tell apart
 SMALL_IMAGE_BYTES = 16 * MIB  # below: nodes of one block, so that a checkpoint's copies find room
 NODE_BYTES = 16 * KIB
 JOURNAL_BYTES_MIN = 64 * KIB
@@ -55,6 +56,7 @@ def plan_geometry(image_bytes: int, block_bytes: int, journal_bytes: int | None 
     if image_bytes < IMAGE_BYTES_MIN:
         raise UsageError(f"{format_size(image_bytes)} is too small; an image needs at least {format_size(IMAGE_BYTES_MIN)}")
     block_count = image_bytes // block_bytes
+    judge_block_count(block_count, block_bytes)
     journal = default_journal_bytes(image_bytes) if journal_bytes is None else journal_bytes
     if not JOURNAL_BYTES_MIN <= journal <= min(JOURNAL_BYTES_MAX, image_bytes // 4):
         raise UsageError(
@@ -68,6 +70,15 @@ def plan_geometry(image_bytes: int, block_bytes: int, journal_bytes: int | None 
     journal_start = BlockNo(map_b + shape.page_count)
     journal_blocks = journal // block_bytes
     return _geometry(block_bytes, block_count, node_bytes, journal_start, journal_blocks, (map_a, map_b))
+
+
+def judge_block_count(block_count: int, block_bytes: int) -> None:
+    """Raise UsageError for more blocks than the format has numbers for."""
+    if block_count > IMAGE_BLOCKS_MAX:
+        raise UsageError(
+            f"{format_size(block_count * block_bytes)} is too large; with blocks of {format_size(block_bytes)} an image has less "
+            f"than {format_size((IMAGE_BLOCKS_MAX + 1) * block_bytes)}"
+        )
 
 
 def geometry_of(superblock: Superblock) -> Geometry:

@@ -276,3 +276,16 @@ def test_growing_can_be_taken_back(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_the_plan_of_a_size_that_cannot_be_is_refused() -> None:
     with pytest.raises(OutOfSpace):
         make_plan(judged(aged()), 280)
+
+
+@pytest.mark.parametrize("size", ["0", "1", "100K", "7E", "9E", "99999E", "9" * 5000])
+def test_regression_a_size_that_no_image_can_have_is_refused_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str
+) -> None:
+    """They were a ZeroDivisionError and a MemoryError."""
+    image = furnished(tmp_path / "image", 4 * MIB)
+    assert debug("-w", "-R", f"resize {size}", image) in (1, 2)  # the host may refuse it before we do
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "internal error" not in err
+    assert image.stat().st_size == 4 * MIB
+    assert list(tmp_path.iterdir()) == [image]

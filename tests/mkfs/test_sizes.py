@@ -83,3 +83,25 @@ def test_an_empty_file_needs_a_size(run_mkfs: Mkfs, image: Path) -> None:
     image.touch()
     assert run_mkfs(image).code == 2
     assert image.stat().st_size == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "about"),
+    [(["8E"], "'8E' is more than any file"), (["99999999999999E"], "is more than any file"),
+     (["9" * 5000], "is more than any file"), (["9" * 400 + ".5"], "is more than any file"),
+     (["1E"], "1 EiB is too large"), (["7E"], "7 EiB is too large")],
+)  # fmt: skip
+@pytest.mark.parametrize("option", ["-n", "-q"])
+def test_regression_a_size_beyond_the_format_is_refused_and_leaves_no_file(
+    run_mkfs: Mkfs, image: Path, words: list[str], about: str, option: str
+) -> None:
+    """It was an OverflowError that left an empty file; and -n planned it."""
+    run = run_mkfs(option, image, *words)
+    assert (run.code, run.err.count("\n"), image.exists()) == (2, 1, False)
+    assert about in run.err
+    assert len(run.err) < 200
+
+
+def test_the_largest_image_has_a_number_for_each_of_its_blocks(run_mkfs: Mkfs, image: Path) -> None:
+    run = run_mkfs("-n", image, str((1 << 60) - 4096), "--json")
+    assert run.document["block_count"] == (1 << 48) - 1

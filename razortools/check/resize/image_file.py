@@ -72,8 +72,12 @@ def resize_image(device: Device, size_bytes: int, undo_path: str | None = None) 
 
 
 def judge_size(device: Device, size_bytes: int) -> None:
-    """Raise UsageError for a size that a block device has not."""
-    if size_bytes > device.size_bytes and not os.path.isfile(device.name):
+    """Raise UsageError for a size that a block device has not, DeviceFailed for one that the host has no file of."""
+    length_bytes = device.size_bytes
+    if size_bytes > length_bytes and os.path.isfile(device.name):
+        device.resize(size_bytes)  # before a plan is made, whose map of so much space may take all memory
+        device.resize(length_bytes)
+    elif size_bytes > length_bytes:
         raise UsageError(
             f"{device.name}: has {device.size_bytes} bytes, and its filesystem cannot get larger; make the device larger first"
         )

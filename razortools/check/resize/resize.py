@@ -20,6 +20,7 @@ from razortools.engine.store.device import Device
 from razortools.engine.store.pages import OverlayDevice
 from razortools.errors import CorruptImage, OutOfSpace, UsageError
 from razortools.format.admin import Action, entry
+from razortools.format.geometry import judge_block_count
 from razortools.units import BlockNo, format_size
 
 STRUCTURES = Options(only=frozenset(range(1, 7)), threads=1)  # all phases but those that read contents
@@ -60,6 +61,9 @@ def resize(device: Device, size_bytes: int, write: Write, now_ns: int) -> Resize
     block_count = size_bytes // block_bytes
     if block_count == before.image.geometry.block_count:
         return Resized(bytes_before, bytes_before, 0, 0)
+    judge_block_count(block_count, block_bytes)
+    if block_count < smallest_block_count(before.image.superblock):
+        raise _does_not_fit(before, block_count, "its journal and the places before it cannot move")
     try:
         steps = carried_out(before, block_count)
     except OutOfSpace as refused:
