@@ -1,13 +1,20 @@
-"""Types of words that commands take, as argparse wants them: named for what its messages say, raising ValueError."""
+"""Types of words that commands take, as argparse wants them: named for what its messages say, raising ValueError.
+
+Where that would say too little they raise ArgumentTypeError, of which the message is shown.
+"""
 
 import re
+from argparse import ArgumentTypeError
 
 from razortools.units import NANOSECONDS, parse_size
 
 
 def size(text: str) -> int:
     """Return the bytes that *text* means: 4096, 64K, 2G."""
-    return parse_size(text)
+    try:
+        return parse_size(text)
+    except ValueError as refused:
+        raise ArgumentTypeError(str(refused)) from None
 
 
 def octal(text: str) -> int:
@@ -29,5 +36,16 @@ def seconds(text: str) -> int:
 
 
 def number(text: str) -> int:
-    """Return a number that is written in decimal or as 0x1f, 0o17."""
-    return int(text, 0)
+    """Return a number as the format holds it, 64 bits without a sign, written in decimal or as 0x1f, 0o17."""
+    value = int(text, 0)
+    if not 0 <= value < 1 << 64:
+        raise ArgumentTypeError(f"{text} is not possible; give 0 to 2^64 - 1")
+    return value
+
+
+def count(text: str) -> int:
+    """Return how many."""
+    value = int(text)
+    if not 0 <= value < 1 << 63:
+        raise ArgumentTypeError(f"{text} is not possible; give 0 or more")
+    return value

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from razortools.debug.answers import Answer, Lines, Several, Table
+from razortools.debug.arguments import count
 from razortools.debug.names import show_name, show_time
 from razortools.debug.opening import look_into
 from razortools.debug.rawtree import RawTree
@@ -224,7 +225,7 @@ _DIFF = Words("diff")
 _DIFF.add_argument("image", metavar="HOST_PATH", help="the other image")
 _DIFF.add_argument("path", nargs="?", default="/", metavar="PATH", help="only what lies here; otherwise everything")
 _HISTORY = Words("history")
-_HISTORY.add_argument("generation", nargs="?", type=int, metavar="GENERATION", help="tell what changed since this checkpoint")
+_HISTORY.add_argument("generation", nargs="?", type=count, metavar="GENERATION", help="tell what changed since this checkpoint")
 
 COMMANDS = (
     Command("diff", "tell what another image has more, less or different", _DIFF, show_diff,

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from razortools.debug import copy_in, copy_out
 from razortools.debug.answers import Answer, Lines, Stream
+from razortools.debug.arguments import count, size
 from razortools.debug.session import Command, Session, Words
 from razortools.engine import files
 from razortools.errors import PosixError, UsageError
-from razortools.units import MIB, InodeNo, format_size, parse_size
+from razortools.units import MIB, InodeNo, format_size
 
 PIECE_BYTES = 1 * MIB
 
@@ -103,8 +104,8 @@ def _amount(file_count: int, directory_count: int, total_bytes: int) -> str:
 _CAT = Words("cat")
 _CAT.add_argument("paths", nargs="+", metavar="PATH")
 _HEAD = Words("head")
-_HEAD.add_argument("-n", dest="lines", type=int, default=10, metavar="COUNT", help="so many lines; otherwise 10")
-_HEAD.add_argument("-c", dest="bytes", type=parse_size, metavar="SIZE", help="so many bytes")
+_HEAD.add_argument("-n", dest="lines", type=count, default=10, metavar="COUNT", help="so many lines; otherwise 10")
+_HEAD.add_argument("-c", dest="bytes", type=size, metavar="SIZE", help="so many bytes")
 _HEAD.add_argument("path", metavar="PATH")
 _GET = Words("get")
 _GET.add_argument("source", metavar="PATH")

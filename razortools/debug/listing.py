@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from razortools.debug.answers import Answer, Lines, Pairs, Several, Table
+from razortools.debug.arguments import count
 from razortools.debug.names import show_name, show_time, show_value
 from razortools.debug.session import Command, Session, Words
 from razortools.engine import directories, namespace, xattrs
@@ -174,7 +175,7 @@ _LS.add_argument("path", nargs="?", default=".", metavar="PATH")
 _STAT = Words("stat")
 _STAT.add_argument("path", metavar="PATH")
 _TREE = Words("tree")
-_TREE.add_argument("-L", dest="level", type=int, metavar="LEVELS", help="only so many levels")
+_TREE.add_argument("-L", dest="level", type=count, metavar="LEVELS", help="only so many levels")
 _TREE.add_argument("path", nargs="?", default=".", metavar="PATH")
 
 COMMANDS = (

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from razortools.debug.answers import Answer, Lines, Several, Table
-from razortools.debug.arguments import octal, size
+from razortools.debug.arguments import count, octal, size
 from razortools.debug.names import show_name
 from razortools.debug.session import Command, Session, Words
 from razortools.debug.walking import Found, type_name, walk
@@ -117,13 +117,13 @@ _FIND.add_argument("--name", metavar="PATTERN", help="whose name fits a pattern 
 _FIND.add_argument("--type", choices=tuple(TYPES), help="of this type")
 _FIND.add_argument("--larger", type=size, metavar="SIZE", help="with more bytes than this")
 _FIND.add_argument("--smaller", type=size, metavar="SIZE", help="with fewer bytes than this")
-_FIND.add_argument("--uid", type=int, metavar="UID", help="that belong to this user")
+_FIND.add_argument("--uid", type=count, metavar="UID", help="that belong to this user")
 _FIND.add_argument("--mode", type=octal, metavar="MODE", help="whose mode has all of these bits")
-_FIND.add_argument("--links", type=int, metavar="COUNT", help="with at least so many names")
-_FIND.add_argument("--depth", type=int, metavar="LEVELS", help="not deeper than so many levels")
+_FIND.add_argument("--links", type=count, metavar="COUNT", help="with at least so many names")
+_FIND.add_argument("--depth", type=count, metavar="LEVELS", help="not deeper than so many levels")
 _DU = Words("du")
 _DU.add_argument("-s", dest="summary", action="store_true", help="only the sum")
-_DU.add_argument("-d", dest="depth", type=int, metavar="LEVELS", help="only so many levels")
+_DU.add_argument("-d", dest="depth", type=count, metavar="LEVELS", help="only so many levels")
 _DU.add_argument("path", nargs="?", default=".", metavar="PATH")
 
 COMMANDS = (

@@ -45,7 +45,7 @@ def set_field(session: Session, options: argparse.Namespace) -> Answer:
         if not surgery.changes:
             session.discard_surgery()
         if isinstance(refused, struct.error):
-            raise UsageError(f"set: {options.value} does not fit into {options.field}: {refused}") from None
+            raise UsageError(f"set: {options.value} does not fit into {options.field}") from None
         raise
     surgery.changes.append(Change(f"{options.field} of {where}", *seen[0]))
     session.reopen()

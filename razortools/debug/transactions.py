@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from razortools.debug.answers import Answer, Lines, Pairs, Several, Table
-from razortools.debug.arguments import seconds
+from razortools.debug.arguments import count, seconds
 from razortools.debug.names import show_name, show_time
 from razortools.debug.session import Command, Session, Words
 from razortools.debug.values import changed_fields, fields_of, item_data, show_key, shown_item
@@ -169,7 +169,7 @@ _JOURNAL.add_argument(
     metavar="OPERATION",
     help=f"only what this operation did: {', '.join(_OPERATIONS)}",
 )
-_JOURNAL.add_argument("--transaction", type=int, metavar="NUMBER", help="only this transaction")
+_JOURNAL.add_argument("--transaction", type=count, metavar="NUMBER", help="only this transaction")
 _JOURNAL.add_argument("--since", type=seconds, metavar="SECONDS", help="only what was committed then or later, since 1970")
 _JOURNAL.add_argument("--until", type=seconds, metavar="SECONDS", help="only what was committed then or before")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from razortools.debug.answers import Answer, Lines, Pairs, Several, Table
-from razortools.debug.arguments import number
+from razortools.debug.arguments import count, number
 from razortools.debug.fields import told_fields
 from razortools.debug.names import show_name
 from razortools.debug.rawtree import NodeView, RawTree
@@ -160,11 +160,11 @@ def show_items(session: Session, options: argparse.Namespace) -> Answer:
     low, high = key_range(options.key)
     parts: list[Answer] = []
     data: list[dict[str, Any]] = []
-    for count, (key, value) in enumerate(_items(session, low, high)):
-        if count == LISTED_MAX:
+    for at, (key, value) in enumerate(_items(session, low, high)):
+        if at == LISTED_MAX:
             raise UsageError(f"item: more than {LISTED_MAX} items fit; say more of the key")
         data.append({"key": show_key(key), "hex": key.hex(), "value": item_data(key, value)})
-        parts += [Lines([*([""] if count else []), show_key(key)]), _fields_table(key, value)]
+        parts += [Lines([*([""] if at else []), show_key(key)]), _fields_table(key, value)]
     faults = _lost_between(session, low, high)
     parts += [Lines([_shown_fault(fault)]) for fault in faults]
     if faults and not data:
@@ -257,7 +257,7 @@ _ITEM.add_argument("key", nargs="+", metavar="KEY", help="TABLE [OBJECT [KIND [O
 _INODE = Words("inode")
 _INODE.add_argument("path", metavar="PATH", help="or <NUMBER>")
 _STRINGS = Words("strings")
-_STRINGS.add_argument("--shared", type=int, default=0, metavar="COUNT", help="only those that so many entries use at least")
+_STRINGS.add_argument("--shared", type=count, default=0, metavar="COUNT", help="only those that so many entries use at least")
 _STRINGS.add_argument("pattern", nargs="?", metavar="PATTERN", help="a pattern of the shell")
 
 COMMANDS = (

@@ -44,7 +44,7 @@ def test_find_tells_what_fits_all_conditions(image: Path, capsys: pytest.Capture
     assert paths(capsys, image, "find /home --uid 1000 --mode 0755") == ["/home"]
     assert text(capsys, image, "cd home", "find deep") == "/home/deep\n/home/deep/deeper\n"
     assert debug("-R", "find --larger x", image) == 2
-    assert "invalid size value" in capsys.readouterr().err
+    assert "'x' is not a size" in capsys.readouterr().err
 
 
 def test_du_counts_each_file_once_and_agrees_with_the_counters(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
