@@ -4,6 +4,7 @@ import logging
 import logging.handlers
 import os
 import sys
+from contextlib import suppress
 
 from razortools.errors import UsageError
 from razortools.service import log_format
@@ -20,6 +21,7 @@ log.addHandler(logging.NullHandler())  # until start(): nothing, instead of Pyth
 def start(options: MountOptions, *, foreground: bool) -> None:
     """Send what the service logs to where *options* say. Raises UsageError if that place cannot be written to."""
     handler = _handler(options.log or ("stderr" if foreground else "syslog"), as_json=options.log_format == "json")
+    handler.handleError = _Complaint()  # type: ignore[method-assign]
     for name in (LOGGER_NAME, "pyfuse3"):
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
@@ -47,6 +49,22 @@ def descriptor() -> int:
         if isinstance(handler, logging.StreamHandler) and handler.stream is not None:
             return int(handler.stream.fileno())
     return STDERR
+
+
+class _Complaint:
+    """Says once, as long as somebody may see it, that the log cannot be written. Python's own way shows a traceback each time."""
+
+    def __init__(self) -> None:
+        self._is_said = False
+
+    def __call__(self, record: logging.LogRecord) -> None:
+        if self._is_said:
+            return
+        self._is_said = True
+        refused = sys.exc_info()[1]
+        why = refused.strerror if isinstance(refused, OSError) else refused
+        with suppress(OSError):
+            os.write(STDERR, f"mount.razorfs: the log cannot be written: {why}\n".encode())
 
 
 class LogFile(logging.FileHandler):

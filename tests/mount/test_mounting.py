@@ -95,6 +95,14 @@ def test_regression_a_mount_whose_standard_streams_were_closed_keeps_its_image(u
     assert (unmounted.path / "file").read_text() == "x"
 
 
+def test_regression_a_log_that_cannot_be_written_is_told_in_one_sentence(unmounted: Mounted) -> None:
+    """It was a traceback of Python's logging."""
+    done = run(MOUNT, unmounted.image, unmounted.path, "-o", "log=/dev/full")
+    assert (done.returncode, done.stderr) == (0, "mount.razorfs: the log cannot be written: No space left on device\n")
+    (unmounted.path / "file").write_text("x")
+    assert run(UMOUNT, unmounted.path).returncode == 0
+
+
 def test_a_faked_mount_checks_and_mounts_nothing(unmounted: Mounted) -> None:
     assert run(MOUNT, "-f", unmounted.image, unmounted.path).returncode == 0
     assert mountpoints.mount_at(str(unmounted.path)) is None
