@@ -1,5 +1,6 @@
 """razorfs-health: is it well? For people, for scripts, for Nagios and for Prometheus."""
 
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from razortools.service.asking import Asker
 
 NAME = "razorfs-health"
+INTERVAL_S = 2.0
+INTERVAL_MAX_S = 86_400  # a day
+PROFILE_S = 10
 PATIENCE_S = 5.0  # for the daemon to tell how it is: it answers between two requests
 CHECKPOINTS_TRIED = 3
 _UNTOLD = "is served, and tells more only to root and to whoever has mounted it; this is its last checkpoint"
@@ -69,16 +73,30 @@ def health(
         float, typer.Option(metavar="DAYS", help="Of a mount: warn when it is full in fewer days, at the rate of a day at least.")
     ] = _NORMAL.full_warning_days,
     watch: Annotated[bool, typer.Option("--watch", help="Show a mount live; q or Ctrl-C ends it.")] = False,
-    interval: Annotated[float, typer.Option(metavar="SECONDS", help="With --watch: between two looks.")] = 2.0,
-    frames: Annotated[int, typer.Option(metavar="COUNT", help="With --watch: leave after so many looks; 0: never.")] = 0,
-    seconds: Annotated[int, typer.Option(metavar="SECONDS", help="With 'profile': how long to look.")] = 10,
-    output: Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="With 'profile': the graph.")] = "flame.svg",
+    interval: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="With --watch: between two looks, usually 2.", show_default=False)
+    ] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(metavar="COUNT", help="With --watch: leave after so many looks; usually never, 0.", show_default=False),
+    ] = None,
+    seconds: Annotated[
+        int | None, typer.Option(metavar="SECONDS", help="With 'profile': how long to look, usually 10.", show_default=False)
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", metavar="FILE", help="With 'profile': the graph, usually flame.svg.", show_default=False),
+    ] = None,
     version: VersionFlag = False,
     debug: DebugFlag = False,
 ) -> int:
     """Examine and show. The exit code is the verdict: 0 ok, 1 warning, 2 critical, 3 unknown."""
     if as_json + prometheus + nagios + watch > 1:
         raise UsageError("choose one of --json, --prometheus, --nagios and --watch")
+    if not watch and (interval is not None or frames is not None):
+        raise UsageError("--interval and --frames go with --watch")
+    if profiled is None and (seconds is not None or output is not None):
+        raise UsageError("--seconds and --output go with 'profile' and a mount point")
     thresholds = Thresholds(
         space_warning=space_warning,
         space_critical=space_critical,
@@ -88,13 +106,14 @@ def health(
         commit_age_warning_s=commit_age_warning,
         full_warning_days=full_warning,
     )
+    _judge(thresholds)
     if target == "profile" and profiled is not None:
-        return _profile(profiled, seconds, output)
+        return _profile(profiled, PROFILE_S if seconds is None else seconds, output or "flame.svg")
     if profiled is not None:
         raise UsageError(f"one image at a time; what is '{profiled}'?")
     if watch:
-        return int(_watch(target, thresholds, interval, frames))
-    found = [_examine(image, thresholds) for image in _images(target)]
+        return int(_watch(target, thresholds, INTERVAL_S if interval is None else interval, frames or 0))
+    found = _examined(target, thresholds, for_programs=as_json or prometheus or nagios)
     verdict = worst([one.verdict for one in found])
     if as_json:
         render.document(_document(found, verdict))
@@ -109,10 +128,36 @@ def health(
     return int(verdict)
 
 
+def _judge(thresholds: Thresholds) -> None:
+    """Raise UsageError for a threshold that could never mean anything."""
+    percents = {
+        "--space-warning": thresholds.space_warning,
+        "--space-critical": thresholds.space_critical,
+        "--journal-warning": thresholds.journal_warning,
+        "--cache-target": thresholds.cache_target,
+    }
+    for option, percent in percents.items():
+        if not 0 <= percent <= 100:  # nan, too
+            raise UsageError(f"{option} {percent:g}: give 0 to 100 percent")
+    others = {
+        "--memory-warning": thresholds.memory_warning,
+        "--commit-age-warning": thresholds.commit_age_warning_s,
+        "--full-warning": thresholds.full_warning_days,
+    }
+    for option, number in others.items():
+        if not math.isfinite(number):
+            raise UsageError(f"{option} {number:g}: give a number")
+    if thresholds.space_critical < thresholds.space_warning:
+        raise UsageError(
+            f"--space-critical {thresholds.space_critical:g} is below --space-warning {thresholds.space_warning:g}, so there "
+            f"would never be a warning; give both"
+        )
+
+
 def _watch(target: str | None, thresholds: Thresholds, interval_s: float, frames: int) -> Verdict:
     """Show a mount live until it is unmounted or somebody has seen enough; return its last verdict."""
-    if interval_s <= 0 or frames < 0:
-        raise UsageError("--interval takes a number of seconds above 0, --frames a number from 0")
+    if not 0 < interval_s <= INTERVAL_MAX_S or frames < 0:
+        raise UsageError(f"--interval takes a number of seconds above 0, up to {INTERVAL_MAX_S}, --frames a number from 0")
     from razortools.service import watching  # late: few ask for it
 
     images = _images(target)
@@ -157,6 +202,20 @@ def _profile(mount_point: str, seconds: int, output: str) -> int:
         render.show_sections(watching.sections(now, before, took_s)[:2])
     render.message(f"{NAME}: {output}: {seconds} s of process {asker.greeting.pid}; open it in a browser")
     return 0
+
+
+def _examined(target: str | None, thresholds: Thresholds, *, for_programs: bool) -> list[Health]:
+    """Return the health of the images that are asked for. Programs get an answer also for a directory with no mount: unknown.
+
+    Raises UsageError for people.
+    """
+    try:
+        images = _images(target)
+    except UsageError as refused:
+        if target is None or not for_programs:
+            raise
+        return [Health(target, Verdict.UNKNOWN, (Reason(Verdict.UNKNOWN, "Image", str(refused)),), None, None)]
+    return [_examine(image, thresholds) for image in images]
 
 
 def _images(target: str | None) -> list[str]:

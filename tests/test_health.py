@@ -222,3 +222,29 @@ def test_what_a_mount_says_of_itself_comes_first_and_counts_even_if_its_image_ca
 
 def test_a_mount_that_has_not_failed_says_nothing() -> None:
     assert about_failure("") == ()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--space-warning", "nan"], ["--space-warning", "-5"], ["--space-warning", "1000"], ["--space-critical", "50"],
+     ["--journal-warning", "101"], ["--cache-target", "-1"], ["--full-warning", "inf"], ["--watch", "--interval", "nan"],
+     ["--watch", "--interval", "inf"], ["--watch", "--interval", "1e20"], ["--interval", "5"], ["--frames", "2"],
+     ["--seconds", "5"], ["-o", "flame.svg"]],
+)  # fmt: skip
+def test_regression_an_option_that_could_never_mean_anything_is_refused(
+    image: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """They were accepted without a word, and the intervals were internal errors."""
+    assert health(*words, image) == cli.HEALTH_CODES.usage
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert words[-2].lstrip("-") in err or "--output" in err
+
+
+def test_regression_a_directory_where_nothing_is_mounted_has_a_document(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There was none."""
+    assert health("--json", tmp_path) == 3
+    told = valid("razorfs-health", json.loads(capsys.readouterr().out))
+    assert told["verdict"] == "unknown" and "no RAZORFS is mounted there" in told["images"][0]["reasons"][0]["text"]

@@ -165,7 +165,7 @@ TRIED_ELSEWHERE = {  # as processes, too
 RUNS: list[tuple[str, int, str]] = [
     ("MOUNT --space-warning 0.1 --journal-warning 0 --memory-warning 0 --commit-age-warning -9999 --cache-target 9"
      " --full-warning 1", 1, r"^WARNING  Journal: (?s:.*)^WARNING  Persistence: (?s:.*)^WARNING  Memory: (?s:.*)^WARNING  Sp"),
-    ("MOUNT --space-critical 0.1 --nagios", 2, r"^RAZORFS CRITICAL - .*: Space: "),
+    ("MOUNT --space-warning 0.1 --space-critical 0.1 --nagios", 2, r"^RAZORFS CRITICAL - .*: Space: "),
     ("IMAGE", 2, r"^CRITICAL Integrity: .*no good copy is left"),
     ("IMAGE --json", 2, r'"verdict": "critical"'),
     ("IMAGE --prometheus", 2, r'^razorfs_health{.*} 2'),
