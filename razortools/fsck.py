@@ -61,7 +61,7 @@ from razortools.format.superblock import State
 
 UNDO_FILE_HELP = f"Undo file instead of IMAGE.undo; for a block device, of {UNDO_DIRECTORY}/dev-NAME.undo."
 COMPACT_HELP = "Pack a clean image: fewer nodes, strings and fragments. --undo takes it back."
-EXIT_LEFT = 4
+EXIT_LEFT, EXIT_FAILED = 4, 8
 
 app = cli.new_app()
 
@@ -297,7 +297,7 @@ class _Run:
         """Copy out what can be read."""
         with open_image(self._image, writable=False) as device:
             report = self._screen.follow_progress("Copying out", copy_out(device, directory))
-        exit_code = 0 if report.is_whole else EXIT_LEFT
+        exit_code = 0 if report.is_whole else EXIT_FAILED if report.is_nothing else EXIT_LEFT
         if self._as_json:
             self._print(_unjudged(self._image, exit_code) | {"salvaged_to": directory} | report.as_json())
         else:

@@ -66,6 +66,12 @@ class SalvageReport:
         """Whether everything that the image is known to hold was copied."""
         return not (self.unreadable_count or self.not_copied_count or self.older or self.remarks or self.found_again)
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether not even a name below the root could be copied, although something should have been."""
+        copied = self.files + self.symlinks + self.hard_links + self.specials + max(self.directories - 1, 0)
+        return not self.is_whole and not copied
+
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain values."""
         names = (

@@ -1,5 +1,6 @@
 """What is copied out of an image that is damaged: everything that can be read, and not a byte is written to the image."""
 
+import json
 import os
 import random
 import stat
@@ -21,6 +22,7 @@ from razortools.format.name import Name
 from razortools.units import InodeNo, NameId
 from tests.check.damages import DAMAGES
 from tests.check.editing import all_items, editing, find_inode, first_item, flip, image_of
+from tests.check.running import stored
 from tests.check.samples import Copy, KeptDevice, healthy, unclean
 from tests.check.test_rebuild import REFUSED, contents, destroy, destroy_superblocks, nodes_by_level, without_room
 from tests.workload import Seen
@@ -283,3 +285,15 @@ def test_no_damage_ends_a_salvage(tmp_path: Path, number: int) -> None:
     expected = in_image(healthy())
     found = on_host(tmp_path / "out")
     assert len(found) >= len(expected) // 2
+
+
+def test_regression_a_salvage_that_brings_nothing_exits_with_8(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """It said 4, as if something had been left; the manual page has always said 8."""
+    device = healthy()
+    image = image_of(device)
+    for block in set(range(2, image.geometry.block_count)) - set(image.geometry.backups):
+        device.write(block * image.block_bytes, bytes(image.block_bytes))
+    code, out, _ = run("--json", "--salvage", tmp_path / "out", stored(device, tmp_path / "image"))
+    document = json.loads(out)
+    assert (code, document["exit_code"], document["files"]) == (8, 8, 0)
+    assert os.listdir(tmp_path / "out") == []
