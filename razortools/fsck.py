@@ -121,7 +121,7 @@ def fsck(
         options = Options(
             only=parse_phases(only), path=parse_path(path), backup_block=not_below(backup, 0, "-b"), threads=thread_count(threads)
         )
-        judge_descriptor(progress_fd, image)
+        judge_descriptor(progress_fd, image, as_json=as_json)
         screen = Screen(image, quiet=quiet or as_json, verbose=verbose, progress_fd=progress_fd)
         policy = next((word for word in words if word in POLICIES), "")
         with Signals() as signals:

@@ -6,12 +6,14 @@ Invariants: an option that the deed would ignore is refused by its name; all of 
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Iterable
 
 from razortools.check.runner import PHASES
 from razortools.errors import UsageError
 
 THREADS_MAX = 64
+STDOUT = 1
 DESCRIPTORS_MAX = 1 << 31  # what a C int holds
 EXPLAIN = "explain"
 LOOK, REPAIR, PLAN, APPLY, UNDO, SALVAGE = "a look", "a repair", "--plan", "--apply", "--undo", "--salvage"
@@ -60,8 +62,8 @@ def _only_one(words: Iterable[str]) -> str:
     return given[0] if given else ""
 
 
-def judge_descriptor(number: int | None, image: str) -> None:
-    """Raise UsageError unless -C names a descriptor that is open for writing and does not lead into the image.
+def judge_descriptor(number: int | None, image: str, *, as_json: bool) -> None:
+    """Raise UsageError unless -C names a descriptor that is open for writing and leads neither into the image nor to a document.
 
     A closed one would be the next that is opened: the image itself.
     """
@@ -76,6 +78,8 @@ def judge_descriptor(number: int | None, image: str) -> None:
         raise UsageError(f"-C: {number} is no open file descriptor") from None
     if mode == os.O_RDONLY:
         raise UsageError(f"-C: descriptor {number} is not open for writing")
+    if as_json and (number == STDOUT or _is_one_file(target, os.fstat(STDOUT))):
+        raise UsageError(f"-C: descriptor {number} leads to standard output, where --json prints its one document")
     try:
         there = os.stat(image)
     except (OSError, ValueError):
@@ -83,6 +87,11 @@ def judge_descriptor(number: int | None, image: str) -> None:
     is_same_device = target.st_rdev == there.st_rdev != 0
     if os.path.samestat(target, there) or is_same_device:
         raise UsageError(f"-C: descriptor {number} leads into {image} itself")
+
+
+def _is_one_file(one: os.stat_result, other: os.stat_result) -> bool:
+    """Whether both are the same file or pipe; a terminal or /dev/null shows or drops what comes from both."""
+    return os.path.samestat(one, other) and not stat.S_ISCHR(one.st_mode)
 
 
 def parse_phases(text: str | None) -> frozenset[int]:

@@ -119,6 +119,13 @@ def test_programs_may_follow_the_progress(run, image: Path, tmp_path: Path) -> N
     os.close(writing)
 
 
+def test_regression_progress_does_not_go_where_the_document_goes(run, image: Path) -> None:  # type: ignore[no-untyped-def]
+    """`razorfsck -C 1 --json IMAGE` printed lines of progress before the document."""
+    code, out, err = run("-C", 1, "--json", image)
+    assert code == 16 and json.loads(out)["error"] in err and "one document" in err
+    assert run("-C", 1, "-q", image).code == 0
+
+
 def test_an_interrupt_exits_with_32(run, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
