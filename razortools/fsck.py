@@ -359,6 +359,8 @@ class _Run:
     def _told(self, report: Report, **instead: object) -> int:
         """Print the document if that is wanted, with some keys told *instead*; return the exit code."""
         if self._as_json:
+            if report.error is not None:
+                render.error(f"razorfsck: {report.error}")
             self._print(report.as_json() | instead)
         return report.exit_code
 

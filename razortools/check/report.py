@@ -69,6 +69,12 @@ class Report:
         return self.worst is Severity.NOTE
 
     @property
+    def error(self) -> str | None:
+        """Why it could not be checked; None: it could."""
+        messages = [finding.message for finding in self.left if finding.severity is Severity.FATAL]
+        return f"{self.image}: {'; '.join(messages)}" if messages else None
+
+    @property
     def problem_count(self) -> int:
         """Problems that are left, notes not counted."""
         return sum(finding.count for finding in self.left if finding.severity > Severity.NOTE)
@@ -86,7 +92,7 @@ class Report:
         summary = self.summary
         document: dict[str, object] = {
             "image": self.image,
-            "clean": self.clean,
+            "clean": self.clean if self.error is None else None,
             "exit_code": self.exit_code,
             "phases": [
                 {
@@ -108,7 +114,7 @@ class Report:
                 "ratio": summary.ratio,
             },
         }
-        told = {"repair": self.repair, "in_use": self.in_use}
+        told = {"repair": self.repair, "in_use": self.in_use, "error": self.error}
         return document | {name: value for name, value in told.items() if value is not None}
 
     def _no_loss(self) -> dict[str, object]:

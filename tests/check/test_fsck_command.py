@@ -16,6 +16,7 @@ from tests.check.damages import DAMAGES
 from tests.check.editing import flip, image_of, write_superblocks
 from tests.check.running import stored
 from tests.check.samples import Copy, KeptDevice, healthy, unclean
+from tests.schemas import valid
 
 
 @pytest.fixture
@@ -157,8 +158,10 @@ def test_wrong_input_gets_one_sentence_and_exit_8(run, tmp_path: Path, name: str
     code, out, err = run(path)
     assert (code, out) == (8, "")
     assert err.startswith(f"razorfsck: {path}: ") and sentence in err and err.count("\n") == 1
-    document = json.loads(run("--json", path).out)
-    assert document["exit_code"] == 8 and document["clean"] is False
+    told = run("--json", path)
+    document = valid("razorfsck", json.loads(told.out))
+    assert document["exit_code"] == 8 and document["clean"] is None  # a regression: it was false, without an error
+    assert told.err == err == f"razorfsck: {document['error']}\n"
     assert {phase["status"] for phase in document["phases"]} == {"fatal", "skipped"}
 
 
