@@ -89,6 +89,8 @@ def crashtest(
     """Run a campaign, or one workload, and show the verdict."""
     if not 0 <= length <= LENGTH_MAX:
         raise UsageError(f"--length {length}: workloads of 0 to {LENGTH_MAX} operations can be tried all")
+    if seconds is not None and not seconds > 0:  # nan, too
+        raise UsageError(f"--seconds {seconds:g}: give more than 0")
     names = GROUNDS if ground_name is None else (ground_name,)
     if names[0] not in GROUNDS:
         raise UsageError(f"--ground {ground_name}: choose one of {', '.join(GROUNDS)}")
@@ -110,7 +112,7 @@ def crashtest(
         plan = Plan(
             seed=seed, depth=depth_of_search, grounds=names, exhaustive_length=length,
             random_count=None if random_count is None else _at_least(random_count, 0, "--random"),
-            states_max=states, seconds_max=seconds, jobs=_jobs(jobs),
+            states_max=None if states is None else _at_least(states, 1, "--states"), seconds_max=seconds, jobs=_jobs(jobs),
         )  # fmt: skip
         with _telling(states, quiet=quiet or as_json) as tell:
             result = run(plan, tell)

@@ -110,6 +110,8 @@ def test_the_text_is_the_same_on_every_run_but_for_the_time_it_took(capsys: pyte
         (["--compound", "-1"], "--compound -1"),
         (["--jobs", "0"], "--jobs 0"),
         (["--random", "-1"], "--random -1"),
+        (["--states", "-1"], "--states -1"),
+        (["--seconds", "nan"], "--seconds nan"),
         (["--ground", "mars"], "plain, single, full"),
         (["--crash", "1:"], "--workload"),
         (["--workload", "explode /n"], "explode"),
