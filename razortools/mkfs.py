@@ -14,7 +14,7 @@ import typer
 from razortools.cli import app as cli
 from razortools.cli import render
 from razortools.cli.app import DebugFlag, ForceFlag, ImageArg, JsonFlag, QuietFlag, VerboseFlag, VersionFlag
-from razortools.engine.create import USUAL_FEATURES, CreatePlan, parse_features
+from razortools.engine.create import OPTIONAL_FEATURES, USUAL_FEATURES, CreatePlan, parse_features
 from razortools.engine.make.identity import parse_epoch, parse_uuid_choice
 from razortools.engine.make.image import Made, Order, make
 from razortools.engine.populate.entry import Entry, show_path
@@ -84,7 +84,8 @@ PopulateOption = Annotated[
 FeaturesOption = Annotated[
     Any,
     cli.parsed_option(
-        "-O", "--features", parser=parse_features, metavar="LIST", help="Features, with commas between; ^NAME: without it."
+        "-O", "--features", parser=parse_features, metavar="LIST",
+        help=f"Features, with commas between; ^NAME: without it ({', '.join(OPTIONAL_FEATURES)}).",
     ),
 ]
 OwnerOption = Annotated[

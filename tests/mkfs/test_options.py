@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from razortools.engine.create import RECORD_BYTES
+from razortools.engine.create import OPTIONAL_FEATURES, RECORD_BYTES
 from razortools.engine.store.device import open_image
 from razortools.engine.store.superblocks import find_copies, newest
 from razortools.engine.volume import open_volume
@@ -121,6 +121,11 @@ def test_the_root_belongs_to_whom_it_should(run_mkfs: Mkfs, image: Path) -> None
     assert run_mkfs(image, "1M", "--root-owner", "1000:2000", "--root-mode", "1777").code == 0
     made = root(image)
     assert (made.uid, made.gid, stat.S_IMODE(made.mode)) == (1000, 2000, 0o1777)
+
+
+def test_the_help_names_every_feature_that_may_be_left_out(run_mkfs: Mkfs, image: Path) -> None:
+    shown = " ".join(run_mkfs("--help").out.split())
+    assert f"without it ({', '.join(OPTIONAL_FEATURES)})." in shown
 
 
 def test_all_features_can_be_named(run_mkfs: Mkfs, image: Path) -> None:
