@@ -1,6 +1,7 @@
 """mkfs.razorfs: make a filesystem, and put files into it."""
 
 import os
+import re
 import signal
 import sys
 import uuid
@@ -24,6 +25,7 @@ from razortools.units import KIB, format_size, parse_size
 
 app = cli.new_app()
 
+_OWNER = re.compile("([0-9]{1,10}):([0-9]{1,10})")
 _ID_MAX = (1 << 32) - 2  # the number above means "nobody" to chown(2)
 WAKE_INTERVAL_S = 0.5
 
@@ -35,10 +37,10 @@ def _parse_journal_size(text: str) -> int | None:
 
 def _parse_owner(text: str) -> tuple[int, int]:
     """Return (uid, gid) of ``UID:GID``. Raises ValueError."""
-    uid, colon, gid = text.partition(":")
-    if not colon or not (uid.isdecimal() and gid.isdecimal()) or int(uid) > _ID_MAX or int(gid) > _ID_MAX:
+    match = _OWNER.fullmatch(text)
+    if match is None or max(map(int, match.groups())) > _ID_MAX:
         raise ValueError(f"'{text}' is not an owner; write it as UID:GID, such as 1000:1000")
-    return int(uid), int(gid)
+    return int(match[1]), int(match[2])
 
 
 def _parse_mode(text: str) -> int:

@@ -156,9 +156,11 @@ def test_what_older_versions_do_not_know_can_be_left_out(run_mkfs: Mkfs, image: 
         ["-c", "brotli"],
         ["-c", "zstd:99"],
         ["-c", "lz4:3"],
+        ["-c", "zstd:" + "9" * 5000],
         ["-O", "encryption"],
         ["-O", "^zstd"],
         ["--root-owner", "root"],
+        ["--root-owner", "9" * 5000 + ":0"],
         ["--root-owner", "1:4294967295"],
         ["--root-mode", "999"],
         ["--root-mode", "17777"],
@@ -174,6 +176,7 @@ def test_what_makes_no_sense_is_a_usage_error_and_leaves_nothing(run_mkfs: Mkfs,
     assert run.out == ""
     assert run.err.startswith("mkfs.razorfs: ")
     assert run.err.count("\n") == 1
+    assert "integer string conversion" not in run.err  # Python's advice about itself is none to an operator
     assert not image.exists()
 
 

@@ -16,6 +16,7 @@ from razortools.units import NANOSECONDS
 
 UUID_BYTES = 16
 HASH_SEED_BYTES = 16
+_DIGITS_MAX = 20  # of a number of seconds; Python refuses to count thousands
 _V1_EPOCH = 0x01B21DD213814000  # 1970 in the 100 ns steps since 1582 that version 1 counts
 _V1_STEPS = 10_000_000  # a second
 
@@ -46,7 +47,7 @@ def parse_uuid_choice(text: str) -> UuidChoice:
 
 def parse_epoch(text: str) -> int:
     """Return the seconds that SOURCE_DATE_EPOCH means. Raises UsageError."""
-    if not text.isascii() or not text.isdecimal() or int(text) > (1 << 63) // NANOSECONDS - 1:
+    if not text.isascii() or not text.isdecimal() or len(text) > _DIGITS_MAX or int(text) > (1 << 63) // NANOSECONDS - 1:
         raise UsageError(f"SOURCE_DATE_EPOCH is '{text}'; it must be a number of seconds since 1970")
     return int(text)
 
