@@ -105,8 +105,8 @@ class Report:
                 for phase in self.phases
             ],
             "findings": [_finding_json(finding) for finding in self.findings],
-            "loss": self.loss or self._no_loss(),
-            "summary": {
+            "loss": self.loss or (self._no_loss() if self.error is None else None),
+            "summary": None if self.error is not None else {
                 "files": summary.files,
                 "directories": summary.directories,
                 "total_bytes": summary.total_bytes,

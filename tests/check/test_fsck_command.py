@@ -161,6 +161,7 @@ def test_wrong_input_gets_one_sentence_and_exit_8(run, tmp_path: Path, name: str
     told = run("--json", path)
     document = valid("razorfsck", json.loads(told.out))
     assert document["exit_code"] == 8 and document["clean"] is None  # a regression: it was false, without an error
+    assert document["summary"] is None and document["loss"] is None  # nothing was counted
     assert told.err == err == f"razorfsck: {document['error']}\n"
     assert {phase["status"] for phase in document["phases"]} == {"fatal", "skipped"}
 
