@@ -133,7 +133,7 @@ def test_each_operation_is_measured_with_processors_awake_and_without(
     wakefulness.main()
     assert mounts == ["nolowlatency", "lowlatency", "lowlatency", "nolowlatency"], "either is first in turns"
     rows = [line.strip("| ").split(" | ") for line in capfd.readouterr().out.splitlines() if line.startswith("| ")][1:]
-    assert len(rows) == 8
+    assert len(rows) == 9
     for _, each, processor, awake_each, awake_processor, ratio in (map(str, row) for row in rows):
         assert all(float(figure) >= 0 for figure in (each, processor, ratio))
         assert float(awake_processor) == pytest.approx(float(awake_each) * (os.cpu_count() or 1), rel=0.02, abs=0.2)
