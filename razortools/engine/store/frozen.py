@@ -1,6 +1,6 @@
 """Frozen nodes: the tree as it was when a checkpoint began, encoded little by little while operations change it.
 
-To encode a thousand dirty nodes takes fifty milliseconds, and nobody should wait for that. So a checkpoint begins with freezing:
+To encode a thousand dirty nodes takes twenty milliseconds, and nobody should wait for that. So a checkpoint begins with freezing:
 each dirty node gets its new place and is clean from then on, as if it were written already. What is to be changed first has to
 become dirty again, and that is where the tree has it *thawed*: a leaf is encoded there and then, an inner node leaves a copy of
 its keys and of who its children are. Invariants: what is encoded is what stood in a node when it was frozen; a node is encoded
@@ -14,7 +14,7 @@ from razortools.engine.store.nodes import Node, Ref
 from razortools.engine.store.shape import never_frozen
 from razortools.engine.store.tree import Tree
 
-NODES_AT_ONCE = 8  # encoded before others may have their turn: half a millisecond
+NODES_AT_ONCE = 8  # encoded before others may have their turn: a fifth of a millisecond
 
 Encode = Callable[[Ref, Node], None]
 
