@@ -81,12 +81,15 @@ class Channel:
 
     def forget_attributes(self, ino: InodeNo) -> None:
         """Have the kernel ask again for the attributes of *ino*, if it knows it."""
-        notice = NOTIFY_INVAL_INODE.pack(ino, -1, 0)
-        self.pass_on(REPLY_HEAD.pack(_HEAD_BYTES + len(notice), NOTIFY_INVAL_INODE_CODE, 0) + notice)
+        self._notify(ino, -1)
 
     def forget_pages(self, ino: InodeNo) -> None:
         """Have the kernel drop what it has cached of *ino*. Waits while a page is locked: in a thread other than the loop's."""
-        notice = NOTIFY_INVAL_INODE.pack(ino, 0, 0)
+        self._notify(ino, 0)
+
+    def _notify(self, ino: InodeNo, offset: int) -> None:
+        """Have the kernel take what it knows of *ino* from *offset* on for stale; negative: the attributes only."""
+        notice = NOTIFY_INVAL_INODE.pack(ino, offset, 0)
         self.pass_on(REPLY_HEAD.pack(_HEAD_BYTES + len(notice), NOTIFY_INVAL_INODE_CODE, 0) + notice)
 
     def close(self) -> None:

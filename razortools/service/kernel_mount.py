@@ -11,7 +11,6 @@ import stat
 from collections.abc import Set
 from contextlib import suppress
 
-from razortools.engine.store.mounts import mounts
 from razortools.service import mountpoints
 from razortools.service.logs import log
 from razortools.service.mountpoints import MountRefused, NoPermission
@@ -60,8 +59,8 @@ class Connection:
 
     def _topmost_id(self) -> int | None:
         """Return the number of what is mounted there, without asking it anything."""
-        wanted = os.fsencode(self._mount_point)
-        return next((mount.mount_id for mount in reversed(mounts()) if mount.path == wanted), None)
+        mount = mountpoints.topmost(self._mount_point)
+        return None if mount is None else mount.mount_id
 
 
 def root_connection(mount_point: str, source: str, subtype: str, words: Set[str]) -> Connection:

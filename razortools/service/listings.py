@@ -18,7 +18,6 @@ Source: fs/fuse/readdir.c and dir.c of Linux, as of 6.18; tests/mount/kernel_lis
 
 import os
 from collections.abc import Callable
-from enum import IntFlag
 
 from razortools.service.wire import OpenFlag
 from razortools.units import InodeNo
@@ -32,14 +31,10 @@ _KEPT = MAY_USE_KEPT, int(OpenFlag.CACHE_DIR | OpenFlag.KEEP_CACHE)
 _ASKS = ASKS, int(OpenFlag.KEEP_CACHE)  # of what another one reads
 
 
-class _Kept(IntFlag):
-    """What the kernel has of a listing: all of it, as it is, or nothing; unless a flag tells otherwise."""
-
-    IN_PART = 1  # it has asked for the first entries, and has not been told since that there are no more
-    CHANGED = 2  # the directory has, since it was as the kernel has it
-
-
-_AS_IT_IS, _IN_PART, _CHANGED = 0, int(_Kept.IN_PART), int(_Kept.CHANGED)
+# What the kernel has of a listing: all of it, as it is, or nothing; unless a flag tells otherwise.
+_AS_IT_IS = 0
+_IN_PART = 1  # it has asked for the first entries, and has not been told since that there are no more
+_CHANGED = 2  # the directory has, since it was as the kernel has it
 
 
 def _unmounted(directory: InodeNo) -> None:
@@ -57,7 +52,7 @@ class Listings:
         """
         self.drop: Callable[[InodeNo], None] = _unmounted
         self._reading: set[InodeNo] = set()  # directories with a reader that may use what the kernel keeps
-        self._kept: dict[InodeNo, int] = {}  # _Kept; of any other directory the kernel may have anything
+        self._kept: dict[InodeNo, int] = {}  # flags; of any other directory the kernel may have anything
 
     def open(self, directory: InodeNo, flags: int) -> tuple[int, int]:
         """A reader opens *directory* with *flags*: return its handle, and what the kernel is to do (OpenFlag).

@@ -28,10 +28,10 @@ class NoPermission(UsageError):
 
 def mount_at(path: str) -> Mount | None:
     """Return what is mounted at *path*, the topmost; None if it is no mount point. Never asks the mounted filesystem."""
-    return _topmost(canonical(path))
+    return topmost(canonical(path))
 
 
-def _topmost(path: str) -> Mount | None:
+def topmost(path: str) -> Mount | None:
     """Return what is mounted last at *path*, which is canonical."""
     wanted = os.fsencode(path)
     return next((mount for mount in reversed(mounts()) if mount.path == wanted), None)
@@ -48,7 +48,7 @@ def canonical(path: str) -> str:
     whole = os.path.abspath(path)
     head, tail = os.path.split(whole)
     seen = os.path.join(os.path.realpath(head), tail) if tail else whole
-    if _topmost(seen) is None and os.path.islink(seen):  # nothing can be mounted on a symlink
+    if topmost(seen) is None and os.path.islink(seen):  # nothing can be mounted on a symlink
         return os.path.realpath(seen)
     return seen
 

@@ -17,7 +17,7 @@ from razortools.format.inode import ROOT_INODE
 from razortools.format.journal import Operation
 from razortools.format.keys import inode_key
 from razortools.service.committer import Committer
-from razortools.service.listings import ASKS, KNOWN_MAX, MAY_USE_KEPT, Listings, _Kept
+from razortools.service.listings import _IN_PART, ASKS, KNOWN_MAX, MAY_USE_KEPT, Listings
 from razortools.service.operations import Operations
 from razortools.service.options import MountOptions
 from razortools.service.settled import Settled
@@ -81,7 +81,7 @@ class BegunAnew(Listings):
 
     def begin(self, directory: InodeNo, handle: int) -> None:
         if handle == MAY_USE_KEPT:
-            self._kept[directory] = int(_Kept.IN_PART)
+            self._kept[directory] = _IN_PART
 
 
 class AnyDescriptor(Listings):

@@ -167,10 +167,10 @@ def test_a_mount_table_that_cannot_be_read_leaves_no_dead_mount_behind(
     connection = root_connection(str(tmp_path), "nobody serves this", "razorfs", {"rw"})
     with monkeypatch.context() as patched:
 
-        def table() -> list[Mount]:
+        def table(connection: kernel_mount.Connection) -> int | None:
             raise failure
 
-        patched.setattr(kernel_mount, "mounts", table)
+        patched.setattr(kernel_mount.Connection, "_topmost_id", table)
         gone.abandon()
         assert mountpoints.mount_at(str(tmp_path)) is not None  # it is another's
         connection.abandon()

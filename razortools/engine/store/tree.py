@@ -278,6 +278,7 @@ class Tree(Shape):
             node.dirty = True
             self.dirty_count += 1
 
+
 class MissingNode(Missing):
     """A node that is not in memory."""
 
