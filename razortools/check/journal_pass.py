@@ -85,6 +85,8 @@ def check(facts: SuperblockFacts) -> Generator[Event, None, JournalFacts]:
     if before is not None:
         yield from _judge_padding(ring, before, flushed=False)
     yield from _judge_end(ring, walk, position, sequence, found, reason)
+    if _is_blank(ring, image.superblock):
+        yield _blank(ring, image.superblock)
     if not transactions and image.superblock.state != State.CLEAN:
         yield from _judge_hidden(ring, image.superblock)
     if transactions:
@@ -137,6 +139,8 @@ def look(facts: SuperblockFacts, has_written: Callable[[], bool]) -> Generator[E
     if is_safe and not _is_complete(read_entries(Ring(image), position, sequence)[0]):
         stop, at = (found[-1].head.sequence + 1, found[-1].end) if found else (sequence, position)
         faults.append(problems.JOURNAL_DAMAGED.found(block=ring.block_of(at), sequence=stop, reason=reason))
+    if _is_blank(ring, image.superblock):
+        faults.append(_blank(ring, image.superblock))
     if faults and not has_written():
         yield from faults
     if transactions:
@@ -227,6 +231,24 @@ def _judge_end(
         return
     elif found or ring.looks_like(position, sequence):
         yield problems.TORN_TAIL.found(block=block, reason=reason)
+
+
+def _is_blank(ring: Ring, superblock: Superblock) -> bool:
+    """Return whether the journal of an image in use holds no entry of whatever age, although it has been written to.
+
+    Old entries stay until the ring comes round. Where the ring begins anew the tail is 0, see Journal.begin_anew(). The first
+    block mkfs takes, and does not write.
+    """
+    if superblock.state == State.CLEAN or superblock.journal_tail <= superblock.block_bytes:
+        return False
+    return all(isinstance(ring.entry(position), str) for position in ring.entry_starts(superblock.journal_tail))
+
+
+def _blank(ring: Ring, superblock: Superblock) -> Finding:
+    """Return the finding that nothing is left of the journal."""
+    tail = superblock.journal_tail
+    reason = f"nothing is left in the journal, where {tail} bytes have been written; nobody can tell what was committed last"
+    return problems.JOURNAL_DAMAGED.found(block=ring.block_of(tail), sequence=superblock.journal_sequence, reason=reason)
 
 
 def _judge_hidden(ring: Ring, superblock: Superblock) -> Iterator[Finding]:

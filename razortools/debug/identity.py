@@ -59,6 +59,7 @@ def become(volume: Volume, identity: bytes) -> None:
         raise OutOfSpace(f"{store.device.name}: no room to write the tree anew beside the old one; delete something first")
     _make_dirty(store, store.tree.root, store.tree.root_level)
     store.nodes.tag = int.from_bytes(identity[:8], "little")
+    store.journal.begin_anew()
     store.checkpoint(volume.now_ns(), uuid=identity, **volume.noted(Action.UUID))
     store.journal.adopt(identity)
     store.checkpoint(volume.now_ns())  # so that the other slot says the same

@@ -15,6 +15,7 @@ from razortools.errors import RazorError
 from razortools.format.geometry import geometry_of
 from razortools.format.journal import Operation
 from razortools.format.keys import Key
+from razortools.steps import finished
 from razortools.units import InodeNo, format_size
 
 
@@ -60,7 +61,7 @@ def scan_journal(session: Session) -> JournalScan:
     """Return what a walk through the ring finds."""
     superblock = session.superblock()
     reader = JournalReader(session.device, geometry_of(superblock), journal_seed(superblock.uuid))
-    return reader.scan(superblock.journal_tail, superblock.journal_sequence)
+    return finished(reader.scanning_from(superblock))
 
 
 def _chosen(session: Session, transaction: LoggedTransaction, options: argparse.Namespace) -> Iterator[LoggedEntry]:

@@ -35,7 +35,7 @@ from razortools.format.admin import Action, AdminEntry, Outcome, entry
 from razortools.format.compression import Algorithm, Policy
 from razortools.format.journal import Operation
 from razortools.format.keys import COUNTERS_KEY
-from razortools.format.superblock import State
+from razortools.format.superblock import SLOT_COUNT, State
 from razortools.format.volume import Counters
 from razortools.units import InodeNo, format_size
 
@@ -188,6 +188,9 @@ class Volume:
         """Empty the journal by a checkpoint and give the host back the space that it took."""
         self.checkpoint()
         if not self.read_only:
+            self.store.journal.begin_anew()
+            for _ in range(SLOT_COUNT):  # no superblock may expect what will not be there any more
+                self.checkpoint()
             self.store.journal.compact()
 
     def abort(self) -> None:

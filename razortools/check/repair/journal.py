@@ -22,15 +22,17 @@ from razortools.format.data import DataRecord, late_part
 from razortools.format.journal import ENTRY_HEAD_BYTES, JOURNAL_MAGIC
 from razortools.format.keys import Table, object_of
 from razortools.format.node import value_bytes_max
+from razortools.steps import finished
 
 
 def scanned(image: Image) -> JournalScan:
     """Return what a walk through the journal finds; a journal that cannot be read is an empty one."""
     superblock = image.superblock
-    tail, sequence = superblock.journal_tail, superblock.journal_sequence
+    reader = JournalReader(image.device, image.geometry, journal_seed(superblock.uuid))
     try:
-        return JournalReader(image.device, image.geometry, journal_seed(superblock.uuid)).scan(tail, sequence)
+        return finished(reader.scanning_from(superblock))
     except DeviceFailed as failed:
+        tail, sequence = superblock.journal_tail, superblock.journal_sequence
         return JournalScan((), tail, sequence, sequence - 1, str(failed), "")
 
 
@@ -68,6 +70,8 @@ def replay(store: Store, image: Image, scan: JournalScan, transactions: Sequence
     if not all(apply(store, _sensible(transaction)) for transaction in transactions):
         raise OutOfSpace(f"{store.device.name}: there is no free space left in the image to replay its journal")
     follow_on(store, transactions)
+    if scan.damage and not scan.transactions and not any(_leftovers(image, store.journal.tail)):
+        store.journal.begin_anew()  # or its emptiness would be missed again
     skip_unfinished(store, len(scan.transactions) - len(transactions))
     highest = max((sequence for _, sequence in _leftovers(image, store.journal.head)), default=0)
     skipped = store.journal.ring_bytes // ENTRY_HEAD_BYTES + 1

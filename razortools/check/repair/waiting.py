@@ -13,6 +13,7 @@ from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.data import Run, differing
 from razortools.format.items import owned_record
 from razortools.format.keys import KIND_AT, Kind, object_of
+from razortools.steps import finished
 from razortools.units import BlockNo
 
 
@@ -31,7 +32,7 @@ def waiting_blocks(image: Image) -> Waiting:
     superblock = image.superblock
     reader = JournalReader(image.device, image.geometry, journal_seed(superblock.uuid))
     try:
-        scan = reader.scan(superblock.journal_tail, superblock.journal_sequence)
+        scan = finished(reader.scanning_from(superblock))
     except (CorruptImage, DeviceFailed):
         return found
     placed: set[tuple[int, int]] = set()

@@ -27,6 +27,7 @@ from razortools.format.journal import (
     Operation,
 )
 from razortools.format.keys import KEY_BYTES, LOWEST_KEY
+from razortools.format.superblock import State, Superblock
 from razortools.steps import finished, mapped
 from razortools.units import KIB, MIB, round_up
 
@@ -196,11 +197,18 @@ class Journal:
         """Give the host back what an empty journal takes. Raises AssertionError unless a checkpoint has just emptied it."""
         assert self.tail == self.head, "only an empty journal can be compacted"
         self.device.discard(self.start_bytes, self.ring_bytes)
-        self._filled = 0
+
+    def begin_anew(self) -> None:
+        """Go on from the start of the ring. Only an empty journal can; checkpoints must say so before what it holds goes.
+
+        Who reads a ring that has been written to expects something in it, see JournalReader.scanning().
+        """
+        assert self.tail == self.head, "only an empty journal can begin anew"
+        self.tail = self.head = self._filled = 0
 
     def adopt(self, uuid: bytes) -> None:
-        """Write for the filesystem *uuid* from now on. Only an empty journal can: what it holds would not verify any more."""
-        assert self.tail == self.head, "only an empty journal can be adopted"
+        """Write for the filesystem *uuid* from now on. Only a journal that begins anew can: what it holds does not verify."""
+        assert not self.head, "only a journal that begins anew can be adopted"
         self.seed = journal_seed(uuid)
         self._reader = JournalReader(self.device, self._geometry, self.seed)
 
@@ -267,11 +275,15 @@ class JournalReader:
         self._value_bytes_max = geometry.node_bytes  # no value is larger than a node
         self._ahead = ReadAhead(self.read, self.ring_bytes)  # of the walk that is under way
 
-    def scan(self, tail: int, sequence: int) -> JournalScan:
-        """Walk from *tail*, where the entry *sequence* is expected, to the end; tell a tear from damage."""
-        return finished(self.scanning(tail, sequence))
+    def scan(self, tail: int, sequence: int, *, was_in_use: bool = False) -> JournalScan:
+        """Walk from *tail*, where the entry *sequence* is expected, to the end; tell a tear from damage.
 
-    def scanning(self, tail: int, sequence: int) -> Generator[int, None, JournalScan]:
+        *was_in_use*: the image was not unmounted, so the journal matters. A ring that has been written to holds entries of
+        whatever age. If there is none at all, what it held was taken from it, and nobody knows what was committed.
+        """
+        return finished(self.scanning(tail, sequence, was_in_use=was_in_use))
+
+    def scanning(self, tail: int, sequence: int, *, was_in_use: bool = False) -> Generator[int, None, JournalScan]:
         """Do what scan() does; yield how far it is, in bytes of SCAN_ROUNDS times the ring."""
         found: list[LoggedTransaction] = []
         position, flushed = tail, sequence - 1
@@ -289,8 +301,15 @@ class JournalReader:
             sequence = transaction.last_sequence + 1
             yield position - tail
         search = self._damage(position, tail, sequence)
-        damage = yield from mapped(search, lambda reached: 2 * self.ring_bytes + reached - tail)
+        damage, is_blank = yield from mapped(search, lambda reached: 2 * self.ring_bytes + reached - tail)
+        if is_blank and was_in_use and tail > self.block_bytes:  # the first block mkfs takes, and does not write
+            damage = f"nothing is left in the journal, where {tail} bytes have been written"
         return JournalScan(tuple(found), position, sequence, flushed, stopped, damage)
+
+    def scanning_from(self, superblock: Superblock) -> Generator[int, None, JournalScan]:
+        """Do what scanning() does from where *superblock* says."""
+        was_in_use = superblock.state != State.CLEAN
+        return self.scanning(superblock.journal_tail, superblock.journal_sequence, was_in_use=was_in_use)
 
     def _transaction_or_tear(self, position: int, sequence: int, room: int) -> Generator[int, None, LoggedTransaction]:
         """Return the transaction at *position*. Raises CorruptImage if it does not verify, looked at twice.
@@ -352,8 +371,12 @@ class JournalReader:
         data = self.device.read(self.start_bytes + offset, first)
         return data if first == length else data + self.device.read(self.start_bytes, length - first)
 
-    def _damage(self, stop: int, tail: int, sequence: int) -> Generator[int, None, str]:
-        """Look behind *stop* for a transaction that proves that the entry *sequence* had been flushed."""
+    def _damage(self, stop: int, tail: int, sequence: int) -> Generator[int, None, tuple[str, bool]]:
+        """Look behind *stop* for a transaction that proves that the entry *sequence* had been flushed.
+
+        Return (the damage, whether no entry at all is left).
+        """
+        is_blank = stop == tail
         behind = stop  # what was read already: from an entry in the middle of it the walk would end where it ended before
         for position in self._entry_starts(stop, tail):
             yield max(position, behind)
@@ -362,6 +385,7 @@ class JournalReader:
             self._ahead = ReadAhead(self.read, self.ring_bytes)
             try:
                 later = self._entry(position, self.ring_bytes)
+                is_blank = False
                 if later.head.sequence <= sequence:
                     continue
                 proof = yield from self._transaction(position, later.head.sequence, self.ring_bytes)
@@ -372,8 +396,8 @@ class JournalReader:
                 return (
                     f"journal entry {sequence} at position {stop} does not verify, but transaction {proof.number} "
                     f"was written after it had been flushed"
-                )
-        return ""
+                ), is_blank
+        return "", is_blank
 
     def _entry_starts(self, stop: int, tail: int) -> Iterator[int]:
         """Yield the block boundaries from *stop* to the end of the ring at which an entry may start."""

@@ -57,7 +57,7 @@ def opening(
     started = time.perf_counter()
     superblock = superblocks.newest(device)
     reader = JournalReader(device, geometry_of(superblock), journal_seed(superblock.uuid))
-    walk = reader.scanning(superblock.journal_tail, superblock.journal_sequence)
+    walk = reader.scanning_from(superblock)
     scan = yield from mapped(walk, lambda reached: SCANNED * reached / (SCAN_ROUNDS * reader.ring_bytes))
     if scan.damage and replay:
         raise CorruptImage(f"{device.name}: {scan.damage}; run razorfsck {device.name}")
