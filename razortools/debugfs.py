@@ -13,7 +13,7 @@ from razortools.cli.app import DebugFlag, ImageArg, JsonFlag, VersionFlag
 from razortools.debug.commands import COMMANDS
 from razortools.debug.opening import open_session
 from razortools.debug.session import Session, run_line, split_pipe
-from razortools.errors import RazorError, UsageError
+from razortools.errors import RazorError, UsageError, sentence
 
 NAME = "razorfs-debug"
 
@@ -95,7 +95,7 @@ def _prompt(session: Session) -> int:
         except (RazorError, OSError) as failure:
             if not interactive:
                 raise
-            render.error(cli.sentence(failure))
+            render.error(sentence(failure))
         except KeyboardInterrupt:
             render.message("")
     return 0

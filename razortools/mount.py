@@ -15,7 +15,7 @@ from razortools.cli import app as cli
 from razortools.cli import render
 from razortools.cli.app import MOUNT_CODES, DebugFlag, ImageArg, VersionFlag
 from razortools.engine.store.mounts import Mount
-from razortools.errors import ImageBusy, RazorError, UsageError
+from razortools.errors import ImageBusy, RazorError, UsageError, sentence
 from razortools.service import daemon, kernel_mount, mountpoints
 from razortools.service.control import Waiter
 from razortools.service.mountpoints import Holder, MountRefused, NoPermission
@@ -113,7 +113,7 @@ def _serve(place: "Place", options: MountOptions, prepare: Callable[[], None], *
         except Exception as failure:
             if not foreground:  # there it goes to stderr anyway
                 logs.log.error("%s", failure, exc_info=not isinstance(failure, RazorError | OSError))
-            return daemon.Outcome(cli.exit_code_of(failure, MOUNT_CODES), cli.sentence(failure))
+            return daemon.Outcome(cli.exit_code_of(failure, MOUNT_CODES), sentence(failure))
         return daemon.Outcome(0)
 
     outcome = body(lambda: None) if foreground else daemon.start(body)

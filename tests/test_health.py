@@ -14,7 +14,7 @@ from razortools.engine import files, namespace
 from razortools.engine.health import Verdict, about_failure, worst
 from razortools.engine.store.mounts import Mount
 from razortools.format.inode import ROOT_INODE
-from razortools.service import asking, mountpoints
+from razortools.service import asking, examination, mountpoints
 from tests.images import make_image, open_for_writing
 from tests.schemas import valid
 
@@ -152,7 +152,7 @@ TMPFS = Mount(2, 0, (0, 5), b"/tmp", "tmpfs", b"tmpfs")
 
 def has_mounts(monkeypatch: pytest.MonkeyPatch, *found: Mount) -> None:
     """Let these be all mounts; nobody serves them."""
-    for module in (front_end, mountpoints, asking):
+    for module in (examination, mountpoints, asking):
         monkeypatch.setattr(module, "mounts", lambda: list(found))
 
 
@@ -172,7 +172,7 @@ def test_a_mount_whose_daemon_has_died_is_critical_and_says_how_to_go_on(
 ) -> None:
     """Found by playing an incident: it was "Transport endpoint is not connected" and unknown, or nothing of the mount."""
     has_mounts(monkeypatch, Mount(1, 0, NO_DEVICE, os.fsencode(tmp_path), "fuse.razorfs", os.fsencode(image)))
-    monkeypatch.setattr(front_end.mountpoints, "is_dead", lambda place: place == str(tmp_path))
+    monkeypatch.setattr(examination.mountpoints, "is_dead", lambda place: place == str(tmp_path))
     is_directory = Path.is_dir
 
     def as_the_kernel_answers(path: Path) -> bool:
@@ -207,7 +207,7 @@ def test_critical_weighs_more_than_unknown_and_unknown_more_than_a_warning() -> 
 def test_what_a_mount_says_of_itself_comes_first_and_counts_even_if_its_image_cannot_be_examined(
     image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(front_end, "_live", lambda *_: front_end.Live(about_failure("the disk is gone")))
+    monkeypatch.setattr(examination, "_live", lambda *_: examination.Live(about_failure("the disk is gone")))
     wanted = "CRITICAL Mount: has turned read-only by itself: the disk is gone"
     with open_for_writing(image):
         assert health(image) == 2

@@ -16,8 +16,6 @@ Invariants: a command returns its exit code (None is 0) or raises; whatever it r
 exit code that the command's contract names; a traceback is shown only with --debug.
 """
 
-import errno
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -29,7 +27,7 @@ import typer
 import razortools
 from razortools import standard_streams
 from razortools.cli import render
-from razortools.errors import CorruptImage, RazorError, UsageError
+from razortools.errors import CorruptImage, RazorError, UsageError, sentence
 from razortools.units import parse_size
 
 _INTERRUPTED_BY_TYPER = 130  # typer turns KeyboardInterrupt into this exit code by itself
@@ -188,41 +186,3 @@ def exit_code_of(failure: Exception, codes: ExitCodes) -> int:
     if isinstance(failure, RazorError | OSError | MemoryError):
         return codes.failed
     return codes.bug
-
-
-def sentence(failure: Exception) -> str:
-    """Return what to tell an operator about *failure*, on one line."""
-    if isinstance(failure, RazorError):
-        text = str(failure)
-    elif isinstance(failure, OSError):
-        text = _about_host(failure)
-    elif isinstance(failure, MemoryError):
-        text = "there is not enough memory for that"
-    else:
-        text = f"internal error, a bug in razortools: {type(failure).__name__}: {failure}. Run again with --debug and report it"
-    return " ".join(text.split())
-
-
-_HOST_ADVICE = {
-    errno.ENOENT: "Check the path",
-    errno.ENOTDIR: "Check the path",
-    errno.EACCES: "Run as a user who may, or change the permissions",
-    errno.EPERM: "Run as a user who may, for instance with sudo",
-    errno.EROFS: "Choose a place that can be written to",
-    errno.ENOSPC: "Make room on the host's disk",
-    errno.EDQUOT: "Make room within the host's quota",
-    errno.EIO: "Look at the host's disk: dmesg",
-}
-
-
-def _about_host(failure: OSError) -> str:
-    """Return the sentence for an error of the host: what, where, what to do."""
-    what = failure.strerror or str(failure)
-    where = f"{_shown(failure.filename)}: " if failure.filename is not None else ""
-    advice = _HOST_ADVICE.get(failure.errno or 0)
-    return f"{where}{what}" + (f". {advice}" if advice else "")
-
-
-def _shown(path: object) -> str:
-    """Return *path* as it can be printed."""
-    return os.fsdecode(path) if isinstance(path, bytes) else str(path)

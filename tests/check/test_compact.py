@@ -19,8 +19,8 @@ from razortools.check.compact.offer import may_pay, offered
 from razortools.check.compact.pieces import Chunk
 from razortools.check.compact.plan import Plan, make_plan
 from razortools.check.compact.sameness import difference
+from razortools.check.comparison import loss
 from razortools.check.inventory import take_inventory
-from razortools.check.loss import loss
 from razortools.check.runner import Options, check_quietly
 from razortools.check.steps import finished
 from razortools.engine import directories, files, namespace, xattrs

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from razortools.check.comparison import loss
 from razortools.check.inventory import take_inventory
-from razortools.check.loss import Changed, Loss, Renamed, Truncated, loss
+from razortools.check.loss import Changed, Loss, Renamed, Truncated
 from razortools.check.pieces import is_partly_readable
 from razortools.engine import files, namespace, xattrs
 from razortools.engine.store.device import Device

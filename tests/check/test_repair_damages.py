@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from razortools.check.comparison import loss
 from razortools.check.findings import Severity
 from razortools.check.inventory import Inventory, take_inventory
-from razortools.check.loss import loss
 from razortools.check.problems import PROBLEMS
 from razortools.check.repair.edits import Verb
 from razortools.check.repair.plan_file import plan_for, read_plan, write_plan

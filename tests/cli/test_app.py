@@ -11,7 +11,7 @@ import typer
 import razortools
 from razortools.cli import app as cli
 from razortools.cli.app import DebugFlag, ImageArg, VersionFlag
-from razortools.errors import CorruptImage, ImageBusy, NotAnImage, OutOfSpace, UsageError
+from razortools.errors import CorruptImage, ImageBusy, NotAnImage, OutOfSpace, UsageError, sentence
 
 ALL_CODES = {
     "mkfs.razorfs": cli.MKFS_CODES,
@@ -126,7 +126,7 @@ def test_sizes_are_written_as_people_write_them(text: str, size: int) -> None:
 
 
 def test_an_error_of_the_host_says_what_where_and_what_to_do() -> None:
-    text = cli.sentence(PermissionError(13, "Permission denied", b"/some\xffwhere"))
+    text = sentence(PermissionError(13, "Permission denied", b"/some\xffwhere"))
     assert text == "/some\udcffwhere: Permission denied. Run as a user who may, or change the permissions"
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from razortools.check import problems
+from razortools.check.comparison import loss
 from razortools.check.inventory import take_inventory
-from razortools.check.loss import loss
 from razortools.check.repair.undo import take_back, undo
 from razortools.check.repair.undo_file import UndoReader
 from razortools.check.repair.write_order import Order

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from razortools.check.comparison import loss
 from razortools.check.findings import Severity
 from razortools.check.inventory import take_inventory
-from razortools.check.loss import loss
 from razortools.check.runner import Options, check_quietly
 from razortools.debug.commands import COMMANDS
 from razortools.debug.crashtest.disks import RecordingDisk

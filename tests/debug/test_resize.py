@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from razortools.check import problems
+from razortools.check.comparison import loss
 from razortools.check.inventory import take_inventory
-from razortools.check.loss import loss
 from razortools.check.resize import image_file
 from razortools.check.resize import resize as resize_module
 from razortools.check.resize.plan import Plan, blocks_to_vacate, make_plan

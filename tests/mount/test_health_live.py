@@ -20,7 +20,7 @@ from typer.main import get_command
 from razortools import health as front_end
 from razortools.cli import app as cli
 from razortools.engine.health import Health, Reason, Thresholds, Verdict
-from razortools.service import profile, wellness
+from razortools.service import examination, profile, wellness
 from razortools.service.asking import Asker
 from razortools.service.figures import MountFigures, Spread
 from razortools.service.watching import Watcher
@@ -204,7 +204,7 @@ def test_a_stopped_daemon_is_named_by_its_mount_point(
     unmounted: Mounted, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unmounted.mount("fsname=foo")
-    monkeypatch.setattr(front_end, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(examination, "PATIENCE_S", 0.1)
     pid = unmounted.pid
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -294,18 +294,18 @@ def test_who_is_told_nothing_sees_the_last_checkpoint_and_why(
 def test_a_checkpoint_that_is_written_over_while_it_is_looked_at_is_no_damage(
     told: MountFigures, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    looks, examine = [], front_end.examine
+    looks, examine = [], examination.examine
 
     def overtaken(*arguments: object, **keywords: object) -> Health:
         looks.append(1)
         found = examine(*arguments, **keywords)  # type: ignore[arg-type]
-        if len(looks) < front_end.CHECKPOINTS_TRIED:
+        if len(looks) < examination.CHECKPOINTS_TRIED:
             return Health(found.image, Verdict.CRITICAL, (Reason(Verdict.CRITICAL, "Integrity", "torn"),), None)
         return found
 
-    monkeypatch.setattr(front_end, "examine", overtaken)
+    monkeypatch.setattr(examination, "examine", overtaken)
     assert cli.invoke(front_end.app, front_end.NAME, cli.HEALTH_CODES, [told.image]) == 0
-    assert len(looks) == front_end.CHECKPOINTS_TRIED
+    assert len(looks) == examination.CHECKPOINTS_TRIED
     assert "Superblock: 6 copies" in capsys.readouterr().out
 
 

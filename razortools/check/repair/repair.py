@@ -7,9 +7,10 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 
 from razortools.check import problems
+from razortools.check.comparison import comparing
 from razortools.check.findings import Finding, Severity
 from razortools.check.inventory import take_inventory
-from razortools.check.loss import Loss, comparing
+from razortools.check.loss import Loss
 from razortools.check.repair import superblock_copies
 from razortools.check.repair.bench import Bench
 from razortools.check.repair.draft import Draft

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from razortools.check import problems, runner
+from razortools.check.comparison import loss
 from razortools.check.findings import Finding, Severity
 from razortools.check.inventory import Inventory, take_inventory
-from razortools.check.loss import loss
 from razortools.check.repair.undo import take_back
 from razortools.check.repair.write_order import REPAIR_GENERATIONS
 from razortools.check.repair.write_out import write_out_keeping
