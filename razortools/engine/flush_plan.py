@@ -125,7 +125,7 @@ def is_placed(volume: "Volume", ino: InodeNo, record_no: RecordNo) -> bool:
 
 def _planned(volume: "Volume", ino: InodeNo, inode: Inode, record_no: RecordNo, raw: bytes) -> PlannedRecord:
     may_be_inline = record_no == 0 and inode.size <= inode.record_bytes
-    packing = volume.records.packing_of(ino, record_no)
+    packing = volume.records.packing_of(ino, record_no, raw)
     if packing is not None and packing.is_inline and not may_be_inline:
         packing = None
     limit = inline_limit(volume) if may_be_inline else 0

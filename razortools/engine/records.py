@@ -35,10 +35,11 @@ class DirtyRecord:
 
     Bytes *changed_from* to *changed_to* (not included) are not in the tree yet. *is_based*: all others are, in the record or in
     the patches over it. *in_order*: it was written from its first byte on, each write where the one before had ended.
-    *packing*: how to store it unless it changes, for it became dirty as the tree has it, to be stored better.
+    *packed*: contents and how to store them, for it became dirty as the tree has it, to be stored better. Of other contents it
+    tells nothing, and it goes with the first change.
     """
 
-    __slots__ = ("changed_from", "changed_to", "data", "in_order", "is_based", "packing", "reserved_blocks")
+    __slots__ = ("changed_from", "changed_to", "data", "in_order", "is_based", "packed", "reserved_blocks")
 
     def __init__(self, data: bytes | bytearray) -> None:
         self.data = data
@@ -46,7 +47,7 @@ class DirtyRecord:
         self.changed_from = self.changed_to = 0
         self.in_order = False
         self.is_based = False
-        self.packing: Packing | None = None
+        self.packed: tuple[bytes, Packing] | None = None
 
 
 class Records:
@@ -223,6 +224,7 @@ class Records:
             self._note_disorder(ino, record_no, dirty)
         self.dirty_bytes += len(data) - len(dirty.data)
         dirty.data = data
+        dirty.packed = None
         dirty.is_based = as_stored
         dirty.changed_from, dirty.changed_to = 0, 0 if as_stored else len(data)
         if not as_stored:
@@ -233,12 +235,12 @@ class Records:
         """Make a record dirty with *raw*, which is what the tree has, to be stored as *packing* unless it changes before."""
         self.flush_count += 1  # who prepared a write before prepares it anew
         self.replace(ino, record_no, raw, as_stored=True)
-        self._dirty[ino][record_no].packing = packing
+        self._dirty[ino][record_no].packed = raw, packing
 
-    def packing_of(self, ino: InodeNo, record_no: RecordNo) -> "Packing | None":
-        """Return how a dirty record is to be stored, if it became dirty for that alone and is still as the tree has it."""
-        dirty = self._dirty[ino][record_no]
-        return None if dirty.changed_from < dirty.changed_to else dirty.packing
+    def packing_of(self, ino: InodeNo, record_no: RecordNo, raw: bytes) -> "Packing | None":
+        """Return how the snapshot *raw* of a dirty record is to be stored, if that is known: it is what it became dirty with."""
+        packed = self._dirty[ino][record_no].packed
+        return packed[1] if packed is not None and packed[0] is raw else None
 
     def overwrite(self, ino: InodeNo, record_no: RecordNo, at: int, piece: Buffer) -> None:
         """Change the bytes from *at* on of a record that is dirty, or of which nothing remains; a gap becomes zeros."""
@@ -266,6 +268,7 @@ class Records:
                 dirty.changed_to = stop
         if type(data) is not bytearray:
             data = dirty.data = bytearray(data)
+            dirty.packed = None
         if at >= before:
             if at > before:
                 data.extend(bytes(at - before))

@@ -144,6 +144,29 @@ def test_steps_go_through_a_long_file_record_by_record() -> None:
     assert seen == [(inodes["long"], n) for n in range(8)] + [(inodes["next"], n) for n in range(3)]
 
 
+@pytest.mark.parametrize("at", [5000, 128 * KIB - 3, 200_000], ids=["inside", "across two records", "appended"])
+def test_what_was_synced_as_a_patch_is_not_replaced_by_what_was_packed_before(at: int) -> None:
+    """The next checkpoint stored what had been made of the old bytes: what had been synced was gone, or not to be read."""
+    data = bytearray(prose(3, 200_000))
+    device = formatted(MemoryDevice(32 * MIB))
+    volume = open_again(device)
+    ino = new_file(volume)
+    files.write(volume, ino, 0, bytes(data))
+    volume.checkpoint()
+    gains, _ = recompress.harder(volume, recompress.due(volume, AFTER_ALL_NS, MIB))
+    assert len(recompress.take(volume, gains)) == 2
+    files.write(volume, ino, at, b"ACKNOWLEDGED")
+    data[at : at + 12] = b"ACKNOWLEDGED"
+    volume.commit()
+    assert volume.records.patched
+    volume.checkpoint()
+    assert not volume.records.patched
+    volume.close()
+    again = open_again(device)
+    assert files.read(again, ino, 0, len(data)) == bytes(data)
+    assert_space_adds_up(again)
+
+
 def test_what_is_written_meanwhile_wins() -> None:
     volume, inodes = volume_with({"long": prose(1, 4 * 128 * KIB)})
     ino = inodes["long"]
@@ -154,8 +177,9 @@ def test_what_is_written_meanwhile_wins() -> None:
     files.write(volume, ino, 5, b"again")
     assert [gain.resting.record_no for gain in recompress.take(volume, gains)] == [2, 3]
     files.write(volume, ino, 2 * 128 * KIB + 7, b"over")  # record 2, dirty to be stored harder
-    assert volume.records.packing_of(ino, RecordNo(2)) is None
-    assert volume.records.packing_of(ino, RecordNo(3)) is not None
+    snapshots = {number: raw for _, number, raw in volume.records.snapshots()}
+    assert volume.records.packing_of(ino, RecordNo(2), snapshots[RecordNo(2)]) is None
+    assert volume.records.packing_of(ino, RecordNo(3), snapshots[RecordNo(3)]) is not None
     assert_memory_adds_up(volume)
     expected = bytearray(prose(1, 4 * 128 * KIB))
     expected[5:10] = b"again"
