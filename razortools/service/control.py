@@ -13,8 +13,8 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
 
 import trio
 
@@ -50,6 +50,9 @@ class Farewell:
     reason: str = ""
 
 
+Told = TypeVar("Told", Greeting, Farewell)
+
+
 class Client:
     """The daemon's end of one connection."""
 
@@ -79,11 +82,7 @@ class Client:
         if self._is_gone:
             return None
         line, _, self._unread = self._unread.partition(b"\n")
-        try:
-            said = json.loads(line)
-        except ValueError:
-            return None
-        return said if isinstance(said, dict) else None
+        return _document(line) if self.may_ask else {}  # a stranger gets the same answer whatever he says
 
     def answer(self, refusal: str) -> None:
         """Say that what was asked for is done, or with *refusal* why not."""
@@ -150,18 +149,22 @@ class Control:
                     await trio.sleep(ACCEPT_AGAIN_S)
 
     async def _talk(self, client: Client) -> None:
-        """Answer a client's requests until it goes."""
-        while True:
-            request = await client.receive()
-            if request is None:
-                break
+        """Answer a client's requests until it goes. Whatever it says, and whatever that leads to, the mount goes on."""
+        try:
+            await self._converse(client)
+        except Exception:
+            log.exception("a client of the control socket is hung up; a bug in razortools")
+        if client in self._clients:  # who is here still when the mount ends gets a farewell
+            self._clients.remove(client)
+        client.connection.close()
+
+    async def _converse(self, client: Client) -> None:
+        """Return when the client has gone."""
+        while (request := await client.receive()) is not None:
             if client.may_ask:
                 await self._answering(request, client)
             else:
                 client.answer("only root, or who has mounted it, may ask for this")
-        if client in self._clients:
-            self._clients.remove(client)
-        client.connection.close()
 
     def _accept(self) -> list[Client]:
         """Greet everybody who is waiting; return those who are there to stay."""
@@ -222,9 +225,9 @@ class Waiter:
         self._socket.settimeout(patience_s)
         try:
             self._socket.connect(address(device))
-            self.greeting = Greeting(**json.loads(self._line()))
+            self.greeting = _told(Greeting, self._line())
             self._socket.settimeout(None)
-        except (OSError, ValueError, TypeError) as failed:
+        except (OSError, ValueError) as failed:
             self._socket.close()
             kind = TimeoutError if isinstance(failed, TimeoutError) else OSError
             raise kind(f"no daemon of razorfs answers: {failed}") from None
@@ -239,12 +242,11 @@ class Waiter:
         self._socket.settimeout(patience_s)
         try:
             self._socket.sendall(json.dumps(said).encode() + b"\n")
-            answer = json.loads(self._line() or b"{}")
-        except (OSError, ValueError):
+            return _document(self._line()) or {}
+        except OSError:
             return {}
         finally:
             self._socket.settimeout(None)
-        return answer if isinstance(answer, dict) else {}
 
     def fetch(self, what: str) -> dict[str, Any] | None:
         """Ask for a document; None if the daemon does not give it, is silent for too long, or has ended instead."""
@@ -255,7 +257,10 @@ class Waiter:
         """Return when the image is closed; None if the daemon died instead. Raises TimeoutError after *patience_s*; ask again."""
         self._socket.settimeout(patience_s)
         line = self._line()
-        return Farewell(**json.loads(line)) if line else None
+        try:
+            return _told(Farewell, line) if line else None
+        except ValueError:
+            return None
 
     def _line(self) -> bytes:
         """Return what the daemon says next; empty if it has hung up. Raises OSError, TimeoutError among others."""
@@ -285,6 +290,26 @@ def waiter_for(image: str, patience_s: float) -> Waiter | None:
                     return waiter
                 waiter.close()
     return None
+
+
+def _document(line: bytes) -> dict[str, Any] | None:
+    """Return what *line* says; None if it is no JSON object, or more deeply nested than can be read."""
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def _told(kind: type[Told], line: bytes) -> Told:
+    """Return what *line* tells. Raises ValueError if it is something else: anybody may listen at an address."""
+    said, types = _document(line) or {}, {field.name: field.type for field in fields(kind)}
+    if any(name not in types or type(value) is not types[name] for name, value in said.items()):
+        raise ValueError("it speaks another language")
+    try:
+        return kind(**said)
+    except TypeError:
+        raise ValueError("it does not say who it is") from None
 
 
 def _line(value: Greeting | Farewell) -> bytes:

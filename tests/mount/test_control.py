@@ -176,3 +176,52 @@ def test_a_host_without_a_descriptor_to_spare_does_not_end_the_mount(monkeypatch
         Waiter(DEVICE, PATIENCE_S).close()
     assert refusals == []
     made.finish(Farewell())
+
+
+@pytest.mark.parametrize("user", [0, NOBODY])
+@pytest.mark.parametrize(
+    "line", [b"[" * 60_000, b'{"a":' * 10_000, b"\xff\xfe", b"1" * 60_000, b'{"what": NaN}', b""], ids=range(6)
+)
+def test_no_line_that_anybody_says_ends_the_mount(fuse: None, user: int, line: bytes) -> None:
+    """Some thousand brackets were more than the parser could bear: its failure went to the nursery of all that serves."""
+    made = Control(DEVICE, greeting)
+    with serving(made) as thread, socket.socket(socket.AF_UNIX) as odd:
+        os.seteuid(user)
+        try:
+            odd.connect(address(DEVICE))
+        finally:
+            os.seteuid(0)
+        odd.settimeout(PATIENCE_S)
+        assert odd.recv(4096)
+        odd.sendall(line + b"\n")
+        odd.recv(4096)  # an answer, or hung up
+        Waiter(DEVICE, PATIENCE_S).close()
+        assert thread.is_alive()
+    made.finish(Farewell())
+
+
+def test_what_answering_raises_is_the_end_of_that_conversation_alone() -> None:
+    async def fail(request: dict[str, object], client: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    made = Control(DEVICE, greeting, fail)
+    with serving(made) as thread:
+        waiter = Waiter(DEVICE, PATIENCE_S)
+        assert waiter.converse({"figures": True}, PATIENCE_S) == {}
+        waiter.close()
+        Waiter(DEVICE, PATIENCE_S).close()
+        assert thread.is_alive()
+    made.finish(Farewell())
+
+
+@pytest.mark.parametrize("line", [b"[" * 60_000, b'{"pid": "many"}', b'{"pid": 1}', b"[]", b"{}", b"null"], ids=range(6))
+def test_who_only_looks_like_a_daemon_is_taken_for_none(line: bytes) -> None:
+    """Anybody may listen at the address of a mount that is not ours; the tools of root believe nothing that he says."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address(DEVICE))
+        listener.listen()
+        other = threading.Thread(target=lambda: listener.accept()[0].sendall(line + b"\n"), daemon=True)
+        other.start()
+        with pytest.raises(OSError, match="no daemon of razorfs answers"):
+            Waiter(DEVICE, PATIENCE_S)
+        other.join(PATIENCE_S)
