@@ -114,6 +114,11 @@ class Node:
         """The tree has no use for this node any more: its range is empty, so nobody who remembers it finds a key in it."""
         self.high = self.low
 
+    @property
+    def is_retired(self) -> bool:
+        """Whether the tree has dropped it. What remembers it may still hold it; it must not come into the tree again."""
+        return self.high == self.low
+
 
 @dataclass(frozen=True, slots=True)
 class ReadNode:
@@ -165,11 +170,15 @@ class Nodes:
         for damaged in found.bad:
             self._heal(damaged, found.good, found.reason)
         self.misses += 1
-        self.adopt(ref, found.node)
-        return found.node
+        node = found.node
+        if node.is_retired:  # others who had waited for it took it, and the cache has dropped it since
+            node = _decode(found.good, decode_header(found.good))
+        self.adopt(ref, node)
+        return node
 
     def adopt(self, ref: Ref, node: Node) -> None:
         """Take *node* into the cache as what *ref* points to."""
+        assert not node.is_retired, "a node that was dropped is not taken again"
         ref.node = node
         self._resident[ref] = None
         self.cached_bytes += self.cost(node)
