@@ -74,3 +74,11 @@ def round_up(number: int, multiple: int) -> int:
 def divide_up(number: int, divisor: int) -> int:
     """Return how many pieces of *divisor* hold *number*."""
     return -(-number // divisor)
+
+
+def plural(count: int, noun: str) -> str:
+    """Return the number with its noun: ``3 orphaned blocks``, ``1 dangling entry``."""
+    if count == 1:
+        return f"1 {noun}"
+    ends_in_y = noun.endswith("y") and noun[-2] not in "aeiou"
+    return f"{count:,} {noun[:-1] + 'ies' if ends_in_y else noun + 's'}"

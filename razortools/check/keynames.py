@@ -1,8 +1,8 @@
 """What a key stands for, in words: for findings about items and lost parts of the tree."""
 
-from razortools.check.superblock_rules import COUNT_MAX
 from razortools.format.inode import Inode
 from razortools.format.keys import HIGHEST_KEY, LOWEST_KEY, Kind, Table, kind_of, object_of, offset_of
+from razortools.format.layout import COUNT_MAX
 
 _KIND_WORDS = {
     Kind.INODE: "the inode",

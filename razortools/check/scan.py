@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from razortools.check.bitflip import mend_sealed
 from razortools.check.findings import Progress
 from razortools.check.image import BLOCK_MASK, Image
-from razortools.check.superblock_rules import layout_fault
 from razortools.engine.store.device import Device
 from razortools.errors import CorruptImage, DeviceFailed, NotAnImage, UnsupportedFormat
 from razortools.format.geometry import BACKUP_SPACING, geometry_of
+from razortools.format.layout import layout_fault
 from razortools.format.node import LEVEL_MAX, NODE_MAGIC, ChildPointer, NodeHeader, decode_header, decode_items
 from razortools.format.superblock import (
     BLOCK_BYTES_CHOICES,

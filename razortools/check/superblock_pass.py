@@ -12,12 +12,13 @@ from razortools.check.facts import SuperblockFacts
 from razortools.check.findings import Event, Finding, Progress
 from razortools.check.image import Image
 from razortools.check.size_before import ALL_BUT_PLACE, FIXED_FOR_EVER, is_backup_from_before, is_mark_of_resizing
-from razortools.check.superblock_rules import COUNT_MAX, field_faults, layout_fault
+from razortools.check.superblock_rules import field_faults
 from razortools.engine.store.admin import keeps_history
 from razortools.engine.store.device import Device
 from razortools.errors import CorruptImage, DeviceFailed, UsageError
 from razortools.format.admin import history_fault
 from razortools.format.geometry import BACKUP_SPACING, geometry_of
+from razortools.format.layout import COUNT_MAX, layout_fault
 from razortools.format.superblock import (
     BLOCK_BYTES_CHOICES,
     KNOWN_INCOMPAT,
@@ -29,7 +30,7 @@ from razortools.format.superblock import (
     State,
     Superblock,
 )
-from razortools.units import BlockNo, format_size
+from razortools.units import BlockNo, format_size, plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +248,8 @@ def _judge_truth(device: Device, chosen: Copy, truth: Superblock) -> Iterator[Fi
     if fault:
         yield problems.ADMIN_HISTORY.found(block=chosen.block, fault=fault)
     if truth.state == State.ERRORS or truth.error_count:
-        yield problems.ERRORS_RECORDED.found(block=chosen.block, errors=truth.error_count)
+        met = f"mounts have met {plural(truth.error_count, 'error')}" if truth.error_count else "a repair has left problems"
+        yield problems.ERRORS_RECORDED.found(block=chosen.block, errors=truth.error_count, reason=met)
     spare = device.size_bytes - truth.block_count * truth.block_bytes
     if spare >= truth.block_bytes:
         yield problems.DEVICE_LARGER.found(spare=format_size(spare))

@@ -1,46 +1,15 @@
-"""What the fields of a superblock may hold. Pure: one superblock in, faults out.
-
-Layout faults make it unusable: nothing may be read at places that it names. Field faults are only wrong.
-"""
+"""What the fields of a superblock may hold, if its layout is possible (format/layout.py). Pure: one superblock in, faults out."""
 
 from collections.abc import Iterator
 
 from razortools.engine.store.admin import keeps_history
 from razortools.format.admin import NO_ENTRY
 from razortools.format.compression import LEVELS, Algorithm
-from razortools.format.data import RECORD_BYTES_MAX, RECORD_BYTES_MIN
-from razortools.format.geometry import IMAGE_BLOCKS_MAX, IMAGE_BYTES_MIN, geometry_of
+from razortools.format.layout import COUNT_MAX, RISING, is_record_size
 from razortools.format.node import LEVEL_MAX
-from razortools.format.spacemap import spacemap_shape
-from razortools.format.superblock import BLOCK_BYTES_CHOICES, SLOT_COUNT, VERSION_MAJOR, VERSION_MINOR, State, Superblock
-
-NODE_BYTES_MAX = 65536  # the ends of values in a node are u16
-COUNT_MAX = 1 << 62  # at a billion a second it takes a century to come here; a count beyond it would soon not fit any more
+from razortools.format.superblock import VERSION_MAJOR, VERSION_MINOR, State, Superblock
 
 Fault = tuple[str, object, object]  # field, found, expected
-
-
-def layout_fault(superblock: Superblock) -> str:
-    """Return why the layout is impossible, or an empty string. Assumes nothing about the fields."""
-    s = superblock
-    if s.block_bytes not in BLOCK_BYTES_CHOICES:
-        return f"block size {s.block_bytes} does not exist"
-    if s.node_bytes < s.block_bytes or s.node_bytes > NODE_BYTES_MAX or s.node_bytes % s.block_bytes:
-        return f"node size {s.node_bytes} does not exist with blocks of {s.block_bytes} bytes"
-    if not IMAGE_BYTES_MIN // s.block_bytes <= s.block_count <= IMAGE_BLOCKS_MAX:
-        return f"an image of {s.block_count} blocks is not possible"
-    if s.journal_blocks < 1:
-        return "the journal has no blocks"
-    pages = spacemap_shape(s.block_count, s.block_bytes).page_count
-    parts = [(0, SLOT_COUNT), (s.spacemap_a, pages), (s.spacemap_b, pages), (s.journal_start, s.journal_blocks)]
-    parts.sort()
-    for (start, count), (following, _) in zip(parts, [*parts[1:], (s.block_count, 0)], strict=True):
-        if start + count > following:
-            return f"its fixed parts overlap at block {following}, or reach behind the end"
-    backups = geometry_of(s).backups
-    if any(start <= backup < start + count for backup in backups for start, count in parts):
-        return "a backup superblock lies within another fixed part"
-    return ""
 
 
 def field_faults(superblock: Superblock) -> Iterator[Fault]:
@@ -51,7 +20,7 @@ def field_faults(superblock: Superblock) -> Iterator[Fault]:
         yield "major version", s.version_major, VERSION_MAJOR
     if s.version_minor > VERSION_MINOR:
         yield "minor version", s.version_minor, f"at most {VERSION_MINOR}"
-    if not RECORD_BYTES_MIN <= s.record_bytes <= RECORD_BYTES_MAX or s.record_bytes & (s.record_bytes - 1):
+    if not is_record_size(s.record_bytes):
         yield "record size", s.record_bytes, "a power of two from 4 KiB to 1 MiB"
     if s.journal_tail % s.block_bytes:
         yield "journal tail", s.journal_tail, f"a multiple of {s.block_bytes}"
@@ -76,7 +45,7 @@ def _counts(s: Superblock) -> Iterator[Fault]:
     for name in ("generation", "journal_sequence"):
         if getattr(s, name) < 1:
             yield name.replace("_", " "), getattr(s, name), "at least 1"
-    for name in ("generation", "transaction", "journal_sequence", "journal_tail"):
+    for name in RISING:
         if getattr(s, name) > COUNT_MAX:
             yield name.replace("_", " "), getattr(s, name), f"at most {COUNT_MAX}"
 

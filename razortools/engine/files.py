@@ -205,6 +205,8 @@ def _prepare(volume: "Volume", ino: InodeNo, inode: Inode, offset: int, end: int
             continue
         base: bytes | bytearray = b""
         as_stored = False
+        if dirty is None and inode.size:
+            records.find_item(ino, record_no)  # where it will stand: what cannot be read there could not be stored either
         if kept > 0 and (offset > start or stop < kept):  # else nothing of the old contents remains
             contents = records.contents(ino, inode, record_no)
             base = contents[:kept]

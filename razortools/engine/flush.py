@@ -16,7 +16,9 @@ Loose pages that are written behind their records (late.py) need no plan, and no
 `place_late` on.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from threading import Lock
@@ -28,7 +30,7 @@ from razortools.engine.flush_plan import FlushPlan, Packed, PlannedRecord, inode
 from razortools.engine.late import PlacedPages
 from razortools.engine.records import Place
 from razortools.engine.store.room import PROMISED_PLACES
-from razortools.errors import OutOfSpace
+from razortools.errors import CorruptImage, OutOfSpace
 from razortools.format.compression import Algorithm
 from razortools.format.data import DataRecord, InlineData, Run, make_record
 from razortools.format.inode import Inode, InodeFlag
@@ -139,7 +141,7 @@ def apply_flush(volume: "Volume", placed: Placed) -> None:
         return
     assert placed.is_settled, "a flush is written before it is applied"
     del volume.records.in_flight[placed]
-    _apply(volume, placed.records, _apply_step, _give_back)
+    _apply(volume, placed.records, _apply_step, _give_back, _lose)
     _apply(volume, placed.pages, _enter_late, late.give_back)
 
 
@@ -148,15 +150,31 @@ def _apply(
     records: Sequence[OneT],
     enter: Callable[["Volume", Sequence[OneT]], Sequence[OneT]],
     give_back: Callable[["Volume", Sequence[OneT]], None],
+    lose: Callable[["Volume", OneT, CorruptImage], None] | None = None,
 ) -> None:
-    steps = list(_steps(records))
-    for number, step in enumerate(steps):
+    """Enter *records* step by step. What the damaged tree can never take is handed to *lose*, alone; all others are entered."""
+    steps: deque[list[OneT]] = deque(_steps(records))
+    while steps:
+        step = steps.popleft()
         try:
             skipped = enter(volume, step)
-        except BaseException:
-            give_back(volume, [record for rest in steps[number:] for record in rest])
+        except BaseException as failure:
+            if lose is not None and isinstance(failure, CorruptImage):
+                if len(step) == 1:
+                    lose(volume, step[0], failure)
+                    give_back(volume, step)
+                else:
+                    steps.extendleft([record] for record in reversed(step))
+                continue
+            give_back(volume, step)
+            for rest in steps:
+                give_back(volume, rest)
             raise
         give_back(volume, skipped)
+
+
+def _lose(volume: "Volume", placed: PlacedRecord, failure: CorruptImage) -> None:
+    volume.records.lose(*placed.place, failure)
 
 
 def visit(volume: "Volume", placed: Placed) -> None:
@@ -164,11 +182,12 @@ def visit(volume: "Volume", placed: Placed) -> None:
     store = volume.store
     places = [record.place for record in placed.records] + [pages.place for pages in placed.pages]
     for ino, record_no in places:
-        inode_or_none(volume, ino)
-        store.get(inode_key(ino))
-        store.get(record_key(ino, record_no))
-        if record_no == 0:
-            store.get(inline_key(ino))
+        with suppress(CorruptImage):  # entering it tells
+            inode_or_none(volume, ino)
+            store.get(inode_key(ino))
+            store.get(record_key(ino, record_no))
+            if record_no == 0:
+                store.get(inline_key(ino))
 
 
 def give_back(volume: "Volume", placed: Placed) -> None:

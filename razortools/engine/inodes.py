@@ -20,22 +20,26 @@ to read nothing.
 """
 
 import errno
+import struct
 from stat import S_IFDIR, S_ISGID
 from typing import TYPE_CHECKING
 
 from razortools.engine.holds import Holds
 from razortools.engine.limbo import UNLINKED, Limbo
 from razortools.engine.recent import RecentTable
-from razortools.errors import PosixError
+from razortools.errors import CorruptImage, PosixError
+from razortools.format.data import RECORD_BYTES_MAX, RECORD_BYTES_MIN
 from razortools.format.inode import Inode
 from razortools.format.journal import ENTRY_HEAD_BYTES, Operation
 from razortools.format.keys import inode_key, orphan_key
+from razortools.format.layout import COUNT_MAX
 from razortools.units import InodeNo
 
 if TYPE_CHECKING:
     from razortools.engine.volume import Volume
 
 S_IFMT = 0o170000
+RECORD_LOG2S = range(RECORD_BYTES_MIN.bit_length() - 1, RECORD_BYTES_MAX.bit_length())
 INODES_KEPT = 1 << 15  # about 30 MiB when full
 PUT_TOGETHER = 256  # that are behind, in one operation: the journal encodes them while the processor's cache has them
 NAMELESS_MAX = 64  # the kernel forgets what it has unlinked within some ten requests; what is held for longer need not wait here
@@ -90,7 +94,7 @@ class InodeTable:
     def write(self, ino: InodeNo, inode: Inode) -> None:
         """Note an inode that `peek` gave, as part of the running operation."""
         try:
-            value = _pack(*_flatten(inode))
+            value = self._encoded(inode)
             if ino in self._changed:
                 self._before.append((ino, self._behind.get(ino)))
                 self._behind[ino] = value
@@ -193,7 +197,10 @@ class InodeTable:
             raise PosixError(errno.ENOENT, f"there is no inode {ino}")
         if len(value) != Inode.FIXED_BYTES:
             return Inode.decode(value)  # which tells what is wrong with it
-        return Inode(*_unpack(value))
+        inode = Inode(*_unpack(value))
+        if inode.record_log2 not in RECORD_LOG2S and inode.is_regular:
+            raise CorruptImage(f"inode {ino}: records of 2^{inode.record_log2} bytes are not possible; run razorfsck")
+        return inode
 
     def new(self, mode: int, uid: int, gid: int, rdev: int, now_ns: int, parent: Inode | None) -> tuple[InodeNo, Inode]:
         """Return (number, inode) of a new file with one link (a directory: two). Not yet `put`; part of the running operation.
@@ -233,6 +240,16 @@ class InodeTable:
         )
         self.note_added(inode)
         return InodeNo(number), inode
+
+    def _encoded(self, inode: Inode) -> bytes:
+        """Return an inode's item. Counts that were too low in the image, and would be below 0 now, are 0, in *inode* as well."""
+        try:
+            return _pack(*_flatten(inode))
+        except struct.error:
+            self._volume.note_failure()
+            for name in ("link_count", "size", "stored_blocks"):
+                setattr(inode, name, min(max(getattr(inode, name), 0), COUNT_MAX))
+            return _pack(*_flatten(inode))
 
     def remove(self, ino: InodeNo) -> None:
         """Delete an inode's item, as part of the running operation. Its other items must be gone."""

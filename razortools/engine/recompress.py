@@ -22,7 +22,7 @@ from razortools.engine.flush_plan import inline_limit, inode_or_none, policy_of
 from razortools.engine.stored import unpack_item
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.compression import Algorithm
-from razortools.format.data import CHECKED_TWICE, DataRecord
+from razortools.format.data import CHECKED_TWICE, RECORD_BYTES_MAX, DataRecord
 from razortools.format.keys import Kind, kind_range, offset_of, record_key
 from razortools.units import InodeNo, RecordNo, divide_up
 
@@ -115,7 +115,7 @@ def harder(volume: "Volume", several: Sequence[Resting]) -> tuple[list[Gain], li
     failures: list[Failure] = []
     for resting in several:
         try:
-            raw = unpack_item(volume.store, resting.item, resting.item.raw_bytes)
+            raw = unpack_item(volume.store, resting.item, RECORD_BYTES_MAX)
         except (CorruptImage, DeviceFailed) as failed:
             failures.append((resting, failed))
             continue

@@ -66,6 +66,8 @@ class Records:
         self.complete: dict[Place, DirtyRecord] = {}
         self.complete_bytes = 0
         self.flush_count = 0  # records that a flush has made clean: who prepared a change before sees whether to prepare it anew
+        self.lost: dict[InodeNo, CorruptImage] = {}  # files of which something was given up, until who syncs them was told
+        self.lost_lately: list[tuple[InodeNo, CorruptImage]] = []  # the same, until the log has it
         self.loose = LoosePages(volume, self)
         self.in_flight: dict[Placed, None] = {}  # flushes that hold blocks, in the order of placing
         self.patched: dict[Place, set[int]] = {}  # records with patches in the tree, and where in the file these start
@@ -321,6 +323,16 @@ class Records:
         self.unreadable.pop((ino, record_no), None)
         self.clean.keep_unread(ino, record_no, raw)
         self.flush_count += 1
+
+    def lose(self, ino: InodeNo, record_no: RecordNo, failure: CorruptImage) -> None:
+        """Give up a dirty record that can never be stored, because the tree is damaged where it would stand.
+
+        Whoever syncs the file is told (`lost`); nobody else's data waits for it.
+        """
+        self.drop_dirty(ino, record_no)
+        self.flush_count += 1
+        self.lost[ino] = failure
+        self.lost_lately.append((ino, failure))
 
     def note_late(self, ino: InodeNo, record_no: RecordNo, pages: Sequence[tuple[int, bytes]]) -> None:
         """Loose *pages* of a record are in the tree now, as late pages. What was read of the record gets them."""

@@ -5,6 +5,7 @@ later commit needs is taken before an operation starts; commit returns only when
 storage.
 """
 
+import struct
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,7 +36,7 @@ from razortools.format.admin import Action, AdminEntry, Outcome, entry
 from razortools.format.compression import Algorithm, Policy
 from razortools.format.journal import Operation
 from razortools.format.keys import COUNTERS_KEY
-from razortools.format.superblock import SLOT_COUNT, State
+from razortools.format.superblock import ERROR_COUNT_MAX, SLOT_COUNT, State
 from razortools.format.volume import Counters
 from razortools.units import InodeNo, format_size
 
@@ -58,6 +59,9 @@ class Volume:
         self.now_ns = clock
         self._read_only = read_only
         self._opening = opening
+        self._failures_before = store.superblock.error_count
+        self._failures_met = 0  # since then
+        self._is_settled_here = False  # whether it is read-only because set_read_only() left nothing to recover
         self.record_log2 = store.superblock.record_bytes.bit_length() - 1  # of new files
         self.default_policy = _stored_policy(store)  # for new files; a mount may choose another one, which is not stored
         self.counters = _load_counters(store)
@@ -168,16 +172,32 @@ class Volume:
         if self.read_only:
             return
         self._gather(storing=True)
-        self.store.checkpoint(self.now_ns(), **self._figures(), **changes)
+        self.store.checkpoint(self.now_ns(), **(changes | self._figures()))
 
     def used_bytes(self) -> int:
         """Return how much of the image new data cannot take."""
         now = self.statistics()
         return (now.block_count - now.free_blocks) * now.block_bytes
 
+    def note_failure(self) -> None:
+        """Something cannot be read as it was written. The image tells so from the next checkpoint until a razorfsck mends it."""
+        self._failures_met += 1
+
+    @property
+    def has_untold_failures(self) -> bool:
+        """Whether a checkpoint would tell of failures that the image does not tell of yet."""
+        return not self.read_only and self._error_count > self.store.superblock.error_count
+
+    @property
+    def _error_count(self) -> int:
+        return min(self._failures_before + self._failures_met, ERROR_COUNT_MAX)
+
     def _figures(self) -> dict[str, int]:
-        """Return what the superblock tells of the counters."""
-        return {"inode_count": self.counters.inode_count, "directory_count": self.counters.directory_count}
+        """Return what the superblock tells of the counters, and of failures."""
+        figures = {"inode_count": self.counters.inode_count, "directory_count": self.counters.directory_count}
+        if self._failures_met:
+            figures |= {"state": State.ERRORS, "error_count": self._error_count}
+        return figures
 
     def verify_journal(self) -> JournalScan:
         """Read the journal back, from the last checkpoint to the last commit. *damage* tells what does not verify."""
@@ -221,7 +241,7 @@ class Volume:
             return
         orphans.finish_orphans(self)
         self._finish()
-        self._read_only = self.store.read_only = True
+        self._read_only = self.store.read_only = self._is_settled_here = True
         self.store.device.set_read_only(True)
 
     def resume_writing(self) -> None:
@@ -234,7 +254,8 @@ class Volume:
         if self.store.failure:
             raise ReadOnly(self.store.failure)
         device = self.store.device
-        if isinstance(device, OverlayDevice) or self.store.superblock.state != State.CLEAN:
+        is_settled = self._is_settled_here or self.store.superblock.state == State.CLEAN
+        if isinstance(device, OverlayDevice) or not is_settled:
             raise ReadOnly(
                 f"{device.name}: was not closed cleanly, and looking does not recover it; unmount it and mount it for writing"
             )
@@ -268,11 +289,11 @@ class Volume:
             changes = self._opened(now_ns, Outcome.DONE)
             self.store.mark(now_ns, state=State.DIRTY, mounted_at_ns=now_ns, mount_count=mount_count, **changes)
         else:
-            state = State.ERRORS if superblock.state == State.ERRORS else State.DIRTY
+            state = {"state": State.ERRORS if superblock.state == State.ERRORS else State.DIRTY}
             # Before anything else is written: data in free blocks could make a transaction whole that recovery has dropped. What
             # a crash has left in patches stays there until the next checkpoint.
-            changes = self._opened(now_ns, Outcome.RECOVERED, self.recovered.transactions) | self._figures()
-            self.store.checkpoint(now_ns, state=state, mounted_at_ns=now_ns, mount_count=mount_count, **changes)
+            changes = self._opened(now_ns, Outcome.RECOVERED, self.recovered.transactions) | state | self._figures()
+            self.store.checkpoint(now_ns, mounted_at_ns=now_ns, mount_count=mount_count, **changes)
         orphans.finish_orphans(self)
 
     @cached_property
@@ -319,10 +340,18 @@ class Volume:
                 patches.enter(self)
 
     def _put_counters(self) -> None:
-        encoded = self.counters.encode()
+        encoded = self._encoded_counters()
         if encoded != self.store.get(COUNTERS_KEY):
             with self.operation(Operation.COUNTERS, InodeNo(0)):
                 self.store.put(COUNTERS_KEY, encoded)
+
+    def _encoded_counters(self) -> bytes:
+        """Return the counters' item. What was too low in the image, and would be below 0 now, is 0: no commit fails for it."""
+        try:
+            return self.counters.encode()
+        except struct.error:
+            self.note_failure()
+            return Counters(*(max(value, 0) for value in _flatten(self.counters))).encode()
 
     def _forget_all(self) -> None:
         self.counters = _load_counters(self.store)
@@ -362,14 +391,27 @@ class _OperationContext:
         return self._started_ns
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        store = self._volume.store
+        try:
+            if kind is None:
+                self._finish(store)
+            else:
+                self._take_back()
+        except BaseException as failure:
+            store.break_off(failure)
+            raise
+
+    def _finish(self, store: Store) -> None:
+        """The operation is complete."""
+        inodes = self._volume.inodes
+        if len(store.transaction.redo) + len(store.running.steps) >= PART_KEYS:  # a part of the journal may end with it
+            inodes.put_fresh()
+        store.finish()
+        inodes.keep_changes()
+
+    def _take_back(self) -> None:
+        """The operation has failed: all that it changed is as it was."""
         volume = self._volume
-        if kind is None:
-            store = volume.store
-            if len(store.transaction.redo) + len(store.running.steps) >= PART_KEYS:  # a part of the journal may end with it
-                volume.inodes.put_fresh()
-            store.finish()
-            volume.inodes.keep_changes()
-            return
         volume.looked_up.clear()
         volume.inodes.take_back()
         for key in volume.store.rollback():

@@ -28,6 +28,7 @@ XATTR_CREATE = 1
 XATTR_REPLACE = 2
 LIST_BYTES_MAX = 65536  # XATTR_LIST_MAX of Linux: a longer list of names could never be read
 COMPRESSION = b"user.razorfs.compression"
+POLICY_BYTES_MAX = 64
 ACCESS_ACL = b"system.posix_acl_access"
 DEFAULT_ACL = b"system.posix_acl_default"
 
@@ -134,7 +135,10 @@ def inherit(volume: "Volume", parent_no: InodeNo, ino: InodeNo, inode: Inode) ->
     if found is None or not (inode.is_directory or inode.is_regular):
         return
     attribute = found[1]
-    policy = _policy(attribute.value)  # short enough to stand in the tree
+    try:
+        policy = _policy(attribute.value)
+    except PosixError:  # a value in blocks, or none that names an algorithm: such ones were taken once, and damage makes them
+        return
     volume.store.put(_free_key(volume, ino, COMPRESSION), attribute.encode())
     inode.flags |= HAS_XATTRS
     inode.compression, inode.compression_level = int(policy.algorithm), policy.level
@@ -172,6 +176,8 @@ def _check(inode: Inode, name: bytes, value: bytes, flags: int) -> None:
         raise PosixError(errno.ERANGE, f"the name of an extended attribute takes 1 to {XATTR_NAME_BYTES_MAX} bytes")
     if len(value) > XATTR_VALUE_BYTES_MAX:
         raise PosixError(errno.E2BIG, f"the value of an extended attribute takes up to {XATTR_VALUE_BYTES_MAX} bytes")
+    if name == COMPRESSION and len(value) > POLICY_BYTES_MAX:  # it stands in the tree, and is handed down as it does there
+        raise PosixError(errno.EINVAL, f"{name!r} names an algorithm and a level in {POLICY_BYTES_MAX} bytes at the most")
     check_namespace(name)
     if name.startswith(b"user.") and not (inode.is_regular or inode.is_directory):
         raise PosixError(errno.EPERM, "only files and directories have user.* attributes")

@@ -32,6 +32,7 @@ LATE = 4  # flag of a record with late pages
 READABLE = CHECKED_TWICE | LATE  # the flags of records that can be read
 RECORD_BYTES_MIN = 4096
 RECORD_BYTES_MAX = 1 << 20
+STORED_BYTES_MAX = 2 * RECORD_BYTES_MAX  # no more than its contents, and the pages behind it
 FILE_BYTES_MAX = (1 << 63) - 1 - RECORD_BYTES_MAX
 _BLOCK_MASK = 0xFFFF_FFFF_FFFF  # an address is a device number (16 bits) and a block number (48 bits)
 _RUN = struct.Struct("<QL")
@@ -123,6 +124,8 @@ class DataRecord(Record):
 
     def runs(self, block_bytes: int) -> list[Run]:
         """Return its (first block, block count) runs in the order of the data. Raises CorruptImage if they do not add up."""
+        if self.stored_bytes > STORED_BYTES_MAX:
+            raise CorruptImage(f"data record at block {self.address}: {self.stored_bytes} bytes are more than one can take")
         total = divide_up(self.stored_bytes, block_bytes)
         if not self.flags & LATE and len(self.more) == (SecondChecksum.FIXED_BYTES if self.flags & CHECKED_TWICE else 0):
             return [(BlockNo(self.address & _BLOCK_MASK), total)]

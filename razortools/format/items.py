@@ -1,7 +1,7 @@
 """Items: which record each kind of key holds, and which blocks a value owns."""
 
 from razortools.errors import CorruptImage
-from razortools.format.data import DataRecord, InlineData, Patch
+from razortools.format.data import DataRecord, InlineData, Patch, Run, changed_runs
 from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.inode import Inode, Orphan
 from razortools.format.keys import KIND_AT, Kind, kind_of
@@ -40,6 +40,20 @@ def owned_record(key: bytes, value: bytes) -> DataRecord | None:
     kind = key[KIND_AT]
     if kind == _DATA_RECORD:
         return DataRecord.decode(value)
-    if kind == _XATTR and value[1] & XattrFlag.OUT_OF_LINE:
+    if kind == _XATTR and value[1:2] and value[1] & XattrFlag.OUT_OF_LINE:
         return Xattr.decode(value).out_of_line
     return None
+
+
+def changed_blocks(key: bytes, before: bytes | None, after: bytes | None, block_bytes: int) -> tuple[list[Run], list[Run]]:
+    """Return the runs that an item lets go and takes when its value changes; None: it is absent.
+
+    A value before that cannot be read lets nothing go: nobody can tell which blocks were its own, and razorfsck finds those that
+    are nobody's. Else what it describes could not even be deleted. Raises CorruptImage for such a value after.
+    """
+    new = owned_record(key, after) if after is not None else None
+    try:
+        old = owned_record(key, before) if before is not None else None
+        return changed_runs(old, new, block_bytes)
+    except CorruptImage:
+        return changed_runs(None, new, block_bytes)

@@ -27,6 +27,9 @@ class State(IntEnum):
     ERRORS = 3  # an error was seen: razorfsck is due
 
 
+ERROR_COUNT_MAX = (1 << 32) - 1  # what its field holds: counting ends here
+
+
 class Compat(IntFlag):
     """Features that an implementation may ignore."""
 

@@ -677,12 +677,12 @@ def test_a_flush_that_fails_half_way_is_taken_back(monkeypatch: pytest.MonkeyPat
 
     def fails_late(key: bytes, value: bytes) -> None:
         if key == record_key(inodes[6], 1):
-            raise CorruptImage("a node of the tree cannot be read")
+            raise DeviceFailed("a node of the tree cannot be read now")
         put(key, value)
 
     with monkeypatch.context() as patch:
         patch.setattr(volume.store, "put", fails_late)
-        with pytest.raises(CorruptImage):
+        with pytest.raises(DeviceFailed):
             files.flush_all(volume)
     assert 0 < volume.records.dirty_bytes < dirty
     assert volume.store.maps.unclaimed == {}

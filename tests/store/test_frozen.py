@@ -174,12 +174,12 @@ def test_a_node_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[int] = []
     honest = frozen.Frozen.__init__
 
-    def counting(self: frozen.Frozen, tree: object, encode: Callable[..., None]) -> None:
+    def counting(self: frozen.Frozen, tree: object, encode: Callable[..., None], failed: object) -> None:
         def counted(ref: object, node: object) -> None:
             encoded.append(id(ref))
             encode(ref, node)
 
-        honest(self, tree, counted)  # type: ignore[arg-type]
+        honest(self, tree, counted, failed)  # type: ignore[arg-type]
 
     monkeypatch.setattr(frozen.Frozen, "__init__", counting)
     flight = store.begin_checkpoint(1)

@@ -25,7 +25,6 @@ from razortools.check.repair.spared import Spared
 from razortools.check.repair.superblock_copies import mended_at, settle
 from razortools.check.repair.surveying import Survey, believed, merged, owned, survey
 from razortools.check.steps import finished
-from razortools.check.superblock_rules import layout_fault
 from razortools.engine.store.nodes import Node
 from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.spacemaps import SpaceMaps
@@ -34,6 +33,7 @@ from razortools.errors import CorruptImage, OutOfSpace
 from razortools.format.admin import AdminEntry
 from razortools.format.data import CHECKED_TWICE, blocks_crc32
 from razortools.format.keys import COUNTERS_KEY, KIND_AT, Kind, object_of
+from razortools.format.layout import layout_fault
 from razortools.format.node import ITEM_OVERHEAD_BYTES, ChildPointer
 from razortools.format.spacemap import SpaceMapEntry
 from razortools.format.superblock import SUPERBLOCK_BYTES, State, Superblock

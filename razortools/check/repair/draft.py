@@ -14,7 +14,6 @@ from razortools.check.paths import Paths
 from razortools.check.repair.edits import Edit, Value, Verb
 from razortools.check.repair.fields import set_field
 from razortools.check.repair.safety import Change, are_harmless
-from razortools.check.superblock_rules import COUNT_MAX
 from razortools.check.tree import TreeIndex, walk
 from razortools.errors import CorruptImage
 from razortools.format.directory import BackLink, DirectoryEntry
@@ -31,6 +30,7 @@ from razortools.format.keys import (
     object_range,
     offset_of,
 )
+from razortools.format.layout import COUNT_MAX
 from razortools.format.name import Name
 from razortools.format.node import ChildPointer
 from razortools.format.record import Record

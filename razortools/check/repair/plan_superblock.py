@@ -6,9 +6,10 @@ from razortools.check.findings import Finding
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Value, Verb
 from razortools.check.repair.plan_frame import frame
-from razortools.check.superblock_rules import COUNT_MAX, field_faults
+from razortools.check.superblock_rules import field_faults
 from razortools.format.admin import EMPTY_HISTORY, NO_ENTRY, AdminEntry
 from razortools.format.compression import Algorithm
+from razortools.format.layout import COUNT_MAX
 from razortools.format.superblock import VERSION_MAJOR, VERSION_MINOR, Incompat, State, Superblock
 
 

@@ -19,13 +19,13 @@ from razortools.check.image import Image
 from razortools.check.runner import Options, check_quietly
 from razortools.check.size_before import ALL_BUT_PLACE, FIXED_FOR_EVER
 from razortools.check.superblock_pass import all_copies
-from razortools.check.superblock_rules import COUNT_MAX, layout_fault
 from razortools.check.tree import read_node
 from razortools.engine.store.device import Device
 from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.superblocks import backup_images, slot_image
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.geometry import BACKUP_SPACING, geometry_of
+from razortools.format.layout import COUNT_MAX, layout_fault
 from razortools.format.node import NodeHeader
 from razortools.format.superblock import BLOCK_BYTES_CHOICES, MAGIC, SLOT_COUNT, SUPERBLOCK_BYTES, Superblock
 

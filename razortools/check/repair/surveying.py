@@ -15,7 +15,6 @@ from razortools.check.map_rules import fixed_claims, map_pages
 from razortools.check.record_rules import record_fault
 from razortools.check.steps import finished
 from razortools.check.superblock_pass import check as superblock_pass
-from razortools.check.superblock_rules import COUNT_MAX
 from razortools.check.tree import TreeIndex, kinds_mask, walk
 from razortools.engine.store.device import Device
 from razortools.errors import CorruptImage, DeviceFailed
@@ -23,6 +22,7 @@ from razortools.format.data import DataRecord, Run
 from razortools.format.inode import FileType, Inode
 from razortools.format.items import owned_record
 from razortools.format.keys import COUNTERS_KEY, Kind, Table, object_of
+from razortools.format.layout import COUNT_MAX
 from razortools.format.volume import Counters
 
 COUNTED_KINDS = kinds_mask(Kind.INODE, Kind.XATTR, Kind.DATA_RECORD, Kind.NAME)

@@ -10,19 +10,18 @@ from dataclasses import replace
 from typing import Protocol
 
 from razortools.check.repair.superblock_copies import mendable
-from razortools.check.superblock_rules import layout_fault
 from razortools.engine.store import superblocks
 from razortools.engine.store.device import Device
 from razortools.engine.store.pages import PAGE_BYTES
 from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.errors import RazorError
 from razortools.format.geometry import Geometry, geometry_of
-from razortools.format.superblock import SLOT_COUNT, SUPERBLOCK_BYTES, State, Superblock
+from razortools.format.layout import layout_fault
+from razortools.format.superblock import ERROR_COUNT_MAX, SLOT_COUNT, SUPERBLOCK_BYTES, State, Superblock
 from razortools.format.undo import Stage
 from razortools.units import BlockNo
 
 REPAIR_GENERATIONS = 2  # from the view that is repaired to the repaired one
-ERROR_COUNT_MAX = (1 << 32) - 1  # what its field holds; a damaged one may say that already
 
 assert SUPERBLOCK_BYTES == PAGE_BYTES
 

@@ -47,7 +47,7 @@ def preparing(store: "Store", now_ns: int, changes: dict[str, Any]) -> Generator
     generation = store.begun_generation = store.superblock.generation + 1
     writes: list[Write] = []
     assert store.pool.reserve(store.tree.dirty_count), "a checkpoint found no room that had been reserved"
-    frozen = Frozen(store.tree, _encoder(store, generation, writes))
+    frozen = Frozen(store.tree, _encoder(store, generation, writes), store.fail)
     _place(store, frozen.refs, generation)
     map_writes, top, free_blocks = store.maps.encode_checkpoint(store.pool.runs())
     root, released = store.tree.root, tuple(store.maps.pending)

@@ -134,7 +134,7 @@ class FileDevice(Device):
         buffer = bytearray(length)
         try:
             count = os.preadv(self._descriptor, [buffer], offset, os.RWF_NOWAIT)
-        except BlockingIOError:
+        except (BlockingIOError, OverflowError):
             return None
         except OSError as refused:
             self._tells_what_is_cached = refused.errno != errno.EOPNOTSUPP
@@ -278,7 +278,7 @@ def open_image(path: str | os.PathLike[str], *, writable: bool, lock: bool = Tru
     try:
         descriptor = os.open(name, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise NotAnImage(f"{name}: no such file or device; make an image with mkfs.razorfs") from None
+        raise NotAnImage(f"{name}: no such file or device; check the path, and whether its disk is there") from None
     except PermissionError:
         verb = "write" if writable else "read"
         raise DeviceFailed(f"{name}: no permission to {verb} it; run as its owner or as root") from None

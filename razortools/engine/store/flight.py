@@ -94,7 +94,12 @@ class Flight:
         if is_first:
             if self._times is not None:
                 self._times.note(self.took_s)
-            self._landed()
+            try:
+                self._landed()
+            except BaseException as failure:  # half of what follows has been done, and it cannot be done again
+                self._failure = failure
+                self._failed(str(failure) or type(failure).__name__)
+                raise
 
 
 class Flights:

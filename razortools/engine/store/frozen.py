@@ -22,10 +22,14 @@ Encode = Callable[[Ref, Node], None]
 class Frozen:
     """The nodes of one tree that are still to be encoded."""
 
-    def __init__(self, tree: Tree, encode: Encode) -> None:
-        """Freeze all dirty nodes. *encode* is told of each of them once, those below a node before it."""
+    def __init__(self, tree: Tree, encode: Encode, failed: Callable[[str], None]) -> None:
+        """Freeze all dirty nodes. *encode* is told of each of them once, those below a node before it.
+
+        *failed* is told why if one cannot be thawed: what was to change it has stopped half-way then.
+        """
         self._tree = tree
         self._encode = encode
+        self._failed = failed
         self._left: dict[Node, tuple[Ref, Node]] = {}  # each node with its ref, and with what it was
         for ref in _dirty(tree.root):
             if ref.node is not None:
@@ -49,15 +53,19 @@ class Frozen:
         self._tree.thaw = never_frozen  # what was encoded is nobody's any more once it is written
 
     def _thaw(self, node: Node) -> None:
-        """*node* is about to change."""
+        """*node* is about to change. If that fails it is frozen still, so that the checkpoint gets what it names."""
+        try:
+            if node.level:
+                copy = Node(node.level, node.low, node.high)
+                copy.keys, copy.children, copy.used = node.keys.copy(), node.children.copy(), node.used
+                self._left[node] = self._left[node][0], copy  # where it stood: behind those below it
+            else:
+                self._encode(self._left[node][0], node)
+                del self._left[node]
+        except BaseException as failure:
+            self._failed(str(failure) or type(failure).__name__)
+            raise
         node.frozen = False
-        if not node.level:
-            ref, _ = self._left.pop(node)
-            self._encode(ref, node)
-            return
-        copy = Node(node.level, node.low, node.high)
-        copy.keys, copy.children, copy.used = node.keys.copy(), node.children.copy(), node.used
-        self._left[node] = self._left[node][0], copy  # where it stood: behind those below it
 
 
 def _dirty(ref: Ref) -> Generator[Ref, None, None]:

@@ -17,9 +17,9 @@ from razortools.engine.store.journal import SCAN_ROUNDS, JournalReader, JournalS
 from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.store import METADATA_CACHE_BYTES, Store
 from razortools.errors import CorruptImage
-from razortools.format.data import DataRecord, Run, changed_runs, late_part
+from razortools.format.data import DataRecord, Run, late_part
 from razortools.format.geometry import geometry_of
-from razortools.format.items import owned_record
+from razortools.format.items import changed_blocks, owned_record
 from razortools.format.journal import ENTRY_HEAD_BYTES
 from razortools.steps import finished, mapped
 
@@ -190,11 +190,8 @@ def _take_blocks(store: Store, transaction: LoggedTransaction) -> list[Run]:
     """Mark the blocks that *transaction* took as used; return the runs that it let go."""
     freed: list[Run] = []
     for entry in transaction.entries:
-        key = entry.head.key
-        old = owned_record(key, entry.undo) if entry.undo is not None else None
-        new = owned_record(key, entry.redo) if entry.redo is not None else None
-        let_go, taken = changed_runs(old, new, store.block_bytes)
+        let_go, taken = changed_blocks(entry.head.key, entry.undo, entry.redo, store.block_bytes)
         for start, count in taken:
             store.maps.mark_used(start, count)
-        freed += let_go
+        freed += filter(store.maps.may_hold, let_go)
     return freed

@@ -157,8 +157,19 @@ class SpaceMaps:
             self._stale[0].add(group)
             self._stale[1].add(group)
 
+    def may_hold(self, run: Run) -> bool:
+        """Return whether *run* lies where items may have blocks: in the image, and in no fixed part of it."""
+        start, count = run
+        if count <= 0 or start + count > self.geometry.block_count:
+            return False
+        return not any(
+            self._fixed.get(group, 0) & ((1 << length) - 1) << offset for group, offset, length in self._by_group(start, count)
+        )
+
     def mark_used(self, start: BlockNo, count: int) -> None:
-        """Take blocks that a replayed transaction names. Raises CorruptImage if one is in use already."""
+        """Take blocks that a replayed transaction names. Raises CorruptImage if one is in use already, or nobody can have it."""
+        if not self.may_hold((start, count)):
+            raise CorruptImage(f"the journal names blocks that no file can have: {count} at {start}; run razorfsck")
         for group, offset, length in self._by_group(start, count):
             if self._group(group) & (((1 << length) - 1) << offset):
                 raise CorruptImage(f"the journal names blocks that are in use: {count} at {start}; run razorfsck")

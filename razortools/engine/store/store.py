@@ -24,9 +24,9 @@ from razortools.engine.store.throughput import Throughput
 from razortools.engine.store.transaction import PART_KEYS, RunningOperation, Transaction, UnloggedTransaction
 from razortools.engine.store.tree import Tree
 from razortools.errors import ReadOnly
-from razortools.format.data import DataRecord, Run, changed_runs
+from razortools.format.data import DataRecord, Run
 from razortools.format.geometry import geometry_of
-from razortools.format.items import owned_record
+from razortools.format.items import changed_blocks
 from razortools.format.journal import ENTRY_HEAD_BYTES, Operation
 from razortools.format.keys import Kind
 from razortools.format.superblock import Incompat, Superblock
@@ -163,10 +163,8 @@ class Store:
         return gone
 
     def _account(self, key: bytes, before: bytes | None, after: bytes | None) -> None:
-        old = owned_record(key, before) if before is not None else None
-        new = owned_record(key, after) if after is not None else None
-        freed, taken = changed_runs(old, new, self.block_bytes)
-        self.running.freed += freed
+        freed, taken = changed_blocks(key, before, after, self.block_bytes)
+        self.running.freed += filter(self.maps.may_hold, freed)  # a senseless item lets go what nobody can have given it
         self.maps.claim(taken)
         self.running.placed += taken
 
@@ -202,6 +200,11 @@ class Store:
         keys = [key for key, _, _ in running.steps]
         self._end_operation()
         return keys
+
+    def break_off(self, failure: BaseException) -> None:
+        """The operation can neither be finished nor taken back as a whole, so nothing may be built upon what memory holds."""
+        self.fail(str(failure) or type(failure).__name__)
+        self._end_operation()
 
     def _end_operation(self) -> None:
         running = self.running
@@ -287,12 +290,15 @@ class Store:
         Operations may go on while the flight runs in another thread; they belong to the next transaction. settle() ends it.
         """
         self.settle()
-        frozen = commits.freeze(self, now_ns)
-        if frozen is None:
-            return None
-        if frozen.position < 0:
-            return self.begin_checkpoint(now_ns, **changes)
-        return self.flights.begin(lambda: commits.write(self, frozen), lambda: commits.finish(self, frozen), self.commit_times)
+        # It takes a place in the ring and numbers: if it stopped then, later commits would stand behind a hole, and be lost.
+        with self.failing():
+            frozen = commits.freeze(self, now_ns)
+            if frozen is None:
+                return None
+            if frozen.position >= 0:
+                write, landed = (lambda: commits.write(self, frozen)), (lambda: commits.finish(self, frozen))
+                return self.flights.begin(write, landed, self.commit_times)
+        return self.begin_checkpoint(now_ns, **changes)
 
     def begin_checkpoint(self, now_ns: int, **changes: object) -> Flight:
         """Begin what checkpoint() does, after settling what is under way. As begin_commit()."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from razortools.engine.store.device import Device
 from razortools.errors import CorruptImage, DeviceFailed, NotAnImage, UnsupportedFormat
 from razortools.format.geometry import BACKUP_SPACING, Geometry, geometry_of
+from razortools.format.layout import layout_fault, working_fault
 from razortools.format.superblock import (
     BLOCK_BYTES_CHOICES,
     KNOWN_INCOMPAT,
@@ -122,6 +123,9 @@ def judge(device: Device, found: Superblock) -> None:
     unknown = found.read_only_compat & ~KNOWN_READ_ONLY_COMPAT
     if unknown and not device.read_only:
         raise UnsupportedFormat(f"{device.name}: uses unknown features {unknown:#x}; open it read-only, or use newer razortools")
+    fault = layout_fault(found) or working_fault(found)
+    if fault:
+        raise CorruptImage(f"{device.name}: its superblock makes no sense: {fault}; run razorfsck {device.name}")
     wanted = found.block_count * found.block_bytes
     if device.size_bytes < wanted:
         raise CorruptImage(
