@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -39,7 +41,7 @@ def debugfs(
     lines = list(run or [])
     if script is not None:
         lines += _read_script(script)
-    with open_session(image, writable=write, tell=render.message) as session:
+    with open_session(image, writable=write, tell=render.message, hold=partial(_holding, image)) as session:
         if run is None and script is None:
             return _prompt(session)
         if as_json:
@@ -48,6 +50,13 @@ def debugfs(
             for line in lines:
                 _run(session, line)
     return 0
+
+
+def _holding(image: str) -> AbstractContextManager[bool]:
+    """Return what has the mount of *image* keep what is looked at."""
+    from razortools.service.held import holding  # late: only an image that is in use needs it
+
+    return holding(image)
 
 
 def _read_script(path: str) -> list[str]:

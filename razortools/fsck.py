@@ -113,6 +113,8 @@ def fsck(
         judge(EXPLAIN, words)
         render.pairs(explain(code))
         return 0
+    if image == EXPLAIN and not os.path.exists(EXPLAIN):
+        raise UsageError("explain takes the code of a finding, such as E0501")
 
     def work() -> int:
         if code is not None:

@@ -1,6 +1,7 @@
 """razorfs-health: is it well? For people, for scripts, for Nagios and for Prometheus."""
 
 import math
+import os
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -98,6 +99,8 @@ def health(
     _judge(thresholds)
     if target == "profile" and profiled is not None:
         return _profile(profiled, PROFILE_S if seconds is None else seconds, output or "flame.svg")
+    if target == "profile" and not os.path.exists(target):
+        raise UsageError("profile takes the mount point whose daemon is to be looked at")
     if profiled is not None:
         raise UsageError(f"one image at a time; what is '{profiled}'?")
     if watch:

@@ -21,7 +21,7 @@ from razortools.engine.make.image import Made, Order, make
 from razortools.engine.populate.entry import Entry, show_path
 from razortools.errors import UsageError
 from razortools.format.compression import Policy, parse_policy
-from razortools.units import KIB, format_size, parse_size
+from razortools.units import KIB, format_size, parse_size, plural
 
 app = cli.new_app()
 
@@ -249,7 +249,7 @@ def _summary(image: str, made: Made) -> list[tuple[str, str]]:
         ("size", f"{format_size(made.image_bytes)}: {geometry.block_count} blocks of {geometry.block_bytes} bytes"),
         ("uuid", str(uuid.UUID(bytes=plan.uuid))),
         ("label", _label(plan) or "none"),
-        ("metadata", f"nodes of {format_size(geometry.node_bytes)}, {_copies(plan.metadata_copies)}"),
+        ("metadata", f"nodes of {format_size(geometry.node_bytes)}, {plural(plan.metadata_copies, 'copy')}"),
         ("data", f"records of {format_size(plan.record_bytes)}, compression {plan.compression}"),
         ("journal", f"{format_size(geometry.journal_bytes)} at block {geometry.journal_start}"),
         ("space maps", "at blocks " + ", ".join(map(str, geometry.spacemap_starts))),
@@ -260,17 +260,14 @@ def _summary(image: str, made: Made) -> list[tuple[str, str]]:
     if made.populated is not None and made.statistics is not None:
         put, stored = made.populated, made.statistics.data_blocks * geometry.block_bytes
         others = put.symlinks + put.hard_links + put.specials
-        lines.append(("put in", f"{put.files} files, {put.directories} directories, {others} links and special files"))
+        files, directories = plural(put.files, "file"), plural(put.directories, "directory")
+        lines.append(("put in", f"{files}, {directories}, {others} links and special files"))
         lines.append(("stored", f"{format_size(put.total_bytes)} in {format_size(stored)} of blocks; small files in the tree"))
     return lines
 
 
 def _label(plan: CreatePlan) -> str:
     return plan.label.rstrip(b"\0").decode("utf-8", "surrogateescape")
-
-
-def _copies(count: int) -> str:
-    return "1 copy" if count == 1 else f"{count} copies"
 
 
 def main() -> NoReturn:

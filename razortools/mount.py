@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from contextlib import closing
@@ -16,6 +17,7 @@ from razortools.cli import render
 from razortools.cli.app import MOUNT_CODES, DebugFlag, ImageArg, VersionFlag
 from razortools.engine.store.mounts import Mount
 from razortools.errors import ImageBusy, RazorError, UsageError, sentence
+from razortools.printable import printable
 from razortools.service import daemon, kernel_mount, mountpoints
 from razortools.service.control import Waiter
 from razortools.service.mountpoints import Holder, MountRefused, NoPermission
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from razortools.service.opening import Place
 
 FUSE_DEVICE = "/dev/fuse"
+DESCRIPTORS_MIN = 64  # the image, the log, a listener and who asks, and what comes and goes
 SYSTEM_ERROR = 2  # mount(8): the machine lacks something
 CLONE_NEWNS = 0x00020000
 HOLDERS_SHOWN = 20
@@ -95,9 +98,19 @@ def mount(
         prepare()
     if fake:
         return 0
+    _judge_descriptors()
     from razortools.service.opening import Place  # late: trio and pyfuse3 are not needed to refuse
 
     return _serve(Place(source, target), chosen, prepare, foreground=foreground, verbose=verbose)
+
+
+def _judge_descriptors() -> None:
+    """Make sure that as many files may be open at once as serving takes. Raises MountRefused."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= hard < DESCRIPTORS_MIN:
+        raise MountRefused(f"only {hard} files may be open here at once, and a mount takes {DESCRIPTORS_MIN}; see ulimit -n")
+    if 0 <= soft < DESCRIPTORS_MIN:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS_MIN, hard))
 
 
 def _serve(place: "Place", options: MountOptions, prepare: Callable[[], None], *, foreground: bool, verbose: bool) -> int:
@@ -338,10 +351,12 @@ def _unmount_idle(mounted: Mount, target: str) -> bool:
 
 def _show_holders(found: list[Holder], sentence: str) -> None:
     """Tell in one sentence what does not work, and who keeps the mount busy."""
-    render.error(sentence + (" by:" if found else "; run as root to see by whom"))
+    by_kernel = " by the kernel: swap, an NFS export, or another mount namespace"
+    unknown = "; run as root to see by whom" if os.geteuid() else by_kernel
+    render.error(sentence + (" by:" if found else unknown))
     for holder in found[:HOLDERS_SHOWN]:
         who = f"pid {holder.pid}" if holder.pid else "kernel"
-        render.message(render.on_one_line(f"  {who}  {holder.command}  {holder.path}"))
+        render.message(printable(f"  {who}  {holder.command}  {holder.path}"))
     if len(found) > HOLDERS_SHOWN:
         render.message(f"  and {len(found) - HOLDERS_SHOWN} more")
 

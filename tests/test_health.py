@@ -83,7 +83,9 @@ def test_prometheus_metrics_agree_with_the_figures(image: Path, capsys: pytest.C
 def test_nagios_gets_one_line_with_performance_data(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert health("--nagios", image) == 0
     out = capsys.readouterr().out
-    assert re.fullmatch(r"RAZORFS OK - all is well \| 'a.img space'=[\d.]+%;90.0;97.0 'a.img journal'=[\d.]+%;75.0\n", out)
+    name = re.escape(str(image))  # two images of one name may lie in different places
+    data = rf"'{name} space'=[\d.]+%;90.0;97.0 '{name} journal'=[\d.]+%;75.0"
+    assert re.fullmatch(rf"RAZORFS OK - all is well \| {data}\n", out)
 
 
 def test_thresholds_can_be_chosen(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,7 +111,7 @@ def test_an_image_that_was_not_unmounted_is_a_warning_that_says_what_will_happen
     crashed.write_bytes(image.read_bytes())
     volume.close()
     assert health(crashed) == 1
-    assert "WARNING  State: was not unmounted; the next mount replays 1 transactions" in capsys.readouterr().out
+    assert "WARNING  State: was not unmounted; the next mount replays 1 transaction by itself" in capsys.readouterr().out
     assert health("--json", crashed) == 1
     assert json.loads(capsys.readouterr().out)["images"][0]["figures"]["journal_used_bytes"] > 0
 

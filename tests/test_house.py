@@ -15,6 +15,7 @@ FLOORS = {
     "errors": 0.1,
     "steps": 0.1,
     "standard_streams": 0.1,
+    "printable": 0.1,
     "format": 1.0,
     "engine.store": 2.0,
     "engine": 3.0,

@@ -9,7 +9,6 @@ from collections.abc import Generator, Iterator
 from razortools.check.findings import Progress
 from razortools.check.inventory import Inventory, identity_of, lost_places
 from razortools.check.loss import LOST_AND_FOUND, Changed, Loss, Renamed, Truncated
-from razortools.check.paths import printable
 from razortools.check.pieces import differences, inode_of, is_partly_readable
 from razortools.check.steps import PARTS, finished, scaled
 from razortools.check.tree import kinds_mask
@@ -17,6 +16,7 @@ from razortools.format.directory import DirectoryEntry
 from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import Kind, kind_range, object_of
 from razortools.format.xattr import Xattr
+from razortools.printable import printable
 from razortools.units import InodeNo
 
 STEP = 500  # files are compared between two signs: less than a second, even if each has to be looked at closely

@@ -14,15 +14,16 @@ from razortools.check.findings import Event, Finding, Progress, Severity
 from razortools.check.image import Image
 from razortools.check.inode_rules import inode_faults, patch_fault, xattr_fault
 from razortools.check.keynames import item_words, key_fault, range_words, record_range
-from razortools.check.paths import Paths, printable
-from razortools.check.superblock_rules import COUNT_MAX
+from razortools.check.paths import Paths
 from razortools.check.tree import TreeIndex, Visit, walk
 from razortools.errors import CorruptImage
 from razortools.format.inode import ROOT_INODE, FileType, Inode, InodeFlag, Orphan, OrphanReason
 from razortools.format.keys import COUNTERS_KEY, Kind, Table, inode_key, object_of, offset_of, table_range
+from razortools.format.layout import COUNT_MAX
 from razortools.format.node import patch_bytes
 from razortools.format.volume import Counters
 from razortools.format.xattr import Xattr
+from razortools.printable import printable
 from razortools.units import InodeNo
 
 PROGRESS_STEP = 64  # nodes

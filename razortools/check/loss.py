@@ -14,7 +14,7 @@ Where no file at all was seen, the statement says nothing file by file.
 
 from dataclasses import dataclass, field
 
-from razortools.check.paths import printable
+from razortools.printable import printable
 
 LISTED_MAX = 100_000  # of a kind; more are counted only
 LOST_AND_FOUND = "/lost+found"  # which a repair makes: nobody has to have seen it before

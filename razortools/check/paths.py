@@ -75,10 +75,3 @@ class Paths:
 def join(directory: str, *names: str) -> str:
     """Return the path of *names* below *directory*."""
     return "/".join([directory.rstrip("/"), *names]) if names else directory
-
-
-def printable(text: str) -> str:
-    """Return *text* with control characters and stray bytes written out, so that no name plays tricks on a terminal."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii") for character in text
-    )

@@ -57,8 +57,8 @@ GEOMETRY_WRONG = _row(
     _BUG, "The image cannot be opened from this superblock.", Repair.REWRITE_COPY,
 )  # fmt: skip
 ERRORS_RECORDED = _row(
-    "E0108", WARNING, "recorded error", "an earlier mount met errors ({errors} counted) and asked for this check",
-    "A read or write failed, or a checksum did not match, while the image was in use.",
+    "E0108", WARNING, "recorded error", "{reason}, so this check was asked for",
+    "A read or write failed, or a checksum did not match, while the image was in use; or a repair could not mend everything.",
     "See the other findings; if there are none the error has passed or was mended.", Repair.RESET_STATE,
 )  # fmt: skip
 DEVICE_LARGER = _row(
@@ -268,7 +268,7 @@ ENTRY_TYPE = _row(
 )  # fmt: skip
 ENTRY_NAME_MISSING = _row(
     "E0406", ERROR, "nameless entry", "an entry of this directory has the name id {name_id}, which is not in the string table",
-    "The name stood in a node that is lost, or a defect.", "Inode {inode} cannot be found here.", Repair.NAME_BY_NUMBER,
+    "The name stood in a node that is lost, or a defect.", "Nobody can open what stood under it.", Repair.NAME_BY_NUMBER,
 )  # fmt: skip
 ENTRY_HASH = _row(
     "E0407", ERROR, "misplaced entry", "this name is filed under {value:#x}, but its hash is {expected:#x}",

@@ -51,6 +51,7 @@ class Report:
     repair: dict[str, object] | None = None  # what a repair did; None: nothing was to be repaired
     is_modified: bool = False  # the image was changed, whether or not that has answered a finding
     is_refused: bool = False  # what was asked for was not done
+    part: str = ""  # what of the image was looked at; empty: all of it
     in_use: dict[str, object] | None = None  # how an image was looked at that somebody else writes to; None: nobody does
 
     @property
@@ -92,7 +93,7 @@ class Report:
         summary = self.summary
         document: dict[str, object] = {
             "image": self.image,
-            "clean": self.clean if self.error is None else None,
+            "clean": None if self.error is not None or (self.clean and self.part) else self.clean,
             "exit_code": self.exit_code,
             "phases": [
                 {

@@ -31,6 +31,8 @@ from razortools.engine.store.device import Device
 from razortools.errors import UsageError
 from razortools.format.inode import FileType
 from razortools.format.superblock import SLOT_COUNT
+from razortools.printable import printable
+from razortools.units import plural
 
 PHASES = {
     1: ("superblock", "Checking superblock", "superblock"),
@@ -56,6 +58,15 @@ class Options:
     backup_block: int | None = None  # believe the backup superblock in this block
     threads: int = 2
     findings_per_code: int = FINDINGS_PER_CODE
+
+    @property
+    def part(self) -> str:
+        """What of an image is looked at, in words; empty: all of it."""
+        below = f"what lies below {printable(self.path)}" if self.path is not None else ""
+        if self.only >= set(PHASES):
+            return below
+        numbers = f"phase{'s' if len(self.only) > 1 else ''} {', '.join(map(str, sorted(self.only)))}"
+        return f"{numbers} of {below}" if below else numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +242,7 @@ class _Run:
     def report(self) -> Report:
         """Return what was found, with the phases that were asked for and not made."""
         self._skip_the_rest()
-        return Report(self.image, tuple(self.phases), tuple(self.findings), self.summary)
+        return Report(self.image, tuple(self.phases), tuple(self.findings), self.summary, part=self.options.part)
 
     def _skip_the_rest(self) -> None:
         """Note the phases that were asked for and could not be made."""
@@ -285,11 +296,3 @@ def _in_words(findings: tuple[Finding, ...], worst: Severity | None) -> str:
         if finding.severity == worst:
             counts[problems.PROBLEMS[finding.code].noun] += finding.count
     return ", ".join(plural(count, noun) for noun, count in counts.most_common(3))
-
-
-def plural(count: int, noun: str) -> str:
-    """Return the number with its noun: ``3 orphaned blocks``, ``1 dangling entry``."""
-    if count == 1:
-        return f"1 {noun}"
-    ends_in_y = noun.endswith("y") and noun[-2] not in "aeiou"
-    return f"{count:,} {noun[:-1] + 'ies' if ends_in_y else noun + 's'}"

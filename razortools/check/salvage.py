@@ -14,7 +14,7 @@ from typing import Any
 from razortools.check.facts import find_number
 from razortools.check.findings import Progress
 from razortools.check.host_copy import HostCopy, write_but_zeros
-from razortools.check.paths import Paths, printable
+from razortools.check.paths import Paths
 from razortools.check.salvage_view import View, readable_view
 from razortools.check.steps import PARTS, scaled
 from razortools.check.stored_file import attributes_of, parts_of
@@ -24,6 +24,7 @@ from razortools.errors import CorruptImage, UsageError
 from razortools.format.directory import NAME_BYTES_MAX, DirectoryEntry
 from razortools.format.inode import ROOT_INODE, FileType, Inode, Orphan, OrphanReason
 from razortools.format.keys import Kind, Table, inode_key, kind_range, object_of, table_range
+from razortools.printable import printable
 from razortools.units import InodeNo
 
 TOLD_MAX = 10_000  # of each list in the report; what comes after is counted

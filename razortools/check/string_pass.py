@@ -6,13 +6,13 @@ from razortools.check import problems
 from razortools.check.facts import DirectoryFacts, find_number
 from razortools.check.findings import Event, Finding, Progress
 from razortools.check.keynames import item_words
-from razortools.check.paths import printable
-from razortools.check.superblock_rules import COUNT_MAX
 from razortools.check.tree import kinds_mask
 from razortools.errors import CorruptImage
 from razortools.format.directory import NAME_BYTES_MAX
 from razortools.format.keys import Kind, Table, object_of
+from razortools.format.layout import COUNT_MAX
 from razortools.format.name import Name
+from razortools.printable import printable
 
 PROGRESS_STEP = 64  # leaves
 

@@ -11,8 +11,8 @@ from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
 from razortools.cli import render
 from razortools.debug.completion import candidates
-from razortools.debug.names import show_name
 from razortools.debug.session import Command, Session
+from razortools.printable import printable_name
 
 
 class _Completer(Completer):
@@ -36,7 +36,7 @@ def lines_typed(session: Session, commands: Mapping[str, Command]) -> Iterator[s
     )
     while True:
         try:
-            yield prompt.prompt(f"razorfs:{show_name(session.directory)}{'#' if session.writable else '>'} ")
+            yield prompt.prompt(f"razorfs:{printable_name(session.directory)}{'#' if session.writable else '>'} ")
         except EOFError:
             return
         except KeyboardInterrupt:

@@ -3,9 +3,9 @@
 import sys
 
 from razortools.check.findings import Finding, Repair
-from razortools.check.paths import printable
 from razortools.check.problems import PROBLEMS
 from razortools.cli import render
+from razortools.printable import printable
 
 
 class Asking:

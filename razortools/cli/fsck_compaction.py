@@ -6,10 +6,9 @@ from razortools.check.compact.compact import Compacted, in_words
 from razortools.check.compact.plan import Plan
 from razortools.check.findings import Severity
 from razortools.check.report import Report
-from razortools.check.runner import plural
 from razortools.cli import render
 from razortools.cli.fsck_screen import Screen
-from razortools.units import format_size
+from razortools.units import format_size, plural
 
 
 def show_compaction(screen: Screen, done: Compacted, report: Report) -> None:

@@ -12,16 +12,16 @@ from razortools.check.compact.compact import StepPlanned
 from razortools.check.findings import Finding, Progress, Severity
 from razortools.check.in_use import LookBegins, LookStep
 from razortools.check.loss import Loss
-from razortools.check.paths import printable
 from razortools.check.repair.edits import Edit
 from razortools.check.repair.repair import Repaired, RepairStep, RoundPlanned, WorkStarted
 from razortools.check.report import PhaseResult, Report
-from razortools.check.runner import PHASES, PhaseDone, PhaseStarted, plural
+from razortools.check.runner import PHASES, PhaseDone, PhaseStarted
 from razortools.check.salvage import SalvageReport
 from razortools.check.steps import followed
 from razortools.cli import render
 from razortools.cli.fsck_pace import BETWEEN, Pace
-from razortools.units import format_size
+from razortools.printable import printable
+from razortools.units import format_size, plural
 
 SHOWN_PER_PHASE = 20  # findings, unless -v asks for all
 SHOWN_EDITS = 40
@@ -280,6 +280,8 @@ def _summary_lines(report: Report) -> list[str]:
         f"Summary: {plural(summary.files, 'file')}, {plural(summary.directories, 'directory')}, "
         f"{format_size(summary.total_bytes)} in files, {format_size(summary.stored_bytes)} stored, ratio {summary.ratio:.2f}:1",
     ]
+    if report.clean and report.part:
+        return [*lines, f"{report.image}: nothing wrong in {report.part}; the rest was not judged"]
     if report.clean:
         return [*lines, f"{report.image}: clean" + (", as of that checkpoint" if report.in_use else "")]
     left = [finding for finding in report.left if finding.severity > Severity.NOTE]

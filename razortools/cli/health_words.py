@@ -1,10 +1,10 @@
 """What razorfs-health says: lines for people, a document for programs, a line for Nagios and its kin."""
 
-import os
 from collections.abc import Callable, Iterable
 
 from razortools.cli import render
 from razortools.engine.health import Health, Thresholds, Verdict
+from razortools.printable import printable
 
 FillPercents = Callable[[Health], Iterable[tuple[float, float]]]  # of the image and of its journal, if that is known
 
@@ -17,9 +17,9 @@ def show(found: list[Health], *, named: bool) -> None:
         render.out("UNKNOWN  Mounts: no RAZORFS is mounted here; name an image")
     for one in found:
         if named:
-            render.out(render.on_one_line(f"{one.image}: {one.verdict.name}"))
+            render.out(printable(f"{one.image}: {one.verdict.name}"))
         for reason in one.reasons:
-            text = render.on_one_line(f"{reason.verdict.name:<8} {reason.subject}: {reason.text}")
+            text = printable(f"{reason.verdict.name:<8} {reason.subject}: {reason.text}")
             render.styled(text, _STYLES[reason.verdict])
 
 
@@ -56,9 +56,9 @@ def nagios_line(found: list[Health], verdict: Verdict, thresholds: Thresholds, f
         f"'{name} space'={space}%;{thresholds.space_warning};{thresholds.space_critical}"
         f" '{name} journal'={journal}%;{thresholds.journal_warning}"
         for one in found
-        if (name := os.path.basename(one.image))
+        if (name := one.image.replace("'", "''").replace("=", "-"))  # as the plugins' guidelines have it
         for space, journal in fill_percents(one)
     ]
     text = "; ".join(wrong) or ("all is well" if found else "no RAZORFS is mounted")
     line = f"RAZORFS {verdict.name} - {text.replace('|', '/')}"
-    return render.on_one_line(f"{line} | {' '.join(data)}" if data else line)
+    return printable(f"{line} | {' '.join(data)}" if data else line)

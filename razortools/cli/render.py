@@ -6,7 +6,6 @@ document; text is never interpreted as markup.
 
 import json
 import os
-import re
 import select
 import sys
 import termios
@@ -26,7 +25,6 @@ from rich.text import Text
 
 from razortools import standard_streams
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _WIDTH_WHEN_PIPED = 10_000  # nobody reads a pipe through a window: never wrap or cut
 
 
@@ -58,11 +56,6 @@ def message(text: str) -> None:
     """Print *text* and a newline on stderr. Where that cannot be written it is dropped: no work ends for want of company."""
     with _dropped_if_refused():
         _write(sys.stderr, text + "\n")
-
-
-def on_one_line(text: str) -> str:
-    """Return *text* with what ends a line, or moves on a terminal, written out: names may hold it."""
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def error(text: str) -> None:

@@ -3,8 +3,8 @@
 import argparse
 
 from razortools.debug.answers import Answer, Lines, Table
-from razortools.debug.names import show_time
 from razortools.debug.session import Command, Session, Words
+from razortools.debug.shown import show_time
 from razortools.engine.administration import document, result, word
 from razortools.engine.store.admin import history_of, keeps_history
 from razortools.format.admin import Action

@@ -5,8 +5,8 @@ import os
 from typing import Any
 
 from razortools.debug.answers import Answer, Lines, Pairs, Stream
-from razortools.debug.names import show_value
 from razortools.debug.session import Command, Session, Words
+from razortools.debug.shown import show_value
 from razortools.engine import acls, xattrs
 from razortools.errors import CorruptImage, UsageError
 from razortools.format.acl import Acl, AclEntry, Tag, decode_acl

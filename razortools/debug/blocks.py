@@ -9,7 +9,6 @@ import crc32c
 from razortools.debug.annotation import Span, journal_spans, map_spans, node_spans, superblock_spans
 from razortools.debug.answers import Answer, Lines, Several
 from razortools.debug.arguments import number
-from razortools.debug.names import show_name
 from razortools.debug.ownership import Owner, Wanted, owners
 from razortools.debug.session import Command, Session, Words, reason_of
 from razortools.debug.transactions import scan_journal
@@ -19,6 +18,7 @@ from razortools.format.geometry import Geometry
 from razortools.format.node import NODE_MAGIC, decode_header, node_checksum
 from razortools.format.spacemap import NEVER_WRITTEN, SpaceMapEntry
 from razortools.format.superblock import MAGIC, Superblock
+from razortools.printable import printable_name
 
 LINE_BYTES = 16
 BLOCK_BYTES_UNKNOWN = 4096  # the smallest: what is taken where no superblock tells
@@ -56,7 +56,7 @@ def _described(session: Session, block: int, raw: bytes) -> Described:
         return f"not known ({reason_of(broken)})", [], list(_by_itself(session, raw))
     facts = [("lost with it", owner.loss)]
     if owner.paths:
-        facts.insert(0, ("path", ", ".join(map(show_name, owner.paths))))
+        facts.insert(0, ("path", ", ".join(map(printable_name, owner.paths))))
     if owner.what.startswith("superblock"):
         return owner.what, facts, list(superblock_spans(session, raw))
     if owner.what.startswith("space map"):

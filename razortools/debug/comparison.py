@@ -12,10 +12,10 @@ from typing import Any
 
 from razortools.debug.answers import Answer, Lines, Several, Table
 from razortools.debug.arguments import count
-from razortools.debug.names import show_name, show_time
 from razortools.debug.opening import look_into
 from razortools.debug.rawtree import RawTree
 from razortools.debug.session import Command, Session, Words
+from razortools.debug.shown import show_time
 from razortools.debug.structures import copy_name
 from razortools.debug.transactions import scan_journal
 from razortools.debug.values import changed_fields, item_data, show_key, shown_item
@@ -30,6 +30,7 @@ from razortools.format.keys import Kind, kind_range, name_key, object_of
 from razortools.format.keys import Table as KeyTable
 from razortools.format.name import Name
 from razortools.format.superblock import Superblock
+from razortools.printable import printable_name
 from razortools.units import MIB, InodeNo, NameId
 
 PIECE_BYTES = 1 * MIB
@@ -46,7 +47,7 @@ def show_diff(session: Session, options: argparse.Namespace) -> Answer:
     finally:
         other.close()
     signs = {"removed": "-", "added": "+", "changed": "M"}
-    lines = [f"{signs[one['change']]} {show_name(one['path'])}{_shown_what(one)}" for one in found]
+    lines = [f"{signs[one['change']]} {printable_name(one['path'])}{_shown_what(one)}" for one in found]
     lines.append(f"{len(found)} differences" if found else "no difference")
     return Lines(lines, {"other": options.image, "differences": found})
 
@@ -165,7 +166,7 @@ def _changes_since(session: Session, old: Superblock, new: Superblock) -> Answer
         number = object_of(change.key)
         if change.key[0] in (KeyTable.FILES, KeyTable.ORPHANS, KeyTable.PATCHES) and number != owner:
             owner = number
-            path = show_name(_path_in(after, InodeNo(number)) or _path_in(before, InodeNo(number)) or b"(no name)")
+            path = printable_name(_path_in(after, InodeNo(number)) or _path_in(before, InodeNo(number)) or b"(no name)")
             lines.append(f"inode {number} {path}")
         lines += [f"  {line}" for line in _shown_change(change)]
         told = {"before": item_data(change.key, change.before), "after": item_data(change.key, change.after)}

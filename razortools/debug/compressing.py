@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from razortools.debug.answers import Answer, Lines, Several, Table
-from razortools.debug.names import show_name
 from razortools.debug.placement import pieces_of
 from razortools.debug.session import Command, Session, Words, reason_of
 from razortools.debug.verifying import read_stored
@@ -23,6 +22,7 @@ from razortools.errors import RazorError
 from razortools.format.compression import Algorithm
 from razortools.format.data import DataRecord
 from razortools.format.inode import Inode
+from razortools.printable import printable_name
 from razortools.units import InodeNo, format_size
 
 ROWS_MAX = 30  # of the table; JSON holds all
@@ -126,10 +126,10 @@ def _told(types: dict[str, _Type], reasons: dict[str, _Reason], faults: list[dic
     data: dict[str, Any] = {"types": [{"suffix": suffix, **_fields(one)} for suffix, one in by_size], "unreadable": faults}
     if why:
         most = sorted(reasons.items(), key=lambda item: -item[1].raw_bytes)
-        shown = [(reason, one.records, format_size(one.raw_bytes), show_name(one.example)) for reason, one in most]
+        shown = [(reason, one.records, format_size(one.raw_bytes), printable_name(one.example)) for reason, one in most]
         parts += [Lines([""]), Table(("why as it is", "records", "bytes", "such as"), shown, None, right=(1, 2))]
         data["reasons"] = [{"reason": reason, **_fields(one)} for reason, one in most]
-    parts += [Lines([f"UNREADABLE {show_name(fault['path'])}: {fault['reason']}"]) for fault in faults]
+    parts += [Lines([f"UNREADABLE {printable_name(fault['path'])}: {fault['reason']}"]) for fault in faults]
     return Several(parts, data)
 
 

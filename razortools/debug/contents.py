@@ -10,7 +10,7 @@ from razortools.debug.arguments import count, size
 from razortools.debug.session import Command, Session, Words
 from razortools.engine import files
 from razortools.errors import PosixError, UsageError
-from razortools.units import MIB, InodeNo, format_size
+from razortools.units import MIB, InodeNo, format_size, plural
 
 PIECE_BYTES = 1 * MIB
 
@@ -98,7 +98,7 @@ def _regular(session: Session, path: str) -> InodeNo:
 
 
 def _amount(file_count: int, directory_count: int, total_bytes: int) -> str:
-    return f"{file_count} files, {directory_count} directories, {format_size(total_bytes)}"
+    return f"{plural(file_count, 'file')}, {plural(directory_count, 'directory')}, {format_size(total_bytes)}"
 
 
 _CAT = Words("cat")

@@ -9,7 +9,6 @@ Invariants: nothing is written; what is handed on as contents verified against t
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from razortools.debug.names import show_name
 from razortools.debug.session import Session
 from razortools.debug.verifying import read_stored
 from razortools.engine import directories
@@ -22,6 +21,7 @@ from razortools.format.keys import KIND_AT, Kind, Table, inode_key, name_key, ob
 from razortools.format.name import Name
 from razortools.format.node import NODE_MAGIC, decode_header, decode_items, node_checksum
 from razortools.format.xattr import Xattr
+from razortools.printable import printable_name
 from razortools.units import MIB, InodeNo, NameId
 
 PIECE_BYTES = 4 * MIB
@@ -69,7 +69,7 @@ class Deleted:
         missing = self.inode.stored_blocks - self.found_blocks
         parts = [f"{self.lost_bytes} bytes overwritten"] if self.lost_bytes else []
         parts += [f"{missing} blocks not found"] if missing > 0 else []
-        parts += [f"attribute {show_name(name)} overwritten" for name in self.lost_attributes]
+        parts += [f"attribute {printable_name(name)} overwritten" for name in self.lost_attributes]
         return ", ".join(parts) or "its contents were not found"
 
 

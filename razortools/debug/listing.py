@@ -8,14 +8,15 @@ from typing import Any
 
 from razortools.debug.answers import Answer, Lines, Pairs, Several, Table
 from razortools.debug.arguments import count
-from razortools.debug.names import show_name, show_time, show_value
 from razortools.debug.session import Command, Session, Words
+from razortools.debug.shown import show_time, show_value
 from razortools.engine import directories, namespace, xattrs
 from razortools.format.compression import Algorithm, Policy
 from razortools.format.data import DataRecord
 from razortools.format.inode import FileType, Inode
 from razortools.format.keys import Kind, kind_range
-from razortools.units import InodeNo, format_size
+from razortools.printable import printable_name
+from razortools.units import InodeNo, format_size, plural
 
 
 def list_directory(session: Session, options: argparse.Namespace) -> Answer:
@@ -32,7 +33,7 @@ def list_directory(session: Session, options: argparse.Namespace) -> Answer:
     for path, directory in _walk_directories(session, session.absolute(options.path), ino):
         rows = _children(session, directory)
         found.append({"directory": path, "entries": rows})
-        parts += [Lines([f"{show_name(path)}:"]), _listing(rows, long=options.long, data=rows), Lines([""])]
+        parts += [Lines([f"{printable_name(path)}:"]), _listing(rows, long=options.long, data=rows), Lines([""])]
     return Several(parts, found)
 
 
@@ -50,19 +51,19 @@ def show_stat(session: Session, options: argparse.Namespace) -> Answer:
     }
     stored = inode.stored_blocks * volume.block_bytes
     entries: list[tuple[str, object]] = [
-        ("path", ", ".join(map(show_name, data["paths"]))),
+        ("path", ", ".join(map(printable_name, data["paths"]))),
         ("inode", ino),
         ("type", data["type"]),
         ("mode", f"{stat.filemode(inode.mode)} ({stat.S_IMODE(inode.mode):04o})"),
         ("owner", f"uid {inode.uid}, gid {inode.gid}"),
         ("links", inode.link_count),
-        ("size", f"{inode.size} entries" if inode.is_directory else f"{inode.size} ({format_size(inode.size)})"),
+        ("size", plural(inode.size, 'entry') if inode.is_directory else f"{inode.size} ({format_size(inode.size)})"),
         ("stored", _shown_place(inode, stored, data["record_count"], data["run_count"])),
         ("compression", f"{data['compression']}, records of {format_size(inode.record_bytes)}"),
         *((name, show_time(getattr(inode, f"{name}_ns"))) for name in ("atime", "mtime", "ctime", "btime")),
     ]
     if "target" in data:
-        entries.append(("target", show_name(data["target"])))
+        entries.append(("target", printable_name(data["target"])))
     if "device" in data:
         entries.append(("device", ", ".join(map(str, data["device"]))))
     entries += [(f"xattr {name}", show_value(value)) for name, value in data["xattrs"].items()]
@@ -81,8 +82,8 @@ def show_tree(session: Session, options: argparse.Namespace) -> Answer:
             last = number == len(rows) - 1
             is_directory = row["type"] == "directory"
             totals["directories" if is_directory else "files"] += 1
-            arrow = f" -> {show_name(row['target'])}" if "target" in row else ""
-            lines.append(f"{margin}{'└── ' if last else '├── '}{show_name(row['name'])}{arrow}")
+            arrow = f" -> {printable_name(row['target'])}" if "target" in row else ""
+            lines.append(f"{margin}{'└── ' if last else '├── '}{printable_name(row['name'])}{arrow}")
             if is_directory and (options.level is None or depth < options.level):
                 row["entries"] = draw(InodeNo(row["inode"]), margin + ("    " if last else "│   "), depth + 1)
         return rows
@@ -137,15 +138,15 @@ def _facts(session: Session, name: bytes, ino: InodeNo) -> dict[str, Any]:
 
 def _listing(rows: list[dict[str, Any]], *, long: bool, data: Any) -> Answer:
     if not long:
-        return Lines([show_name(row["name"]) for row in rows], data)
+        return Lines([printable_name(row["name"]) for row in rows], data)
     columns = ("inode", "mode", "links", "uid", "gid", "size", "modified", "name")
     return Table(columns, [_long_row(row) for row in rows], data, right=(0, 2, 3, 4, 5))
 
 
 def _long_row(row: dict[str, Any]) -> tuple[object, ...]:
-    name = show_name(row["name"])
+    name = printable_name(row["name"])
     if "target" in row:
-        name += f" -> {show_name(row['target'])}"
+        name += f" -> {printable_name(row['target'])}"
     size = "{}, {}".format(*row["device"]) if "device" in row else row["size"]
     modified = show_time(row["mtime_ns"]).partition(".")[0]
     return row["inode"], stat.filemode(row["mode"]), row["links"], row["uid"], row["gid"], size, modified, name

@@ -3,9 +3,9 @@
 import argparse
 
 from razortools.debug.answers import Answer, Lines
-from razortools.debug.names import show_name
 from razortools.debug.session import Command, Session, Words
 from razortools.errors import UsageError
+from razortools.printable import printable_name
 
 
 def change_directory(session: Session, options: argparse.Namespace) -> Answer:
@@ -19,7 +19,7 @@ def change_directory(session: Session, options: argparse.Namespace) -> Answer:
 
 def show_directory(session: Session, options: argparse.Namespace) -> Answer:
     """pwd: where paths without a slash in front start."""
-    return Lines([show_name(session.directory)], {"directory": session.directory})
+    return Lines([printable_name(session.directory)], {"directory": session.directory})
 
 
 _CD = Words("cd")

@@ -6,7 +6,7 @@ why. Invariant: without the right to write, not a byte of the image changes; wit
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from razortools.debug.session import Session, reason_of
 from razortools.engine.store.device import Device, open_image
@@ -16,24 +16,36 @@ from razortools.errors import CorruptImage, ImageBusy, RazorError
 from razortools.format.admin import Action
 
 Tell = Callable[[str], None]
+Hold = Callable[[], AbstractContextManager[object]]
 
 
 @contextmanager
-def open_session(image: str, *, writable: bool, tell: Tell) -> Iterator[Session]:
+def open_session(image: str, *, writable: bool, tell: Tell, hold: Hold = nullcontext) -> Iterator[Session]:
     """Yield the session of the image at path *image*; *tell* gets a sentence if what it shows is not what is there now.
 
-    If the body raises, what it had not committed is dropped. Raises NotAnImage, UnsupportedFormat, DeviceFailed, ImageBusy (a
-    writer only), each one sentence for the operator.
+    *hold* is entered if somebody else has the image in use, and yields whether he keeps what is looked at. If the body raises,
+    what it had not committed is dropped. Raises NotAnImage, UnsupportedFormat, DeviceFailed, ImageBusy (a writer only), each one
+    sentence for the operator.
     """
-    recover = True
     try:
         device = open_image(image, writable=writable)
     except ImageBusy as busy:
         if writable:
             raise
-        tell(f"{busy}. Until then this shows its last checkpoint")
-        device = open_image(image, writable=False, lock=False)
-        recover = False
+        with hold() as is_held:
+            changing = "" if is_held else "; where it is written over meanwhile it may look damaged"
+            tell(f"{busy}. Until then this shows its last checkpoint{changing}")
+            device = open_image(image, writable=False, lock=False)
+            with _session(device, writable=False, recover=False, tell=tell) as session:
+                yield session
+        return
+    with _session(device, writable=writable, recover=True, tell=tell) as session:
+        yield session
+
+
+@contextmanager
+def _session(device: Device, *, writable: bool, recover: bool, tell: Tell) -> Iterator[Session]:
+    """Yield the session over *device*, and close both."""
     try:
         _judge_undo_file(device, writable=writable, tell=tell)
         session = look_into(device, writable=writable, recover=recover, tell=tell)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from razortools.debug.answers import Answer, Lines, Pairs, Several, Table
-from razortools.debug.names import show_name
 from razortools.debug.rawtree import RawTree
 from razortools.debug.session import Command, Session, Words, reason_of
 from razortools.debug.values import algorithm_name, shown_runs
@@ -21,6 +20,7 @@ from razortools.format.items import owned_record
 from razortools.format.keys import Kind, inline_key, inode_key, kind_range, object_range, offset_of, table_range
 from razortools.format.keys import Table as KeyTable
 from razortools.format.xattr import Xattr
+from razortools.printable import printable_name
 from razortools.units import InodeNo, format_size
 
 
@@ -65,7 +65,7 @@ def pieces_of(session: Session, ino: InodeNo) -> Iterator[Piece]:
         attribute = Xattr.decode(value)
         outside = attribute.out_of_line
         if outside is not None:
-            kind, algorithm = f"xattr {show_name(attribute.name)}", algorithm_name(outside.algorithm)
+            kind, algorithm = f"xattr {printable_name(attribute.name)}", algorithm_name(outside.algorithm)
             yield Piece(kind, 0, outside.raw_bytes, outside.stored_bytes, algorithm, outside, key)
 
 

@@ -19,7 +19,7 @@ from razortools.format.admin import Action
 from razortools.format.compression import parse_policy
 from razortools.format.inode import Inode
 from razortools.format.keys import Kind, kind_range, offset_of
-from razortools.units import MIB, InodeNo, format_size
+from razortools.units import MIB, InodeNo, format_size, plural
 
 COMMIT_BYTES = 16 * MIB  # of data between commits: it bounds the memory, and what a failure makes undone
 
@@ -105,7 +105,7 @@ def _rewrite_file(session: Session, ino: InodeNo, done: Rewritten) -> int:
 
 
 def _told(done: Rewritten) -> Answer:
-    text = f"{done.files} files stored anew, {format_size(done.data_bytes)}"
+    text = f"{plural(done.files, 'file')} stored anew, {format_size(done.data_bytes)}"
     if done.files:
         text += f"; blocks {done.blocks_before} -> {done.blocks_after}, pieces {done.pieces_before} -> {done.pieces_after}"
     return Lines([text], done)

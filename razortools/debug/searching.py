@@ -9,10 +9,10 @@ from typing import Any
 
 from razortools.debug.answers import Answer, Lines, Several, Table
 from razortools.debug.arguments import count, octal, size
-from razortools.debug.names import show_name
 from razortools.debug.session import Command, Session, Words
 from razortools.debug.walking import Found, type_name, walk
 from razortools.format.inode import FileType
+from razortools.printable import printable_name
 from razortools.units import format_size
 
 TYPES = {
@@ -36,7 +36,7 @@ def find(session: Session, options: argparse.Namespace) -> Answer:
             faults.append(found)
         if not _fits(found, options):
             continue
-        lines.append(show_name(found.path))
+        lines.append(printable_name(found.path))
         inode = found.inode
         facts = {"type": type_name(inode), "size": inode.size, "mode": inode.mode} if inode is not None else {}
         data.append({"path": found.path, "inode": found.ino} | facts)
@@ -90,7 +90,7 @@ def disk_usage(session: Session, options: argparse.Namespace) -> Answer:
         if levels is None or depth <= levels:
             stored, contents, files = sums[path]
             ratio = f"{contents / stored:.2f}" if stored else ""
-            rows.append((format_size(stored), format_size(contents), ratio, files, show_name(path)))
+            rows.append((format_size(stored), format_size(contents), ratio, files, printable_name(path)))
             data.append({"path": path, "stored_bytes": stored, "size": contents, "files": files})
     columns = ("stored", "contents", "ratio", "files", "path")
     return _with_faults(Table(columns, rows, None, right=(0, 1, 2, 3)), faults, {"directories": data})
@@ -107,7 +107,7 @@ def _above(path: bytes, top: bytes) -> Iterator[bytes]:
 def _with_faults(answer: Answer, faults: list[Found], data: dict[str, Any]) -> Answer:
     """Return *answer*, and behind it what could not be read."""
     data["unreadable"] = [{"path": found.path, "inode": found.ino, "reason": found.fault} for found in faults]
-    told = [f"UNREADABLE {show_name(found.path)}: {found.fault}" for found in faults]
+    told = [f"UNREADABLE {printable_name(found.path)}: {found.fault}" for found in faults]
     return Several([answer, *([Lines(told)] if told else [])], data)
 
 

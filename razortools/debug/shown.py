@@ -1,14 +1,8 @@
-"""Names, times and values for people: nothing in an image can do things to a terminal."""
+"""Times and values for people."""
 
 import datetime
-import os
 
 from razortools.units import NANOSECONDS
-
-
-def show_name(name: bytes) -> str:
-    """Return *name* for people: control characters, which could do things to a terminal, come out as escapes."""
-    return "".join(f"\\x{ord(char):02x}" if ord(char) < 32 or ord(char) == 127 else char for char in os.fsdecode(name))
 
 
 def show_time(time_ns: int) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 
 from razortools.debug.answers import Answer, Lines, Pairs, Several, Table
 from razortools.debug.arguments import count, seconds
-from razortools.debug.names import show_name, show_time
 from razortools.debug.session import Command, Session, Words
+from razortools.debug.shown import show_time
 from razortools.debug.values import changed_fields, fields_of, item_data, show_key, shown_item
 from razortools.engine import directories
 from razortools.engine.store.journal import JournalReader, JournalScan, LoggedEntry, LoggedTransaction, journal_seed
@@ -15,6 +15,7 @@ from razortools.errors import RazorError
 from razortools.format.geometry import geometry_of
 from razortools.format.journal import Operation
 from razortools.format.keys import Key
+from razortools.printable import printable_name
 from razortools.steps import finished
 from razortools.units import InodeNo, format_size
 
@@ -157,7 +158,7 @@ def _paths(session: Session, inode: int) -> list[bytes]:
 
 
 def _path(session: Session, inode: int) -> str:
-    return next(map(show_name, _paths(session, inode)), "")
+    return next(map(printable_name, _paths(session, inode)), "")
 
 
 _OPERATIONS = [one.name.lower() for one in Operation if one is not Operation.COMMIT]

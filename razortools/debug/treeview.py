@@ -10,7 +10,6 @@ from typing import Any
 from razortools.debug.answers import Answer, Lines, Pairs, Several, Table
 from razortools.debug.arguments import count, number
 from razortools.debug.fields import told_fields
-from razortools.debug.names import show_name
 from razortools.debug.rawtree import NodeView, RawTree
 from razortools.debug.session import Command, Session, Words, reason_of
 from razortools.debug.values import fields_of, item_data, key_range, show_key, shown_field, shown_item
@@ -31,6 +30,8 @@ from razortools.format.node import (
     node_capacity,
     node_checksum,
 )
+from razortools.printable import printable_name
+from razortools.units import plural
 
 LISTED_MAX = 10_000  # items that one answer shows
 
@@ -237,9 +238,9 @@ def show_strings(session: Session, options: argparse.Namespace) -> Answer:
         text_bytes += len(name.text)
         fits = options.pattern is None or fnmatch.fnmatchcase(os.fsdecode(name.text), options.pattern)
         if fits and name.reference_count >= options.shared and len(rows) < LISTED_MAX:
-            rows.append((object_of(key), name.reference_count, show_name(name.text)))
+            rows.append((object_of(key), name.reference_count, printable_name(name.text)))
             data.append({"id": object_of(key), "references": name.reference_count, "text": name.text})
-    summary = f"{strings} strings, {text_bytes} bytes, used by {references} entries"
+    summary = f"{plural(strings, 'string')}, {plural(text_bytes, 'byte')}, used by {plural(references, 'entry')}"
     totals = {"strings": strings, "bytes": text_bytes, "references": references}
     faults = _lost_between(session, *table_range(KeyTable.NAMES))
     return Several(

@@ -11,14 +11,15 @@ from razortools.check.host_copy import write_but_zeros
 from razortools.debug.answers import Answer, Lines, Table
 from razortools.debug.arguments import number
 from razortools.debug.deleted import Deleted, contents, find_deleted
-from razortools.debug.names import show_name, show_time
 from razortools.debug.session import Command, Session, Words
+from razortools.debug.shown import show_time
 from razortools.debug.walking import type_name
 from razortools.engine import acls, files, namespace, xattrs
 from razortools.engine.namespace import AttributeChange
 from razortools.errors import PosixError, ReadOnly, UsageError
 from razortools.format.admin import Action
 from razortools.format.data import Run
+from razortools.printable import printable_name
 from razortools.units import InodeNo, divide_up
 
 ROOM_SHARE, ROOM_BLOCKS = 8, 32  # an eighth of a file's blocks, and so many at least, for what the tree takes
@@ -50,7 +51,7 @@ def _listed(found: list[Deleted]) -> Answer:
             one.inode.size,
             one.state,
             show_time(one.inode.mtime_ns).partition(".")[0],
-            show_name(one.path) or "(name lost)",
+            printable_name(one.path) or "(name lost)",
         )
         for one in found
     ]
@@ -71,7 +72,7 @@ def _listed(found: list[Deleted]) -> Answer:
 
 def _told(chosen: Deleted, where: str) -> Answer:
     lost = "" if chosen.is_whole else f"; {chosen.state}"
-    text = f"inode {chosen.ino} ({show_name(chosen.path) or 'name lost'}) -> {where}: {chosen.inode.size} bytes{lost}"
+    text = f"inode {chosen.ino} ({printable_name(chosen.path) or 'name lost'}) -> {where}: {chosen.inode.size} bytes{lost}"
     return Lines([text], {"inode": chosen.ino, "path": chosen.path, "to": where, "state": chosen.state})
 
 

@@ -5,7 +5,7 @@ from enum import IntFlag
 from typing import Any
 
 from razortools.debug.fields import told_fields
-from razortools.debug.names import show_name, show_time
+from razortools.debug.shown import show_time
 from razortools.engine.store.admin import history_of
 from razortools.errors import RazorError, UsageError
 from razortools.format.admin import Action, AdminEntry, Outcome, entries
@@ -18,6 +18,7 @@ from razortools.format.keys import HIGHEST_KEY, KEY_BYTES, LOWEST_KEY, Key, Kind
 from razortools.format.record import Record
 from razortools.format.superblock import Compat, Incompat, ReadOnlyCompat, State, Superblock
 from razortools.format.xattr import XattrFlag
+from razortools.printable import printable_name
 from razortools.units import format_size
 
 _SIZES = frozenset(("block_bytes", "node_bytes", "record_bytes"))
@@ -95,11 +96,11 @@ def _shown_bytes(structure: type[Record], name: str, value: bytes) -> str:
     if name == "admin_history":
         return f"{len(list(entries(value)))} entries; 'admin' shows them"
     if name == "label":
-        return show_name(value.rstrip(b"\0")) or "(none)"
+        return printable_name(value.rstrip(b"\0")) or "(none)"
     if len(value) == KEY_BYTES and name in ("low", "high", "key"):
         return show_key(value)
     if name == "text":
-        return show_name(value)
+        return printable_name(value)
     return value.hex() if len(value) <= 32 else f"{value[:32].hex()}.. ({len(value)} bytes)"
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from razortools.debug.answers import Answer, Lines, Several, Table
 from razortools.debug.arguments import number, size
-from razortools.debug.names import show_name
 from razortools.debug.ownership import Owner, Wanted, owners
 from razortools.debug.session import Command, Session, Words
 from razortools.engine import directories
 from razortools.errors import UsageError
+from razortools.printable import printable_name
 from razortools.units import InodeNo
 
 
@@ -31,7 +31,7 @@ def who_is(session: Session, options: argparse.Namespace) -> Answer:
     rows, data = [], []
     for owner in found:
         first, end = owner.span
-        path = ", ".join(map(show_name, owner.paths)) or (f"inode {owner.inode}" if owner.inode else "")
+        path = ", ".join(map(printable_name, owner.paths)) or (f"inode {owner.inode}" if owner.inode else "")
         blocks = f"{first}-{end - 1}" if end - first > 1 else f"{first}"
         rows.append((blocks, first * block_bytes, owner.what, path, owner.loss))
         data.append(_owner_data(owner, block_bytes))
@@ -40,7 +40,7 @@ def who_is(session: Session, options: argparse.Namespace) -> Answer:
         return Several([table], {"owners": data})
     hurt = sorted({path for owner in found for path in owner.paths})
     summary = f"{len(areas)} bad areas in {sum(end - first for first, end in wanted.spans)} blocks; {len(hurt)} files are hurt"
-    return Several([table, Lines(["", summary, *map(show_name, hurt)])], {"owners": data, "hurt": hurt})
+    return Several([table, Lines(["", summary, *map(printable_name, hurt)])], {"owners": data, "hurt": hurt})
 
 
 def _owner_data(owner: Owner, block_bytes: int) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def show_paths(session: Session, options: argparse.Namespace) -> Answer:
     """paths: every path that leads to an inode."""
     session.volume.inodes.get(InodeNo(options.inode))
     found = directories.paths(session.volume, InodeNo(options.inode))
-    return Lines([show_name(path) for path in found] or ["(no name leads to it)"], {"inode": options.inode, "paths": found})
+    return Lines([printable_name(path) for path in found] or ["(no name leads to it)"], {"inode": options.inode, "paths": found})
 
 
 _WHOIS = Words("whois")

@@ -3,7 +3,7 @@
 from razortools.engine.create import Features
 from razortools.format.admin import Action, AdminEntry, Outcome
 from razortools.format.superblock import Compat, Incompat
-from razortools.units import format_size
+from razortools.units import format_size, plural
 
 _COUNTED: dict[int, str] = {
     Action.COMPACT: "steps",
@@ -29,9 +29,9 @@ def word(names: type[Action] | type[Outcome], number: int) -> str:
 def result(one: AdminEntry) -> str:
     """Return what came of it."""
     if one.action in (Action.MOUNT, Action.DEBUG):
-        return f"recovered, {one.detail} transactions replayed" if one.outcome == Outcome.RECOVERED else "was clean"
+        return f"recovered, {plural(one.detail, 'transaction')} replayed" if one.outcome == Outcome.RECOVERED else "was clean"
     if one.action in (Action.CHECK, Action.REPAIR):
-        found = f"{one.errors} errors and {one.warnings} warnings found"
+        found = f"{plural(one.errors, 'error')} and {plural(one.warnings, 'warning')} found"
         left = f"{one.detail} left" if one.outcome == Outcome.PROBLEMS_LEFT else "none left"
         return f"{found}, {left}" if one.errors or one.warnings else "nothing wrong"
     if one.action in (Action.MKFS, Action.RESIZE):

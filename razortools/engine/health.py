@@ -17,7 +17,7 @@ from razortools.engine.store.superblocks import Copy
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage
 from razortools.format.superblock import SLOT_COUNT, State, Superblock
-from razortools.units import MIB, NANOSECONDS, format_size
+from razortools.units import MIB, NANOSECONDS, format_size, plural
 
 _EXAMINE_LIMITS = Limits(record_cache_bytes=1 * MIB, metadata_cache_bytes=16 * MIB)
 _DAY_NS = 24 * 60 * 60 * NANOSECONDS
@@ -193,12 +193,16 @@ def judge(figures: Figures, copies: Sequence[Copy], now_ns: int, thresholds: Thr
 
 
 def _about_state(figures: Figures, *, in_use: bool) -> Reason:
-    if figures.state == "errors" or figures.error_count:
-        return Reason(Verdict.CRITICAL, "State", f"{figures.error_count} errors were seen; unmount it and run razorfsck")
+    if figures.error_count:
+        text = f"mounts have met {plural(figures.error_count, 'error')} since the last repair; unmount it and run razorfsck"
+        return Reason(Verdict.CRITICAL, "State", text)
+    if figures.state == "errors":
+        text = "the last repair has left problems; razorfsck tells which, and razorfsck --salvage copies out what can be read"
+        return Reason(Verdict.CRITICAL, "State", text)
     if in_use:
         return Reason(Verdict.OK, "State", f"in use, {_opened(figures)}; this is its last checkpoint")
     if figures.state == "dirty":
-        text = f"was not unmounted; the next mount replays {figures.transactions_to_replay} transactions by itself"
+        text = f"was not unmounted; the next mount replays {plural(figures.transactions_to_replay, 'transaction')} by itself"
         return Reason(Verdict.WARNING, "State", text)
     return Reason(Verdict.OK, "State", f"{figures.state}, {_opened(figures)}")
 
@@ -231,7 +235,7 @@ def about_space(percent: float, total_bytes: int, free_bytes: int, thresholds: T
 
 def about_contents(inodes: int, directories: int, raw_bytes: int, stored_bytes: int) -> Reason:
     """Return what to say of what an image holds; *raw_bytes* of data take *stored_bytes* in blocks."""
-    text = f"{inodes} inodes, {directories} of them directories"
+    text = f"{plural(inodes, 'inode')}, {directories} of them directories"
     if stored_bytes:
         text += f"; {format_size(raw_bytes)} of data in {format_size(stored_bytes)} ({raw_bytes / stored_bytes:.2f}:1)"
     return Reason(Verdict.OK, "Contents", text)
@@ -240,12 +244,16 @@ def about_contents(inodes: int, directories: int, raw_bytes: int, stored_bytes: 
 def _about_checks(figures: Figures, now_ns: int) -> Reason:
     if figures.fsck_left:
         return about_problems_left(figures.fsck_left)
-    return Reason(Verdict.OK, "Integrity", f"no error seen, {about_checks(figures.checked_at_ns, now_ns)}")
+    checked = about_checks(figures.checked_at_ns, now_ns)
+    if figures.error_count or figures.state == "errors":
+        return Reason(Verdict.WARNING, "Integrity", f"not known until a repair leaves nothing, {checked}")
+    return Reason(Verdict.OK, "Integrity", f"no error seen, {checked}")
 
 
 def about_problems_left(count: int) -> Reason:
     """Return what to say of an image in which the last razorfsck has left *count* problems."""
-    text = f"the last razorfsck has left {count} problems; unmount it, and run razorfsck --repair or copy out what can be read"
+    text = f"the last razorfsck has left {plural(count, 'problem')}; unmount it, and run razorfsck --repair "
+    text += "or copy out what can be read"
     return Reason(Verdict.WARNING, "Integrity", text)
 
 

@@ -58,7 +58,9 @@ class AttributeHandlers(Handlers):
 
     def readlink(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """Return the target of a symbolic link."""
-        return namespace.readlink(self.volume, ino)
+        target = namespace.readlink(self.volume, ino)
+        self.note_access(ino)
+        return target
 
     def statfs(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """statvfs(2)."""

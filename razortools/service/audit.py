@@ -24,6 +24,7 @@ from razortools.errors import PosixError, UsageError
 from razortools.format.admin import AdminEntry
 from razortools.service.callers import Caller
 from razortools.service.committer import Committer
+from razortools.service.failures import path_of
 from razortools.service.handlers import Answer, Handler, Refused, Soon, name_of
 from razortools.service.logs import LogFile, log
 from razortools.service.operations import Operations
@@ -117,7 +118,8 @@ class AuditedOperations(Operations):
             inode = self.volume.inodes.get(ino)
             after = inode.mode, inode.uid, inode.gid
             told = {"before": _owner(*before), "after": _owner(*after)}
-            self._trail.note("owner" if before[1:] != after[1:] else "mode", caller, path=self.path_of(ino), inode=ino, **told)
+            event, path = "owner" if before[1:] != after[1:] else "mode", path_of(self.volume, ino)
+            self._trail.note(event, caller, path=path, inode=ino, **told)
             return answer
 
         return answered
@@ -127,7 +129,7 @@ class AuditedOperations(Operations):
             name, _, _ = bytes(body[SETXATTR.size if event == "xattr set" else 0 :]).partition(b"\0")
             answer = handler(ino, body, caller)
             if name.startswith(_WATCHED) or name in acls.NAMES:
-                self._trail.note(event, caller, path=self.path_of(ino), inode=ino, name=os.fsdecode(name))
+                self._trail.note(event, caller, path=path_of(self.volume, ino), inode=ino, name=os.fsdecode(name))
             return answer
 
         return answered
@@ -157,7 +159,7 @@ class AuditedOperations(Operations):
         number = refused.number if isinstance(refused, Refused) else refused.mount_errno
         if number in _DENIALS:
             error = errno.errorcode[number]
-            self._trail.note("denied", caller, operation=name_of(opcode), path=self.path_of(ino), inode=ino, error=error)
+            self._trail.note("denied", caller, operation=name_of(opcode), path=path_of(self.volume, ino), inode=ino, error=error)
 
 
 def _iso(when: datetime) -> str:

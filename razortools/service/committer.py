@@ -232,7 +232,7 @@ class Committer:
     async def _checkpoint(self) -> None:
         """Write a checkpoint if there is anything to write."""
         try:
-            if self._volume.store.tree.dirty_count:
+            if self._volume.store.tree.dirty_count or self._volume.has_untold_failures:
                 await self.writeback.drain(storing=True)
                 await self._write_out(self._volume.begin_commit(storing=True))
                 # What was written while the commit flew: the checkpoint would compress it in the loop.

@@ -75,7 +75,7 @@ class DataHandlers(Handlers):
             written = await self.fetcher.run(files.write, self.volume, ino, offset, data)
         self.written_bytes += written
         if durably:
-            await self.committer.durable()
+            await self.durable_file(ino)
         return WRITE_OUT.pack(written, 0)
 
     def fsync(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:

@@ -12,17 +12,21 @@ ends in the reply; or it says what it waits for (Soon).
 import errno
 import os
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
 import trio
 
-from razortools.engine import directories, orphans
+from razortools.engine import attributes, orphans
+from razortools.engine.attributes import AtimePolicy
+from razortools.engine.store.residence import NotResident
 from razortools.engine.volume import Volume
 from razortools.errors import CorruptImage, DeviceFailed, PosixError, RazorError
 from razortools.format.inode import Inode
 from razortools.service.callers import Caller
 from razortools.service.committer import Committer
+from razortools.service.failures import Failures
 from razortools.service.listings import Listings
 from razortools.service.logs import log
 from razortools.service.options import MountOptions
@@ -88,7 +92,7 @@ class Handlers:
         self._bugs_seen: set[str] = set()
         self.holds_back = False  # whether what changes the tree is to wait for `less_dirty`
         self.read_bytes = self.written_bytes = 0  # of files, by programs
-        self.corrupt_count = self.failed_count = 0  # requests refused for what was read, and because the device failed
+        self.failures = Failures(volume)
         # With the kernel's write-back cache a file may have data that we have not seen.
         self._sectors_min = 1 if options.writeback else 0
         self._sectors_per_block = volume.block_bytes // SECTOR_BYTES
@@ -132,12 +136,30 @@ class Handlers:
             inode.mode, inode.link_count, inode.uid, inode.gid, inode.rdev, IO_BYTES,
         )  # fmt: skip
 
+    def note_access(self, ino: InodeNo) -> None:
+        """Note that a directory or symbolic link was read, unless the disk would have to be waited for."""
+        if self.options.atime is not AtimePolicy.NEVER:
+            with suppress(NotResident):
+                attributes.touch_atime(self.volume, ino, self.options.atime)
+
     def commit_here(self) -> bool:
         """Make everything done so far durable at once if that is quick; whether it was. Raises what kept it from being so."""
         return self.committer.commit_here()
 
+    def take_loss(self, ino: InodeNo) -> CorruptImage | None:
+        """Return why something that was written to a file can never be stored, once; None: all of it is."""
+        return self.volume.records.lost.pop(ino, None)
+
+    def tell_losses(self) -> None:
+        """Log what has been given up lately."""
+        lately = self.volume.records.lost_lately
+        while lately:
+            ino, failure = lately.pop()
+            self.failures.meet(failure, "write", ino)
+
     def after_burst(self) -> None:
         """See to what the requests of the last moment may have left to do; others have their turn now."""
+        self.tell_losses()
         self.committer.note_changes()
         self.holds_back = self.committer.holds_back
 
@@ -149,6 +171,14 @@ class Handlers:
         """Return when everything done so far is durable, which is an empty reply. Raises what kept it from being so."""
         await self.committer.durable()
         return b""
+
+    async def durable_file(self, ino: InodeNo) -> bytes:
+        """Do what durable() does; raise if something of this file can never be."""
+        reply = await self.durable()
+        loss = self.take_loss(ino)
+        if loss is not None:
+            raise loss
+        return reply
 
     async def may_have_room_soon(self) -> bool:
         """When the image is full: wait for unlinked files to go that the kernel is about to forget; whether there are any.
@@ -170,13 +200,7 @@ class Handlers:
         if isinstance(failure, PosixError):
             return failure.mount_errno
         if isinstance(failure, CorruptImage | DeviceFailed):
-            if isinstance(failure, CorruptImage):
-                self.corrupt_count += 1
-            else:
-                self.failed_count += 1
-            path, advice = self.path_of(ino), _advice(failure)
-            fields = {"operation": what, "path": path, "inode": ino, "advice": advice}
-            log.error("%s of %s: %s; %s", what, path, failure, advice, extra=fields)
+            self.failures.meet(failure, what, ino)
             return failure.mount_errno
         if isinstance(failure, RazorError):
             return failure.mount_errno
@@ -185,22 +209,6 @@ class Handlers:
         self._bugs_seen.add(bug)  # the traceback once: a program that tries again would fill the log
         log.error("%s of inode %d failed, a bug in razortools; the mount goes on", what, ino, exc_info=None if known else failure)
         return errno.EIO
-
-    def path_of(self, ino: InodeNo) -> str:
-        """Return a path that leads to *ino*, for people; its number if none can be found."""
-        try:
-            with self.fetcher.residence.in_place():
-                found = directories.paths(self.volume, ino)
-        except Exception:  # it is for the log alone, and the image may be in any state
-            found = []
-        return os.fsdecode(found[0]).encode("utf-8", "backslashreplace").decode() if found else f"inode {ino}"
-
-
-def _advice(failure: CorruptImage | DeviceFailed) -> str:
-    """Return what an operator should do about a failure."""
-    if isinstance(failure, DeviceFailed):
-        return "check the host's disk and its log"
-    return "take the file from a backup; unmount and run razorfsck to see what else is damaged"
 
 
 _NAMES = {int(opcode): opcode.name.lower() for opcode in Opcode}

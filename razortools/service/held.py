@@ -1,8 +1,10 @@
 """Held: the daemon that has an image mounted is the witness of a look at it. The client's half; see service/holding.py."""
 
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from razortools.check.witness import Slots, Witness
 from razortools.engine.store.device import Device
@@ -55,6 +57,40 @@ class Held(Witness):
         answer = self._waiter.converse({"hold": hold}, PATIENCE_S)
         self.refusal = str(answer.get("refusal", "it has ended, or does not answer"))
         return {} if self.refusal else answer
+
+
+@contextmanager
+def holding(image: str) -> Iterator[bool]:
+    """Have the daemon that has *image* mounted keep what its newest checkpoint names until this ends; yields whether it does."""
+    waiter = waiter_for(os.path.realpath(image), LISTEN_S)
+    held = None if waiter is None else Held(waiter)
+    try:
+        if held is None or not held.settle():
+            yield False
+            return
+        with _kept(held):
+            yield True
+    finally:
+        if held is not None:
+            held.close()
+
+
+@contextmanager
+def _kept(held: Held) -> Iterator[None]:
+    """Let the daemon hear of *held* from time to time, whatever takes long meanwhile. Nobody else may talk to it."""
+    is_over = threading.Event()
+
+    def speak() -> None:
+        while not is_over.wait(SPEAK_S):
+            held.keep()
+
+    speaker = threading.Thread(target=speak, name="hold", daemon=True)
+    speaker.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        speaker.join()
 
 
 def mount_of(image: str) -> Greeting | None:

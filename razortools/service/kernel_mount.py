@@ -17,8 +17,9 @@ from razortools.service.mountpoints import MountRefused, NoPermission
 
 MS_REMOUNT = 1 << 5
 _FLAGS = {
-    "ro": 1, "nosuid": 1 << 1, "nodev": 1 << 2, "noexec": 1 << 3, "sync": 1 << 4, "dirsync": 1 << 7, "noatime": 1 << 10,
-    "nodiratime": 1 << 11, "relatime": 1 << 21, "strictatime": 1 << 24, "rw": 0, "suid": 0, "dev": 0, "exec": 0, "async": 0,
+    "ro": 1, "nosuid": 1 << 1, "nodev": 1 << 2, "noexec": 1 << 3, "sync": 1 << 4, "dirsync": 1 << 7, "nosymfollow": 1 << 8,
+    "noatime": 1 << 10, "nodiratime": 1 << 11, "relatime": 1 << 21, "strictatime": 1 << 24,
+    "rw": 0, "suid": 0, "dev": 0, "exec": 0, "async": 0, "symfollow": 0,
 }  # fmt: skip
 _FUSE_DEVICE = "/dev/fuse"
 

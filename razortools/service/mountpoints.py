@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from razortools.engine.store.mounts import Mount, lines_of, mounts
 from razortools.errors import ImageBusy, RazorError, UsageError
 
 PROC = Path("/proc")
+BLOCK_DEVICES = Path("/sys/block")
 MNT_DETACH = 2
 ANSWER_PATIENCE_S = 5.0  # with a filesystem that is asked something
 UMOUNT_NOFOLLOW = 8
@@ -164,12 +166,25 @@ class Holder:
 
 
 def holders(mount: Mount) -> list[Holder]:
-    """Return who uses *mount*, as far as the caller may see: open files, directories, programs, mapped files, mounts upon it."""
+    """Return who uses *mount*, as far as the caller may see: open files, directories, programs, mapped files, mounts upon it,
+    loop devices of its files.
+    """
     found = {Holder(0, "mount", os.fsdecode(other.path)) for other in mounts() if other.parent_id == mount.mount_id}
+    below = os.fsdecode(mount.path)
+    found.update(Holder(0, device, path) for device, path in _loop_devices() if Path(path).is_relative_to(below))
     for process in PROC.iterdir():
         if process.name.isdigit() and int(process.name) != os.getpid():
             found.update(_held_by(process, mount))
     return sorted(found)
+
+
+def _loop_devices() -> Iterator[tuple[str, str]]:
+    """Yield (device, the file that it shows)."""
+    for backing in BLOCK_DEVICES.glob("loop*/loop/backing_file"):
+        try:
+            yield f"/dev/{backing.parts[-3]}", os.fsdecode(backing.read_bytes().removesuffix(b"\n"))
+        except OSError:
+            continue  # gone meanwhile
 
 
 def _held_by(process: Path, mount: Mount) -> set[Holder]:

@@ -63,13 +63,13 @@ class MountOptions:
 
 # What fstab and mount(8) say to each other, or what is so anyway.
 _IGNORED = frozenset((
-    "defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "_netdev", "nofail", "nomand", "loud",
+    "defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "_netdev", "nofail", "mand", "nomand", "loud",
     "silent", "loop", "default_permissions", "diratime", "nodiratime", "norelatime", "nostrictatime", "lazytime", "nolazytime",
     "noiversion", "iversion", "comment",
 ))  # fmt: skip
 _KERNEL_FLAGS = {  # with the flag that takes each back
     "suid": "nosuid", "nosuid": "suid", "dev": "nodev", "nodev": "dev", "exec": "noexec", "noexec": "exec",
-    "sync": "async", "async": "sync", "dirsync": "",
+    "sync": "async", "async": "sync", "dirsync": "", "nosymfollow": "symfollow", "symfollow": "nosymfollow",
 }  # fmt: skip
 # What the kernel's mount table says of every mount of ours; mount(8) reads it there and hands it back when it remounts.
 _IGNORED_VALUES = frozenset(("comment", "user", "uhelper", "user_id", "group_id", "rootmode", "fd", "max_read", "blksize"))

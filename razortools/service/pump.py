@@ -68,8 +68,11 @@ class Served(Protocol):
     def after_burst(self) -> None:
         """Called now and then while requests are served, before others have their turn. Raises nothing."""
 
-    async def durable(self) -> bytes:
-        """Return when everything is durable: the reply to who asked for that."""
+    async def durable_file(self, ino: InodeNo) -> bytes:
+        """Return when everything is durable: the reply to who asked for that of a file. Raises what kept it from being so."""
+
+    def take_loss(self, ino: InodeNo) -> Exception | None:
+        """Return why something of a file can never be durable, once; None: all of it is."""
 
     async def less_dirty(self) -> None:
         """Return when the tree may be changed without keeping others waiting."""
@@ -264,7 +267,11 @@ class Pump:
             return
         for started, opcode, unique, node in waiting:
             if is_durable:
-                self._channel.reply(unique, b"")
+                loss = self._served.take_loss(node)
+                if loss is None:
+                    self._channel.reply(unique, b"")
+                else:
+                    self._refuse(opcode, unique, node, loss)
                 self._end(started, opcode, node)
             else:
                 answer = partial(self._answer_later, opcode, unique, node, Soon.DURABLE)
@@ -274,7 +281,7 @@ class Pump:
         """Answer a request when its handler's coroutine has ended."""
         try:
             if answer is Soon.DURABLE:
-                answer = self._served.durable()
+                answer = self._served.durable_file(node)
             reply = answer if isinstance(answer, bytes | tuple) else await answer
         except Exception as failure:
             self._refuse(opcode, unique, node, failure)

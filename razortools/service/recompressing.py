@@ -15,7 +15,7 @@ import trio
 
 from razortools.engine import recompress
 from razortools.engine.volume import Volume
-from razortools.errors import RazorError
+from razortools.errors import CorruptImage, RazorError
 from razortools.service import placement
 from razortools.service.logs import log
 from razortools.service.residence import Fetcher
@@ -83,7 +83,7 @@ class Recompressor:
             started = time.perf_counter()
             try:
                 await self._step(since_ns)
-            except RazorError as failed:
+            except Exception as failed:  # a bug among others: no reason to end the mount
                 self._complain(failed)
                 volume.lately.go_on(1, RecordNo(0))  # or the others would never have their turn
             await trio.sleep(time.perf_counter() - started)
@@ -106,4 +106,7 @@ class Recompressor:
         """Log what cannot be read, once in a row for each reason."""
         if str(failed) != self._complained_of:
             self._complained_of = str(failed)
-            log.warning("what has rested cannot be read: %s", failed)
+            if isinstance(failed, CorruptImage):
+                self._volume.note_failure()
+            what = "read" if isinstance(failed, RazorError) else "stored anew, a bug in razortools"
+            log.warning("what has rested cannot be %s: %s", what, failed, exc_info=not isinstance(failed, RazorError))

@@ -77,7 +77,7 @@ class RecordedOperations(Operations):
         def answered(ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
             answer = handler(ino, body, caller)
             assert answer is Soon.DURABLE, "syncing waits for a commit"
-            return self._end(self.durable(), syncs=True, commits=False)
+            return self._end(self.durable_file(ino), syncs=True, commits=False)
 
         return answered
 

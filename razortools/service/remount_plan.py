@@ -51,7 +51,7 @@ def options_after(current: MountOptions, texts: Iterable[str], *, sloppy: bool =
 def kernel_words(mount: Mount) -> set[str]:
     """Return the flags that *mount* has in the kernel, one word for each choice."""
     words = {"ro" if mount.is_read_only else "rw"}
-    words |= mount.options & {"nosuid", "nodev", "noexec", "nodiratime"}
+    words |= mount.options & {"nosuid", "nodev", "noexec", "nodiratime", "nosymfollow"}
     words |= mount.shared_options & {"sync", "dirsync"}
     return words | ((mount.options & {"noatime", "relatime"}) or {"strictatime"})
 

@@ -100,8 +100,8 @@ class Mounted:
         self._session = Session(self._channel, words, writeback=options.writeback, greeted=self._hello.set)
         self._settled = Settled(volume, self._channel.forget_attributes)
         self._committer = Committer(volume, options)
-        self._committer.after_commit = self._settled.note_commit
         self._handlers = operations = self._operations()
+        self._committer.after_commit = self._note_commit
         operations.listings.drop = self._channel.forget_pages
         self._memory = Memory(volume, self._committer, options)
         self._remounter = Remounter(volume, self._committer, options, self._adopt)
@@ -118,6 +118,11 @@ class Mounted:
             os.getpid(), self._place.image, self._place.mount_point, self._pump, operations, self._committer, self._memory,
             self._recompressor, self._wakefulness, self._history, mounted_at_s=time.monotonic(),
         )  # fmt: skip
+
+    def _note_commit(self) -> None:
+        """A commit has been made, or has failed."""
+        self._settled.note_commit()
+        self._handlers.tell_losses()
 
     def _adopt(self, options: MountOptions) -> None:
         """Go by *options* from now on."""

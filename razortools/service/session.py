@@ -47,6 +47,9 @@ class _Greeter(pyfuse3.Operations):
     supports_dot_lookup = True
 
 
+_NOT_LIBFUSES = {"symfollow", "nosymfollow"}  # flags of the mount alone, which it knows nothing of
+
+
 class Session:
     """libfuse's session, behind the kernel's connection."""
 
@@ -63,7 +66,7 @@ class Session:
         operations.enable_writeback_cache = writeback
         with _what_libfuse_says() as said:
             try:
-                pyfuse3.init(operations, f"/dev/fd/{theirs.detach()}", set(words))
+                pyfuse3.init(operations, f"/dev/fd/{theirs.detach()}", set(words) - _NOT_LIBFUSES)
             except RuntimeError:
                 raise MountRefused(f"libfuse refuses the session: {said() or 'it gives no reason'}") from None
 

@@ -4,13 +4,13 @@ Invariants: one line in EVERY_S at the most, however slow everything is, and it 
 for in memory alone, because a disk that is slow must not make the search for words slow as well.
 """
 
-import os
 import time
 from collections.abc import Mapping
 
 from razortools.engine import directories
 from razortools.engine.store.residence import NOTHING, NotResident
 from razortools.engine.volume import Volume
+from razortools.printable import printable_name
 from razortools.service import phases
 from razortools.service.logs import log
 from razortools.service.phases import Phase
@@ -51,4 +51,4 @@ class SlowLog:
             found = []
         except Exception:  # it is for the log alone, and the image may be in any state
             found = []
-        return os.fsdecode(found[0]).encode("utf-8", "backslashreplace").decode() if found else f"inode {ino}"
+        return printable_name(found[0]) if found else f"inode {ino}"

@@ -11,12 +11,12 @@ import trio
 
 from razortools.engine import directories
 from razortools.engine.store.residence import NotResident
-from razortools.errors import PosixError, RazorError
+from razortools.errors import CorruptImage, PosixError, RazorError
 from razortools.format.inode import FileType
 from razortools.format.keys import HASH_MIN
+from razortools.printable import printable_name
 from razortools.service.callers import Caller
 from razortools.service.handlers import TIMEOUT_S, Answer, Handler, Handlers
-from razortools.service.logs import log
 from razortools.service.wire import DIRENT, DIRENT_ALIGN, ENTRY_OUT, OPEN_OUT, OPENDIR, READDIR, RELEASEDIR, Opcode, dirent
 from razortools.units import InodeNo
 
@@ -66,6 +66,8 @@ class StreamHandlers(Handlers):
         if not after:
             self.listings.begin(ino, handle)
         given = give(ino, after, room)
+        if not after:
+            self.note_access(ino)
         return given if given or not self.listings.end(ino, handle) else self._end_anew(ino)
 
     async def _end_anew(self, ino: InodeNo) -> bytes:
@@ -101,7 +103,8 @@ class StreamHandlers(Handlers):
                 try:
                     attributes = self.entry_of(child, get(child))
                 except PosixError:  # an entry that leads nowhere is damage: the others are still to be seen
-                    log.error("%s: entry %r leads to inode %d, which is not there; run razorfsck", self.path_of(ino), name, child)
+                    told = f"entry {printable_name(name)} leads to inode {child}, which is not there"
+                    self.failures.meet(CorruptImage(told), "readdirplus", ino)
                     continue
                 room -= takes
                 given.append(attributes + dirent(child, cookie, name, found.file_type))

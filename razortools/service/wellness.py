@@ -16,7 +16,7 @@ from razortools.engine.health import (
 )
 from razortools.format.data import RECORD_BYTES_MAX
 from razortools.service.figures import MountFigures
-from razortools.units import format_duration, format_size
+from razortools.units import format_duration, format_size, plural
 
 LOOKUPS_MIN = 1000  # before a share of hits means something
 FULL_SHARE = 0.9  # a cache that is not full has no use for more room; a record may be too large for the rest of a small one
@@ -87,7 +87,8 @@ def _about_mount(figures: MountFigures) -> Reason:
 
 def _about_journal(figures: MountFigures, thresholds: Thresholds) -> Reason:
     percent = journal_percent(figures)
-    text = f"{figures.volume.journal_entries} entries, {percent:.0f} % of {format_size(figures.volume.journal_bytes)} full"
+    entries = plural(figures.volume.journal_entries, "entry")
+    text = f"{entries}, {percent:.0f} % of {format_size(figures.volume.journal_bytes)} full"
     if percent >= thresholds.journal_warning:
         text += "; checkpoints do not keep up: lower checkpoint=, or make a larger journal next time"
         return Reason(Verdict.WARNING, "Journal", text)
@@ -163,8 +164,8 @@ def _about_requests(figures: MountFigures) -> Reason:
 def _about_integrity(figures: MountFigures, now_ns: int) -> Reason:
     volume = figures.volume
     if figures.corrupt_requests:
-        text = f"{figures.corrupt_requests} requests met data that failed its check, or cannot be read; the log names it. "
-        text += "Unmount it and run razorfsck"
+        text = f"{plural(figures.corrupt_requests, 'request')} met data that failed its check, or cannot be read; "
+        text += "the log names it. Unmount it and run razorfsck"
         return Reason(Verdict.CRITICAL, "Integrity", text)
     checked = about_checks(volume.checked_at_ns, now_ns)
     if volume.healed_nodes:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from razortools.check import compression_pass, directory_pass, inode_pass, inventory, loss
+from razortools.check import comparison, compression_pass, directory_pass, inode_pass, inventory
 from razortools.check.findings import Severity
 from razortools.check.inventory import take_inventory
 from razortools.check.repair.repair import repair
@@ -88,7 +88,7 @@ def test_names_that_are_lost_beyond_what_is_remembered_are_counted(monkeypatch: 
             for number in (one, many):
                 for key, _ in list(store.tree.items(*_all_of(number))):
                     store.tree.delete(key)
-    found = loss.loss(take_inventory(before, 1), take_inventory(after, 1))
+    found = comparison.loss(take_inventory(before, 1), take_inventory(after, 1))
     assert len(found.lost) == 1 and found.unlisted == 1 and not found.is_none
     assert "and 1 more of all these that are not listed" in found.sentences
 

@@ -45,6 +45,14 @@ def test_damage_is_listed_with_code_and_path(run, hurt: Path) -> None:  # type: 
     assert "razorfsck explain E0401" in out
 
 
+@pytest.mark.parametrize("words", [("--only", "2"), ("--path", "/docs/deep"), ("--only", "2,3", "--path", "/docs/deep")])
+def test_a_look_at_a_part_calls_the_rest_neither_clean_nor_damaged(run, hurt: Path, words: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+    code, out, _ = run(*words, hurt)
+    assert code == 0 and ": clean" not in out
+    assert "the rest was not judged" in out
+    assert json.loads(run("--json", *words, hurt).out)["clean"] is None
+
+
 def test_json_is_one_document_with_the_keys_of_the_contract(run, hurt: Path) -> None:  # type: ignore[no-untyped-def]
     code, out, err = run("--json", hurt)
     document = json.loads(out)

@@ -47,6 +47,7 @@ def test_every_code_is_explained_in_sentences(code: str) -> None:
     told = dict(explain(code.lower()))
     assert told["Code"] == code
     assert told["Cause"].endswith(".") and told["Risk"].endswith(".") and told["Repair"].endswith(".")
+    assert not any("{" in text or "}" in text for text in told.values())  # only the sentence has values, shown as <value>
 
 
 def test_an_unknown_code_is_refused() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from razortools.check import directory_pass, inode_pass, journal_pass, journal_rules, loss, superblock_pass
+from razortools.check import comparison, directory_pass, inode_pass, journal_pass, journal_rules, superblock_pass
 from razortools.check.findings import Progress
 from razortools.check.inventory import take_inventory
 from razortools.check.journal_rules import Ring
@@ -100,7 +100,7 @@ def test_a_large_transaction_is_judged_and_replayed_with_signs(torn: bool, monke
         return counting
 
     for owner, name in ((Ring, "entry"), (JournalReader, "_entry"), (Tree, "put"), (journal_pass, "entry_faults"),
-                        (recovery, "owned_record"), (checkpoint, "encode_node")):  # fmt: skip
+                        (recovery, "changed_blocks"), (checkpoint, "encode_node")):  # fmt: skip
         monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
     for owner, name in ((journal, "STEP_ENTRIES"), (journal_rules, "STEP_ENTRIES"), (journal_pass, "STEP_ENTRIES"),
                         (recovery, "PART_ENTRIES")):  # fmt: skip
@@ -117,6 +117,6 @@ def test_a_large_transaction_is_judged_and_replayed_with_signs(torn: bool, monke
 
 def test_files_are_compared_with_signs(monkeypatch: pytest.MonkeyPatch) -> None:
     before, after = take_inventory(unclean(2)), take_inventory(healthy())  # names are gone, so all of them are looked through
-    monkeypatch.setattr(loss, "STEP", 10)
-    done = [step.done for step in loss.comparing(before, after)]
+    monkeypatch.setattr(comparison, "STEP", 10)
+    done = [step.done for step in comparison.comparing(before, after)]
     assert done == sorted(done) and len(set(done)) > len(before.numbers) // 10 > 4

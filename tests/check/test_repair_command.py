@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import zstandard
 
 from razortools import fsck
 from razortools.check.repair import repair as repair_module
@@ -23,6 +24,7 @@ from tests.check.running import stored
 from tests.check.samples import healthy, new_device, opened, unclean
 from tests.check.test_rebuild import destroy, nodes_by_level
 from tests.check.test_secondhand import CROWD, grown, without
+from tools.damaged_image import IMAGE
 
 
 def test_the_first_repair_exits_with_1_and_the_second_with_0(run, hurt: Path) -> None:  # type: ignore[no-untyped-def]
@@ -30,6 +32,24 @@ def test_the_first_repair_exits_with_1_and_the_second_with_0(run, hurt: Path) ->
     assert (code, err) == (1, "")
     assert "E0401 /docs/one: set its link count to 1" in out
     assert run("--repair", hurt).code == 0
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """The image that the documents show, of which some can be mended and some cannot."""
+    image = tmp_path / "damaged"
+    image.write_bytes(zstandard.ZstdDecompressor().decompress(IMAGE.read_bytes()))
+    return image
+
+
+def test_a_second_preen_of_what_it_cannot_mend_writes_nothing(run, damaged: Path) -> None:  # type: ignore[no-untyped-def]
+    """Each run cleared the mark of errors and set it again: a new image, one more undo file, and files "lost" by it."""
+    assert run("-p", damaged).code & 4
+    before, undo_files = damaged.read_bytes(), sorted(damaged.parent.glob("*.undo*"))
+    code, out, _ = run("-p", damaged)
+    assert code == 4 and damaged.read_bytes() == before
+    assert sorted(damaged.parent.glob("*.undo*")) == undo_files
+    assert "written anew" not in out and "Lost by" not in out
 
 
 def test_json_tells_what_was_repaired(run, hurt: Path) -> None:  # type: ignore[no-untyped-def]

@@ -442,7 +442,7 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal(
     assert debug("-w", "-R", f"put {tmp_path / 't'}", "-R", "ls t", "-R", "ls -l t", "-R", "tree t", image) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out
-    assert out.count("a\\x1b[31m\\x0ab") == 3
+    assert out.count("a\\x1b[31m\\nb") == 3
 
 
 def test_on_a_terminal_an_error_does_not_end_the_session(image: Path) -> None:

@@ -133,7 +133,7 @@ def assert_it_tells_of_this_alone(disk: Disk, exit_code: int, pattern: str) -> N
 
 FAILED = r"WARNING  Requests: \d+ were refused because the device failed; .*the host's disk"
 # No copy of a node is left.
-DAMAGED = r"CRITICAL Integrity: \d+ requests met data that failed its check, or cannot be read; .*razorfsck"
+DAMAGED = r"CRITICAL Integrity: \d+ requests? met data that failed its check, or cannot be read; .*razorfsck"
 
 
 def read_at(path: Path, offset: int, length: int) -> bytes:
@@ -189,6 +189,9 @@ def test_a_node_that_cannot_be_read_is_an_error_for_what_stands_in_it(disk: Disk
     disk.heal()
     assert (disk.path / "200").read_text() == "200"
     disk.mounted.umount()
+    checked = run(FSCK, "-n", disk.mounted.image)
+    assert checked.returncode == 4 and "1 problem found" in checked.stdout  # the image tells that something failed
+    assert run(FSCK, "-p", disk.mounted.image).returncode == 1
     assert run(FSCK, "-n", disk.mounted.image).returncode == 0
 
 

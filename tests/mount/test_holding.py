@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from razortools import fsck
+from razortools import debugfs, fsck
 from razortools.check.witness import Slots
 from razortools.cli import app as cli
 from razortools.engine.store.device import open_image
@@ -297,3 +297,34 @@ def test_an_image_that_no_mount_uses_is_refused_with_the_pid(unmounted: Mounted,
     with open_image(unmounted.image, writable=True):
         told, code, _ = document(unmounted)
     assert code == 8 and f"in use by pid {os.getpid()}" in str(told["error"])
+
+
+@pytest.mark.slow
+def test_the_debugger_looks_at_what_the_mount_keeps_for_it(unmounted: Mounted, capfd: pytest.CaptureFixture[str]) -> None:
+    """What had moved and been written over since was called damaged, with the advice to repair it."""
+    mounted = unmounted.mount("commit=0.01,checkpoint=0.05,discard")
+    for number in range(400):
+        (mounted.path / f"file {number}").write_text("x" * 100)
+    with Load(mounted.path):
+        for _ in range(10):
+            code = cli.invoke(debugfs.app, debugfs.NAME, cli.DEBUG_CODES, ["-R", "find /", str(mounted.image)])
+            out, err = capfd.readouterr()
+            assert (code, err.count("\n")) == (0, 1), err
+            assert "this shows its last checkpoint\n" in err and "/file 399\n" in out
+
+
+def test_a_look_is_kept_alive_however_long_it_takes_and_let_go_at_its_end(
+    unmounted: Mounted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoken = threading.Event()
+    monkeypatch.setattr(held, "SPEAK_S", 0.01)
+    monkeypatch.setattr(Held, "keep", lambda self: spoken.set())
+    mounted = unmounted.mount()
+    with held.holding(str(mounted.image)) as is_held:
+        assert is_held and spoken.wait(60)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("hold")]
+
+
+def test_an_image_that_nobody_has_mounted_is_held_by_nobody(unmounted: Mounted) -> None:
+    with held.holding(str(unmounted.image)) as is_held:
+        assert not is_held

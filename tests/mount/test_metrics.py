@@ -30,6 +30,7 @@ from razortools.service.metrics import METRICS, page
 from razortools.service.mountpoints import MountRefused
 from razortools.service.options import Address, parse_options
 from razortools.service.scrape import Scrape
+from razortools.units import plural
 from tests.check.editing import edit_inode, find_inode
 from tests.images import open_for_writing
 from tests.mount.mounts import MOUNT, Mounted, run
@@ -142,7 +143,7 @@ def test_what_the_last_razorfsck_found_and_left_is_told(unmounted: Mounted, caps
     assert told["razorfs_fsck_problems_left{}"] == left
     assert 0 <= time.time() - told["razorfs_last_fsck_timestamp_seconds{}"] < 600
     done = run([sys.executable, "-m", "razortools.health"], unmounted.path)
-    assert f"WARNING  Integrity: the last razorfsck has left {left} problems" in done.stdout
+    assert f"WARNING  Integrity: the last razorfsck has left {plural(left, 'problem')}" in done.stdout
 
 
 @pytest.mark.mount

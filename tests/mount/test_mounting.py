@@ -21,6 +21,7 @@ from razortools.engine.volume import open_volume
 from razortools.format.superblock import State
 from razortools.service import kernel_mount, mountpoints, opening
 from razortools.service.kernel_mount import root_connection
+from razortools.units import MIB
 from tests.images import make_image
 from tests.mount.mounts import ANSWER_S, MOUNT, UMOUNT, Mounted, run
 from tests.mount.users import as_root
@@ -298,6 +299,41 @@ def test_who_was_in_the_mount_for_a_moment_only_does_not_keep_it_from_being_unmo
     assert cli.invoke(mount.umount_app, "umount.razorfs", cli.MOUNT_CODES, [str(mounted.path)]) == 0
     assert not held and mountpoints.mount_at(str(mounted.path)) is None
     assert mounted.complaints == []
+
+
+def test_a_loop_device_of_a_file_in_it_is_named_as_the_holder(mounted: Mounted) -> None:
+    """The kernel holds it, no process does: root was told to ask root."""
+    (mounted.path / "disk").write_bytes(bytes(MIB))
+    made = subprocess.run(["losetup", "--show", "-f", str(mounted.path / "disk")], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"no loop devices: {made.stderr.strip()}")
+    device = made.stdout.strip()
+    try:
+        refused = mounted.try_umount()
+    finally:
+        subprocess.run(["losetup", "-d", device], check=True)
+    assert refused.returncode and f"kernel  {device}  {mounted.path}/disk" in refused.stderr
+    assert "run as root" not in refused.stderr
+
+
+@pytest.mark.parametrize(("limit", "said"), [("-n 20", "only 20 files may be open here at once"), ("-Sn 20", "")])
+def test_a_mount_takes_no_fewer_descriptors_than_it_needs(unmounted: Mounted, limit: str, said: str) -> None:
+    """It was served, and said to be mounted nowhere: the mount table could not be read."""
+    words = ["sh", "-c", f'ulimit {limit} && exec "$@"', "sh", *MOUNT]
+    done = run(words, unmounted.image, unmounted.path, "-o", f"log={unmounted.log}")
+    assert (done.returncode == 0) == (not said) and said in done.stderr and done.stderr.count("\n") == bool(said)
+    if not said:
+        assert unmounted.greeting.image == str(unmounted.image)
+
+
+def test_symlinks_are_not_followed_if_the_mount_says_so(unmounted: Mounted) -> None:
+    unmounted.mount("nosymfollow")
+    (unmounted.path / "file").write_text("here")
+    os.symlink("file", unmounted.path / "link")
+    with pytest.raises(OSError, check=lambda failure: failure.errno == errno.ELOOP):
+        (unmounted.path / "link").read_text()
+    unmounted.remount()
+    assert (unmounted.path / "link").read_text() == "here"
 
 
 def test_a_mount_on_a_mount_of_itself_names_the_holder(mounted: Mounted) -> None:

@@ -493,3 +493,31 @@ def test_directories_can_be_nested_deeply(mnt: Path) -> None:
     assert (deep / "file").read_text() == "down here"
     os.rename(deep / "file", mnt / "up")
     assert (mnt / "up").read_text() == "down here"
+
+
+LONG_AGO = 978_307_200  # 2001: before any change that a test makes
+
+
+@pytest.mark.parametrize(("option", "moves", "moves_again"), [
+    ("relatime", True, False), ("strictatime", True, True), ("noatime", False, False),
+])  # fmt: skip
+def test_reading_moves_the_access_time_of_files_directories_and_symlinks(
+    unmounted: Mounted, option: str, moves: bool, moves_again: bool
+) -> None:
+    """Of directories and symbolic links it never moved, whatever was asked for."""
+    root = unmounted.mount(option).path
+    (root / "file").write_text("read me")
+    (root / "directory").mkdir()
+    (root / "directory" / "entry").touch()
+    os.symlink("file", root / "link")
+    reading = {"file": lambda path: path.read_text(), "directory": os.listdir, "link": os.readlink}
+    for name, read in reading.items():
+        path = root / name
+        for moves_now in (moves, moves_again):
+            unmounted.make_kernel_forget()  # what it answers by itself it does not tell
+            if moves_now:
+                os.utime(path, ns=(LONG_AGO * 10**9, path.lstat().st_mtime_ns), follow_symlinks=False)
+            before = path.lstat().st_atime_ns
+            read(path)
+            unmounted.make_kernel_forget()
+            assert (path.lstat().st_atime_ns != before) == moves_now, (name, moves_now)

@@ -38,10 +38,10 @@ class Kernel:
         self.channel = Channel(daemon.detach())
         self._unique = 0
 
-    def ask(self, opcode: int, body: bytes = b"") -> int:
-        """Send a request; return its number."""
+    def ask(self, opcode: int, body: bytes = b"", node: int = 7) -> int:
+        """Send a request about *node*; return its number."""
         self._unique += 1
-        self._end.send(HEAD.pack(HEAD.size + len(body), opcode, self._unique, 7, 1, 2, 3, 0, 0) + body)
+        self._end.send(HEAD.pack(HEAD.size + len(body), opcode, self._unique, node, 1, 2, 3, 0, 0) + body)
         return self._unique
 
     def told(self) -> list[tuple[int, int, bytes]]:
@@ -84,6 +84,7 @@ class Served:
         self.burst_count = 0
         self.holds_back = False
         self.is_less_dirty = trio.Event()
+        self.losses: dict[InodeNo, Exception] = {}
 
     def table(self) -> dict[int, Handler]:
         served = {ECHO: self.echo, FAIL: self.fail, WAIT: self.wait, FULL: self.full}
@@ -104,9 +105,14 @@ class Served:
             self.put_off_at_commits.append(self.put_off)
         return self.is_quick
 
-    async def durable(self) -> bytes:
+    def take_loss(self, ino: InodeNo) -> Exception | None:
+        return self.losses.pop(ino, None)
+
+    async def durable_file(self, ino: InodeNo) -> bytes:
         await self.released.wait()
         self.commits.append(self.echoes)
+        if ino in self.losses:
+            raise self.losses.pop(ino)
         return b""
 
     def fail(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
@@ -492,6 +498,24 @@ def test_all_who_sync_while_the_pump_is_busy_share_one_commit_of_all_that_came_b
             assert [unique for unique, *_ in told] == [asked[0], asked[2], asked[5], asked[1], asked[3], asked[4]]
             assert all(error == 0 for _, error, _ in told)
             assert at_work.served.commits == [3]
+
+    run(story)
+
+
+@pytest.mark.parametrize("is_quick", [True, False])
+def test_who_syncs_a_file_of_which_something_is_lost_is_told_once_and_nobody_else(kernel: Kernel, is_quick: bool) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            at_work.served.is_quick = is_quick
+            at_work.served.released.set()
+            at_work.served.losses[InodeNo(7)] = CorruptImage("its leaf is damaged")
+            asked = [kernel.ask(SYNC, node=node) for node in (6, 7, 8)]
+            await trio.testing.wait_all_tasks_blocked()
+            told = {unique: error for unique, error, _ in kernel.told()}
+            assert [told[unique] for unique in asked] == [0, errno.EIO, 0]
+            again = kernel.ask(SYNC, node=7)
+            await trio.testing.wait_all_tasks_blocked()
+            assert [(unique, error) for unique, error, _ in kernel.told()] == [(again, 0)]
 
     run(story)
 

@@ -43,7 +43,7 @@ class Quiet:
     @property
     def harder(self) -> int:
         """Records that wait to be stored harder."""
-        return sum(self.volume.records.packing_of(self.ino, no) is not None for no in self.volume.records.dirty_of(self.ino))
+        return sum(dirty.packed is not None for dirty in self.volume.records.dirty_of(self.ino).values())
 
 
 @asynccontextmanager
@@ -144,7 +144,20 @@ def test_data_that_cannot_be_read_are_told_once(caplog: pytest.LogCaptureFixture
             assert mount.harder == 15
 
     run(scenario)
-    assert [record.message for record in caplog.records if "what has rested cannot be read" in record.message] != []
+    assert sum("what has rested cannot be read" in record.message for record in caplog.records) == 1
+
+
+def test_a_bug_in_recompressing_does_not_end_the_mount(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with quiet() as mount:
+            monkeypatch.setattr(recompressing.recompress, "harder", lambda *_: 1 // 0)
+            await trio.sleep(3 * REST_S)
+            assert mount.harder == 0
+
+    run(scenario)
+    assert "cannot be stored anew, a bug in razortools" in caplog.text
 
 
 def test_what_was_replaced_while_it_was_read_is_no_damage(

@@ -20,10 +20,11 @@ from razortools.check.repair.edits import Edit, Verb
 from razortools.check.repair.journal import scanned
 from razortools.check.repair.surveying import believed, recovered
 from razortools.check.report import Report
-from razortools.check.runner import Options, Step, check, plural
+from razortools.check.runner import Options, Step, check
 from razortools.engine.store.device import Device
 from razortools.engine.store.pages import OverlayDevice
 from razortools.errors import CorruptImage, OutOfSpace
+from razortools.units import plural
 
 STEPS_MAX = 16  # a full image that is much broken up gets the rest from the next run
 SHARES = (1, 4, 16, 64, 256, 1024)  # where not everything fits at once, a part of it is tried

@@ -267,10 +267,21 @@ def _identity(finding: Finding) -> tuple[object, ...]:
 def _next_round(done: Repaired, wishes: Wishes) -> Round:
     """Return the edits of the next round; none: the repair is at its end. What was mended in its place gets a frame at last."""
     edits = () if done.rounds and done.after.clean else _plan_round(done, wishes)
+    if _would_mark_again(edits, done.after):
+        edits = ()
     if not edits and done.rounds and all(edit.verb in IN_PLACE for one in done.rounds for edit in one):
         why = "write the frame anew around what was mended in its place"
         return (Edit(verb=Verb.FRAME, code=done.rounds[0][0].code, why=why),)
     return edits
+
+
+def _would_mark_again(edits: Round, found: Report) -> bool:
+    """Return whether *edits* only clear the mark of errors, while other problems that were *found* stay: they need it.
+
+    What is wrong with copies of the superblock goes with the mark.
+    """
+    others = (finding for finding in found.left if finding.code > "E02" and finding.severity > Severity.NOTE)
+    return all(edit.code == problems.ERRORS_RECORDED.code for edit in edits) and any(others)
 
 
 def _plan_round(done: Repaired, wishes: Wishes) -> Round:
