@@ -5,7 +5,7 @@ It makes images in memory only. Contract: man/razorfs-debug-crashtest.8.
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, NoReturn
 
@@ -27,6 +27,7 @@ from razortools.errors import UsageError
 NAME = "razorfs-debug crashtest"
 JOBS_MAX = 256
 LENGTH_MAX = 3
+LENGTH = 2  # operations of the workloads that are all tried, unless something else is asked for
 TOLD_EVERY_S = 10.0  # a line of progress where nobody sees a bar
 
 app = cli.new_app()
@@ -40,7 +41,7 @@ def crashtest(
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="What all that is chosen at random follows from.")] = 1,
     length: Annotated[
         int, typer.Option("--length", metavar="N", help="Try all workloads of up to N operations, 1 to 3; 0: none.")
-    ] = 2,
+    ] = LENGTH,
     random_count: Annotated[
         int | None, typer.Option("--random", metavar="N", help="Then try N workloads at random.", show_default=False)
     ] = None,
@@ -87,8 +88,14 @@ def crashtest(
     debug: DebugFlag = False,
 ) -> int:
     """Run a campaign, or one workload, and show the verdict."""
+    given = {
+        "--length": length != LENGTH, "--random": random_count is not None, "--states": states is not None,
+        "--jobs": jobs is not None, "--ground": ground_name is not None, "--workload": workload is not None,
+        "--crash": crash is not None, "--seconds": seconds is not None,
+    }  # fmt: skip
+    _judge([option for option, is_given in given.items() if is_given], repairs=repairs is not None)
     if not 0 <= length <= LENGTH_MAX:
-        raise UsageError(f"--length {length}: workloads of 0 to {LENGTH_MAX} operations can be tried all")
+        raise UsageError(f"--length {length}: give 0 to {LENGTH_MAX}; of longer workloads there are too many to try all")
     if seconds is not None and not seconds > 0:  # nan, too
         raise UsageError(f"--seconds {seconds:g}: give more than 0")
     names = GROUNDS if ground_name is None else (ground_name,)
@@ -102,13 +109,13 @@ def crashtest(
             found = run_repairs(count, seed, repair_depth, seconds, lambda result: advance(1))
         _show_repairs(found, seed, as_json=as_json, quiet=quiet)
         return 4 if found.violations else 0
-    if crash is not None and workload is None:
-        raise UsageError("--crash tells where a workload was cut off; name it with --workload")
     if workload is not None:
         result = _explore_one(workload, crash, names[0], seed, depth_of_search)
     else:
         if random_count is None and states is None:
             random_count = 0
+        if not length and not random_count and states is None:
+            raise UsageError("--length 0 tries nothing; give --random or --states with it")
         plan = Plan(
             seed=seed, depth=depth_of_search, grounds=names, exhaustive_length=length,
             random_count=None if random_count is None else _at_least(random_count, 0, "--random"),
@@ -120,13 +127,29 @@ def crashtest(
     return 4 if result.violations else 0
 
 
+def _judge(given: Sequence[str], *, repairs: bool) -> None:
+    """Raise UsageError for the first of the options *given* that what is asked for would ignore."""
+    if "--crash" in given and "--workload" not in given:
+        raise UsageError("--crash tells where a workload was cut off; name it with --workload")
+    deed, meaningful = "", set(given)
+    if repairs:
+        deed, meaningful = "--repairs", {"--seconds"}
+    elif "--workload" in given:
+        deed, meaningful = "--workload", {"--workload", "--crash", "--ground"}
+    for option in given:
+        if option not in meaningful:
+            raise UsageError(f"{option} means nothing to {deed}")
+
+
 def _at_least(value: int, least: int, option: str) -> int:
+    """Return *value*. Raises UsageError if it is below *least*."""
     if value < least:
         raise UsageError(f"{option} {value}: give {least} or more")
     return value
 
 
 def _jobs(asked: int | None) -> int:
+    """Return how many processes explore: as *asked*, or one a processor. Raises UsageError for a number that cannot be."""
     if asked is None:
         return min(len(os.sched_getaffinity(0)), JOBS_MAX)
     if not 1 <= asked <= JOBS_MAX:
@@ -161,14 +184,13 @@ def _telling(states_max: int | None, *, quiet: bool) -> Iterator["_Teller"]:
 class _Teller:
     """Tells how a campaign goes."""
 
-    def __init__(self, advance: object, *, quiet: bool) -> None:
+    def __init__(self, advance: Callable[[int], object], *, quiet: bool) -> None:
         self._advance = advance
         self._quiet = quiet
         self._states = 0
         self._told_s = 0.0
 
     def __call__(self, result: Result) -> None:
-        assert callable(self._advance)
         self._advance(len(result.states) - self._states)
         self._states = len(result.states)
         if not self._quiet and result.seconds - self._told_s >= TOLD_EVERY_S:

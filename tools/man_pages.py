@@ -54,8 +54,15 @@ def options_of(app: typer.Typer) -> Iterator[str]:
             continue
         names = ", ".join(f"\\fB{roff(name)}\\fR" for name in [*parameter.opts, *parameter.secondary_opts])
         value = "" if parameter.is_flag else f" \\fI{roff(parameter.metavar or parameter.name.upper())}\\fR"
-        yield from (".TP", names + value, roff(parameter.help or ""))
+        usually = f" Usually {parameter.default:g}." if _tells_default(parameter) else ""
+        yield from (".TP", names + value, roff((parameter.help or "") + usually))
     yield from (".TP", "\\fB\\-h\\fR, \\fB\\-\\-help\\fR", "Show the usage and leave.")
+
+
+def _tells_default(parameter: Any) -> bool:
+    """Whether --help shows the number that *parameter* is unless it is given."""
+    is_number = isinstance(parameter.default, int | float) and not isinstance(parameter.default, bool)
+    return bool(parameter.show_default) and is_number
 
 
 def commands() -> Iterator[str]:

@@ -119,6 +119,12 @@ def test_the_text_is_the_same_on_every_run_but_for_the_time_it_took(capsys: pyte
         (["--workload", "create /n", "--crash", "soon"], "soon"),
         (["--workload", "create /n", "--crash", "99999:"], "99999"),
         (["--seed", "much"], "--seed"),
+        (["--length", "0"], "--length 0 tries nothing"),
+        (["--length", "0", "--random", "0"], "--length 0 tries nothing"),
+        (["--repairs", "1", "--ground", "plain"], "--ground means nothing to --repairs"),
+        (["--repairs", "1", "--workload", "create /n"], "--workload means nothing to --repairs"),
+        (["--workload", "create /n", "--random", "3"], "--random means nothing to --workload"),
+        (["--workload", "create /n", "--length", "1"], "--length means nothing to --workload"),
     ],
 )
 def test_words_that_make_no_sense_get_one_sentence_and_exit_code_2(
