@@ -123,6 +123,14 @@ def test_only_the_renderer_and_the_front_ends_may_print() -> None:
     assert printing == []
 
 
+def test_no_module_is_there_for_its_test_alone() -> None:
+    users = [*modules(), *(PACKAGE.parent / "tools").rglob("*.py")]
+    used = {name for path in users for name in imports_of(path)}
+    packages = {name.rpartition(".")[0] for name in used}  # of what is imported from a package, its __init__ is run
+    names = {module_name(path) for path in modules() if path.stem not in FRONT_ENDS}
+    assert names - used - packages == set()
+
+
 def test_no_module_is_a_drawer_for_odds_and_ends() -> None:
     assert [path for path in modules() if path.stem in {"utils", "util", "common", "helpers", "misc"}] == []
 

@@ -28,7 +28,6 @@ class JournalFacts:
 
     image: Image
     on_device: Image  # as it lies on the device, before the replay
-    transaction_count: int
     entry_count: int
 
     @property

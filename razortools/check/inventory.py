@@ -157,7 +157,7 @@ def _facts_of(device: Device) -> InodeFacts | None:
         try:
             journal = finished(journal_pass.check(superblocks))
         except Exception:  # the journal's damage must not hide the files
-            journal = JournalFacts(superblocks.image, superblocks.image, 0, 0)
+            journal = JournalFacts(superblocks.image, superblocks.image, 0)
         return finished(inode_pass.check(journal))
     except Exception:  # as in the runner: what stops a pass is damage
         return None

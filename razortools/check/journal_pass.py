@@ -101,7 +101,7 @@ def check(facts: SuperblockFacts) -> Generator[Event, None, JournalFacts]:
         except Exception as failed:
             # The store trusts what verifies; on a damaged tree it may stop in any way. The check goes on without it.
             yield problems.REPLAY_FAILED.found(where="journal", reason=str(failed) or type(failed).__name__)
-    return JournalFacts(view, image, transactions, entries)
+    return JournalFacts(view, image, entries)
 
 
 def look(facts: SuperblockFacts, has_written: Callable[[], bool]) -> Generator[Event, None, JournalFacts]:
@@ -145,7 +145,7 @@ def look(facts: SuperblockFacts, has_written: Callable[[], bool]) -> Generator[E
         yield from faults
     if transactions:
         yield problems.COMMITTED_SINCE.found(where="journal", count=transactions)
-    return JournalFacts(image, image, transactions, entries)
+    return JournalFacts(image, image, entries)
 
 
 def _with_journal_kept(image: Image) -> Image:

@@ -37,7 +37,6 @@ class FoundSuperblock:
     """A superblock that verifies and describes a possible layout. *mended*: one bit of it had flipped."""
 
     superblock: Superblock
-    offset: int
     mended: bool
 
 
@@ -112,7 +111,7 @@ def _superblock_at(device: Device, offset: int) -> Iterator[FoundSuperblock]:
     except (CorruptImage, DeviceFailed):
         return
     if not layout_fault(found) and found.address * found.block_bytes == offset:
-        yield FoundSuperblock(found, offset, whole is not raw)
+        yield FoundSuperblock(found, whole is not raw)
 
 
 def scan_nodes(

@@ -72,7 +72,6 @@ class Committer:
         self._landed = trio.Event()  # what is on its way has got there, or failed
         self.commit_count = 0
         self.committed_at_s = self.checkpointed_at_s = time.monotonic()
-        self.inline_s = 0.0  # how long the loop wrote and flushed by itself, since that takes less than a thread
         self._flight_s = INLINE_S  # how long the last commit or checkpoint took on its way to the device
         self.after_commit: Callable[[], None] = lambda: None
 
@@ -276,7 +275,6 @@ class Committer:
         flight.prepare()
         flight.run()
         self._flight_s = flight.took_s
-        self.inline_s += flight.took_s
 
     def _note_commit(self) -> None:
         """Everything done before is durable."""

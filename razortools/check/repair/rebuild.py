@@ -48,7 +48,6 @@ class RebuildResult:
     """What a rebuild found and did."""
 
     superblock: Superblock  # what is in the slots now
-    superblock_offset: int  # of the copy that was believed
     kept_leaves: int = 0
     written_nodes: int = 0
     mended_nodes: int = 0  # in which one bit had flipped
@@ -58,7 +57,6 @@ class RebuildResult:
     uncertain_leaves: int = 0  # of which nothing tells whether they are the last ones of their keys
     inodes_told: int = 0  # by the superblock
     inodes_found: int = 0
-    reused_old_nodes: bool = False  # for want of room, inner nodes of the old tree were overwritten
     copies: int = 2  # of the nodes that were written
 
     @property
@@ -134,7 +132,7 @@ def examine(device: Device) -> Generator[Progress, None, Examined]:
         raise CorruptImage(f"{device.name}: is truncated, so it cannot be rebuilt in place; copy the files out with --salvage")
     tiles, seen = yield from scaled(survey(image), 100, 800)
     stock = yield from scaled(take_stock(image, tiles), 800, PARTS)
-    result = RebuildResult(found.superblock, found.offset, mended_nodes=seen.mended, scanned_nodes=seen.scanned)
+    result = RebuildResult(found.superblock, mended_nodes=seen.mended, scanned_nodes=seen.scanned)
     result.inodes_told = image.superblock.inode_count
     waiting = waiting_blocks(image)
     _fill_gaps(image, tiles, stock, waiting, result)
@@ -201,7 +199,6 @@ def _write(found: Examined) -> Generator[Progress, None, None]:
             yield from scaled(_carry_out(image, pieces, stock, maps, way, result), 400, PARTS)
         except OutOfSpace:  # enough blocks, but not enough of them side by side
             continue
-        result.reused_old_nodes = not way.spares_old_nodes
         return
     raise OutOfSpace(
         f"{image.device.name}: there is no room for a new tree: {format_size(needed * image.block_bytes)} are needed in nodes of "
