@@ -248,7 +248,11 @@ def _never(raw: bytes) -> bool:
 def checksums() -> Iterator[tuple[str, str]]:
     """Yield what the second checksum costs, and what decompressing would prove in its place."""
     raw = os.urandom(128 * KIB)
-    ways = {"CRC32C": crc32c.crc32c, "second checksum": blocks_crc32, "CRC-32 by the system's zlib": zlib.crc32}
+    ways: dict[str, Callable[[bytes], int]] = {
+        "CRC32C": crc32c.crc32c,
+        "second checksum": blocks_crc32,
+        "CRC-32 by the system's zlib": zlib.crc32,
+    }
     for name, checksum in ways.items():
         yield f"{name} of 128 KiB", f"{best_us(partial(checksum, raw), 20):.1f} us"
     with_it, without = writing_us()

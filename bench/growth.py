@@ -164,25 +164,29 @@ class Tree:
         if files.read(self.volume, ino, 0, size) != content(number, CONTENT_BYTES):
             raise ValueError(f"file {number} reads wrong")
 
-    def _looks(self, numbers: list[int]) -> Iterator[object]:
+    def _looks(self, numbers: list[int]) -> Iterator[None]:
         for number in numbers:
-            yield self._look(number)
+            self._look(number)
+            yield
 
-    def _creates(self, numbers: list[int]) -> Iterator[object]:
+    def _creates(self, numbers: list[int]) -> Iterator[None]:
         for turn, number in enumerate(numbers):
             self.make((self.place(number)[0], b"new %d" % turn), number)
-            yield self._pace_of(turn)
+            self._pace_of(turn)
+            yield
 
-    def _renames(self, numbers: list[int]) -> Iterator[object]:
+    def _renames(self, numbers: list[int]) -> Iterator[None]:
         for turn, number in enumerate(numbers):
             folder = self.place(number)[0]
             namespace.rename(self.volume, folder, b"new %d" % turn, folder, b"renamed %d" % turn)
-            yield self._pace_of(turn)
+            self._pace_of(turn)
+            yield
 
-    def _unlinks(self, numbers: list[int]) -> Iterator[object]:
+    def _unlinks(self, numbers: list[int]) -> Iterator[None]:
         for turn, number in enumerate(numbers):
             namespace.unlink(self.volume, self.place(number)[0], b"renamed %d" % turn)
-            yield self._pace_of(turn)
+            self._pace_of(turn)
+            yield
 
     def _pace_of(self, turn: int) -> None:
         """Commit after each hundredth operation, as a mount that has many does."""
@@ -223,7 +227,7 @@ class Large:
             axis.note(operation, size, mean_us(work))
             self.volume.checkpoint()
 
-    def _reads(self) -> Iterator[object]:
+    def _reads(self) -> Iterator[None]:
         for _ in range(SAMPLES):
             number = self.source.randrange(self.count)
             self.volume.records.clean.drop(self.ino, RecordNo(number))
@@ -231,7 +235,7 @@ class Large:
                 raise ValueError(f"record {number} reads wrong")
             yield
 
-    def _overwrites(self) -> Iterator[object]:
+    def _overwrites(self) -> Iterator[None]:
         for _ in range(SAMPLES // BATCH):
             for number in self.source.sample(range(self.count), BATCH):
                 self._write(number, number)
@@ -239,7 +243,7 @@ class Large:
             files.flush_all(self.volume)
             self.volume.commit()
 
-    def _cuts(self) -> Iterator[object]:
+    def _cuts(self) -> Iterator[None]:
         for _ in range(SAMPLES // BATCH):
             attributes.setattr(self.volume, self.ino, AttributeChange(size=(self.count - 1) * RECORD_BYTES))
             self._write(self.count - 1, self.count - 1)

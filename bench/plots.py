@@ -56,8 +56,8 @@ class Drawing:
 
     def panels(self, plots: Sequence[tuple[str, str, Mapping[str, Sequence[tuple[float, float]]]]]) -> None:
         """Draw plots of (across, up, series of points) one below the other, each on two logarithmic scales."""
-        shape = {"figsize": (9, 3.5 * len(plots)), "squeeze": False, "layout": "constrained"}
-        figure, all_axes = self._pyplot.subplots(len(plots), 1, **shape)
+        size = (9, 3.5 * len(plots))
+        figure, all_axes = self._pyplot.subplots(len(plots), 1, figsize=size, squeeze=False, layout="constrained")
         for axes, (across, up, series) in zip(all_axes[:, 0], plots, strict=True):
             for number, (name, points) in enumerate(series.items()):
                 axes.plot(*zip(*points, strict=True), marker=MARKERS[number % len(MARKERS)], label=name, markersize=4)

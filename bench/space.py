@@ -126,9 +126,11 @@ def marks(rooms: Rooms, names: list[str]) -> str:
     lines = [["data set", "at least", "found", ""]]
     for name in names:
         ours, theirs = rooms.get((name, RAZORFS)), rooms.get((name, RIVAL))
+        if ours is None:
+            continue
         asked = [(f"{RIVAL}: {theirs.ratio:.2f}", theirs.ratio)] if theirs else []
         asked += [(f"{TEXT_RATIO:.2f}", TEXT_RATIO)] if name in TEXTS else []
-        for words, least in asked if ours else ():
+        for words, least in asked:
             lines.append([name, words, f"{ours.ratio:.2f}", "met" if ours.ratio >= least else "not met"])
     return layout(lines)
 

@@ -67,6 +67,11 @@ def test_the_lock_names_no_index(name: str) -> None:
     assert "--" not in text
 
 
+def test_types_are_checked_in_all_code_but_the_tests() -> None:
+    with_code = {path.relative_to(PROJECT).parts[0] for path in PROJECT.glob("[a-z]*/**/*.py")} - {"build"}
+    assert set(SETTINGS["tool"]["mypy"]["files"]) == with_code - {"tests"}
+
+
 @pytest.mark.parametrize("name", ["quickstart", "test", ".ci/run", "tools/setup", "bench/run"])
 def test_the_scripts_can_be_run_and_have_no_mistakes_in_their_syntax(name: str) -> None:
     assert os.access(PROJECT / name, os.X_OK)
