@@ -6,7 +6,9 @@ The same bytes each time. What is wrong with it: the second superblock was overw
 photograph has lost a sector; in a diary a single bit has flipped; and the link count of a letter is too high.
 """
 
+import argparse
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import zstandard
@@ -89,8 +91,10 @@ def _data(device: Device, path: str) -> int:
     return DataRecord.decode(value).address * indexed(device).image.block_bytes
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Write the fixture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args(arguments)
     device = made()
     damage(device)
     IMAGE.write_bytes(zstandard.ZstdCompressor(level=19).compress(device.read(0, device.size_bytes)))

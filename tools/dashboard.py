@@ -1,7 +1,9 @@
 """Write the dashboard for Grafana, contrib/grafana/razorfs.json; with --check only say whether it is up to date."""
 
+import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parent.parent / "contrib" / "grafana" / "razorfs.json"
@@ -109,10 +111,13 @@ def dashboard() -> dict[str, object]:
     }  # fmt: skip
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0, or 1 if --check found it out of date."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
+    chosen = parser.parse_args(arguments)
     wanted = json.dumps(dashboard(), indent=1) + "\n"
-    if arguments == ["--check"]:
+    if chosen.check:
         if PAGE.read_text(encoding="utf-8") != wanted:
             print(f"out of date: {PAGE.name}; run: python tools/dashboard.py", file=sys.stderr)
             return 1
@@ -122,4 +127,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

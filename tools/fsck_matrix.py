@@ -8,12 +8,13 @@
 The cases are those of tools/fuzz.py with fixed seeds, so a second run writes the same figures.
 """
 
+import argparse
 import multiprocessing
 import os
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from razortools.format.record import CATALOGUE
@@ -36,21 +37,33 @@ FOUND = ("cases", "detected", "harmless", "as torn", "as before", "failed")
 MENDED = ("cases", "repaired", "with loss", "refused", "failed")
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0, or 1 if --check found a class of damage without a row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--processes", type=int, default=os.cpu_count() or 1, metavar="N")
+    how.add_argument("--only", type=_structures, metavar="A,B")
+    how.add_argument("--check", action="store_true")
+    chosen = parser.parse_args(arguments)
     page = PLACE.read_text(encoding="utf-8") if PLACE.exists() else f"# Damage and repair\n\n{BEGIN}{END}"
     head, begin, rest = page.partition(BEGIN)
     table, end, tail = rest.partition(END)
     assert begin and end, f"{PLACE} has no marks for the matrix"
-    if arguments == ["--check"]:
+    if chosen.check:
         missing = [kind for kind in kinds() if f"| {kind} |" not in table]
         if missing:
             print(f"docs/FSCK.md has no row for {', '.join(missing)}; run: python -m tools.fsck_matrix", file=sys.stderr)
         return 1 if missing else 0
-    processes = int(arguments[1]) if arguments[:1] == ["--processes"] else os.cpu_count() or 1
-    only = frozenset(arguments[1].split(",")) if arguments[:1] == ["--only"] else None
-    PLACE.write_text(head + begin + text(processes, only, table) + end + tail, encoding="utf-8")
+    PLACE.write_text(head + begin + text(chosen.processes, chosen.only, table) + end + tail, encoding="utf-8")
     return 0
+
+
+def _structures(words: str) -> frozenset[str]:
+    """Return the structures that *words* names. Raises ArgumentTypeError if there is one that nobody knows."""
+    named = frozenset(words.split(","))
+    if unknown := named - {record.__name__ for record in CATALOGUE}:
+        raise argparse.ArgumentTypeError(f"no such structure: {', '.join(sorted(unknown))}")
+    return named
 
 
 def _fill(tally: Tally, table: str, only: frozenset[str]) -> None:
@@ -147,4 +160,4 @@ def _table(words: Iterable[str], tally: Tally) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -4,10 +4,12 @@ Run it once for a format version, never to mend a test: `python tools/golden_ima
 The images hold every kind of item that the format knows; the manifest beside them tells what a reader must find.
 """
 
+import argparse
 import hashlib
 import json
 import stat
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +110,10 @@ def image_of(device: MemoryDevice) -> bytes:
     return b"".join(device.read(offset, MIB) for offset in range(0, device.size_bytes, MIB))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Write the images and the manifests of this format version."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args(arguments)
     name = f"version-{VERSION_MAJOR}.{VERSION_MINOR}"
     if list(FIXTURES.glob(f"{name}-*")):
         sys.exit(f"{FIXTURES}/{name}-* exist already; a golden image is made once")

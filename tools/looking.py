@@ -6,11 +6,13 @@
 SOURCE_DATE_EPOCH, so the same input gives the same answers.
 """
 
+import argparse
 import os
 import random
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tools.transcript import ROOT, as_markdown, replaced, typed, with_exit_code
@@ -82,8 +84,11 @@ def marked(part: str) -> tuple[str, str]:
     return f"<!-- {part}: made by python -m tools.looking -->\n", f"<!-- end of {part} -->\n"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Walk, then write the document or compare it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
+    chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="razorfs-looking.") as name:
         prepare(Path(name))
         parts = walk(Path(name))
@@ -91,7 +96,7 @@ def main() -> int:
     for part, told in parts.items():
         begin, end = marked(part)
         text = replaced(text, begin, end, f"\n{told}\n")
-    if "--check" in sys.argv[1:]:
+    if chosen.check:
         if text != before:
             print("docs/OPERATIONS.md is out of date; run: python -m tools.looking", file=sys.stderr)
             return 1

@@ -3,10 +3,11 @@
 The prose is written by hand; between the comments "begin options" and "end options" stands what this tool makes.
 """
 
+import argparse
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -123,21 +124,24 @@ def wanted(name: str, page: str) -> str:
     return replaced(page, "commands", commands()) if name == "razorfs-debug.8" else page
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Return 0, or 1 if --check found a page out of date."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
+    chosen = parser.parse_args(arguments)
     stale = []
     for name in (*PAGES, FORMAT_PAGE):
         before = (MAN / name).read_text(encoding="utf-8")
         after = wanted(name, before)
         if before != after:
             stale.append(name)
-            if arguments != ["--check"]:
+            if not chosen.check:
                 (MAN / name).write_text(after, encoding="utf-8")
-    if stale and arguments == ["--check"]:
+    if stale and chosen.check:
         print(f"out of date: {', '.join(stale)}; run: python tools/man_pages.py", file=sys.stderr)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -5,11 +5,13 @@
 Needs FUSE and root. What changes from machine to machine (paths, the process) is shown under the names that the section uses.
 """
 
+import argparse
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tools.transcript import ROOT, replaced
@@ -70,8 +72,10 @@ def outputs(folder: Path) -> dict[str, str]:
     return told
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Put every output between its marks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         found = outputs(Path(temporary))
     page = PAGE.read_text(encoding="utf-8")

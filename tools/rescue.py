@@ -5,8 +5,10 @@
 --check compares instead, exit 1: the document tells something else than the commands do.
 """
 
+import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import zstandard
@@ -47,13 +49,16 @@ def walk(folder: Path) -> list[tuple[str, str]]:
     return seen
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Walk, then write the document or compare it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only say whether it is up to date")
+    chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="razorfs-rescue.") as name:
         told = f"\n{as_markdown(walk(Path(name)))}\n"
     before = DOCUMENT.read_text(encoding="utf-8")
     text = replaced(before, BEGIN, END, told)
-    if "--check" in sys.argv[1:]:
+    if chosen.check:
         if text != before:
             print("docs/FSCK.md is out of date; run: python -m tools.rescue", file=sys.stderr)
             return 1

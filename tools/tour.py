@@ -3,6 +3,7 @@
 Run it as root, or as somebody who may use /dev/fuse: `python -m tools.tour`. The tree is Python's standard library, as source.
 """
 
+import argparse
 import os
 import re
 import shlex
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -75,8 +77,10 @@ def draw(seen: list[tuple[str, str]]) -> None:
     PICTURE.write_text(drawn.replace("Fira Code, monospace", "monospace"), encoding="utf-8")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Walk, then write README.md and the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="razorfs-tour.") as name:
         folder = Path(name)
         prepare(folder)

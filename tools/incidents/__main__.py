@@ -5,8 +5,10 @@
 Needs root and /dev/fuse. tests/acceptance/test_incidents.py plays the same, judges it, and compares the document.
 """
 
+import argparse
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tools.incidents import document
@@ -14,8 +16,10 @@ from tools.incidents.five import INCIDENTS
 from tools.incidents.scene import play
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Write the document, unless something was said wrong, or lost."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args(arguments)
     text = document.read()
     for incident in INCIDENTS:
         with tempfile.TemporaryDirectory(prefix="razorfs-incident.") as folder:

@@ -6,6 +6,7 @@ is an order of the events, and whoever reads "done" before "begun" knows that th
 The pipe is outside the filesystem under test. GO is a descriptor that is closed when all may start.
 """
 
+import argparse
 import ctypes
 import errno
 import json
@@ -112,7 +113,12 @@ class Hands:
 
 def main() -> None:
     """Do the steps from stdin below the folder that the command line names, until one fails."""
-    folder, worker, go = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("worker", type=int, help="its number, which it says with everything")
+    parser.add_argument("go", type=int, help="a descriptor that is closed when all may start")
+    chosen = parser.parse_args()
+    folder, worker, go = chosen.folder, chosen.worker, chosen.go
     steps = [Step(*json.loads(line)) for line in sys.stdin]
     hands = Hands(folder)
 
