@@ -185,9 +185,19 @@ def test_what_the_host_holds_is_read_at_once_if_that_is_little_work() -> None:
     volume = opened(device)
     parent = namespace.lookup(volume, ROOT_INODE, NAMES[1])
     numbers = [InodeNo(entry.inode) for _, _, entry in directories.entries(volume, parent)]
+    wanted = [files.read(volume, ino, 0, 100_000) for ino in numbers]
+    assert any(wanted)
     forget_all(volume)
-    for ino in numbers:
-        volume.store.residence.attempt({}, files.read, volume, ino, 0, 100_000)
+    asked: list[int] = []  # of the host, for what it holds
+    read_cached = device.read_cached
+
+    def noted(offset: int, length: int) -> bytes | None:
+        asked.append(offset)
+        return read_cached(offset, length)
+
+    device.read_cached = noted  # type: ignore[method-assign]
+    assert [volume.store.residence.attempt({}, files.read, volume, ino, 0, 100_000) for ino in numbers] == wanted
+    assert asked and volume.store.residence.late_count == 0
 
 
 def test_much_work_goes_to_a_thread_even_if_the_host_holds_it() -> None:

@@ -105,11 +105,16 @@ def test_holes_are_filled_up_to_the_end_and_no_further(device: FileDevice) -> No
 
 
 def test_a_host_that_has_no_room_for_it_is_no_failure(device: FileDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> int:
+    tried: list[tuple[int, int]] = []
+
+    def full(_: int, data: bytes, offset: int) -> int:
+        tried.append((offset, len(data)))
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
     device.fill_holes(0, 4096)
+    assert tried == [(0, 4096)]
+    assert device.read(0, 4096) == bytes(4096)
 
 
 def test_a_small_commit_finds_its_place_in_the_journal_allocated(tmp_path: Path) -> None:
