@@ -18,7 +18,7 @@ PREFIX = f"razortools-{razortools.__version__}"
 BUILD = "from setuptools.build_meta import build_sdist, build_wheel; print(build_sdist('made')); print(build_wheel('made'))"
 IGNORED = [line.strip("/") for line in (PROJECT / ".gitignore").read_text(encoding="ascii").split()]
 AT_THE_TOP = {
-    "CHANGELOG.md", "LICENSE", "README.md", "pyproject.toml", "quickstart", "test",
+    "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md", "pyproject.toml", "quickstart", "test",
     "requirements.lock", "requirements-bench.lock",
 }  # fmt: skip
 INSTALLED = {  # folder of the project: where its files go, below the prefix

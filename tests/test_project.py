@@ -1,5 +1,6 @@
 """The project itself: what is generated is up to date, what is promised is there."""
 
+import itertools
 import os
 import re
 import shlex
@@ -126,16 +127,29 @@ def test_the_changelog_tells_of_this_version() -> None:
     assert f"\n## {razortools.__version__}" in (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("name", sorted(path.name for path in PROJECT.glob("*.md")))
+def test_what_a_page_links_to_is_there_and_so_is_each_program_that_it_says_to_run(name: str) -> None:
+    page = (PROJECT / name).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#]+)", page)
+    run_here = re.findall(r"^ {4}\./(\w+)|`\./(\w+)", page, re.MULTILINE)
+    wanted = {*links, *filter(None, itertools.chain(*run_here))}
+    assert {one for one in wanted if not (PROJECT / one).exists()} == set()
+    modules = re.findall(r"python -m ((?:tools|bench|razortools)[\w.]*)", page)
+    assert {one for one in modules if not list(PROJECT.glob(f"{one.replace('.', '/')}*"))} == set()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fuse", [True, False], ids=["mounted", "without FUSE"])
 def test_quickstart_shows_the_whole_life_of_an_image_and_leaves_nothing_behind(fuse: bool, tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path)} | ({} if fuse else {"RAZORFS_NO_FUSE": "1"})
+    before = {path.name for path in PROJECT.iterdir()}
     finished = run(["./quickstart", "docs"], cwd=PROJECT, env=environment, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "every file is there and the same" in finished.stdout
     assert finished.stdout.count("demo.img: clean") == 1
     assert ("the engine copies the tree in by itself" in finished.stdout) != (fuse and os.access("/dev/fuse", os.W_OK))
     assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in PROJECT.iterdir()} - before <= {".venv", ".venv.lock"}
 
 
 @pytest.mark.slow
