@@ -4,6 +4,7 @@ import itertools
 import os
 import re
 import shlex
+import shutil
 import sys
 import tomllib
 from importlib import import_module
@@ -159,3 +160,16 @@ def test_quickstart_cleans_up_when_something_fails(tmp_path: Path) -> None:
     assert finished.returncode == 1
     assert "stopped with exit code 1" in finished.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_setting_up_empties_no_environment_that_a_link_leads_to(tmp_path: Path) -> None:
+    """`venv --clear` followed the link, emptied what it led to, and refused then."""
+    (tmp_path / "tools").mkdir()
+    for name in ("tools/setup", "requirements.lock", "pyproject.toml"):
+        shutil.copy(PROJECT / name, tmp_path / name)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "precious").touch()
+    (tmp_path / ".venv").symlink_to("elsewhere")
+    done = run([tmp_path / "tools" / "setup"], capture_output=True, text=True)
+    assert done.returncode and "is a symbolic link" in done.stderr
+    assert (tmp_path / "elsewhere" / "precious").exists()
