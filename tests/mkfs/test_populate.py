@@ -103,6 +103,14 @@ def test_the_image_itself_is_left_out_of_its_own_directory(run_mkfs: Mkfs, tmp_p
     assert set(volume_pictures(tmp_path / "old.img")) == {b"", b"file"}
 
 
+def test_an_image_that_is_new_in_its_own_directory_is_left_out_of_it(run_mkfs: Mkfs, tmp_path: Path) -> None:
+    tree, new = tmp_path / "tree", tmp_path / "tree" / "below" / "new.img"
+    new.parent.mkdir(parents=True)
+    (tree / "file").write_bytes(os.urandom(3 << 20))
+    assert run_mkfs(new, "4M", "-d", tree).code == 0  # twice the file would not fit
+    assert set(volume_pictures(new)) == {b"", b"below", b"file"}
+
+
 def test_root_options_win_over_the_source(run_mkfs: Mkfs, image: Path, tree: Path) -> None:
     run = run_mkfs(image, "32M", "-d", tree, "--root-owner", "77:88", "--root-mode", "1770", "--json")
     assert run.document["root"] == {"uid": 77, "gid": 88, "mode": "1770"}

@@ -87,7 +87,7 @@ def _source(order: Order, stdin: IO[bytes], target: Target, held: ExitStack) -> 
     if order.source is None:
         return None
     twice = effective_choice(order.uuid, order.epoch_s) in ("content", "time") and not order.dry_run
-    return open_source(order.source, stdin, held, image=target.identity, twice=twice)
+    return open_source(order.source, stdin, held, image=lambda: target.identity, twice=twice)
 
 
 def _plan(order: Order, target: Target, source: Source | None) -> CreatePlan:

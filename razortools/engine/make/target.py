@@ -27,7 +27,7 @@ class Target:
     image_bytes: int
     existing_bytes: int | None  # None: there is nothing yet
     is_block_device: bool = False
-    identity: tuple[int, int] | None = None  # (device, inode) of the file
+    identity: tuple[int, int] | None = None  # (device, inode) of the file, once it is there
     device: FileDevice | None = None  # open and locked
     is_made: bool = False  # by us
 
@@ -91,6 +91,8 @@ def prepare(target: Target, held: ExitStack) -> Device:
         target.device = create_image(target.path, target.image_bytes)
         target.is_made = True
         held.callback(target.device.close)
+        facts = os.stat(target.path)
+        target.identity = facts.st_dev, facts.st_ino
         return target.device
     if target.is_block_device:
         _blank(target.device, target.image_bytes)

@@ -33,10 +33,11 @@ class _Level:
 class DirectorySource:
     """Entries of the directory *path*, its own attributes first.
 
-    *skipped* (device, inode) is left out: the image itself, for one.
+    What *skipped* tells (device, inode) of is left out: the image itself, for one. It is asked when reading begins, because a
+    new image is not there before.
     """
 
-    def __init__(self, path: str, skipped: tuple[int, int] | None = None) -> None:
+    def __init__(self, path: str, skipped: Callable[[], tuple[int, int] | None] = lambda: None) -> None:
         """Look only; the directory is read when entries are asked for. Raises SourceFailed if it is none."""
         self.name = path
         self._skipped = skipped
@@ -47,6 +48,7 @@ class DirectorySource:
         """Yield the root, then everything below it depth first. Raises SourceFailed naming what cannot be read."""
         seen: dict[tuple[int, int], bytes] = {}  # files with several names: (device, inode) -> first path
         levels: list[_Level] = []
+        skipped = self._skipped()
         try:
             yield self._enter(levels, None, os.fsencode(self.name), b"")
             while levels:
@@ -58,7 +60,7 @@ class DirectorySource:
                 path = level.path + b"/" + name if level.path else name
                 with self._telling(path):
                     facts = os.stat(name, dir_fd=level.descriptor, follow_symlinks=False)
-                if (facts.st_dev, facts.st_ino) == self._skipped:
+                if (facts.st_dev, facts.st_ino) == skipped:
                     continue
                 if stat.S_ISDIR(facts.st_mode):
                     yield self._enter(levels, level.descriptor, name, path)

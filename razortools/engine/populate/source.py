@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import IO
 
@@ -14,11 +15,14 @@ from razortools.errors import UsageError
 STREAM = "-"
 
 
-def open_source(text: str, stdin: IO[bytes], held: ExitStack, *, image: tuple[int, int] | None, twice: bool) -> Source:
+def open_source(
+    text: str, stdin: IO[bytes], held: ExitStack, *, image: Callable[[], tuple[int, int] | None], twice: bool
+) -> Source:
     """Return the source that *text* names; what it needs open is closed with *held*.
 
-    *image* (device, inode) is left out of a directory: an image that holds itself would never end. With *twice* the entries can
-    be asked for twice: a stream is copied to a temporary file. Raises SourceFailed, or UsageError for a terminal.
+    What *image* tells (device, inode) of, each time when reading begins, is left out of a directory: an image does not hold
+    itself. With *twice* the entries can be asked for twice: a stream is copied to a temporary file. Raises SourceFailed, or
+    UsageError for a terminal.
     """
     if text != STREAM and os.path.isdir(text):
         return DirectorySource(text, skipped=image)
