@@ -2,7 +2,8 @@
 
 Kept: owners, modes, times to the nanosecond (PAX), extended attributes (``SCHILY.xattr.``, as GNU tar, bsdtar and star write
 them, and ``LIBARCHIVE.xattr.``), hard links, symlinks, devices, fifos, holes. The archive is read from front to back, once for
-each call of ``entries``. A damaged or cut off archive is an error, never a shorter tree.
+each call of ``entries``. A damaged or cut off archive is an error, never a shorter tree: it ends with its mark, a block of zeros,
+and behind that nothing comes but zeros.
 """
 
 import bz2
@@ -22,6 +23,7 @@ from razortools.engine.populate.pax import pax_time_ns, pax_xattrs, raw_bytes
 _READ_BYTES = 1 << 20
 _HEAD_BYTES = 512
 _BAD_HEADERS = tuple(getattr(tarfile, name) for name in ("TruncatedHeaderError", "InvalidHeaderError", "SubsequentHeaderError"))
+_NO_HEADER = cast(Any, tarfile).EmptyHeaderError  # no bytes are left where one should be; typeshed does not know it either
 _KINDS = {
     tarfile.DIRTYPE: stat.S_IFDIR,
     tarfile.SYMTYPE: stat.S_IFLNK,
@@ -36,17 +38,19 @@ _ID_MAX = 0xFFFF_FFFE  # the number above means "unchanged" to chown(2)
 
 
 class _Damaged(Exception):
-    """A header that tarfile would silently take for the end of the archive."""
+    """What tarfile would silently take for the end of the archive."""
 
 
 class _StrictInfo(tarfile.TarInfo):
-    """Header reader that tells a damaged archive from one that ends: tarfile itself stops quietly at both."""
+    """Header reader that tells a damaged or cut off archive from one that ends: tarfile itself stops quietly at all of them."""
 
     @classmethod
     def fromtarfile(cls, archive: tarfile.TarFile) -> Any:
-        """Return the next member. Raises _Damaged instead of what TarFile.next would swallow."""
+        """Return the next member. Raises _Damaged, or EOFError, instead of what TarFile.next would swallow."""
         try:
             return super().fromtarfile(archive)
+        except _NO_HEADER as error:
+            raise EOFError("the mark at the end of the archive is missing") from error
         except _BAD_HEADERS as error:
             raise _Damaged(str(error)) from error
 
@@ -76,6 +80,7 @@ def _members(file: IO[bytes], name: str) -> Iterator[Entry]:
         archive = tarfile.open(  # noqa: SIM115  (closed below)
             mode="r|", fileobj=plain, bufsize=_READ_BYTES, tarinfo=_StrictInfo, encoding="utf-8", errors="surrogateescape"
         )
+    is_empty = True
     with archive:
         while True:
             with _telling(name):
@@ -83,11 +88,29 @@ def _members(file: IO[bytes], name: str) -> Iterator[Entry]:
                 archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every member in memory
             if member is None:
                 break
+            is_empty = False
             if member.type != _VOLUME_LABEL:
                 yield _entry(archive, member, name)
         with _telling(name):
-            while plain.read(_READ_BYTES):  # to the end: only there do compressed streams tell that they are whole
-                pass
+            _read_end(archive.fileobj, is_empty=is_empty)
+
+
+def _read_end(stream: Any, *, is_empty: bool) -> None:
+    """Read *stream* on from the first block of zeros to its end: only there do compressed streams tell that they are whole.
+
+    Raises _Damaged if anything but zeros comes. GNU tar does not look at it, and with -i reads on; but zeros where a disk lost
+    some members look like the mark, so that both can leave something out without a word. One block of zeros is mark enough:
+    where an archive was cut off behind it nothing is missing.
+    """
+    while data := stream.read(_READ_BYTES):
+        rest = data.lstrip(b"\0")
+        if rest and is_empty:
+            raise _Damaged("it begins with zeros, as an empty archive does, and goes on with something else")
+        if rest:
+            raise _Damaged(
+                f"more follows behind its end, at byte {stream.tell() - len(rest)}; join two archives with tar -A, "
+                "cut off what does not belong to it, or get another copy"
+            )
 
 
 def _decompressed(file: IO[bytes]) -> IO[bytes]:
