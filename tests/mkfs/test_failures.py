@@ -99,6 +99,10 @@ def test_a_place_that_cannot_be_written_is_told(run_mkfs: Mkfs, tmp_path: Path) 
         (tar_of((member("a", pax_headers={"SCHILY.xattr.nonsense": "x"}), b"")), "a cannot be kept"),
         (tar_of((member("a", pax_headers={"LIBARCHIVE.xattr.user.x": "*"}), b"")), "base64"),
         (b"\x28\xb5\x2f\xfd" + bytes(1000), "zstd -dc"),
+        (tar_of((member("."), b"contents")), "it would be the root"),
+        (tar_of((member("./"), b"contents")), "it would be the root"),
+        (tar_of((member("/", tarfile.SYMTYPE, linkname="a"), b"")), "it would be the root"),
+        (tar_of((member("a"), b"1"), (member(".", tarfile.LNKTYPE, linkname="a"), b"")), "it would be the root"),
         (tar_of((member("a"), b""))[:512], "cut off"),
         (gzip.compress(tar_of((member("a"), b""))[:512]), "cut off"),
         (bytes(1024) + b"\x53\xef" * 512 + bytes(1 << 21), "not a tar archive"),  # the head of an ext4 image

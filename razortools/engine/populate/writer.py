@@ -79,6 +79,8 @@ class _Writer:
     def put(self, entry: Entry) -> None:
         """Put one entry in. An entry whose name exists takes its place, as in tar(1)."""
         if not entry.path:
+            if not entry.is_directory:
+                raise SourceFailed(f"{self.source}: / cannot be kept: it would be the root, and is no directory")
             self._describe(self._directories[b""], entry)
             return
         parent_path, name = split_path(entry.path)
