@@ -33,7 +33,7 @@ def _directory(volume: Volume, parent: InodeNo, name: bytes) -> InodeNo:
     try:
         ino = namespace.lookup(volume, parent, name)
     except PosixError:
-        return namespace.mkdir(volume, parent, name, 0o700, os.geteuid(), os.getegid())
+        return namespace.mkdir(volume, parent, name, 0o700, os.geteuid(), os.getegid(), inherits=False)
     if not volume.inodes.get(ino).is_directory:
         raise UsageError(f"{os.fsdecode(name)} exists in the image and is not a directory; choose another name")
     return ino

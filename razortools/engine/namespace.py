@@ -3,7 +3,8 @@
 Names and paths are bytes. The caller has judged permissions (the kernel does, for a mount); what is judged here is what the
 result must obey: types, existing names, link counts, removed directories, set-gid inheritance. All refusals are PosixError, and
 nothing has changed then. Rename, attributes, orphans and statfs live in modules of their own and are offered here under one
-roof.
+roof. A directory hands down a default access control list and its compression to what is made in it, unless that is a copy of
+something that has its own attributes (*inherits* is false): then nothing is added to it.
 """
 
 import errno
@@ -84,20 +85,35 @@ def resolve(volume: "Volume", path: bytes) -> InodeNo:
     return ino
 
 
-def create(volume: "Volume", parent: InodeNo, name: bytes, mode: int, uid: int, gid: int, umask: int = 0) -> InodeNo:
+def create(
+    volume: "Volume", parent: InodeNo, name: bytes, mode: int, uid: int, gid: int, umask: int = 0, *, inherits: bool = True
+) -> InodeNo:
     """Make an empty regular file and return its inode; *umask* counts unless *parent* has a default access control list.
 
     Raises EEXIST, ENOENT, ENOTDIR, and for the name EINVAL, ENAMETOOLONG.
     """
-    return _make(volume, _CREATE, parent, name, stat.S_IFREG | mode & 0o7777, uid, gid, umask=umask)
+    return _make(volume, _CREATE, parent, name, stat.S_IFREG | mode & 0o7777, uid, gid, umask=umask, inherits=inherits)
 
 
-def mkdir(volume: "Volume", parent: InodeNo, name: bytes, mode: int, uid: int, gid: int, umask: int = 0) -> InodeNo:
+def mkdir(
+    volume: "Volume", parent: InodeNo, name: bytes, mode: int, uid: int, gid: int, umask: int = 0, *, inherits: bool = True
+) -> InodeNo:
     """Make a directory and return its inode. Raises as create does, and EMLINK if *parent* has too many subdirectories."""
-    return _make(volume, _MKDIR, parent, name, stat.S_IFDIR | mode & 0o7777, uid, gid, umask=umask)
+    return _make(volume, _MKDIR, parent, name, stat.S_IFDIR | mode & 0o7777, uid, gid, umask=umask, inherits=inherits)
 
 
-def mknod(volume: "Volume", parent: InodeNo, name: bytes, mode: int, rdev: int, uid: int, gid: int, umask: int = 0) -> InodeNo:
+def mknod(
+    volume: "Volume",
+    parent: InodeNo,
+    name: bytes,
+    mode: int,
+    rdev: int,
+    uid: int,
+    gid: int,
+    umask: int = 0,
+    *,
+    inherits: bool = True,
+) -> InodeNo:
     """Make a file, fifo, socket or device node, by the type in *mode* (none: a file).
 
     Raises as create does, EPERM for a directory, EINVAL for another type.
@@ -108,7 +124,8 @@ def mknod(volume: "Volume", parent: InodeNo, name: bytes, mode: int, rdev: int, 
     if file_type not in _NODE_TYPES:
         raise PosixError(errno.EINVAL, f"mknod makes no files of type {file_type:#o}")
     device = rdev if file_type in _DEVICE_TYPES else 0
-    return _make(volume, Operation.MKNOD, parent, name, file_type | stat.S_IMODE(mode), uid, gid, rdev=device, umask=umask)
+    mode = file_type | stat.S_IMODE(mode)
+    return _make(volume, Operation.MKNOD, parent, name, mode, uid, gid, rdev=device, umask=umask, inherits=inherits)
 
 
 def symlink(volume: "Volume", parent: InodeNo, name: bytes, target: bytes, uid: int, gid: int) -> InodeNo:
@@ -192,13 +209,14 @@ def _make(
     rdev: int = 0,
     umask: int = 0,
     target: bytes = b"",
+    inherits: bool = True,
 ) -> InodeNo:
     """Make an inode of any type and its first name, in one operation."""
     directory = _living_directory(volume, parent)
     key = _free_key(volume, parent, name)
     if operation is _MKDIR and directory.link_count >= LINK_MAX:
         raise PosixError(errno.EMLINK)
-    if not target and not directory.flags & HAS_XATTRS:  # the usual case: nothing is handed down, nothing needs blocks
+    if not target and not (inherits and directory.flags & HAS_XATTRS):  # as usual: nothing is handed down, nothing needs blocks
         with volume.operation(operation, parent) as now_ns:
             ino, inode = volume.inodes.new(mode & ~(umask & 0o777), uid, gid, rdev, now_ns, directory)
             _enter(volume, operation, parent, directory, key, name, ino, inode, now_ns)

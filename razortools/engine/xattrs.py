@@ -3,7 +3,7 @@
 Invariants: an inode has the flag HAS_XATTRS exactly while it has attributes, so that most questions (the kernel asks for
 `security.capability` at every write) are answered from the inode alone. `user.razorfs.compression` is an attribute like any
 other, and the truth: the inode's compression fields mirror it. Files and directories made in a directory that has it inherit
-it.
+it. Only what is copied into a volume with its own attributes may have the fields without the attribute (`keep_as`).
 """
 
 import errno
@@ -142,6 +142,24 @@ def inherit(volume: "Volume", parent_no: InodeNo, ino: InodeNo, inode: Inode) ->
     volume.store.put(_free_key(volume, ino, COMPRESSION), attribute.encode())
     inode.flags |= HAS_XATTRS
     inode.compression, inode.compression_level = int(policy.algorithm), policy.level
+
+
+def policy_of(volume: "Volume", ino: InodeNo) -> Policy | None:
+    """Return the compression that an inode's attribute names; None if it has no such attribute, or one that names none."""
+    value = find(volume, ino, COMPRESSION) if volume.inodes.get(ino).flags & HAS_XATTRS else None
+    try:
+        return None if value is None else _policy(value)
+    except PosixError:  # as in inherit
+        return None
+
+
+def keep_as(volume: "Volume", ino: InodeNo, policy: Policy) -> None:
+    """Let a file be stored as *policy* says, without an attribute that shows it."""
+    inode = volume.inodes.get(ino)
+    with volume.operation(Operation.SETATTR, ino) as now_ns:
+        inode.compression, inode.compression_level = int(policy.algorithm), policy.level
+        inode.ctime_ns = now_ns
+        volume.inodes.put(ino, inode)
 
 
 def check_namespace(name: bytes) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from razortools import debugfs
 from razortools.cli import app as cli
 from razortools.engine import namespace, xattrs
+from razortools.format.acl import NOBODY, AclEntry, Tag, encode_acl
 from razortools.format.inode import ROOT_INODE
 from razortools.format.superblock import Superblock
 from tests.images import make_image, open_for_writing
@@ -165,6 +166,26 @@ def test_a_single_file_goes_in_and_out(image: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "one").read_bytes() == b"2"  # the later one replaced it
     assert os.readlink(tmp_path / "out" / "link") == "one"
     assert (tmp_path / "out" / "x").read_bytes() == b"2"
+
+
+def test_what_is_put_in_gets_nothing_that_its_directory_hands_down(image: Path, tmp_path: Path) -> None:
+    (tmp_path / "tree" / "below").mkdir(parents=True)
+    for name in ("one", "tree/two", "tree/below/three"):
+        (tmp_path / name).write_bytes(b"a" * 100_000)
+        (tmp_path / name).chmod(0o600)
+    bits = {Tag.OWNER: 7, Tag.USER: 7, Tag.OWNING_GROUP: 7, Tag.MASK: 7, Tag.OTHERS: 7}
+    open_to_9 = encode_acl(tuple(AclEntry(tag, bits[tag], 9 if tag == Tag.USER else NOBODY) for tag in bits))
+    with open_for_writing(image) as volume:
+        xattrs.set(volume, ROOT_INODE, xattrs.DEFAULT_ACL, open_to_9)
+        xattrs.set(volume, ROOT_INODE, xattrs.COMPRESSION, b"none")
+    assert debug("-w", "-R", f"put {tmp_path / 'one'}", "-R", f"put {tmp_path / 'tree'}", image) == 0
+    with open_for_writing(image) as volume:
+        for path in (b"/one", b"/tree", b"/tree/two", b"/tree/below", b"/tree/below/three"):
+            ino = namespace.resolve(volume, path)
+            inode = volume.inodes.get(ino)
+            assert xattrs.names(volume, ino) == []
+            assert stat.S_IMODE(inode.mode) == stat.S_IMODE((tmp_path / os.fsdecode(path[1:])).stat().st_mode)
+            assert inode.is_directory or inode.stored_blocks == 25  # but how it is kept, the directory does tell
 
 
 def test_putting_a_tree_over_an_older_one_adds_and_replaces(image: Path, tmp_path: Path) -> None:

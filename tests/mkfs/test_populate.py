@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from razortools.engine import directories, namespace
+from razortools.engine import directories, namespace, xattrs
 from razortools.engine.store.device import open_image
 from razortools.engine.volume import open_volume
+from razortools.format.acl import AclEntry, Tag, encode_acl
 from tests.mkfs.conftest import Mkfs
 from tests.mkfs.trees import Picture, host_pictures, make_tree, tarred, volume_pictures
 
@@ -128,11 +129,57 @@ def test_a_compression_attribute_decides_how_files_are_kept(run_mkfs: Mkfs, imag
     tree = tmp_path / "tree"
     (tree / "raw").mkdir(parents=True)
     os.setxattr(tree / "raw", "user.razorfs.compression", b"none")
-    (tree / "raw" / "file").write_bytes(b"a" * 1_000_000)
+    (tree / "raw" / "deep" / "down").mkdir(parents=True)
+    (tree / "raw" / "packed").mkdir()
+    os.setxattr(tree / "raw" / "packed", "user.razorfs.compression", b"zlib")
+    for name in ("file", "deep/down/file", "packed/file"):
+        (tree / "raw" / name).write_bytes(b"a" * 1_000_000)
     assert run_mkfs(image, "8M", "-d", tree).code == 0
     with open_image(image, writable=False) as device:
         volume = open_volume(device, read_only=True)
-        assert volume.inodes.get(namespace.resolve(volume, b"/raw/file")).stored_blocks == -(-1_000_000 // 4096)
+        for path, blocks in ((b"/raw/file", 245), (b"/raw/deep/down/file", 245), (b"/raw/packed/file", 8)):
+            ino = namespace.resolve(volume, path)
+            assert volume.inodes.get(ino).stored_blocks == blocks, path
+            assert xattrs.names(volume, ino) == []
+
+
+LISTED = encode_acl(
+    (
+        AclEntry(Tag.OWNER, 7),
+        AclEntry(Tag.USER, 7, 1234),
+        AclEntry(Tag.OWNING_GROUP, 5),
+        AclEntry(Tag.MASK, 7),
+        AclEntry(Tag.OTHERS, 5),
+    )
+)
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_a_source_gets_no_more_than_it_has_where_a_directory_would_hand_something_down(
+    run_mkfs: Mkfs, image: Path, tmp_path: Path, archived: bool
+) -> None:
+    tree = tmp_path / "tree"
+    (tree / "shared" / "below").mkdir(parents=True)
+    (tree / "shared" / "below" / "private").write_bytes(b"secret")
+    (tree / "shared" / "secret").write_bytes(b"secret")
+    os.mkfifo(tree / "shared" / "fifo")
+    os.symlink("secret", tree / "shared" / "link")
+    for name, mode in (("below/private", 0o600), ("secret", 0o640), ("fifo", 0o640), ("below", 0o750)):
+        (tree / "shared" / name).chmod(mode)
+    os.setxattr(tree / "shared", "user.razorfs.compression", b"none")
+    os.setxattr(tree / "shared", "system.posix_acl_default", LISTED)  # when all that lies in it had been made
+    there = host_pictures(tree)
+    run = run_mkfs(image, "8M", "-d", "-", stdin=tarred(tree)) if archived else run_mkfs(image, "8M", "-d", tree)
+    assert run.code == 0
+    assert volume_pictures(image) == there
+    assert dict(there[b"shared/secret"].xattrs) == {}
+
+
+def test_a_list_that_is_none_is_refused(run_mkfs: Mkfs, image: Path) -> None:
+    for kind in ("access", "default"):
+        headers = {f"SCHILY.xattr.system.posix_acl_{kind}": "rubbish"}
+        run = run_mkfs(image, "4M", "-d", "-", stdin=tar_of((member("d", tarfile.DIRTYPE, pax_headers=headers), b"")))
+        assert (run.code, "d cannot be kept" in run.err) == (1, True)
 
 
 # Tars as other programs write them

@@ -1,7 +1,8 @@
 """Populating: entries of a source become files of a volume, one after another.
 
 Invariants: the order of the entries is the order of everything in the image, so the same entries give the same bytes; threads may
-compress, but nothing here depends on when they finish. A directory gets its times when everything is in it.
+compress, but nothing here depends on when they finish. A directory gets its times when everything is in it. A file gets the
+attributes and access control lists that its entry has and no others: a default list would open what was closed in the source.
 """
 
 import errno
@@ -10,10 +11,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from razortools.engine import attributes, files, namespace, xattrs
+from razortools.engine import acls, attributes, directories, files, namespace, xattrs
 from razortools.engine.attributes import AttributeChange
 from razortools.engine.populate.entry import Entry, SourceFailed, show_path, split_path
 from razortools.errors import OutOfSpace, PosixError
+from razortools.format.compression import Policy
 from razortools.format.inode import ROOT_INODE
 from razortools.units import InodeNo, format_size
 
@@ -75,6 +77,7 @@ class _Writer:
         self.done = Populated()
         self._directories: dict[bytes, InodeNo] = {b"": into}
         self._described: dict[InodeNo, Entry] = {}  # directories whose attributes are set at the end
+        self._policies: dict[InodeNo, Policy | None] = {}  # directories whose attribute, or one above, was asked for
 
     def put(self, entry: Entry) -> None:
         """Put one entry in. An entry whose name exists takes its place, as in tar(1)."""
@@ -113,7 +116,7 @@ class _Writer:
         parent = self._directory(parent_path)
         root = self.volume.inodes.get(ROOT_INODE)
         try:
-            made = namespace.mkdir(self.volume, parent, name, IMPLIED_MODE, root.uid, root.gid)
+            made = namespace.mkdir(self.volume, parent, name, IMPLIED_MODE, root.uid, root.gid, inherits=False)
         except PosixError as refused:
             if refused.mount_errno == errno.EEXIST:
                 raise PosixError(errno.ENOTDIR, f"{show_path(path)} is not a directory") from refused
@@ -126,17 +129,21 @@ class _Writer:
         ino = self._directories.get(entry.path)
         if ino is None:
             try:
-                ino = namespace.mkdir(self.volume, parent, name, stat.S_IMODE(entry.mode), entry.uid, entry.gid)
+                ino = self._make_directory(parent, name, entry)
             except PosixError as refused:
                 if refused.mount_errno != errno.EEXIST:
                     raise
                 ino = self._existing_directory(parent, name)
             if ino is None:
                 self._make_way(parent, name, entry.path)
-                ino = namespace.mkdir(self.volume, parent, name, stat.S_IMODE(entry.mode), entry.uid, entry.gid)
+                ino = self._make_directory(parent, name, entry)
             self.done.directories += 1
             self._directories[entry.path] = ino
         self._describe(ino, entry)
+
+    def _make_directory(self, parent: InodeNo, name: bytes, entry: Entry) -> InodeNo:
+        mode = stat.S_IMODE(entry.mode)
+        return namespace.mkdir(self.volume, parent, name, mode, entry.uid, entry.gid, inherits=False)
 
     def _existing_directory(self, parent: InodeNo, name: bytes) -> InodeNo | None:
         """Return the inode of *name* if it is a directory."""
@@ -146,6 +153,8 @@ class _Writer:
     def _describe(self, ino: InodeNo, entry: Entry) -> None:
         self._set_xattrs(ino, entry)
         self._described[ino] = entry
+        if any(name == xattrs.COMPRESSION for name, _ in entry.xattrs):
+            self._policies.clear()  # it may be in a tar behind what lies in the directory
 
     def _put_other(self, parent: InodeNo, name: bytes, entry: Entry) -> None:
         """Make anything but a directory. Raises PosixError(EEXIST) before anything was read from the source."""
@@ -155,8 +164,9 @@ class _Writer:
             done.hard_links += 1
             return
         if stat.S_ISREG(entry.mode):
-            ino = namespace.create(volume, parent, name, mode, entry.uid, entry.gid)
-            self._set_xattrs(ino, entry)  # first: one of them may tell how to compress
+            ino = namespace.create(volume, parent, name, mode, entry.uid, entry.gid, inherits=False)
+            self._follow_policy(parent, ino)
+            self._set_xattrs(ino, entry)  # before the contents: one of them may tell how to compress
             self._write(ino, entry)
             done.files += 1
             done.total_bytes += entry.size
@@ -165,7 +175,7 @@ class _Writer:
             self._set_xattrs(ino, entry)
             done.symlinks += 1
         else:
-            ino = namespace.mknod(volume, parent, name, entry.mode, entry.rdev, entry.uid, entry.gid)
+            ino = namespace.mknod(volume, parent, name, entry.mode, entry.rdev, entry.uid, entry.gid, inherits=False)
             self._set_xattrs(ino, entry)
             done.specials += 1
         attributes.setattr(volume, ino, _attributes(entry))
@@ -191,7 +201,30 @@ class _Writer:
 
     def _set_xattrs(self, ino: InodeNo, entry: Entry) -> None:
         for name, value in entry.xattrs:
-            xattrs.set(self.volume, ino, name, value)
+            if name in acls.NAMES:
+                acls.set(self.volume, ino, name, value)
+            else:
+                xattrs.set(self.volume, ino, name, value)
+
+    def _follow_policy(self, parent: InodeNo, ino: InodeNo) -> None:
+        """Let a new file be stored as the nearest directory above it wants that has the attribute of compression.
+
+        Who sets it at the top of a tree means all below, as it is with what is made in a mount. But the attribute does not
+        come with it: the file in the source has none, and a copy of the copy shall have none either.
+        """
+        way: list[InodeNo] = []
+        policy: Policy | None = None
+        for directory in directories.ancestors(self.volume, parent):
+            if directory in self._policies:
+                policy = self._policies[directory]
+                break
+            way.append(directory)
+            policy = xattrs.policy_of(self.volume, directory)
+            if policy is not None:
+                break
+        self._policies.update(dict.fromkeys(way, policy))
+        if policy is not None:
+            xattrs.keep_as(self.volume, ino, policy)
 
     def _write(self, ino: InodeNo, entry: Entry) -> None:
         """Write the contents of a regular file, its holes left out."""
