@@ -46,7 +46,7 @@ def set(volume: "Volume", ino: InodeNo, name: bytes, value: bytes, *, keeps_set_
     mode = inode.mode & ~0o777 | _mode_of(acl)
     if not keeps_set_gid:
         mode &= ~stat.S_ISGID
-    if _says_more_than_a_mode(acl):
+    if says_more_than_a_mode(acl):
         xattrs.set(volume, ino, name, encode_acl(acl), mode=mode)
     else:
         xattrs.remove(volume, ino, name, mode=mode, missing_ok=True)
@@ -83,10 +83,15 @@ def for_new(volume: "Volume", parent_no: InodeNo, parent: Inode, mode: int, umas
     # What is asked for and what is handed down: only what both allow.
     allowed = _mode_of(default) & mode
     access = _limited_to(default, allowed)
-    handed_down = [(ACCESS_ACL, encode_acl(access))] if _says_more_than_a_mode(access) else []
+    handed_down = [(ACCESS_ACL, encode_acl(access))] if says_more_than_a_mode(access) else []
     if stat.S_ISDIR(mode):
         handed_down.append((DEFAULT_ACL, encode_acl(default)))
     return mode & ~0o777 | allowed, handed_down
+
+
+def says_more_than_a_mode(acl: Acl) -> bool:
+    """Return whether an access list has more than owner, owning group and others: only then is it kept."""
+    return any(entry.tag not in _MINIMAL for entry in acl)
 
 
 def _parse(value: bytes) -> Acl:
@@ -109,10 +114,6 @@ def _mode_of(acl: Acl) -> int:
     found = {entry.tag: entry.permissions for entry in acl}
     group = found.get(Tag.MASK, found[Tag.OWNING_GROUP])
     return found[Tag.OWNER] << _OWNER_SHIFT | group << _GROUP_SHIFT | found[Tag.OTHERS]
-
-
-def _says_more_than_a_mode(acl: Acl) -> bool:
-    return any(entry.tag not in _MINIMAL for entry in acl)
 
 
 def _limited_to(acl: Acl, mode: int) -> Acl:

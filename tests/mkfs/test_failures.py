@@ -25,6 +25,9 @@ from tests.mkfs.conftest import Mkfs
 from tests.mkfs.test_populate import member, tar_of
 from tests.mkfs.trees import make_tree, tarred
 
+LIST_OF_NOBODY = "user::rw-\nuser:nobody we know:rw-\ngroup::r--\nmask::rw-\nother::---\n"
+LIST_OF_4711 = LIST_OF_NOBODY.replace("nobody we know", "4711")
+
 
 def fails(run: object, *, about: str) -> None:
     """Check that a run failed with one sentence about this."""
@@ -98,6 +101,11 @@ def test_a_place_that_cannot_be_written_is_told(run_mkfs: Mkfs, tmp_path: Path) 
         (tar_of((member("a", b"2", linkname="x" * 5000), b"")), "a cannot be kept"),
         (tar_of((member("a", pax_headers={"SCHILY.xattr.nonsense": "x"}), b"")), "a cannot be kept"),
         (tar_of((member("a", pax_headers={"LIBARCHIVE.xattr.user.x": "*"}), b"")), "base64"),
+        (tar_of((member("a", pax_headers={"SCHILY.acl.access": "user::rwx,other::---"}), b"")), "one entry each for owner"),
+        (tar_of((member("a", pax_headers={"SCHILY.acl.access": "nonsense"}), b"")), "'nonsense' cannot be in an access control"),
+        (tar_of((member("a", pax_headers={"SCHILY.acl.access": LIST_OF_NOBODY}), b"")), "no user 'nobody we know' here"),
+        (tar_of((member("a", pax_headers={"SCHILY.acl.default": LIST_OF_4711}), b"")), "only a directory has a default"),
+        (tar_of((member("a", pax_headers={"SCHILY.acl.ace": "owner@:rw::allow"}), b"")), "NFSv4"),
         (b"\x28\xb5\x2f\xfd" + bytes(1000), "zstd -dc"),
         (tar_of((member("."), b"contents")), "it would be the root"),
         (tar_of((member("./"), b"contents")), "it would be the root"),

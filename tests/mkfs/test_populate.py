@@ -268,6 +268,18 @@ def test_attributes_of_libarchive_are_read(run_mkfs: Mkfs, image: Path) -> None:
     assert picture_of(image, b"file").xattrs == ((b"user.a b", b"\0\1\2\xff"), (b"user.c", b"d"))
 
 
+@pytest.mark.parametrize("options", [("--acls", "--xattrs-exclude=system.*"), ("--acls",)], ids=["text", "text and numbers"])
+def test_access_control_lists_of_a_tar_arrive(run_mkfs: Mkfs, image: Path, tmp_path: Path, options: tuple[str, ...]) -> None:
+    tree = tmp_path / "tree"
+    (tree / "shared" / "below").mkdir(parents=True)
+    (tree / "shared" / "file").write_bytes(b"x")
+    os.setxattr(tree / "shared", "system.posix_acl_default", LISTED)
+    os.setxattr(tree / "shared", "system.posix_acl_access", LISTED)
+    os.setxattr(tree / "shared" / "file", "system.posix_acl_access", LISTED)
+    assert run_mkfs(image, "8M", "-d", "-", stdin=tarred(tree, *options)).code == 0
+    assert volume_pictures(image) == host_pictures(tree)
+
+
 def test_an_archive_with_nothing_in_it_gives_an_empty_volume(run_mkfs: Mkfs, image: Path) -> None:
     assert run_mkfs(image, "4M", "-d", "-", stdin=bytes(10240)).code == 0
     assert set(volume_pictures(image)) == {b""}

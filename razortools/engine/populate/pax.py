@@ -6,10 +6,16 @@ import re
 import urllib.parse
 from collections.abc import Mapping
 
+from razortools.engine.acls import says_more_than_a_mode
+from razortools.engine.populate.acl_text import parse_acl
+from razortools.engine.xattrs import ACCESS_ACL, DEFAULT_ACL
+from razortools.format.acl import encode_acl
 from razortools.units import NANOSECONDS
 
 _SCHILY = "SCHILY.xattr."  # GNU tar, bsdtar, star: the value as it is
 _LIBARCHIVE = "LIBARCHIVE.xattr."  # bsdtar: name URL-encoded, value in base64
+_LISTS = {"SCHILY.acl.access": ACCESS_ACL, "SCHILY.acl.default": DEFAULT_ACL}  # tar --acls, star, bsdtar: as text
+_NFS4_LIST = "SCHILY.acl.ace"
 _TIME = re.compile(r"(-?)(\d+)(?:\.(\d*))?")
 _DIGITS = 9  # of a second, in nanoseconds
 
@@ -41,6 +47,23 @@ def pax_xattrs(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
             text = keyword.removeprefix(_SCHILY).replace("%3D", "=").replace("%25", "%")
             found[raw_bytes(text)] = raw_bytes(value)
     return tuple(sorted(found.items()))
+
+
+def pax_acls(headers: Mapping[str, str]) -> dict[bytes, bytes]:
+    """Return the access control lists that *headers* have as text, by the names of their attributes.
+
+    Left out is what says no more than the mode, and what stands there as an attribute too, with numbers instead of names. Raises
+    ValueError if one cannot be kept.
+    """
+    if _NFS4_LIST in headers:
+        raise ValueError("it has an NFSv4 access control list, which has no place in RAZORFS; archive it with bsdtar --no-acls")
+    found: dict[bytes, bytes] = {}
+    for keyword, name in _LISTS.items():
+        if keyword in headers and _SCHILY + name.decode() not in headers:
+            acl = parse_acl(headers[keyword])
+            if acl and (name == DEFAULT_ACL or says_more_than_a_mode(acl)):
+                found[name] = encode_acl(acl)
+    return found
 
 
 def _base64(text: str) -> bytes:

@@ -1,9 +1,9 @@
 """A tar archive as a source of entries: a file in any compression that tarfile knows, or a stream.
 
 Kept: owners, modes, times to the nanosecond (PAX), extended attributes (``SCHILY.xattr.``, as GNU tar, bsdtar and star write
-them, and ``LIBARCHIVE.xattr.``), hard links, symlinks, devices, fifos, holes. The archive is read from front to back, once for
-each call of ``entries``. A damaged or cut off archive is an error, never a shorter tree: it ends with its mark, a block of zeros,
-and behind that nothing comes but zeros.
+them, and ``LIBARCHIVE.xattr.``), access control lists (as attributes, or as the text in ``SCHILY.acl.``), hard links, symlinks,
+devices, fifos, holes. The archive is read from front to back, once for each call of ``entries``. A damaged or cut off archive is
+an error, never a shorter tree: it ends with its mark, a block of zeros, and behind that nothing comes but zeros.
 """
 
 import bz2
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import IO, Any, cast
 
 from razortools.engine.populate.entry import Chunks, Entry, SourceFailed, data_chunks, no_contents, show_path
-from razortools.engine.populate.pax import pax_time_ns, pax_xattrs, raw_bytes
+from razortools.engine.populate.pax import pax_acls, pax_time_ns, pax_xattrs, raw_bytes
 
 _READ_BYTES = 1 << 20
 _HEAD_BYTES = 512
@@ -162,7 +162,6 @@ def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> Entr
     with _telling(name):
         mtime_ns = pax_time_ns(member.pax_headers.get("mtime", str(member.mtime)))
         atime_ns = pax_time_ns(member.pax_headers["atime"]) if "atime" in member.pax_headers else mtime_ns
-        xattrs = pax_xattrs(member.pax_headers)
     is_device = kind in (stat.S_IFCHR, stat.S_IFBLK)
     is_regular = kind == stat.S_IFREG
     return Entry(
@@ -175,9 +174,20 @@ def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> Entr
         rdev=os.makedev(member.devmajor, member.devminor) if is_device else 0,
         size=member.size if is_regular else 0,
         target=raw_bytes(member.linkname) if kind == stat.S_IFLNK else b"",
-        xattrs=xattrs,
+        xattrs=_attributes(member, path, name),
         chunks=(lambda: _contents(archive, member, name)) if is_regular else no_contents,
     )
+
+
+def _attributes(member: tarfile.TarInfo, path: bytes, name: str) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the extended attributes of a member, its access control lists among them, sorted by name."""
+    with _telling(name):
+        found = dict(pax_xattrs(member.pax_headers))
+    try:
+        found |= pax_acls(member.pax_headers)
+    except ValueError as refused:
+        raise SourceFailed(f"{name}: {show_path(path)} cannot be kept: {refused}") from refused
+    return tuple(sorted(found.items()))
 
 
 def _contents(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> Chunks:
