@@ -1,7 +1,8 @@
 """export: a tree as a tar archive, piece by piece, with everything that one can hold.
 
 Owners, modes, times to the nanosecond, extended attributes (``SCHILY.xattr.``, as GNU tar, bsdtar and star read them), hard
-links, symlinks, devices. Holes are written as zeros. Sockets are left out: an archive has no place for them.
+links, symlinks, devices; of the directory that is named as well, as the member ``./``. Holes are written as zeros. Sockets are
+left out: an archive has no place for them.
 """
 
 import argparse
@@ -29,6 +30,20 @@ _TYPES = {
 }
 
 
+class _Keyword(str):
+    """A keyword of a PAX header, with bytes in it that need not be UTF-8.
+
+    tarfile keeps such bytes in values (``hdrcharset=BINARY``) and has no way to keep them in keywords, which it encodes as they
+    are. Raw bytes are what GNU tar writes there, too; whoever reads with surrogateescape gets them back.
+    """
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        """Return the bytes that were decoded with surrogateescape, whatever *errors* says."""
+        return super().encode(encoding, "surrogateescape")
+
+
 def export(session: Session, options: argparse.Namespace) -> Answer:
     """export: a tree as a tar archive on stdout, its paths counted from the directory that is named."""
     session.find(options.path)
@@ -43,7 +58,7 @@ def _archive(session: Session, path: str) -> Iterator[bytes]:
         if found.fault or found.inode is None:
             raise CorruptImage(f"{os.fsdecode(found.path)} cannot be read, so the archive would not be whole: {found.fault}")
         name = _member_name(found, top)
-        if not name or stat.S_IFMT(found.inode.mode) not in _TYPES:
+        if stat.S_IFMT(found.inode.mode) not in _TYPES:
             continue
         member = _member(session, found, name)
         if found.ino in seen:
@@ -57,10 +72,10 @@ def _archive(session: Session, path: str) -> Iterator[bytes]:
 
 
 def _member_name(found: Found, top: bytes) -> str:
-    """Return the path in the archive: relative to what was named, or the name of a single file."""
+    """Return the path in the archive: relative to what was named, which is "." itself, or the name of a single file."""
     assert found.inode is not None
     if found.path == top:
-        return "" if found.inode.is_directory else os.fsdecode(top.rpartition(b"/")[2])
+        return "." if found.inode.is_directory else os.fsdecode(top.rpartition(b"/")[2])
     return os.fsdecode(found.path[len(top.rstrip(b"/")) + 1 :])
 
 
@@ -79,7 +94,7 @@ def _member(session: Session, found: Found, name: str) -> tarfile.TarInfo:
     for attribute in xattrs.names(session.volume, found.ino):
         # GNU tar's way with what would end the keyword.
         keyword = os.fsdecode(attribute).replace("%", "%25").replace("=", "%3D")
-        member.pax_headers[f"SCHILY.xattr.{keyword}"] = os.fsdecode(xattrs.get(session.volume, found.ino, attribute))
+        member.pax_headers[_Keyword(f"SCHILY.xattr.{keyword}")] = os.fsdecode(xattrs.get(session.volume, found.ino, attribute))
     return member
 
 

@@ -1,6 +1,7 @@
 """Files in the image: looked for, summed up, exported and changed, and all of it agrees with what the engine says."""
 
 import io
+import os
 import stat
 import tarfile
 from pathlib import Path
@@ -12,9 +13,12 @@ from hypothesis import strategies as st
 
 from razortools.cli import app as cli
 from razortools.debug.changing import new_mode
+from razortools.engine import namespace, xattrs
 from razortools.engine.store.device import open_image
 from razortools.engine.volume import open_volume
+from razortools.format.inode import ROOT_INODE
 from tests.debug.tool import NOISE, TEXT, answer, crashed, debug, furnished, text
+from tests.images import open_for_writing
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +104,51 @@ def test_what_was_exported_and_made_an_image_of_again_is_the_same(
     assert there == back
 
 
+def again(image: Path, archive: bytes) -> Path:
+    """Make an image of *archive* beside *image*."""
+    from razortools import mkfs
+
+    made = image.with_name("again.img")
+    image.with_name("again.tar").write_bytes(archive)
+    words = ["-q", "-f", "-d", str(image.with_name("again.tar")), str(made), "16M"]
+    assert cli.invoke(mkfs.app, "mkfs.razorfs", cli.MKFS_CODES, words) == 0
+    return made
+
+
+def test_an_archive_has_the_attributes_of_the_directory_that_was_exported(
+    own: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    with open_for_writing(own) as volume:
+        xattrs.set(volume, ROOT_INODE, b"user.top", b"said")
+        namespace.setattr(volume, ROOT_INODE, namespace.AttributeChange(mode=0o1710, uid=12, gid=34, mtime_ns=1234, atime_ns=5))
+    assert debug("-R", "export /", own) == 0
+    there, back = _facts(own), _facts(again(own, capfdbinary.readouterr().out))
+    assert there[b"/"] == back[b"/"]
+    assert debug("-R", "export /home", own) == 0
+    assert _facts(again(own, capfdbinary.readouterr().out))[b"/"] == there[b"/home"]
+
+
+def test_attributes_whose_names_are_no_text_are_exported(
+    own: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    pairs = {b"user.\xff\xfe": b"\xff", b"user.\xfc=%": b"text", "user.ü".encode(): b""}
+    with open_for_writing(own) as volume:
+        for name, value in pairs.items():
+            xattrs.set(volume, namespace.resolve(volume, b"/hard"), name, value)
+    assert debug("-R", "export /", own) == 0
+    archive = capfdbinary.readouterr().out
+    assert _facts(again(own, archive)) == _facts(own)
+    command = ["tar", "--xattrs", "--no-same-owner", "-xf", "-", "-C", tmp_path, "hard", "home/small"]
+    finished = run_process(command, input=archive, capture_output=True)
+    assert finished.returncode == 0, finished.stderr
+    assert {name: os.getxattr(tmp_path / "hard", name) for name in pairs} == pairs
+
+
 def _facts(image: Path) -> dict[bytes, tuple[object, ...]]:
     """Return all that is kept of each path, but what a new image makes anew."""
     from razortools.debug.opening import open_session
     from razortools.debug.walking import walk
-    from razortools.engine import files, xattrs
+    from razortools.engine import files
 
     found: dict[bytes, tuple[object, ...]] = {}
     with open_session(str(image), writable=False, tell=lambda said: None) as session:
@@ -113,7 +157,7 @@ def _facts(image: Path) -> dict[bytes, tuple[object, ...]]:
             assert inode is not None
             contents = files.read(session.volume, one.ino, 0, inode.size) if inode.is_regular else b""
             attributes = {name: xattrs.get(session.volume, one.ino, name) for name in xattrs.names(session.volume, one.ino)}
-            times = (inode.mtime_ns, inode.atime_ns) if one.path != b"/" else ()
+            times = (inode.mtime_ns, inode.atime_ns)
             found[one.path] = (inode.mode, inode.uid, inode.gid, inode.link_count, inode.size, times, contents, attributes)
     return found
 
