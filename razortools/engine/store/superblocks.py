@@ -123,15 +123,15 @@ def judge(device: Device, found: Superblock) -> None:
     unknown = found.read_only_compat & ~KNOWN_READ_ONLY_COMPAT
     if unknown and not device.read_only:
         raise UnsupportedFormat(f"{device.name}: uses unknown features {unknown:#x}; open it read-only, or use newer razortools")
-    fault = layout_fault(found) or working_fault(found)
-    if fault:
-        raise CorruptImage(f"{device.name}: its superblock makes no sense: {fault}; run razorfsck {device.name}")
     wanted = found.block_count * found.block_bytes
     if device.size_bytes < wanted:
         raise CorruptImage(
             f"{device.name}: is truncated: {format_size(device.size_bytes)} of {format_size(wanted)} are left; "
             f"restore the rest, then run razorfsck {device.name}"
         )
+    fault = layout_fault(found) or working_fault(found)
+    if fault:
+        raise CorruptImage(f"{device.name}: its superblock makes no sense: {fault}; run razorfsck {device.name}")
 
 
 def slot_image(superblock: Superblock) -> tuple[int, bytes]:
