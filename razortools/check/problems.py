@@ -114,6 +114,13 @@ ADMIN_HISTORY = _row(
     "E0119", NOTE, "damaged admin history", "the superblock at block {block}: {fault}; no file depends on it",
     _BUG, "What was done to the image is not told in full.", Repair.NOTHING,
 )  # fmt: skip
+OTHER_FILESYSTEM = _row(
+    "E0120", NOTE, "superblock of another filesystem",
+    "at byte {place} lies a superblock of another filesystem, {other} in blocks of {unit} bytes; "
+    "went on with {uuid}, which was written last",
+    "The filesystem was made where another one had been, by something that left rests of that.",
+    "None if the right one was believed; if not, -b BLOCK names a superblock to believe.", Repair.NOTHING,
+)  # fmt: skip
 
 # ---- phase 2: journal ------------------------------------------------------------------------------------------------
 REPLAY_PENDING = _row(

@@ -1,7 +1,8 @@
 """Phase 1: the superblocks. Verifies both slots, the backups and the layout they describe; hands on the one to believe.
 
-A superblock is believed if its checksum holds and its layout is possible; of several the highest generation wins. If nothing can
-be believed, or the image is truncated, newer or foreign, the finding is fatal and there are no facts.
+A superblock is believed if its checksum holds and its layout is possible; of several of one filesystem the highest generation
+wins. Which filesystem that is, if rests of an older one are there, is decided as a mount does (engine/store/superblocks.py). If
+nothing can be believed, or the image is truncated, newer or foreign, the finding is fatal and there are no facts.
 """
 
 from collections.abc import Generator, Iterator
@@ -15,9 +16,10 @@ from razortools.check.size_before import ALL_BUT_PLACE, FIXED_FOR_EVER, is_backu
 from razortools.check.superblock_rules import field_faults
 from razortools.engine.store.admin import keeps_history
 from razortools.engine.store.device import Device
+from razortools.engine.store.superblocks import backup_guesses, is_backup, of_one_filesystem
 from razortools.errors import CorruptImage, DeviceFailed, UsageError
 from razortools.format.admin import history_fault
-from razortools.format.geometry import BACKUP_SPACING, geometry_of
+from razortools.format.geometry import geometry_of
 from razortools.format.layout import COUNT_MAX, layout_fault
 from razortools.format.superblock import (
     BLOCK_BYTES_CHOICES,
@@ -72,7 +74,7 @@ def check(
         chosen = next(iter(_backups_at(device, [backup_block])), None)
     else:
         # A backup counts like a slot, as for a mount: written after each checkpoint, it may be all that is left of the last.
-        chosen = max(usable + _search_backups(device, usable), key=_rank, default=None)
+        chosen = max(_of_one(usable + _search_backups(device, usable)), key=_rank, default=None)
     if chosen is None or chosen.superblock is None:
         yield from _nothing_usable(slots)
         return None
@@ -85,6 +87,7 @@ def check(
         yield from _judge_slots(slots, truth)
         if not usable and backup_block is None:
             yield problems.BACKUP_USED.found(block=chosen.block)
+            yield from _of_others(device, truth)
     yield from _judge_truth(device, chosen, truth)
     other = next((copy.superblock for copy in slots if copy.superblock and copy.superblock.slot != truth.slot), None)
     if copies_rest:
@@ -100,13 +103,13 @@ def judge_backup(device: Device, block: int | None) -> None:
     if block is None or any(_backups_at(device, [block])):
         return
     usable = [copy for copy in _slots(device) if copy.superblock and not layout_fault(copy.superblock)]
-    blocks = sorted({copy.block for copy in _search_backups(device, usable)})
+    blocks = sorted({copy.block for copy in (_search_backups(device, usable) if usable else _guessed_backups(device))})
     hint = f"backups lie in the blocks {', '.join(map(str, blocks))}" if blocks else "no block was found that holds one"
     raise UsageError(f"-b: block {block} of {device.name} holds no superblock; {hint}")
 
 
 def all_copies(device: Device) -> list[Copy]:
-    """Return every copy that verifies and describes a possible layout, slots first."""
+    """Return every copy that verifies and describes a possible layout, slots first; without a slot, of one filesystem only."""
     usable = [copy for copy in _slots(device) if copy.superblock and not layout_fault(copy.superblock)]
     return usable + _search_backups(device, usable)
 
@@ -154,17 +157,38 @@ def _slots(device: Device) -> list[Copy]:
 
 
 def _search_backups(device: Device, usable: list[Copy]) -> list[Copy]:
-    """Return the valid backups where *usable* slots say that they lie; without such a slot, wherever they may lie."""
+    """Return the valid backups where *usable* slots say that they lie; without one, those of the filesystem to believe."""
     for copy in usable:
         if copy.superblock is not None:
             size, blocks = copy.superblock.block_bytes, geometry_of(copy.superblock).backups
             found = [_read(device, place, size) for place in blocks if (place + 1) * size <= device.size_bytes]
             return [copy for copy in found if copy.superblock and not layout_fault(copy.superblock)]
-    places: set[int] = set()
-    for size in BLOCK_BYTES_CHOICES:
-        count = device.size_bytes // size
-        places |= {place * size for place in (count - 1, count // 2, count // 4, count // BACKUP_SPACING) if place > 1}
-    return [copy for offset in sorted(places) for copy in _backups_at(device, [offset // 4096], unit_bytes=4096)]
+    return _of_one(_guessed_backups(device))
+
+
+def _guessed_backups(device: Device) -> list[Copy]:
+    """Return the valid backups wherever they may lie, of any filesystem."""
+    blocks = [offset // SUPERBLOCK_BYTES for offset in sorted(backup_guesses(device.size_bytes))]
+    found = list(_backups_at(device, blocks, unit_bytes=SUPERBLOCK_BYTES))
+    return [copy for copy in found if copy.superblock and is_backup(copy.superblock)]
+
+
+def _of_one(copies: list[Copy]) -> list[Copy]:
+    """Return the *copies*, all valid, of the filesystem that is to be believed."""
+    believed = of_one_filesystem([copy.superblock for copy in copies if copy.superblock])
+    return [copy for copy in copies if copy.superblock in believed]
+
+
+def _of_others(device: Device, truth: Superblock) -> Iterator[Finding]:
+    """Yield the backups of other filesystems than the one that *truth* is of."""
+    found = [copy.superblock for copy in _guessed_backups(device) if copy.superblock]
+    ours = of_one_filesystem(found)
+    for other in found:
+        if other not in ours:
+            place = other.address * other.block_bytes
+            yield problems.OTHER_FILESYSTEM.found(
+                where=f"byte {place}", place=place, unit=other.block_bytes, other=other.uuid.hex(), uuid=truth.uuid.hex()
+            )
 
 
 def _backups_at(device: Device, blocks: list[int], unit_bytes: int = 0) -> Iterator[Copy]:

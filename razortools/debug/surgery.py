@@ -12,7 +12,7 @@ from razortools.engine.store.admin import noted_in_place
 from razortools.engine.store.device import Device
 from razortools.engine.store.nodes import judge_node
 from razortools.engine.store.pages import OverlayDevice
-from razortools.engine.store.superblocks import find_copies
+from razortools.engine.store.superblocks import find_copies, of_one_filesystem
 from razortools.errors import CorruptImage, UsageError
 from razortools.format.admin import Action, entry
 from razortools.format.node import (
@@ -78,7 +78,7 @@ class _Step:
 
 def newest_superblock(device: Device) -> Superblock:
     """Return the newest superblock that verifies. Raises CorruptImage."""
-    found = [copy.superblock for copy in find_copies(device) if copy.superblock]
+    found = of_one_filesystem([copy.superblock for copy in find_copies(device) if copy.superblock])
     if not found:
         raise CorruptImage(f"{device.name}: no copy of its superblock verifies; run razorfsck --rebuild")
     return max(found, key=lambda one: (one.generation, -one.slot))

@@ -59,7 +59,12 @@ KNOWN_INCOMPAT = sum(Incompat)
 
 @record(magic=MAGIC)
 class Superblock(Record):
-    """One copy of the superblock. The valid copy with the highest generation is the truth."""
+    """One copy of the superblock. The valid copy with the highest generation is the truth.
+
+    Copies of an older filesystem may be left where one is made. Only those of the same `uuid` and `made_at_ns` as a valid slot
+    count; if no slot is valid, as the backup with the latest `written_at_ns`. Where no slot tells where backups lie, one counts
+    only in a place that its own fields name.
+    """
 
     version_major: Annotated[int, Int16ul * "1; another number cannot be read"]
     version_minor: Annotated[int, Int16ul * "0; rises with additions that feature bits announce"]

@@ -33,7 +33,7 @@ from razortools.format.keys import (
 from razortools.format.name import Name
 from razortools.format.node import CHILD_BYTES, NODE_HEADER_BYTES, ChildPointer, NodeHeader
 from razortools.format.spacemap import SpaceMapEntry
-from razortools.format.superblock import KNOWN_INCOMPAT, Incompat, State
+from razortools.format.superblock import KNOWN_INCOMPAT, SLOT_COUNT, Incompat, State
 from razortools.format.undo import Stage
 from razortools.format.xattr import Xattr
 from razortools.units import InodeNo, NameId
@@ -124,6 +124,18 @@ def an_image_whose_superblocks_are_all_damaged() -> Device:
     image = image_of(device)
     for block in (0, 1, *image.geometry.backups):
         flip(device, block * image.block_bytes + 100)
+    return device
+
+
+@brings("E0120")
+def an_image_over_an_older_one_without_slots() -> Device:
+    """The last of its backups is one of another filesystem, of the same size but with larger blocks."""
+    device = healthy()
+    old = image_of(healthy(block_bytes=8192)).superblock
+    count = device.size_bytes // 8192
+    told = replace(old, uuid=b"another one once", block_count=count, slot=SLOT_COUNT, address=count - 1, written_at_ns=1)
+    device.write(told.address * 8192, told.encode())
+    _wipe_slots(device)
     return device
 
 

@@ -22,9 +22,9 @@ from razortools.check.superblock_pass import all_copies
 from razortools.check.tree import read_node
 from razortools.engine.store.device import Device
 from razortools.engine.store.pages import OverlayDevice
-from razortools.engine.store.superblocks import backup_images, slot_image
+from razortools.engine.store.superblocks import backup_guesses, backup_images, slot_image
 from razortools.errors import CorruptImage, DeviceFailed
-from razortools.format.geometry import BACKUP_SPACING, geometry_of
+from razortools.format.geometry import geometry_of
 from razortools.format.layout import COUNT_MAX, layout_fault
 from razortools.format.node import NodeHeader
 from razortools.format.superblock import BLOCK_BYTES_CHOICES, MAGIC, SLOT_COUNT, SUPERBLOCK_BYTES, Superblock
@@ -90,11 +90,7 @@ def _tells_a_lie(copies: Sequence[Superblock], superblock: Superblock) -> bool:
 
 def mendable(device: Device) -> Iterator[tuple[int, Superblock]]:
     """Yield (place in units of 4 KiB, what it holds) of each copy that verifies once a single bit is turned back."""
-    places = {0, *BLOCK_BYTES_CHOICES}
-    for size in BLOCK_BYTES_CHOICES:
-        count = device.size_bytes // size
-        places |= {place * size for place in (count - 1, count // 2, count // 4, count // BACKUP_SPACING)}
-    for offset in sorted(places):
+    for offset in sorted({0, *BLOCK_BYTES_CHOICES, *backup_guesses(device.size_bytes)}):
         mended = mended_at(device, offset // SUPERBLOCK_BYTES)
         if mended is not None and mended.address * mended.block_bytes == offset and not layout_fault(mended):
             yield offset // SUPERBLOCK_BYTES, mended

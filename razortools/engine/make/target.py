@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from razortools.engine.make.in_use import find_use
 from razortools.engine.make.signatures import HEAD_BYTES, TAIL_BYTES, find_signature
 from razortools.engine.store.device import Device, FileDevice, create_image, open_image
+from razortools.engine.store.superblocks import traces
 from razortools.errors import DeviceFailed, ImageBusy, NotAnImage, RazorError, UsageError
+from razortools.format.superblock import SUPERBLOCK_BYTES
 from razortools.units import MIB, format_size
 
 
@@ -104,8 +106,8 @@ def prepare(target: Target, held: ExitStack) -> Device:
             os.truncate(target.path, target.image_bytes)
             target.device.size_bytes = target.image_bytes
         else:
-            target.device.discard(0, target.image_bytes)
             _blank(target.device, target.image_bytes)
+            target.device.discard(0, target.image_bytes)
     except OSError as error:
         raise DeviceFailed(f"{target.path}: the host refuses {format_size(target.image_bytes)}: {error.strerror}") from error
     return target.device
@@ -149,10 +151,17 @@ def _device_bytes(path: str) -> int:
 
 
 def _blank(device: Device, image_bytes: int) -> None:
-    """Overwrite the places where other filesystems and partition tables leave their marks, if they are not zeros."""
+    """Overwrite the places where filesystems and partition tables leave their marks, if they are not zeros; stable at return.
+
+    What was here before is gone then, whatever becomes of what is made. Superblocks of an older RAZORFS would be believed once
+    those of the new one are lost, for they may tell of more generations.
+    """
+    for offset in traces(device, image_bytes):
+        device.write(offset, bytes(SUPERBLOCK_BYTES))
     for start, end in ((0, min(HEAD_BYTES, image_bytes)), (max(0, device.size_bytes - TAIL_BYTES), device.size_bytes)):
         while start < end:
             length = min(MIB, end - start)
             if device.read(start, length).strip(b"\0"):
                 device.write(start, bytes(length))
             start += length
+    device.flush()

@@ -1,9 +1,14 @@
 """Superblock copies: which one is the truth, and how the next one is written.
 
-Invariants: the valid copy with the highest generation is the truth. A slot is written only when everything that it points to
-has been flushed; backups are written after the slot has been flushed, so a valid backup is never ahead of the truth.
+Invariants: of the filesystem that is there, the valid copy with the highest generation is the truth. A slot is written only when
+everything that it points to has been flushed; backups are written after the slot has been flushed, so a valid backup is never
+ahead of the truth.
+
+Where something else was before, copies of an older filesystem may be left, of more generations than the one that is there has.
+So generations are compared within one filesystem only, and a backup counts only where its own geometry has one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from razortools.engine.store.device import Device
@@ -60,12 +65,31 @@ def find_copies(device: Device) -> list[Copy]:
     known = next((copy.superblock for copy in slots if copy.superblock), None)
     if known is not None:
         return slots + [read_copy(device, place * known.block_bytes) for place in geometry_of(known).backups]
-    guesses = [read_copy(device, offset) for offset in _backup_guesses(device.size_bytes)]
-    return slots + [copy for copy in guesses if copy.superblock]
+    guesses = [read_copy(device, offset) for offset in backup_guesses(device.size_bytes)]
+    found = of_one_filesystem([copy.superblock for copy in guesses if copy.superblock and is_backup(copy.superblock)])
+    return slots + [copy for copy in guesses if copy.superblock in found]
 
 
-def _backup_guesses(size_bytes: int) -> list[int]:
-    """Return the offsets where backups lie if no slot tells the geometry."""
+def of_one_filesystem(found: Sequence[Superblock]) -> list[Superblock]:
+    """Return those of *found* that may be believed: of filesystems that have a slot; if none has, of the one written last."""
+    here = {_filesystem(one) for one in found if one.address < SLOT_COUNT}
+    if found and not here:
+        here = {_filesystem(max(found, key=lambda one: (one.written_at_ns, one.generation)))}
+    return [one for one in found if _filesystem(one) in here]
+
+
+def _filesystem(superblock: Superblock) -> tuple[bytes, int]:
+    """Return what tells one filesystem from another; a UUID may have been given twice."""
+    return superblock.uuid, superblock.made_at_ns
+
+
+def is_backup(superblock: Superblock) -> bool:
+    """Return whether its own geometry has a backup where it lies. In other places it is a part of something else, or a rest."""
+    return not layout_fault(superblock) and superblock.address in geometry_of(superblock).backups
+
+
+def backup_guesses(size_bytes: int) -> list[int]:
+    """Return the offsets, in bytes, where backups lie in an image of this size if no slot tells the geometry."""
     offsets: dict[int, None] = {}
     for block_bytes in BLOCK_BYTES_CHOICES:
         count = size_bytes // block_bytes
@@ -89,7 +113,7 @@ def newest(device: Device) -> Superblock:
         again = find_copies(device)
         slots = [one if one.superblock else other for one, other in zip(slots, again[:SLOT_COUNT], strict=True)]
         copies += again
-    valid = [copy.superblock for copy in copies if copy.superblock]
+    valid = of_one_filesystem([copy.superblock for copy in copies if copy.superblock])
     unread = [copy for copy in slots if copy.unreadable]
     if unread and not (valid and (device.read_only or _is_beyond(valid, slots))):
         raise DeviceFailed(
@@ -109,6 +133,21 @@ def _is_beyond(valid: list[Superblock], slots: list[Copy]) -> bool:
     """Whether a backup is newer than the slot that can be read: then it is a copy of the other one, for slots take turns."""
     readable = [copy.superblock.generation for copy in slots if copy.superblock]
     return bool(readable) and max(superblock.generation for superblock in valid) > readable[0]
+
+
+def traces(device: Device, image_bytes: int) -> list[int]:
+    """Return the offsets of all that looks like a superblock and lies where one is looked for.
+
+    That is in the slots, where what lies there tells of backups, and where backups are guessed from the size of the device or
+    from *image_bytes*, the size of an image in it.
+    """
+    offsets = {0, *BLOCK_BYTES_CHOICES, *backup_guesses(device.size_bytes), *backup_guesses(image_bytes)}
+    offsets = {offset for offset in offsets if offset + SUPERBLOCK_BYTES <= device.size_bytes}
+    for told in [read_copy(device, offset).superblock for offset in sorted(offsets)]:
+        if told is not None and not layout_fault(told):
+            offsets |= {place * told.block_bytes for place in geometry_of(told).backups}
+    inside = sorted(offset for offset in offsets if offset + SUPERBLOCK_BYTES <= device.size_bytes)
+    return [offset for offset in inside if read_copy(device, offset).had_magic]
 
 
 def judge(device: Device, found: Superblock) -> None:
