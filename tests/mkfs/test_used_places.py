@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from razortools.check.findings import Severity
+from razortools.check.runner import check_quietly
 from razortools.engine import namespace
 from razortools.engine.make import image as make_image
 from razortools.engine.make import target as make_target
@@ -92,3 +94,15 @@ def test_a_making_that_fails_leaves_nothing_of_the_older_filesystem_to_believe(
     assert uuids_in(block_device) == set()
     with open_image(block_device, writable=False) as device, pytest.raises(NotAnImage):
         superblocks.newest(device)
+
+
+@pytest.mark.parametrize("block", ["4K", "8K", "64K"])
+@pytest.mark.parametrize("size", ["", "12M"])
+def test_a_filesystem_on_a_device_that_held_other_bytes_is_clean(
+    run_mkfs: Mkfs, block_device: Path, block: str, size: str
+) -> None:
+    assert run_mkfs("-q", "-f", "-b", block, block_device, *filter(None, [size])).code == 0
+    with open_image(block_device, writable=False) as device:
+        report = check_quietly(device)
+    assert [finding.message for finding in report.findings if finding.severity > Severity.NOTE] == []
+    assert report.exit_code == 0

@@ -24,6 +24,7 @@ from razortools.engine.statistics import Statistics
 from razortools.engine.store.device import Device
 from razortools.engine.volume import open_volume
 from razortools.format.compression import Policy
+from razortools.format.geometry import Geometry
 from razortools.format.inode import ROOT_INODE
 from razortools.units import NANOSECONDS
 
@@ -73,7 +74,7 @@ def make(order: Order, stdin: IO[bytes], notice: Callable[[Entry], None] = lambd
         plan = _plan(order, target, source)
         if order.dry_run:
             return Made(image_bytes=target.image_bytes, plan=plan, dry_run=True)
-        with _whole_or_nothing(target, held) as device:
+        with _whole_or_nothing(target, held, plan.geometry) as device:
             waiting = HeldDevice(device, plan.geometry)
             create(waiting, plan)
             waiting.drop_journal()
@@ -156,10 +157,10 @@ def _fill(
 
 
 @contextmanager
-def _whole_or_nothing(target: Target, held: ExitStack) -> Iterator[Device]:
+def _whole_or_nothing(target: Target, held: ExitStack, geometry: Geometry) -> Iterator[Device]:
     """Yield the device to write to; undo what can be undone if the body fails."""
     try:
-        yield make_target.prepare(target, held)
+        yield make_target.prepare(target, held, geometry)
     except BaseException:
         with suppress(OSError):
             make_target.undo(target)

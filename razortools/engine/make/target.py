@@ -11,6 +11,7 @@ from razortools.engine.make.signatures import HEAD_BYTES, TAIL_BYTES, find_signa
 from razortools.engine.store.device import Device, FileDevice, create_image, open_image
 from razortools.engine.store.superblocks import traces
 from razortools.errors import DeviceFailed, ImageBusy, NotAnImage, RazorError, UsageError
+from razortools.format.geometry import Geometry
 from razortools.format.superblock import SUPERBLOCK_BYTES
 from razortools.units import MIB, format_size
 
@@ -84,10 +85,11 @@ def refuse(target: Target, held: ExitStack, *, force: bool, dry_run: bool) -> No
         raise Refused(f"{target.path}: looks like {what}; nothing was changed. To overwrite it, say --force")
 
 
-def prepare(target: Target, held: ExitStack) -> Device:
+def prepare(target: Target, held: ExitStack, geometry: Geometry) -> Device:
     """Return the device to write to, as long as the image, reading as zeros wherever the host can make it so.
 
-    Raises DeviceFailed.
+    Where it cannot, as on a block device, those blocks are zeros all the same in which *geometry* has superblocks. Raises
+    DeviceFailed.
     """
     if target.device is None:
         target.device = create_image(target.path, target.image_bytes)
@@ -97,7 +99,7 @@ def prepare(target: Target, held: ExitStack) -> Device:
         target.identity = facts.st_dev, facts.st_ino
         return target.device
     if target.is_block_device:
-        _blank(target.device, target.image_bytes)
+        _blank(target.device, target.image_bytes, geometry)
         return target.device
     existing = target.existing_bytes or 0
     try:
@@ -106,7 +108,7 @@ def prepare(target: Target, held: ExitStack) -> Device:
             os.truncate(target.path, target.image_bytes)
             target.device.size_bytes = target.image_bytes
         else:
-            _blank(target.device, target.image_bytes)
+            _blank(target.device, target.image_bytes, geometry)
             target.device.discard(0, target.image_bytes)
     except OSError as error:
         raise DeviceFailed(f"{target.path}: the host refuses {format_size(target.image_bytes)}: {error.strerror}") from error
@@ -150,15 +152,19 @@ def _device_bytes(path: str) -> int:
         return device.size_bytes
 
 
-def _blank(device: Device, image_bytes: int) -> None:
+def _blank(device: Device, image_bytes: int, geometry: Geometry) -> None:
     """Overwrite the places where filesystems and partition tables leave their marks, if they are not zeros; stable at return.
 
     What was here before is gone then, whatever becomes of what is made. Superblocks of an older RAZORFS would be believed once
-    those of the new one are lost, for they may tell of more generations.
+    those of the new one are lost, for they may tell of more generations. The blocks of its own backups are blanked whole, since a
+    superblock fills the first 4 KiB of its block only; those of its slots are a part of the head.
     """
     for offset in traces(device, image_bytes):
         device.write(offset, bytes(SUPERBLOCK_BYTES))
-    for start, end in ((0, min(HEAD_BYTES, image_bytes)), (max(0, device.size_bytes - TAIL_BYTES), device.size_bytes)):
+    size = geometry.block_bytes
+    backups = [(place * size, (place + 1) * size) for place in geometry.backups]
+    ends = (0, min(HEAD_BYTES, image_bytes)), (max(0, device.size_bytes - TAIL_BYTES), device.size_bytes)
+    for start, end in (*ends, *backups):
         while start < end:
             length = min(MIB, end - start)
             if device.read(start, length).strip(b"\0"):
