@@ -1,7 +1,8 @@
 """defrag and recompress: the data of files stored anew, in one piece where there is room, or compressed in another way.
 
-Each record is read, verified, and written again through the engine: a power cut leaves the old or the new one. Contents and their
-times stay; what is a hole stays one.
+Each record is read, verified, and stored again by the engine: a power cut leaves the old or the new one. Contents and their times
+stay; what is a hole stays one. A file gets its new compression when all of it is stored so: cut off before, or without room, it
+has the one that it had.
 """
 
 import argparse
@@ -12,16 +13,16 @@ from razortools.debug.answers import Answer, Lines
 from razortools.debug.listing import run_count
 from razortools.debug.session import Command, Session, Words
 from razortools.debug.walking import walk
-from razortools.engine import files, namespace, xattrs
-from razortools.engine.namespace import AttributeChange
-from razortools.errors import OutOfSpace
+from razortools.engine import xattrs
+from razortools.engine.flush_plan import policy_of
+from razortools.engine.recompress import store_anew
 from razortools.format.admin import Action
-from razortools.format.compression import parse_policy
-from razortools.format.inode import Inode
+from razortools.format.compression import Policy, parse_policy
 from razortools.format.keys import Kind, kind_range, offset_of
-from razortools.units import MIB, InodeNo, format_size, plural
+from razortools.units import MIB, InodeNo, RecordNo, format_size, plural
 
 COMMIT_BYTES = 16 * MIB  # of data between commits: it bounds the memory, and what a failure makes undone
+BATCH_BYTES = 8 * MIB  # compressed in one go
 
 
 @dataclass(slots=True)
@@ -39,25 +40,25 @@ class Rewritten:
 def defragment(session: Session, options: argparse.Namespace) -> Answer:
     """defrag: store the files anew that lie in several pieces."""
 
-    def wanted(ino: InodeNo, inode: Inode) -> bool:
+    def wanted(ino: InodeNo) -> bool:
         return run_count(session, ino) > 1
 
-    return _told(_rewrite(session, options.paths, wanted, Action.DEFRAG))
+    return _told(_rewrite(session, options.paths, wanted, None, Action.DEFRAG))
 
 
 def recompress(session: Session, options: argparse.Namespace) -> Answer:
     """recompress: store files anew with another compression, which they keep."""
-    policy = str(parse_policy(options.policy)).encode()
-
-    def wanted(ino: InodeNo, inode: Inode) -> bool:
-        xattrs.set(session.volume, ino, xattrs.COMPRESSION, policy)
-        return True
-
-    return _told(_rewrite(session, options.paths, wanted, Action.RECOMPRESS))
+    policy = parse_policy(options.policy)
+    return _told(_rewrite(session, options.paths, lambda ino: True, policy, Action.RECOMPRESS))
 
 
-def _rewrite(session: Session, paths: list[str], wanted: Callable[[InodeNo, Inode], bool], action: Action) -> Rewritten:
-    """Store the files at *paths* and below anew that are *wanted*, and enter that as *action* in the admin history."""
+def _rewrite(
+    session: Session, paths: list[str], wanted: Callable[[InodeNo], bool], policy: Policy | None, action: Action
+) -> Rewritten:
+    """Store the files at *paths* and below anew that are *wanted*, and enter that as *action* in the admin history.
+
+    *policy*: the compression that they get; None: each keeps its own.
+    """
     done = Rewritten()
     seen: set[InodeNo] = set()
     rewritten: list[InodeNo] = []
@@ -67,10 +68,10 @@ def _rewrite(session: Session, paths: list[str], wanted: Callable[[InodeNo, Inod
             if found.inode is None or not found.inode.is_regular or found.ino in seen:
                 continue
             seen.add(found.ino)
-            if not wanted(found.ino, found.inode):
+            if not wanted(found.ino):
                 continue
             rewritten.append(found.ino)
-            uncommitted += _rewrite_file(session, found.ino, done)
+            uncommitted += _rewrite_file(session, found.ino, policy, done)
             if uncommitted >= COMMIT_BYTES:
                 session.volume.commit()
                 uncommitted = 0
@@ -83,23 +84,25 @@ def _rewrite(session: Session, paths: list[str], wanted: Callable[[InodeNo, Inod
     return done
 
 
-def _rewrite_file(session: Session, ino: InodeNo, done: Rewritten) -> int:
-    """Store one file anew; return how many bytes of data that were."""
+def _rewrite_file(session: Session, ino: InodeNo, policy: Policy | None, done: Rewritten) -> int:
+    """Store one file anew, and let it have *policy*; return how many bytes of data that were."""
     volume = session.volume
     inode = volume.inodes.get(ino)
-    mtime_ns, record_bytes = inode.mtime_ns, inode.record_bytes
     done.files += 1
     done.pieces_before += run_count(session, ino)
     done.blocks_before += inode.stored_blocks
-    total = 0
-    for number in [offset_of(key) for key, _ in volume.store.items(*kind_range(ino, Kind.DATA_RECORD))]:
-        data = files.read(volume, ino, number * record_bytes, record_bytes)
-        if files.write(volume, ino, number * record_bytes, data) < len(data):
-            raise OutOfSpace(f"inode {ino}: no room to store it anew; it is as it was, delete something first")
-        total += len(data)
-        if total % COMMIT_BYTES < record_bytes:
+    numbers = [RecordNo(offset_of(key)) for key, _ in volume.store.items(*kind_range(ino, Kind.DATA_RECORD))]
+    step = max(1, min(BATCH_BYTES, COMMIT_BYTES) // inode.record_bytes)
+    total = uncommitted = 0
+    for start in range(0, len(numbers), step):
+        stored = store_anew(volume, ino, numbers[start : start + step], policy or policy_of(inode))
+        total += stored
+        uncommitted += stored
+        if uncommitted >= COMMIT_BYTES:
             volume.commit()
-    namespace.setattr(volume, ino, AttributeChange(mtime_ns=mtime_ns))
+            uncommitted = 0
+    if policy is not None:
+        xattrs.set(volume, ino, xattrs.COMPRESSION, str(policy).encode())
     done.data_bytes += total
     return total
 

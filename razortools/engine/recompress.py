@@ -8,6 +8,8 @@ flush stores what was made of them.
     harder      reads, compresses, compares                    any thread
     take        makes those dirty that save something          the volume's thread
 
+Whoever administers an image may have records stored anew at once, as he says (store_anew).
+
 Invariants: no byte, size or time of a file changes; what was written meanwhile, or finds no room, stays as it is. What is known
 of files that were stored lately is bounded, and lives as long as the volume is open: what is forgotten stays as it is.
 """
@@ -17,11 +19,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from razortools.engine import adaptive
-from razortools.engine.adaptive import RESTED, Packing
+from razortools.engine.adaptive import RESTED, Packing, Unpacked
+from razortools.engine.flush import flush_all, make_room
 from razortools.engine.flush_plan import inline_limit, inode_or_none, policy_of
 from razortools.engine.stored import unpack_item
-from razortools.errors import CorruptImage, DeviceFailed
-from razortools.format.compression import Algorithm
+from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace
+from razortools.format.compression import Algorithm, Policy
 from razortools.format.data import CHECKED_TWICE, RECORD_BYTES_MAX, DataRecord
 from razortools.format.keys import Kind, kind_range, offset_of, record_key
 from razortools.units import InodeNo, RecordNo, divide_up
@@ -140,6 +143,34 @@ def take(volume: "Volume", gains: Sequence[Gain]) -> list[Gain]:
         volume.records.store_anew(gain.resting.ino, gain.resting.record_no, gain.raw, gain.packing)
         taken.append(gain)
     return taken
+
+
+def store_anew(volume: "Volume", ino: InodeNo, record_nos: Sequence[RecordNo], policy: Policy) -> int:
+    """Store records of a file anew, compressed as *policy* says and not as its inode does; return how many bytes they hold.
+
+    Waits for the device. Whatever is committed meanwhile, also to make room, holds the same bytes and times as before. Raises
+    OutOfSpace, CorruptImage, DeviceFailed; then some of the records may have been stored anew.
+    """
+    flush_all(volume, [ino])  # what becomes dirty is what the tree has
+    inode = volume.inodes.get(ino)
+    limit = inline_limit(volume) if inode.size <= inode.record_bytes else 0
+    raws = [bytes(volume.records.contents(ino, inode, record_no)) for record_no in record_nos]
+    unpacked = [Unpacked(raw, policy, no == 0, limit, volume.block_bytes) for no, raw in zip(record_nos, raws, strict=True)]
+    for record_no, raw, packing in zip(record_nos, raws, adaptive.pack_all(unpacked), strict=True):
+        make_room(volume, len(raw))
+        _find_room(volume, ino, divide_up(len(raw), volume.block_bytes))
+        volume.records.store_anew(ino, record_no, raw, packing)
+    flush_all(volume, [ino])
+    return sum(map(len, raws))
+
+
+def _find_room(volume: "Volume", ino: InodeNo, blocks: int) -> None:
+    """Return when so many blocks can become dirty, by a checkpoint if need be. Raises OutOfSpace."""
+    if volume.has_room_now(blocks):
+        return
+    volume.checkpoint()  # what was replaced is free then
+    if not volume.has_room_now(blocks):
+        raise OutOfSpace(f"inode {ino}: no room to store it anew; what it holds is as it was. Delete something first")
 
 
 def is_current(volume: "Volume", resting: Resting) -> bool:

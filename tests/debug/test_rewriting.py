@@ -7,13 +7,17 @@ from pathlib import Path
 import pytest
 
 from razortools.check.runner import check_quietly
+from razortools.debug import rewriting
 from razortools.debug.identity import become
-from razortools.engine import files, namespace
-from razortools.engine.store.device import open_image
+from razortools.engine import files, namespace, xattrs
+from razortools.engine.attributes import AttributeChange
+from razortools.engine.store.device import FileDevice, open_image
+from razortools.engine.volume import open_volume
 from razortools.errors import OutOfSpace
+from razortools.format.compression import Algorithm
 from razortools.format.inode import ROOT_INODE
-from razortools.units import MIB
-from tests.debug.tool import TEXT, answer, crashed, debug, furnished, text, written
+from razortools.units import KIB, MIB
+from tests.debug.tool import NOISE, TEXT, answer, crashed, debug, furnished, text, written
 from tests.images import make_image, open_for_writing
 
 
@@ -68,6 +72,61 @@ def test_recompress_keeps_contents_and_holes_and_the_file_keeps_the_policy(
         assert files.read(volume, namespace.resolve(volume, b"/home/text"), 0, len(TEXT)) == TEXT
     assert is_good(image)
     assert debug("-w", "-R", "recompress best /home", image) == 2
+
+
+def test_times_and_compression_are_right_at_whatever_moment_the_work_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is killed in the middle leaves the last commit; the time of the rewriting must not be that of the file in any."""
+    image, data = make_image(tmp_path / "a.img", 8 * MIB), TEXT[:50_000] * 20 + NOISE
+    with open_for_writing(image) as volume:
+        ino = written(volume, ROOT_INODE, b"large", data)
+        xattrs.set(volume, ino, xattrs.COMPRESSION, b"none")
+        namespace.setattr(volume, ino, AttributeChange(atime_ns=1, mtime_ns=1000))
+    monkeypatch.setattr(rewriting, "COMMIT_BYTES", 256 * KIB)
+    flush, states = FileDevice.flush, list[bytes]()
+
+    def flush_and_look(device: FileDevice) -> None:
+        flush(device)
+        states.append(image.read_bytes())
+
+    monkeypatch.setattr(FileDevice, "flush", flush_and_look)
+    assert debug("-w", "-R", "recompress zlib:6 /large", "-R", "defrag /large", image) == 0
+    monkeypatch.undo()
+    found = [seen_in(tmp_path / "state.img", state, data) for state in states]
+    assert {(atime_ns, mtime_ns) for atime_ns, mtime_ns, _, _ in found} == {(1, 1000)}
+    told = list(dict.fromkeys((policy, attribute) for _, _, policy, attribute in found))
+    assert told == [(Algorithm.NONE, b"none"), (Algorithm.ZLIB, b"zlib:6")]
+    assert len(found) > 8
+
+
+def seen_in(path: Path, state: bytes, data: bytes) -> tuple[int, int, int, bytes]:
+    """Return (atime, mtime, algorithm, attribute) of /large in an image that is cut off as *state*, where it must hold *data*."""
+    path.write_bytes(state)
+    with open_volume(open_image(path, writable=False), read_only=True) as volume:
+        ino = namespace.resolve(volume, b"/large")
+        inode = volume.inodes.get(ino)
+        assert files.read(volume, ino, 0, len(data) + 1) == data
+        return inode.atime_ns, inode.mtime_ns, inode.compression, xattrs.get(volume, ino, xattrs.COMPRESSION)
+
+
+def test_a_file_that_finds_no_room_keeps_its_compression_and_its_times(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, data = make_image(tmp_path / "a.img", 4 * MIB), TEXT * 9
+    with open_for_writing(image) as volume:
+        written(volume, ROOT_INODE, b"large", data)
+        written(volume, ROOT_INODE, b"fill", random.Random(5).randbytes(2 * MIB))
+    before = answer(capsys, image, "stat /large")
+    assert debug("-w", "-R", "recompress none /large", image) == 1
+    assert "no room to store it anew" in capsys.readouterr().err
+    assert answer(capsys, image, "stat /large")["mtime_ns"] == before["mtime_ns"]
+    assert answer(capsys, image, "stat /large")["compression"] == before["compression"]
+    with open_for_writing(image) as volume:
+        ino = namespace.resolve(volume, b"/large")
+        assert xattrs.names(volume, ino) == []
+        assert files.read(volume, ino, 0, len(data)) == data
+    assert is_good(image)
 
 
 def test_a_label_and_a_uuid_are_changed_in_every_copy(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from razortools.check.runner import Options, check_quietly
-from razortools.engine import files, lately, recompress
+from razortools.engine import files, lately, namespace, recompress
 from razortools.engine.limits import Limits
 from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.volume import Volume
@@ -14,6 +14,7 @@ from razortools.errors import OutOfSpace
 from razortools.format.compression import Algorithm, Policy
 from razortools.format.inode import Inode
 from razortools.units import KIB, MIB, InodeNo, RecordNo
+from tests.check.samples import late_paged
 from tests.engine.data_volumes import (
     assert_memory_adds_up,
     assert_space_adds_up,
@@ -244,3 +245,24 @@ def test_what_is_remembered_is_bounded() -> None:
     assert known.forgotten_count == 10
     known.note(InodeNo(10), 10**9, 2)  # stored again: it has to rest again
     assert known.first == 11
+
+
+def test_what_is_stored_anew_as_somebody_says_takes_its_late_pages_patches_and_dirty_bytes_along() -> None:
+    device = late_paged()
+    volume = open_again(device)
+    ino = namespace.resolve(volume, b"/docs/many")
+    files.write(volume, ino, 20_000, b"patched")
+    volume.commit()
+    files.write(volume, ino, 5, b"dirty")
+    size = volume.inodes.get(ino).size
+    data, mtime_ns = files.read(volume, ino, 0, size), volume.inodes.get(ino).mtime_ns
+    numbers = [RecordNo(number) for number in range(size // volume.inodes.get(ino).record_bytes + 1)]
+    assert recompress.store_anew(volume, ino, numbers, Policy(Algorithm.NONE)) >= size
+    assert {record.algorithm for record in data_records(volume, ino).values()} == {Algorithm.NONE}
+    assert not any(record.late_pages for record in data_records(volume, ino).values())
+    assert_memory_adds_up(volume)
+    assert volume.inodes.get(ino).mtime_ns == mtime_ns
+    volume.close()
+    assert check_quietly(device).exit_code == 0
+    again = open_again(device)
+    assert files.read(again, ino, 0, size) == data
