@@ -90,9 +90,13 @@ def move(session: Session, options: argparse.Namespace) -> Answer:
 
 def link(session: Session, options: argparse.Namespace) -> Answer:
     """ln: a further name for a file, or with -s a symbolic link."""
-    source = os.path.basename(options.source.rstrip("/"))
-    target = os.path.join(options.target, source) if _is_directory(session, options.target) else options.target
-    parent, name = session.parent_of(target)
+    target = options.target
+    if _is_directory(session, target):
+        name = os.fsencode(os.path.basename(options.source.rstrip("/")))
+        parent, name = session.find(target), name if options.symbolic else session.parent_of(options.source)[1]
+        target = os.path.join(target, os.fsdecode(name))
+    else:
+        parent, name = session.parent_of(target)
     if options.symbolic:
         uid, gid = os.geteuid(), os.getegid()
         namespace.symlink(session.volume, parent, name, os.fsencode(options.source), uid, gid)

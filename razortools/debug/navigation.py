@@ -13,7 +13,10 @@ def change_directory(session: Session, options: argparse.Namespace) -> Answer:
     _, inode = session.inode(options.path)
     if not inode.is_directory:
         raise UsageError(f"{options.path}: is not a directory; 'stat {options.path}' tells what it is")
-    session.directory = session.absolute(options.path)
+    directory = session.absolute(options.path)
+    if not directory.startswith(b"/"):
+        raise UsageError(f"{options.path}: no path leads there; 'ls {options.path}' shows what is in it")
+    session.directory = directory
     return Lines([], {"directory": session.directory})
 
 

@@ -1,7 +1,8 @@
 """A session: one image, as much of it as can be opened, and the commands that can be run on it, each a line of words.
 
 Invariants: a command that writes is committed when it succeeds and aborted when it fails; without the right to write, none runs.
-What needs only the device or a superblock works on an image whose tree cannot be opened.
+What needs only the device or a superblock works on an image whose tree cannot be opened. A word like ``<12>`` is inode 12
+wherever a path may stand and never a name; ``./<12>`` is one.
 """
 
 import argparse
@@ -17,16 +18,17 @@ from typing import NoReturn
 
 from razortools.debug.answers import Answer
 from razortools.debug.surgery import CommitOrder, StagedDevice, Surgery, newest_superblock, note_commit
-from razortools.engine import namespace
+from razortools.engine import directories, namespace
 from razortools.engine.store.device import Device
 from razortools.engine.store.undo_place import default_undo_file
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage, PosixError, RazorError, ReadOnly, UsageError
 from razortools.format import admin
 from razortools.format.geometry import Geometry, geometry_of
-from razortools.format.inode import Inode
+from razortools.format.inode import ROOT_INODE, Inode
 from razortools.format.superblock import Superblock
-from razortools.units import InodeNo
+from razortools.printable import printable_name
+from razortools.units import InodeNo, NameId
 
 _NUMBERED = re.compile("<[0-9]{1,19}>")
 
@@ -107,7 +109,14 @@ class Session:
         return geometry_of(self.superblock())
 
     def absolute(self, path: str) -> bytes:
-        """Return *path* from the root, without "." and "..": symbolic links are not followed, so that is the same place."""
+        """Return *path* from the root, without "." and "..": symbolic links are not followed, so that is the same place.
+
+        Of a number it is the first path that leads to the inode, or the number as it is if none does.
+        """
+        if _NUMBERED.fullmatch(path):
+            with suppress(RazorError):
+                return next(iter(directories.paths(self.volume, self.find(path))), os.fsencode(path))
+            return os.fsencode(path)
         joined = posixpath.normpath(posixpath.join(self.directory, os.fsencode(path)))
         return joined[1:] if joined.startswith(b"//") else joined
 
@@ -128,11 +137,32 @@ class Session:
         return ino, self.volume.inodes.get(ino)
 
     def parent_of(self, path: str) -> tuple[InodeNo, bytes]:
-        """Return (directory, name) of a path whose last part need not exist. Raises PosixError, UsageError for the root."""
+        """Return (directory, name) of a path whose last part need not exist; of a number, of the only name that the inode has.
+
+        Raises PosixError; UsageError for the root, and for a number that does not tell one name.
+        """
+        if _NUMBERED.fullmatch(path):
+            return self._only_name(path)
         directory, name = posixpath.split(self.absolute(path))
         if not name:
             raise UsageError(f"{path}: the root has no name that could be changed")
         return self.find(os.fsdecode(directory)), name
+
+    def _only_name(self, path: str) -> tuple[InodeNo, bytes]:
+        """Return (directory, name) of the inode that the number *path* stands for. Raises as parent_of() does."""
+        ino = self.find(path)
+        if ino == ROOT_INODE:
+            raise UsageError(f"{path}: the root has no name that could be changed")
+        with suppress(PosixError):
+            if namespace.resolve(self.volume, posixpath.join(self.directory, os.fsencode(path))) != ino:
+                here = printable_name(self.directory)
+                raise UsageError(f"{path}: is inode {ino}, and a name in {here} as well; ./{path} is the name, a path the inode")
+        links = list(directories.links(self.volume, ino))
+        if len(links) != 1:
+            paths = ", ".join(map(printable_name, directories.paths(self.volume, ino)))
+            told = f"{len(links)} names, and the number does not say which: {paths}" if links else "no name any more"
+            raise UsageError(f"{path}: inode {ino} has {told}")
+        return InodeNo(links[0].parent), self.volume.names.text(NameId(links[0].name_id))
 
     def begin_surgery(self) -> Surgery:
         """Return the surgery under way, or begin one: the filesystem is finished, and looked at with what is staged from now on.

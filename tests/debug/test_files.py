@@ -225,6 +225,58 @@ def test_a_change_that_cannot_be_made_leaves_nothing_behind(
     assert debug("-R", command, own) in (1, 2)
 
 
+def numbered(capsys: pytest.CaptureFixture[str], image: Path, path: str) -> str:
+    """Return the word that stands for the inode at *path*."""
+    return f"<{answer(capsys, image, f'stat {path}')['inode']}>"
+
+
+def test_a_word_that_is_a_number_is_never_read_as_a_name_as_well(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """To remove it took the contents of inode 2, and the name of a directory that is called so."""
+    home = numbered(capsys, own, "/home")
+    text(capsys, own, f"mkdir '/{home}'", f"touch '/{home}/inside'", write=True)
+    before = _facts(own)
+    for command in (f"rm -r '{home}'", f"mv '{home}' /moved"):
+        assert debug("-w", "-R", command, own) == 2
+        assert f"{home}: is inode {home[1:-1]}, and a name in / as well" in capsys.readouterr().err
+        assert _facts(own) == before
+    text(capsys, own, f"rm -r './{home}'", write=True)
+    assert set(_facts(own)) == {path for path in before if not path.startswith(f"/{home}".encode())}
+
+
+def test_what_has_one_name_is_removed_and_moved_by_number(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noise, deep, home = (numbered(capsys, own, path) for path in ("/home/noise", "/home/deep", "/home"))
+    text(capsys, own, f"mv '{noise}' /", f"mv '{deep}' /named", f"ln '{noise}' '{home}'", write=True)
+    assert answer(capsys, own, "stat /noise")["paths"] == ["/noise", "/home/noise"]
+    assert answer(capsys, own, f"cd '{home}'") == {"directory": "/home"}
+    assert "/named/deeper" in paths(capsys, own, f"find '{deep}'")
+    text(capsys, own, f"rm -r '{deep}'", f"rm '{numbered(capsys, own, '/home/text')}'", write=True)
+    assert paths(capsys, own, "find /") == [
+        "/", "/hard", "/home", "/home/noise", "/home/small", "/home/sparse", "/home/symlink", "/noise"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        ("rm {0}", 2, "has 2 names, and the number does not say which: /home/small, /hard"),
+        ("mv {0} /x", 2, "has 2 names"),
+        ("rm '<1>'", 2, "root has no name"),
+        ("rm '<9999>'", 1, "there is no inode 9999"),
+        ("touch '<9999>'", 1, "there is no inode 9999"),
+        ("mkdir '<9999>'", 1, "there is no inode 9999"),
+        ("mkdir {0}", 1, "File exists"),
+        ("ln /home/text '<9999>'", 1, "there is no inode 9999"),
+    ],
+)
+def test_a_number_that_stands_for_no_one_name_is_refused(
+    command: str, code: int, words: str, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = _facts(own)
+    assert debug("-w", "-R", command.format(f"'{numbered(capsys, own, '/hard')}'"), own) == code
+    assert words in capsys.readouterr().err
+    assert _facts(own) == before
+
+
 def test_damage_is_told_and_does_not_hide_the_rest(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from razortools.format.keys import name_key
     from tests.check.editing import editing
