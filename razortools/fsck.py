@@ -275,7 +275,7 @@ class _Run:
             self._print(_unjudged(self._image, 0) | pages | {"older_undo_files": list(result.older_paths)})
         self._screen.say(f"{self._image}: is what it was before the repair; {result.page_count} pages were put back")
         for older in result.older_paths:
-            self._screen.say(f"an earlier repair can be taken back with --undo --undo-file {older}")
+            self._screen.say(f"the repair before it can be taken back as well, with --undo --undo-file {older}")
         return 0
 
     def compact(self) -> int:

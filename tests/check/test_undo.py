@@ -89,6 +89,26 @@ def test_a_later_repair_has_to_be_taken_back_first(repaired: Repaired) -> None:
     assert repaired.path.read_bytes() == repaired.before
 
 
+def test_an_earlier_repair_is_offered_only_if_it_can_still_be_taken_back(repaired: Repaired) -> None:
+    """What was written between two repairs stays when the second one is taken back, and stands against the first one."""
+    open_volume(open_image(repaired.path, writable=True)).close()
+    repair_file(repaired.path)
+    repaired.undo_path.with_name("image.undo.2").write_text("no undo file at all")
+    assert repaired.undo_path.with_name("image.undo.1").exists()
+    with open_image(repaired.path, writable=True) as image:
+        done = undo(image, str(repaired.undo_path))
+    assert done.page_count > 0
+    assert done.older_paths == ()
+
+
+def test_an_earlier_repair_of_an_image_of_another_size_is_not_offered(repaired: Repaired) -> None:
+    with repaired.path.open("ab") as file:
+        file.write(bytes(8192))
+    repair_file(repaired.path)
+    with open_image(repaired.path, writable=True) as image:
+        assert undo(image, str(repaired.undo_path)).older_paths == ()
+
+
 def test_one_foreign_byte_in_any_page_that_the_repair_wrote_is_noticed(repaired: Repaired) -> None:
     with open_image(repaired.undo_path, writable=False) as file:
         offsets = sorted({page.offset for page in UndoReader(file).pages()})

@@ -164,13 +164,13 @@ def test_the_undo_file_of_an_earlier_repair_moves_to_a_number(tmp_path: Path) ->
         states.append(image.read_bytes())
         names = {"image", "image.undo", *(f"image.undo.{older}" for older in range(1, number + 1))}
         assert {path.name for path in tmp_path.iterdir()} == names
-    # Each takes its own repair back, the latest first.
+    # Each takes its own repair back, the latest first, and names the one that can be taken back next.
     with open_image(image, writable=True) as device:
-        assert undo(device, str(default_undo(image))).older_paths == (f"{image}.undo.2", f"{image}.undo.1")
+        assert undo(device, str(default_undo(image))).older_paths == (f"{image}.undo.2",)
         assert device.read(0, device.size_bytes) == states[2]
-        undo(device, f"{image}.undo.2")
+        assert undo(device, f"{image}.undo.2").older_paths == (f"{image}.undo.1",)
         assert device.read(0, device.size_bytes) == states[1]
-        undo(device, f"{image}.undo.1")
+        assert undo(device, f"{image}.undo.1").older_paths == ()
         assert device.read(0, device.size_bytes) == states[0]
 
 

@@ -23,7 +23,7 @@ class UndoResult:
 
     page_count: int  # that differed from what they had been
     undo_path: str
-    older_paths: tuple[str, ...] = ()  # of repairs before this one that were not taken back, the latest first
+    older_paths: tuple[str, ...] = ()  # of repairs before this one that can be taken back now
 
 
 def undo(image: Device, undo_path: str, before_writing: Callable[[], None] = lambda: None) -> UndoResult:
@@ -34,7 +34,17 @@ def undo(image: Device, undo_path: str, before_writing: Callable[[], None] = lam
     """
     shelf = HostShelf(undo_path, image.name)
     count = take_back(image, shelf, before_writing=before_writing)
-    return UndoResult(count, undo_path, tuple(shelf.older()))
+    older = tuple(path for path in shelf.older() if applies(image, HostShelf(path, image.name)))
+    return UndoResult(count, undo_path, older)
+
+
+def applies(image: Device, shelf: Shelf) -> bool:
+    """Return whether the undo file on *shelf* takes something back from *image* as it is now. Reads only, all that it names."""
+    try:
+        with shelf.open(writable=False) as file:
+            return _Undo(image, UndoReader(file)).differs()
+    except RazorError:
+        return False
 
 
 def take_back(

@@ -6,7 +6,7 @@ repair back is never overwritten: one that was not taken back yet moves to a nam
 
 import os
 import stat
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Protocol
 
@@ -103,14 +103,15 @@ class HostShelf:
                 return True
 
     def older(self) -> list[str]:
-        """Return the names of the undo files that were moved away, the latest first."""
-        found: list[str] = []
-        for number in count(1):
-            path = f"{self.name}.{number}"
-            if not Path(path).exists():
-                return found[::-1]
-            found.append(path)
-        raise AssertionError
+        """Return the names of the files that were moved away from here, the latest first; of a numbered one also those before it.
+
+        Whether they are undo files, and still of use, is not looked at.
+        """
+        moved = takewhile(_exists, (f"{self.name}.{number}" for number in count(1)))
+        stem, _, number = self.name.rpartition(".")
+        last = int(number) if number.isdecimal() else 0
+        before = takewhile(_exists, (f"{stem}.{earlier}" for earlier in range(last - 1, 0, -1)))
+        return [*reversed(list(moved)), *before]
 
     def judge(self) -> None:
         """Find out, changing nothing, whether an undo file can stand there: before all the work that it is for.
@@ -166,6 +167,10 @@ class HostShelf:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _exists(path: str) -> bool:
+    return Path(path).exists()
 
 
 def _is_undo_file(path: str, *, unfinished: bool) -> bool:
