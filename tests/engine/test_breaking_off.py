@@ -10,6 +10,7 @@ from razortools.engine.store import commit as commits
 from razortools.engine.store.journal import Journal
 from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.store import Store
+from razortools.engine.store.tree import Tree
 from razortools.engine.volume import Volume
 from razortools.errors import ReadOnly
 from razortools.format.inode import ROOT_INODE
@@ -92,10 +93,15 @@ def many(volume: Volume) -> None:
 
 
 
+def away(volume: Volume) -> None:
+    for number in range(FILES):
+        namespace.unlink(volume, ROOT_INODE, b"file %d" % number)
+
+
 @pytest.mark.parametrize(
     ("owner", "name", "do"),
-    [(Journal, "encode_part", many), (Store, "finish", many)],
-    ids=["a part of the journal", "the end of an operation"],
+    [(Journal, "encode_part", many), (Store, "finish", many), (Tree, "put", many), (Tree, "delete", away), (Tree, "cut", away)],
+    ids=["a part of the journal", "the end of an operation", "an item", "one less", "several less"],
 )
 def test_an_operation_that_cannot_be_finished_is_the_last_one(
     monkeypatch: pytest.MonkeyPatch, owner: type, name: str, do: Callable[[Volume], None]

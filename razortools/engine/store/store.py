@@ -18,12 +18,13 @@ from razortools.engine.store.flight import Flight, Flights
 from razortools.engine.store.journal import Journal, journal_seed
 from razortools.engine.store.nodepool import NodePool
 from razortools.engine.store.nodes import Nodes, Ref, new_root
+from razortools.engine.store.residence import NotResident
 from razortools.engine.store.room import Room
 from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.throughput import Throughput
 from razortools.engine.store.transaction import PART_KEYS, RunningOperation, Transaction, UnloggedTransaction
 from razortools.engine.store.tree import Tree
-from razortools.errors import ReadOnly
+from razortools.errors import RazorError, ReadOnly
 from razortools.format.data import DataRecord, Run
 from razortools.format.geometry import geometry_of
 from razortools.format.items import changed_blocks
@@ -130,7 +131,11 @@ class Store:
         """Set an item. If the old value owned blocks, they are let go; those of the new one are claimed."""
         running = self.running
         assert running.active
-        before = self.tree.put(key, value)
+        try:
+            before = self.tree.put(key, value)
+        except Exception as failure:
+            self._judge_half_way(failure)
+            raise
         running.steps.append((key, before, value))
         if key[9] in _OWNING:
             self._account(key, before, value)
@@ -139,7 +144,11 @@ class Store:
         """Remove an item and let its blocks go. An absent item is no error."""
         running = self.running
         assert running.active
-        before = self.tree.delete(key)
+        try:
+            before = self.tree.delete(key)
+        except Exception as failure:
+            self._judge_half_way(failure)
+            raise
         if before is not None:
             running.steps.append((key, before, None))
             if key[9] in _OWNING:
@@ -154,7 +163,11 @@ class Store:
         """
         running = self.running
         assert running.active
-        gone = self.tree.cut(low, high, count_max, kinds)
+        try:
+            gone = self.tree.cut(low, high, count_max, kinds)
+        except Exception as failure:
+            self._judge_half_way(failure)
+            raise
         if gone is not None:
             running.steps += [(key, before, None) for key, before in gone]
             for key, before in gone:
@@ -167,6 +180,11 @@ class Store:
         self.running.freed += filter(self.maps.may_hold, freed)  # a senseless item lets go what nobody can have given it
         self.maps.claim(taken)
         self.running.placed += taken
+
+    def _judge_half_way(self, failure: Exception) -> None:
+        """A change of the tree has stopped. What the device is to blame for comes before it has begun; else it is half done."""
+        if not isinstance(failure, RazorError | NotResident):
+            self.fail(str(failure) or type(failure).__name__)
 
     def finish(self) -> None:
         """The operation is complete: it belongs to the running transaction."""
