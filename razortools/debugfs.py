@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -38,9 +39,9 @@ def debugfs(
     debug: DebugFlag = False,
 ) -> int:
     """Run the commands in their order and stop at the first error."""
-    lines = list(run or [])
+    lines = [Line(text) for text in run or []]
     if script is not None:
-        lines += _read_script(script)
+        lines += [Line(text, f"{script}, line {number}") for number, text in enumerate(_read_script(script), 1)]
     with open_session(image, writable=write, tell=render.message, hold=partial(_holding, image)) as session:
         if run is None and script is None:
             return _prompt(session)
@@ -48,8 +49,32 @@ def debugfs(
             _run_as_document(session, lines, alone=len(lines) == 1 and script is None)
         else:
             for line in lines:
-                _run(session, line)
+                with _placed(line):
+                    _run(session, line.text)
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A command, and where in a script it stands."""
+
+    text: str
+    where: str = ""
+
+
+class ScriptStopped(RazorError):
+    """A command of a script has failed: mend the script, or what it met."""
+
+
+@contextmanager
+def _placed(line: Line) -> Iterator[None]:
+    """Have an error in a script say where that is. Whatever it was: the words of razorfs-debug itself were right."""
+    try:
+        yield
+    except RazorError as failure:
+        if not line.where:
+            raise
+        raise ScriptStopped(f"{line.where}: {failure}") from failure
 
 
 def _holding(image: str) -> AbstractContextManager[bool]:
@@ -66,16 +91,17 @@ def _read_script(path: str) -> list[str]:
     return Path(path).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
 
 
-def _run_as_document(session: Session, lines: list[str], *, alone: bool) -> None:
+def _run_as_document(session: Session, lines: list[Line], *, alone: bool) -> None:
     """Print one document: the answer of the only command, or a list of {"command", "result"}."""
     results = []
     for line in lines:
-        command, program = split_pipe(line)
-        if program:
-            raise UsageError(f"{line}: with --json the output is one document; pipe that instead")
-        answer = run_line(session, COMMANDS, command)
+        with _placed(line):
+            command, program = split_pipe(line.text)
+            if program:
+                raise UsageError(f"{line.text}: with --json the output is one document; pipe that instead")
+            answer = run_line(session, COMMANDS, command)
         if answer is not None:
-            results.append({"command": line, "result": debug_screen.data_of(answer)})
+            results.append({"command": line.text, "result": debug_screen.data_of(answer)})
     render.document(results[0]["result"] if alone and results else results)
 
 

@@ -412,7 +412,14 @@ def test_a_script_runs_line_by_line_and_stops_at_the_first_error(
     script = tmp_path / "script"
     script.write_text("# a comment\n\nls /\nstat /none\nsuper\n")
     assert debug("-f", script, image) == 1
-    assert capsys.readouterr().out == ""
+    out, err = capsys.readouterr()
+    assert out == "" and f"razorfs-debug: {script}, line 4: /none: " in err
+    script.write_text("ls /\nexplode\n")
+    for words in ((), ("--json",)):
+        assert debug(*words, "-f", script, image) == 1  # the words of the command itself were right
+        assert f"{script}, line 2: " in capsys.readouterr().err
+    assert debug("-R", "explode", image) == 2
+    capsys.readouterr()
     script.write_text("stat /\nls\n")
     assert debug("--json", "-f", script, image) == 0
     assert [one["command"] for one in json.loads(capsys.readouterr().out)] == ["stat /", "ls"]
