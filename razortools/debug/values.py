@@ -54,6 +54,7 @@ def fields_of(record: Record) -> dict[str, Any]:
     """Return the fields of a record for JSON."""
     told = {field.name: plain(getattr(record, field.name)) for field in told_fields(type(record))}
     if isinstance(record, Superblock):
+        told["uuid"] = str(uuid.UUID(bytes=record.uuid))
         told["admin_history"] = [fields_of(one) for one in history_of(record)]
     return told
 

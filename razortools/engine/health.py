@@ -4,6 +4,7 @@ Invariants: what is judged here was read, never guessed; an image that is in use
 the process that has it mounted says; nothing is written.
 """
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -141,7 +142,7 @@ def measure(volume: Volume, superblock: Superblock, copies: Sequence[Copy]) -> F
     journal_used = _journal_used(volume, superblock) if replayed else now.journal_used_bytes
     return Figures(
         label=superblock.label.rstrip(b"\0").decode("utf-8", "replace"),
-        uuid=superblock.uuid.hex(),
+        uuid=str(uuid.UUID(bytes=superblock.uuid)),
         total_bytes=now.block_count * now.block_bytes,
         free_bytes=now.free_blocks * now.block_bytes,
         used_percent=round(100 * (1 - now.free_blocks / now.block_count), 2),
