@@ -2,6 +2,7 @@
 
 import random
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from razortools.check.resize.resize import Resized, carried_out, judged, least_b
 from razortools.check.resize.write import carry_out
 from razortools.check.runner import check_quietly
 from razortools.debug.crashtest.repairs import Mend, NothingToMend, RepairDepth, RepairExplorer, RepairTally
-from razortools.engine import directories, namespace
+from razortools.engine import directories, files, namespace
+from razortools.engine.create import create, plan_create
 from razortools.engine.store.device import Device, open_image
 from razortools.engine.store.pages import MemoryDevice, OverlayDevice
 from razortools.errors import CorruptImage, OutOfSpace, PosixError, UsageError
@@ -83,6 +85,44 @@ def test_an_image_of_another_size_holds_the_same(seed: int) -> None:
         later = Copy(device)
         delete_something(later)
         assert check_quietly(later).findings == ()
+
+
+def crowded(chance: random.Random) -> MemoryDevice:
+    """An image that was full, of which a part has been deleted: what is left lies all over it."""
+    device = MemoryDevice(chance.choice((2, 3, 4, 6)) * MIB)
+    create(device, plan_create(device.size_bytes, metadata_copies=chance.choice((1, 2)), journal_bytes=64 * KIB))
+    with opened(device) as volume:
+        count = 0
+        with suppress(OutOfSpace):
+            while True:
+                ino = namespace.create(volume, ROOT_INODE, b"file %d" % count, 0o644, 1, 2)
+                files.write(volume, ino, 0, chance.randbytes(chance.choice((5000, 60_000, 131_072))))
+                volume.commit()
+                count += 1
+        share = chance.uniform(0.2, 0.8)
+        for number in range(count):
+            if chance.random() < share:
+                namespace.unlink(volume, ROOT_INODE, b"file %d" % number)
+    return device
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_moves_twice_is_what_it_was(seed: int) -> None:
+    """Where a new backup's place had to be vacated first, a record that both steps moved was read from where it had lain at first,
+    which the first step had overwritten. Structures were judged, and contents were lost.
+    """
+    chance = random.Random(seed)
+    moved_twice = False
+    while not moved_twice:
+        device = crowded(chance)
+        before = take_inventory(Copy(device), 1)
+        wanted = chance.randrange(device.size_bytes // 3, device.size_bytes)
+        with suppress(UsageError, OutOfSpace):
+            first, *second = carried_out(judged(device), wanted // (4 * KIB))
+            moved_twice = bool(second) and not first.plan.moves.keys().isdisjoint(second[0].plan.moves)
+            resized(device, wanted)
+            assert loss(before, take_inventory(Copy(device), 1)).is_none
+            assert check_quietly(device).findings == ()
 
 
 def test_what_does_not_fit_is_refused_with_the_size_that_does() -> None:

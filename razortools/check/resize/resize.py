@@ -68,11 +68,18 @@ def resize(device: Device, size_bytes: int, write: Write, now_ns: int) -> Resize
         steps = carried_out(before, block_count)
     except OutOfSpace as refused:
         raise _does_not_fit(before, block_count, str(refused)) from None
-    note_in(steps[-1].overlay, entry(Action.RESIZE, now_ns, detail=block_count * block_bytes))
+    noted = entry(Action.RESIZE, now_ns, detail=block_count * block_bytes)
+    note_in(steps[-1].overlay, noted)
     for step in steps:
         _judge_result(before, step.after, step.overlay)
-    for step in steps:
-        write(step.overlay)
+    write(steps[0].overlay)
+    if len(steps) > 1:
+        # The second one shows what it moves where the first one has it from, and that place may have been overwritten by now. So
+        # it is made anew, of what lies on the device.
+        steps[1] = _step(judged(device), block_count, ())
+        note_in(steps[1].overlay, noted)
+        _judge_result(before, steps[1].after, steps[1].overlay)
+        write(steps[1].overlay)
     moved_bytes, nodes = sum(step.plan.moved_bytes for step in steps), sum(step.plan.nodes_written for step in steps)
     return Resized(bytes_before, block_count * block_bytes, moved_bytes, nodes)
 
