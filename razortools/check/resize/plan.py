@@ -84,15 +84,21 @@ def make_plan(measured: Measured, block_count: int, vacated: Collection[BlockNo]
     return plan
 
 
-def blocks_to_vacate(measured: Measured, block_count: int) -> tuple[BlockNo, ...]:
-    """Return the blocks in use in which an image of *block_count* blocks has a backup.
-
-    They have to be free before: a backup must be there as soon as its place counts, and what lies there until then as well.
-    """
+def new_places(measured: Measured, block_count: int) -> tuple[BlockNo, ...]:
+    """Return the blocks in which an image of *block_count* blocks has a backup, and this one has not."""
     geometry = measured.image.geometry
     wanted = backup_places(block_count, geometry.journal_start + geometry.journal_blocks)
     kept = set(geometry.backups)
-    return tuple(place for place in wanted if place < geometry.block_count and place not in kept and measured.claims.holds(place))
+    return tuple(place for place in wanted if place < geometry.block_count and place not in kept)
+
+
+def are_free(measured: Measured, places: Collection[BlockNo]) -> bool:
+    """Return whether nothing lies in any of *places*.
+
+    So it has to be before they become places of backups: one must be there as soon as its place counts, and what lies there
+    until then as well.
+    """
+    return not any(measured.claims.holds(place) for place in places)
 
 
 def plant(plan: Plan, writer: NodeCounter) -> tuple[ChildPointer, int]:

@@ -13,7 +13,7 @@ from razortools.check.findings import Severity
 from razortools.check.remember import note_in
 from razortools.check.repair.surveying import believed, recovered
 from razortools.check.resize.geometry import smallest_block_count
-from razortools.check.resize.plan import Plan, blocks_to_vacate, make_plan
+from razortools.check.resize.plan import Plan, are_free, make_plan, new_places
 from razortools.check.resize.write import carry_out
 from razortools.check.runner import Options, check_quietly
 from razortools.engine.store.device import Device
@@ -90,10 +90,12 @@ def carried_out(before: Measured, block_count: int) -> list[Step]:
     Raises OutOfSpace.
     """
     steps: list[Step] = []
-    vacated = blocks_to_vacate(before, block_count)
-    if vacated:
+    places = new_places(before, block_count)
+    if not are_free(before, places):
         make_plan(before, block_count)  # not worth beginning otherwise
-        steps.append(_step(before, before.image.geometry.block_count, vacated))
+        # Of all of them, not only of those that are in use: what moves must not go where it would be in the way again.
+        steps.append(_step(before, before.image.geometry.block_count, places))
+        assert are_free(steps[0].after, places), "what was vacated is in use"
     steps.append(_step(steps[-1].after if steps else before, block_count, ()))
     return steps
 
