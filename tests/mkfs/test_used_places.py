@@ -71,6 +71,16 @@ def test_no_superblock_of_an_older_filesystem_is_left_on_a_device(
     assert old not in uuids_in(block_device)
 
 
+@pytest.mark.parametrize(("old_size", "size"), [("", "5M"), ("5M", "5M")])
+def test_backups_of_an_older_filesystem_without_slots_are_found_all_the_same(
+    run_mkfs: Mkfs, block_device: Path, old_size: str, size: str
+) -> None:
+    old = used(run_mkfs, block_device, "8K", old_size)
+    lose_slots(block_device)
+    assert run_mkfs("-q", "-f", block_device, size).code == 0
+    assert old not in uuids_in(block_device)
+
+
 def test_no_superblock_of_an_older_filesystem_is_left_in_a_longer_file(run_mkfs: Mkfs, image: Path) -> None:
     old = used(run_mkfs, image, "4K", "16M")
     assert run_mkfs("-q", "-f", image, "8M").code == 0

@@ -4,7 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from razortools.check.repair import superblock_copies
+from razortools.check.repair.repair import Repaired, repair
 from razortools.check.runner import check_quietly
+from razortools.check.steps import finished
 from razortools.engine import namespace
 from razortools.engine.create import create, plan_create
 from razortools.engine.store import superblocks
@@ -14,6 +17,7 @@ from razortools.errors import NotAnImage
 from razortools.format.inode import ROOT_INODE
 from razortools.format.superblock import SUPERBLOCK_BYTES, Superblock
 from razortools.units import KIB, MIB
+from tests.check.editing import facts_of
 from tests.check.samples import KeptDevice
 
 OLD, NEW = bytes([1] * 16), bytes([2] * 16)
@@ -66,12 +70,23 @@ def test_both_readers_believe_the_filesystem_that_was_written_last_and_razorfsck
     assert not {finding.code for finding in report.findings} - {"E0101", "E0104", "E0106", "E0109", "E0120"}
 
 
+def test_a_repair_goes_on_from_the_filesystem_that_is_there_whatever_the_others_agree_about() -> None:
+    device = twice_used(*CASES[0])
+    lose_slots(device, 4 * KIB)
+    done: Repaired = finished(repair(device))
+    assert done.refused == ""
+    assert superblocks.newest(done.overlay).uuid == NEW
+    assert check_quietly(done.overlay).summary.directories == 1
+    assert {copy.uuid for copy in superblock_copies.all_copies_of(device)} == {NEW}
+
+
 def test_a_slot_says_which_filesystem_is_there_whatever_backups_tell() -> None:
     device = twice_used(*CASES[0])
     copies = [copy.superblock for copy in superblocks.find_copies(device) if copy.superblock]
     foreign = replace(copies[-1], uuid=OLD, generation=99, written_at_ns=NEW_AT_NS + 1)
     device.write(foreign.address * foreign.block_bytes, foreign.encode())
     assert superblocks.newest(device).uuid == NEW
+    assert facts_of(device).image.superblock.uuid == NEW
 
 
 def test_a_backup_counts_only_where_its_own_geometry_has_one() -> None:
