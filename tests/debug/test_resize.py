@@ -129,6 +129,26 @@ def test_what_makes_way_for_new_backups_is_what_it_was(seed: int, tmp_path: Path
         assert loss(take_inventory(device, 1), take_inventory(there, 1)).is_none
 
 
+def test_what_has_moved_is_read_before_the_means_to_take_it_back_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, wanted_bytes = crowded(202)
+    image = tmp_path / "image"
+    image.write_bytes(device.read(0, device.size_bytes))
+    honest = image_file.write_out
+
+    def spoiling(overlay: OverlayDevice, there: Device, *words: object, **more: object) -> object:
+        """Write, and lose one block of what has moved."""
+        done = honest(overlay, there, *words, **more)  # type: ignore[arg-type]
+        page = next(iter(overlay._shown))
+        there.write(page * 4 * KIB, b"not what it was")
+        return done
+
+    monkeypatch.setattr(image_file, "write_out", spoiling)
+    with open_image(image, writable=True) as there, pytest.raises(CorruptImage, match="1 record that moved cannot be verified"):
+        image_file.resize_image(there, wanted_bytes)
+    assert there.size_bytes == device.size_bytes  # not cut off
+    assert Path(f"{image}.undo").exists()
+
+
 def test_what_moves_twice_is_what_it_was(tmp_path: Path) -> None:
     """The second step's overlay had a record from where it had lain at first, and the first step had written over that."""
     device, wanted_bytes = crowded(2068)

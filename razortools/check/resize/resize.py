@@ -1,15 +1,20 @@
 """Resizing: check, plan, carry out in an overlay, check the result, write it as a repair is written.
 
 Invariants: an image whose structures are not sound is not touched; the result is only written if the check finds it sound and it
-holds the same files, item by item. Contents are not read: a record that was damaged is damaged at its new place as well.
+holds the same files, item by item. A record that was damaged is damaged at its new place as well; all others that have moved are
+read there, before anything that could take it back goes.
 """
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import crc32c
 
 from razortools.check.compact.layout import Measured, measure
 from razortools.check.compact.sameness import difference
 from razortools.check.findings import Severity
+from razortools.check.image import Image
 from razortools.check.remember import note_in
 from razortools.check.repair.surveying import believed, recovered
 from razortools.check.resize.geometry import smallest_block_count
@@ -18,10 +23,11 @@ from razortools.check.resize.write import carry_out
 from razortools.check.runner import Options, check_quietly
 from razortools.engine.store.device import Device
 from razortools.engine.store.pages import OverlayDevice
-from razortools.errors import CorruptImage, OutOfSpace, UsageError
+from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace, UsageError
 from razortools.format.admin import Action, entry
 from razortools.format.geometry import judge_block_count
-from razortools.units import BlockNo, format_size
+from razortools.format.items import owned_record
+from razortools.units import BlockNo, format_size, plural
 
 STRUCTURES = Options(only=frozenset(range(1, 7)), threads=1)  # all phases but those that read contents
 
@@ -72,16 +78,41 @@ def resize(device: Device, size_bytes: int, write: Write, now_ns: int) -> Resize
     note_in(steps[-1].overlay, noted)
     for step in steps:
         _judge_result(before, step.after, step.overlay)
-    write(steps[0].overlay)
+    _write(steps[0], write, device)
     if len(steps) > 1:
         # The second one shows what it moves where the first one has it from, and that place may have been overwritten by now. So
         # it is made anew, of what lies on the device.
         steps[1] = _step(judged(device), block_count, ())
         note_in(steps[1].overlay, noted)
         _judge_result(before, steps[1].after, steps[1].overlay)
-        write(steps[1].overlay)
+        _write(steps[1], write, device)
     moved_bytes, nodes = sum(step.plan.moved_bytes for step in steps), sum(step.plan.nodes_written for step in steps)
     return Resized(bytes_before, block_count * block_bytes, moved_bytes, nodes)
+
+
+def _write(step: Step, write: Write, device: Device) -> None:
+    """Write a step. Raises CorruptImage if something that it has moved does not verify any more."""
+    plan = step.plan
+    old = {key: value for key in plan.moves if (value := plan.measured.tree.get(key)) is not None}
+    sound = _verifying(plan.measured.image, old)
+    write(step.overlay)
+    lost = len(sound - _verifying(replace(step.after.image, device=device), plan.moves))
+    if lost:
+        raise CorruptImage(
+            f"{device.name}: {plural(lost, 'record')} that moved cannot be verified at the new place. Take it back with "
+            f"razorfsck --undo {device.name}; if that was no failure of the disk it is a defect of razortools, please report it"
+        )
+
+
+def _verifying(image: Image, items: Mapping[bytes, bytes]) -> set[bytes]:
+    """Return the keys of those *items* whose blocks hold what their checksums say."""
+    found = set()
+    for key, value in items.items():
+        with suppress(CorruptImage, DeviceFailed):
+            record = owned_record(key, value)
+            if record is not None and crc32c.crc32c(image.read_runs(record.runs(image.block_bytes))) == record.crc32c:
+                found.add(key)
+    return found
 
 
 def carried_out(before: Measured, block_count: int) -> list[Step]:
