@@ -474,3 +474,16 @@ def test_superblocks_with_different_numbers_follow_one_another_after_a_repair() 
     slots = [Superblock.decode(done.overlay.read(slot * 4096, 4096)) for slot in (0, 1)]
     assert abs(slots[0].generation - slots[1].generation) == 1
     assert min(slot.generation for slot in slots) > image_of(device).superblock.generation
+
+
+def test_one_bit_of_a_mode_makes_no_file_a_symbolic_link_for_good() -> None:
+    """The entry, which told the truth, was made to say the same, and the file could not be read any more; "lost: nothing".
+    """
+    device = healthy()
+    ino = find_inode(device, "/docs/one")
+    edit_inode(device, ino, mode=stat.S_IFLNK | 0o644)
+    done = finished(repair(device, Wishes(check=Options(threads=1))))
+    assert done.after.clean
+    with opened(done.overlay) as volume:
+        assert stat.S_ISREG(volume.inodes.get(ino).mode)
+        assert len(files.read(volume, ino, 0, 10_000)) == 5000

@@ -1,5 +1,6 @@
 """The type of a file, as far as its contents, its entries and its names tell it."""
 
+from razortools.check.inode_rules import SYMLINK_BYTES_MAX
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.naming import confirmed_links
 from razortools.format.inode import FileType, Inode
@@ -26,6 +27,11 @@ def fitting_types(draft: Draft, number: int) -> frozenset[int]:
     return frozenset(int(kind) for kind in FileType if kind is not FileType.SYMLINK)
 
 
+def _is_like_symlink(inode: Inode) -> bool:
+    """Return whether size and permissions are those of a symbolic link."""
+    return 0 < inode.size <= SYMLINK_BYTES_MAX and inode.mode & 0o7777 == 0o777
+
+
 def true_type(draft: Draft, number: int, inode: Inode | None, told: int) -> int:
     """Return the type of inode *number*; *told*: what an entry says, 0 if none does."""
     possible = fitting_types(draft, number)
@@ -34,6 +40,8 @@ def true_type(draft: Draft, number: int, inode: Inode | None, told: int) -> int:
         links = draft.back_links(number)
         if len(links) == 1 and len(confirmed_links(draft, number)) == 1:
             return told  # an empty directory: nothing else has a link count of two and one name
+    if inode is not None and told == FileType.REGULAR in possible and current == FileType.SYMLINK and not _is_like_symlink(inode):
+        return told  # one bit of a mode makes it a symbolic link that nobody can follow
     for candidate in (current, told):
         if candidate in possible:
             return candidate
