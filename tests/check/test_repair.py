@@ -477,8 +477,7 @@ def test_superblocks_with_different_numbers_follow_one_another_after_a_repair() 
 
 
 def test_one_bit_of_a_mode_makes_no_file_a_symbolic_link_for_good() -> None:
-    """The entry, which told the truth, was made to say the same, and the file could not be read any more; "lost: nothing".
-    """
+    """The entry, which told the truth, was made to say the same, and the file could not be read any more."""
     device = healthy()
     ino = find_inode(device, "/docs/one")
     edit_inode(device, ino, mode=stat.S_IFLNK | 0o644)
