@@ -151,6 +151,7 @@ def _write_step(volume: "Volume", ino: InodeNo, offset: int, data: Buffer) -> No
         touched_bytes = (last - first + 1) << record_log2
         if records.dirty_bytes + touched_bytes > volume.limits.dirty_bytes:
             make_room(volume, touched_bytes)
+            inode = volume.inodes.get(ino)  # what it had to give up may have made the table forget its copies
         if end > inode.size and records.is_unfinished(ino):
             truncation.finish(volume, ino)
         loose = None

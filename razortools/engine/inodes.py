@@ -57,6 +57,7 @@ class InodeTable:
     def __init__(self, volume: "Volume", capacity: int = INODES_KEPT) -> None:
         self._volume = volume
         self._recent: RecentTable[InodeNo, Inode] = RecentTable(capacity)
+        self.forgotten_count = 0  # how often all of these were dropped at once
         self._holds = Holds()
         self._changed: set[InodeNo] = set()  # whose item the running transaction has put
         self._behind: dict[InodeNo, bytes] = {}  # what is newer than the item, of some of these
@@ -295,8 +296,9 @@ class InodeTable:
         return self._holds.inode_count
 
     def forget_copies(self) -> None:
-        """Drop what is decoded; what is newer than the tree stays."""
+        """Drop what is decoded; what is newer than the tree stays. Whoever holds one of these has an old one from now on."""
         self._recent.clear()
+        self.forgotten_count += 1
 
     def forget_all(self) -> None:
         """Drop everything that is kept, and what the tree has not got yet with it; holds stay."""

@@ -102,8 +102,13 @@ class Volume:
 
     def _make_room(self, blocks: int, *, deleting: bool) -> None:
         """Turn what is promised into what is needed, and make what was freed usable. Raises OutOfSpace if that is not enough."""
+        forgotten_count = self.inodes.forgotten_count
         with self.store.residence.in_place():
             self.checkpoint()
+        if self.inodes.forgotten_count != forgotten_count:
+            # Something had to be given up, and who asks for room may hold an inode from before that. There is no second time.
+            name = self.store.device.name
+            raise CorruptImage(f"{name}: something could not be stored and was given up, see the log; try again")
         has_room = self._has_room(blocks, deleting=deleting)
         if not has_room and self.store.maps.unpin():  # whoever looks at an earlier checkpoint looks again
             has_room = self._has_room(blocks, deleting=deleting)

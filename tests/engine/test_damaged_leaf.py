@@ -1,19 +1,23 @@
 """A leaf goes bad on the disk: its own files are told, and what others write becomes durable all the same."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
-from razortools.engine import files, namespace
+from razortools.engine import attributes, files, namespace
+from razortools.engine.attributes import AttributeChange
 from razortools.engine.create import create, plan_create
+from razortools.engine.limits import Limits
 from razortools.engine.store.nodes import Ref
 from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.volume import Volume
 from razortools.errors import CorruptImage
 from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import record_key
+from razortools.format.node import decode_header, decode_items, encode_node
 from razortools.units import KIB, MIB, InodeNo, RecordNo
-from tests.engine.data_volumes import assert_memory_adds_up, new_file, open_again
+from tests.engine.data_volumes import assert_memory_adds_up, data_records, new_file, open_again
 
 RECORD_BYTES = 4 * KIB
 RECORDS = 3000
@@ -89,3 +93,60 @@ def test_what_was_taken_before_the_leaf_went_bad_is_given_up_and_told_and_all_el
     assert files.read(again, ino, 0, 10) == bytes([8]) * 10
     with pytest.raises(CorruptImage):
         files.read(again, ino, HURT * RECORD_BYTES, 10)
+
+
+def with_little_memory() -> tuple[MemoryDevice, InodeNo, Volume]:
+    """The same, with a record dirty whose leaf goes bad then, and little that may be dirty."""
+    device, ino = with_many_records()
+    volume = open_again(device, limits=Limits(dirty_bytes=512 * KIB))
+    files.write(volume, ino, HURT * RECORD_BYTES, bytes([7]) * RECORD_BYTES)
+    leaf = leaf_of(volume, ino)
+    volume.store.nodes.drop(leaf)
+    flip(device, leaf, volume.block_bytes)
+    return device, ino, volume
+
+
+def test_who_writes_when_something_of_others_is_given_up_goes_on_with_the_inode_as_it_is() -> None:
+    """What had been given up made the table forget its copies; the writer put the one that it held over a newer one."""
+    _, ino, volume = with_little_memory()
+    other = new_file(volume)
+    data = random.Random(5).randbytes(2 * MIB)
+    for at in range(0, len(data), 2 * RECORD_BYTES):
+        files.write(volume, other, at, data[at : at + 2 * RECORD_BYTES])
+    assert list(volume.records.lost) == [ino]
+    volume.commit()
+    stored = sum(record.block_count(volume.block_bytes) for record in data_records(volume, other).values())
+    assert volume.inodes.get(other).stored_blocks == stored
+    assert files.read(volume, other, 0, len(data)) == data
+    volume.close()
+
+
+def test_an_operation_that_makes_room_and_loses_something_of_others_is_refused_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may hold an inode from before that, as every operation does that looks before it begins."""
+    _, ino, volume = with_little_memory()
+    other = new_file(volume)
+    has_room = [False, True]
+    monkeypatch.setattr(volume, "_has_room", lambda *_, **__: has_room.pop(0) if has_room else True)
+    with pytest.raises(CorruptImage, match="try again"):
+        attributes.setattr(volume, other, AttributeChange(mode=0o600))
+    assert list(volume.records.lost) == [ino]
+    attributes.setattr(volume, other, AttributeChange(mode=0o600))
+    assert volume.inodes.get(other).mode & 0o777 == 0o600
+
+
+def test_a_sealed_leaf_that_spans_no_keys_is_damage_like_any_other() -> None:
+    """It was taken for one that the cache had dropped, and an assertion kept everybody from committing."""
+    device, ino = with_many_records()
+    volume = open_again(device)
+    leaf = leaf_of(volume, ino)
+    volume.store.nodes.drop(leaf)
+    place, node_bytes = leaf.address * volume.block_bytes, volume.store.geometry.node_bytes
+    raw = device.read(place, node_bytes)
+    header = decode_header(raw)
+    sealed, leaf.crc32c = encode_node(replace(header, high=header.low), *decode_items(raw, header), node_bytes)
+    device.write(place, sealed)
+    with pytest.raises(CorruptImage, match="spans no keys"):
+        files.read(volume, ino, HURT * RECORD_BYTES, 10)
+    other = write_something_else(volume)
+    volume.commit()
+    assert files.read(volume, other, 0, 100) == b"unrelated"

@@ -317,6 +317,8 @@ def judge_node(raw: bytes, pointer: ChildPointer, level: int, tag: int) -> NodeH
         raise CorruptImage(f"the checksum in its head is {raw[4:8].hex()}, expected {checksum:#010x}")
     if (header.address, header.mirror, header.generation) != (pointer.address, pointer.mirror, pointer.generation):
         raise CorruptImage(f"it is the node of block {header.address}, generation {header.generation}")
+    if header.low >= header.high:
+        raise CorruptImage("it spans no keys")
     if header.level != level or header.tag != tag:
         raise CorruptImage(f"level {header.level} and tag {header.tag:#x}, expected {level} and {tag:#x}")
     return header
