@@ -12,7 +12,7 @@ import pytest
 from razortools.engine import directories, files, flush, late, loose, orphans, truncation
 from razortools.engine.inodes import InodeTable
 from razortools.engine.records import Place
-from razortools.engine.store import checkpoint, commit, journal, recovery, store
+from razortools.engine.store import checkpoint, commit, journal, recovery
 from razortools.engine.store.checkpoint import CheckpointPlan
 from razortools.engine.store.commit import FrozenCommit
 from razortools.engine.store.device import Device
@@ -25,6 +25,7 @@ from razortools.engine.store.store import Store
 from razortools.engine.store.superblocks import backup_images, slot_image
 from razortools.engine.volume import Volume
 from razortools.errors import CorruptImage
+from razortools.format import items
 from razortools.format.data import DataRecord, Run
 from razortools.format.directory import DirectoryEntry
 from razortools.format.journal import COMMIT_BYTES, ENTRY_HEAD_BYTES, JournalCommit, JournalEntry, Operation
@@ -464,7 +465,7 @@ def blocks_below_late_pages_let_go(patch: pytest.MonkeyPatch) -> None:
             return [], []
         return old.runs(block_bytes) if old else [], new.runs(block_bytes) if new else []
 
-    patch.setattr(store, "changed_runs", changed_runs)
+    patch.setattr(items, "changed_runs", changed_runs)
 
 
 def sync_overtakes_the_commit_before_it(patch: pytest.MonkeyPatch) -> None:

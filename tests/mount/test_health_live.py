@@ -152,7 +152,7 @@ def test_every_form_tells_of_a_mount_as_it_is_now(mounted: Mounted) -> None:
     assert page.count("# TYPE razorfs_inodes ") == 1
     nagios = run(HEALTH, "--nagios", mounted.path).stdout
     space = wellness.used_percent(figures_of(mounted))
-    assert nagios.startswith(f"RAZORFS OK - all is well | 'image space'={space}%;90.0;97.0 'image journal'=")
+    assert nagios.startswith(f"RAZORFS OK - all is well | '{mounted.image} space'={space}%;90.0;97.0 '{mounted.image} journal'=")
     assert "OK       Contents: 6 inodes, 1 of them directories" in shown.stdout
 
 

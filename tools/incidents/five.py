@@ -113,7 +113,7 @@ BAD_BLOCKS = Incident(
         Typed("razorfsck --repair disk.img", (r"/photos/beach.jpg",), exit_code=1),
         Typed("razorfs-debug -w -R 'put backup/photos/beach.jpg /photos' disk.img", (r"1 files?",)),
         Typed("razorfsck disk.img", (r"disk.img: clean",), only="Summary|clean"),
-        Typed("razorfs-debug -R admin disk.img", (r"UTC +repair +\S+ +\d+ errors and \d+ warnings found, none left$",)),
+        Typed("razorfs-debug -R admin disk.img", (r"UTC +repair +\S+ +\d+ errors? and \d+ warnings? found, none left$",)),
     ),
     losses=losses,
 )

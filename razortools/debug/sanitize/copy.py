@@ -55,7 +55,7 @@ def sanitize(device: Device, target: Device, secret: bytes) -> Sanitized:
     node_count = nodes.write(target, items)
     entry_count = journal.write(target, items)
     write_maps(image, target, superblocks, names)
-    write_superblocks(image, target, nodes, names)
+    write_superblocks(image, target, nodes, names, records.owned.holds)
     return Sanitized(names, name_count, node_count, records.count, entry_count)
 
 

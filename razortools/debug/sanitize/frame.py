@@ -1,5 +1,6 @@
 """Superblocks and space maps of the copy. Only the label and the key of the hashes are anybody's secret; damage stays damage."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from razortools.check.bitflip import find_flipped_bit, mend_sealed
@@ -8,6 +9,7 @@ from razortools.check.map_rules import MapPage, map_pages
 from razortools.debug.sanitize.nodes import Nodes
 from razortools.debug.sanitize.standins import StandIns
 from razortools.engine.store.device import Device
+from razortools.engine.store.superblocks import traces
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.geometry import Geometry
 from razortools.format.superblock import MAGIC, SLOT_COUNT, SUPERBLOCK_BYTES, Superblock
@@ -24,8 +26,8 @@ def superblocks_of(image: Image) -> list[Superblock]:
     return [found for raw in raws if (found := _decoded(raw)) is not None]
 
 
-def write_superblocks(image: Image, target: Device, nodes: Nodes, names: StandIns) -> None:
-    """Write every copy."""
+def write_superblocks(image: Image, target: Device, nodes: Nodes, names: StandIns, holds: Callable[[int], bool]) -> None:
+    """Write every copy, and what other filesystems have left of theirs; *holds* tells whether a record has a block."""
     for block in superblock_places(image.geometry):
         offset = block * image.block_bytes
         raw = _read(image, offset, SUPERBLOCK_BYTES)
@@ -33,6 +35,15 @@ def write_superblocks(image: Image, target: Device, nodes: Nodes, names: StandIn
         made = _superblock(raw, nodes, names) + bytes(map(bool, tail))
         if raw and any(made):
             target.write(offset, made)
+    for offset in _rests(image, holds):
+        target.write(offset, _superblock(_read(image, offset, SUPERBLOCK_BYTES), nodes, names))
+
+
+def _rests(image: Image, holds: Callable[[int], bool]) -> list[int]:
+    """Return the offsets of superblocks of other filesystems that lie where one is looked for, and are not a part of a file."""
+    places = {block * image.block_bytes for block in superblock_places(image.geometry)}
+    found = traces(image.device, image.geometry.block_count * image.block_bytes)
+    return [offset for offset in found if offset not in places and not holds(offset // image.block_bytes)]
 
 
 def write_maps(image: Image, target: Device, superblocks: list[Superblock], names: StandIns) -> None:
