@@ -2,18 +2,22 @@
 
 The tree is made readable in memory (salvage_view), then copied from the root down. What no name leads to any more goes into the
 directory lost+found, under the last name that is known of it. Invariants: a file that is not whole keeps its size, and what is
-missing of it is told range by range; nothing is copied twice, whatever the names say.
+missing of it is told range by range; nothing is copied twice, whatever the names say; nothing is written outside of the
+directory, whatever the image holds: host_copy sees to that, here there are no paths, only places. lost+found is a directory, the
+image's own or a new one; where the image has something else of that name, it gets another.
 """
 
 import os
+import stat
 from array import array
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 from razortools.check.facts import find_number
 from razortools.check.findings import Progress
-from razortools.check.host_copy import HostCopy, write_but_zeros
+from razortools.check.host_copy import HostCopy, Place, write_but_zeros
 from razortools.check.paths import Paths
 from razortools.check.salvage_view import View, readable_view
 from razortools.check.steps import PARTS, scaled
@@ -94,18 +98,19 @@ def salvage(device: Device, into: str) -> Generator[Progress, None, SalvageRepor
     Raises UsageError if it cannot be used, NotAnImage if nothing tells how the image is laid out, UnsupportedFormat for newer
     ones, DeviceFailed if the host is full.
     """
-    _make_ready(into)
-    view = yield from scaled(readable_view(device), 0, VIEWED)
-    copier = _Copier(view, os.fsencode(into))
-    yield from scaled(copier.copy_all(), VIEWED, PARTS)
-    return copier.report
+    with closing(_ready(into)) as host:
+        view = yield from scaled(readable_view(device), 0, VIEWED)
+        copier = _Copier(view, host)
+        yield from scaled(copier.copy_all(), VIEWED, PARTS)
+        return copier.report
 
 
-def _make_ready(into: str) -> None:
+def _ready(into: str) -> HostCopy:
     try:
         os.makedirs(into, 0o700, exist_ok=True)
         if os.listdir(into):
             raise UsageError(f"{into}: is not empty; name a new directory, so that nothing is mixed up or overwritten")
+        return HostCopy(into)
     except OSError as refused:
         raise UsageError(f"{into}: cannot be used to copy files into: {refused.strerror}") from None
 
@@ -113,17 +118,17 @@ def _make_ready(into: str) -> None:
 class _Copier:
     """Copies one view. *_done* has a flag for each inode that was copied."""
 
-    def __init__(self, view: View, into: bytes) -> None:
+    def __init__(self, view: View, host: HostCopy) -> None:
         self.report = SalvageReport(remarks=list(view.remarks))
         self._tree = view.tree
         self._paths = Paths(view.tree)
-        self._into = into
-        self._host = HostCopy()
+        self._host = host
+        self._lost_and_found: Place | None = None
         self._numbers = array("Q", self._inode_numbers())
         self._done = bytearray(len(self._numbers))
-        self._first_paths: dict[int, bytes] = {}  # of files with several names
+        self._first_places: dict[int, Place] = {}  # of files with several names
         self._older = frozenset(view.rebuilt.older_inodes) if view.rebuilt is not None else frozenset()
-        self._finished: list[tuple[Inode, InodeNo, bytes, str]] = []
+        self._finished: list[tuple[Inode, InodeNo, Place]] = []
         self._count = 0
 
     def _inode_numbers(self) -> Iterator[int]:
@@ -132,7 +137,7 @@ class _Copier:
 
     def copy_all(self) -> Generator[Progress, None, None]:
         """Copy what names lead to, then the rest."""
-        yield from self._copy_below(ROOT_INODE, self._into, "/")
+        yield from self._copy_below(ROOT_INODE, self._host.top)
         deleted = {
             object_of(key)
             for key, value in self._tree.range_items(*table_range(Table.ORPHANS))
@@ -154,39 +159,61 @@ class _Copier:
         place = find_number(self._numbers, link.parent) if link is not None else -1
         if link is None or place < 0 or self._done[place] or link.parent == number:
             return False
-        return any(child == number for _, child in self._entries(InodeNo(link.parent), ""))
+        return any(child == number for _, child in self._entries(InodeNo(link.parent), None))
 
     def _copy_lost(self, number: InodeNo) -> Generator[Progress, None, None]:
         """Copy what no name leads to into lost+found."""
-        if not os.path.lexists(os.path.join(self._into, LOST_AND_FOUND)):
-            os.mkdir(os.path.join(self._into, LOST_AND_FOUND), 0o700)
+        if self._lost_and_found is None:
+            self._lost_and_found = self._make_lost_and_found()
         known = os.fsencode(self._paths.of(number)).strip(b"/").replace(b"/", b"+")
-        name = b"#%d" % number if known.startswith(b"<inode") else known
-        name = name[:NAME_BYTES_MAX]
-        target = os.path.join(self._into, LOST_AND_FOUND, name)
-        if not name or os.path.lexists(target):
-            target = os.path.join(self._into, LOST_AND_FOUND, (b"#%d+%s" % (number, name))[:NAME_BYTES_MAX])
+        name = b"" if known.startswith(b"<inode") or known in (b".", b"..") else known.replace(b"\0", b"\\x00")
+        names = [name] if name else []
+        names += [b"#%d+%s" % (number, name) if name else b"#%d" % number]
         self.report.found_again += 1
-        yield from self._copy_below(number, target, os.fsdecode(os.path.join(b"/", LOST_AND_FOUND, os.path.basename(target))))
+        yield from self._copy_below(number, self._free_place(self._lost_and_found, names))
 
-    def _copy_below(self, number: InodeNo, target: bytes, path: str) -> Generator[Progress, None, None]:
+    def _make_lost_and_found(self) -> Place:
+        """Return the directory for what no name leads to: the image's own one, or a new one."""
+        place, again = self._host.top.child(LOST_AND_FOUND), 2
+        while (mode := self._host.mode(place)) and not stat.S_ISDIR(mode):
+            place = self._host.top.child(LOST_AND_FOUND + b"~%d" % again)
+            again += 1
+        if again > 2:
+            self.report.remarks.append(f"what no name leads to is in {place.path}: the image's lost+found is no directory")
+        if not mode:
+            self._host.make_directory(place)  # if the host refuses it, so it does what is to go there, and that is told
+        return place
+
+    def _free_place(self, directory: Place, names: list[bytes]) -> Place:
+        """Return the place in *directory* of the first of *names* that is free, or of the last one with a number."""
+        for name in names:
+            place = directory.child(name[:NAME_BYTES_MAX])
+            if not self._host.mode(place):
+                return place
+        again = 2
+        while self._host.mode(place):
+            place = directory.child(numbered(names[-1], again))
+            again += 1
+        return place
+
+    def _copy_below(self, number: InodeNo, place: Place) -> Generator[Progress, None, None]:
         """Copy a file or, with a list instead of recursion because depth has no bound, a tree."""
-        waiting = [(number, target, path)]
+        waiting = [(number, place)]
         while waiting:
-            number, target, path = waiting.pop()
+            number, place = waiting.pop()
             self._count += 1
             yield Progress(min(self._count, len(self._numbers)), len(self._numbers))
             inode = self._inode(number)
             if inode is None:
-                if number == ROOT_INODE:  # its entries may still be there
-                    waiting += self._children(number, target, path)
+                if place is self._host.top:  # its entries may still be there
+                    waiting += self._children(number, place)
                 else:
-                    self._not_copied(path, f"its inode {number} is lost")
+                    self._not_copied(place.path, f"its inode {number} is lost")
             elif inode.is_directory:
-                if self._copy_directory(number, inode, target, path):
-                    waiting += self._children(number, target, path)
+                if self._copy_directory(number, inode, place):
+                    waiting += self._children(number, place)
             else:
-                yield from self._copy_file(number, inode, target, path)
+                yield from self._copy_file(number, inode, place)
 
     def _inode(self, number: InodeNo) -> Inode | None:
         value = self._tree.get(inode_key(number))
@@ -202,21 +229,21 @@ class _Copier:
             self.report.older.append(self._paths.of(number))
         return not before
 
-    def _children(self, number: InodeNo, target: bytes, path: str) -> list[tuple[InodeNo, bytes, str]]:
+    def _children(self, number: InodeNo, directory: Place) -> list[tuple[InodeNo, Place]]:
         """Return what is in a directory, the last name first. Of equal names the later ones get a number."""
         children = []
         taken: set[bytes] = set()
-        for name, child in sorted(self._entries(number, path)):
+        for name, child in sorted(self._entries(number, directory)):
             again = 2
             wanted = name
             while name in taken:
-                name = wanted[: NAME_BYTES_MAX - 8] + b"~%d" % again
+                name = numbered(wanted, again)
                 again += 1
             taken.add(name)
-            children.append((child, os.path.join(target, name), os.path.join(path, os.fsdecode(name))))
+            children.append((child, directory.child(name)))
         return children[::-1]
 
-    def _entries(self, number: InodeNo, path: str) -> Iterator[tuple[bytes, InodeNo]]:
+    def _entries(self, number: InodeNo, place: Place | None) -> Iterator[tuple[bytes, InodeNo]]:
         """Yield (name, inode) of a directory; names that the host cannot have are told."""
         for _, value in self._tree.range_items(*kind_range(number, Kind.DIRECTORY_ENTRY)):
             try:
@@ -227,67 +254,62 @@ class _Copier:
             if name is None:
                 continue  # the inode is found when the rest is copied, by its number
             if name in (b"", b".", b"..") or b"/" in name or b"\0" in name or len(name) > NAME_BYTES_MAX:
-                if path:
-                    self._not_copied(path, f"an entry with the impossible name {printable(os.fsdecode(name))}")
+                if place is not None:
+                    self._not_copied(place.path, f"an entry with the impossible name {printable(os.fsdecode(name))}")
                 continue
             yield name, InodeNo(entry.inode)
 
-    def _copy_directory(self, number: InodeNo, inode: Inode, target: bytes, path: str) -> bool:
+    def _copy_directory(self, number: InodeNo, inode: Inode, place: Place) -> bool:
         if not self._first_time(number):
-            self._not_copied(path, "a directory has only one name, and this is another one of it")
+            self._not_copied(place.path, "a directory has only one name, and this is another one of it")
             return False
-        if target != self._into:
-            reason = self._host.make(target, lambda: os.mkdir(target, 0o700))
+        if place is not self._host.top:
+            reason = self._host.make_directory(place)
             if reason:
-                self._not_copied(path, reason)
+                self._not_copied(place.path, reason)
                 return False
         self.report.directories += 1
-        self._finished.append((inode, number, target, path))
+        self._finished.append((inode, number, place))
         return True
 
-    def _copy_file(self, number: InodeNo, inode: Inode, target: bytes, path: str) -> Generator[Progress, None, None]:
+    def _copy_file(self, number: InodeNo, inode: Inode, place: Place) -> Generator[Progress, None, None]:
         if not self._first_time(number):
-            first = self._first_paths.get(number)
-            reason = "it was copied under another name" if first is None else ""
-            if first is not None:
-                reason = self._host.make(target, lambda: os.link(first, target, follow_symlinks=False))
+            first = self._first_places.get(number)
+            reason = "it was copied under another name" if first is None else self._host.make_link(first, place)
             if reason:
-                self._not_copied(path, reason)
+                self._not_copied(place.path, reason)
             else:
                 self.report.hard_links += 1
             return
         if inode.is_regular:
-            reason = yield from self._copy_contents(number, inode, target, path)
+            reason = yield from self._copy_contents(number, inode, place)
         elif inode.is_symlink:
-            reason = self._copy_symlink(number, inode, target)
+            reason = self._copy_symlink(number, inode, place)
         else:
-            reason = self._copy_special(inode, target)
+            reason = self._copy_special(inode, place)
         if reason:
-            self._not_copied(path, reason)
+            self._not_copied(place.path, reason)
             return
         if inode.link_count > 1:
-            self._first_paths[number] = target
-        self._describe(inode, number, target, path)
+            self._first_places[number] = place
+        self._describe(inode, number, place)
 
-    def _copy_contents(self, number: InodeNo, inode: Inode, target: bytes, path: str) -> Generator[Progress, None, str]:
+    def _copy_contents(self, number: InodeNo, inode: Inode, place: Place) -> Generator[Progress, None, str]:
         """Copy a regular file; return why it could not be made, or an empty string."""
-        opened: list[int] = []
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        reason = self._host.make(target, lambda: opened.append(os.open(target, flags, 0o600)))
+        descriptor, reason = self._host.make_file(place)
         if reason:
             return reason
-        descriptor = opened[0]
         try:
-            reason = self._host.make(target, lambda: os.ftruncate(descriptor, inode.size))
+            reason = self._host.make(place, lambda _: os.ftruncate(descriptor, inode.size))
             if reason:  # it becomes as long as its data reach
-                self._not_copied(path, f"the host takes no file of {inode.size} bytes: {reason}")
+                self._not_copied(place.path, f"the host takes no file of {inode.size} bytes: {reason}")
             for part in parts_of(self._tree, number, inode):
                 yield Progress(min(self._count, len(self._numbers)), len(self._numbers))
                 self.report.mended_records += part.mended
                 data, first = part.data, part.first
                 if data is None:
-                    self._unreadable(path, part.first, part.behind, part.reason)
-                elif data and (reason := self._host.make(target, lambda: write_but_zeros(descriptor, first, data))):  # noqa: B023
+                    self._unreadable(place.path, part.first, part.behind, part.reason)
+                elif data and (reason := self._host.make(place, lambda _: write_but_zeros(descriptor, first, data))):  # noqa: B023
                     return reason
         finally:
             os.close(descriptor)
@@ -295,30 +317,31 @@ class _Copier:
         self.report.total_bytes += inode.size
         return ""
 
-    def _copy_symlink(self, number: InodeNo, inode: Inode, target: bytes) -> str:
+    def _copy_symlink(self, number: InodeNo, inode: Inode, place: Place) -> str:
         parts = list(parts_of(self._tree, number, inode))
         leads_to = b"".join(part.data or b"" for part in parts)
         if any(part.data is None for part in parts) or len(leads_to) != inode.size:
             return "where the symbolic link leads to cannot be read"
-        reason = self._host.make(target, lambda: os.symlink(leads_to, target))
+        reason = self._host.make(place, lambda at: os.symlink(leads_to, place.name, dir_fd=at))
         self.report.symlinks += not reason
         return reason
 
-    def _copy_special(self, inode: Inode, target: bytes) -> str:
+    def _copy_special(self, inode: Inode, place: Place) -> str:
         if inode.mode >> 12 not in set(FileType):
             return f"its type is not known: {inode.mode:#o}"
-        reason = self._host.make(target, lambda: os.mknod(target, inode.mode & ~0o7777 | 0o600, inode.rdev))
+        mode = inode.mode & ~0o7777 | 0o600
+        reason = self._host.make(place, lambda at: os.mknod(place.name, mode, inode.rdev, dir_fd=at))
         self.report.specials += not reason
         return reason
 
-    def _describe(self, inode: Inode, number: InodeNo, target: bytes, path: str) -> None:
-        attributes = []
+    def _describe(self, inode: Inode, number: InodeNo, place: Place) -> None:
+        path, attributes = place.path, []
         for name, value in attributes_of(self._tree, number):
             if value is None:
                 self._not_copied(f"{path} ({printable(os.fsdecode(name))})", "the extended attribute cannot be read")
             else:
                 attributes.append((name, value))
-        for name, reason in self._host.describe(inode, attributes, target):
+        for name, reason in self._host.describe(inode, attributes, place):
             self._not_copied(f"{path} ({printable(os.fsdecode(name))})", f"the host refuses the extended attribute: {reason}")
 
     def _unreadable(self, path: str, first: int, behind: int, reason: str) -> None:
@@ -330,3 +353,8 @@ class _Copier:
         self.report.not_copied_count += 1
         if len(self.report.not_copied) < TOLD_MAX:
             self.report.not_copied.append((path, reason))
+
+
+def numbered(name: bytes, number: int) -> bytes:
+    """Return *name* as it is called where it is taken."""
+    return name[: NAME_BYTES_MAX - 8] + b"~%d" % number
