@@ -14,7 +14,7 @@ Fault = tuple[str, object, object]  # field, found, expected
 
 _TYPES = frozenset(FileType)
 _FLAGS = sum(InodeFlag)
-_RECORD_LOG2 = range(RECORD_BYTES_MIN.bit_length() - 1, RECORD_BYTES_MAX.bit_length())
+RECORD_LOG2 = range(RECORD_BYTES_MIN.bit_length() - 1, RECORD_BYTES_MAX.bit_length())
 _ALGORITHMS = frozenset(Algorithm)
 _SIZED = frozenset((FileType.REGULAR, FileType.DIRECTORY, FileType.SYMLINK))
 _DEVICES = frozenset((FileType.CHARACTER, FileType.BLOCK))
@@ -27,8 +27,8 @@ def inode_faults(inode: Inode) -> Iterator[Fault]:
     if kind not in _TYPES:
         yield "mode", f"{inode.mode:#o}", "a known type of file"
         return
-    if inode.record_log2 not in _RECORD_LOG2:
-        yield "record size", f"2^{inode.record_log2}", f"2^{_RECORD_LOG2[0]} to 2^{_RECORD_LOG2[-1]}"
+    if inode.record_log2 not in RECORD_LOG2:
+        yield "record size", f"2^{inode.record_log2}", f"2^{RECORD_LOG2[0]} to 2^{RECORD_LOG2[-1]}"
     if inode.compression not in _ALGORITHMS:
         yield "compression", inode.compression, "a known algorithm"
     elif inode.compression_level and inode.compression_level not in LEVELS.get(Algorithm(inode.compression), ()):

@@ -18,7 +18,9 @@ from typing import Any
 from razortools.check.facts import find_number
 from razortools.check.findings import Progress
 from razortools.check.host_copy import HostCopy, Place, write_but_zeros
+from razortools.check.inode_rules import RECORD_LOG2
 from razortools.check.paths import Paths
+from razortools.check.repair.file_contents import contents_among, range_of_contents
 from razortools.check.salvage_view import View, readable_view
 from razortools.check.steps import PARTS, scaled
 from razortools.check.stored_file import attributes_of, parts_of
@@ -281,6 +283,8 @@ class _Copier:
             else:
                 self.report.hard_links += 1
             return
+        if inode.record_log2 not in RECORD_LOG2:
+            self._find_record_size(number, inode, place)
         if inode.is_regular:
             reason = yield from self._copy_contents(number, inode, place)
         elif inode.is_symlink:
@@ -293,6 +297,14 @@ class _Copier:
         if inode.link_count > 1:
             self._first_places[number] = place
         self._describe(inode, number, place)
+
+    def _find_record_size(self, number: InodeNo, inode: Inode, place: Place) -> None:
+        """Give an inode whose record size cannot be the one that a repair would; tell it where data depend on it."""
+        contents = contents_among(self._tree.image, self._tree.range_items(*range_of_contents(number)))
+        wrong, inode.record_log2 = inode.record_log2, contents.record_log2(inode.size)
+        if contents.last[0] > 0 and len(self.report.remarks) < TOLD_MAX:
+            impossible = f"{place.path}: its record size, 2^{wrong} bytes, is not possible"
+            self.report.remarks.append(f"{impossible}; {inode.record_bytes} bytes fit its data best")
 
     def _copy_contents(self, number: InodeNo, inode: Inode, place: Place) -> Generator[Progress, None, str]:
         """Copy a regular file; return why it could not be made, or an empty string."""

@@ -12,6 +12,7 @@ import crc32c
 
 from razortools.check.contents import is_whole
 from razortools.check.image import Image
+from razortools.check.inode_rules import RECORD_LOG2
 from razortools.check.mended_record import mended
 from razortools.check.record_rules import record_fault
 from razortools.check.tree import TreeIndex
@@ -38,6 +39,9 @@ class Part:
 
 def parts_of(tree: TreeIndex, number: InodeNo, inode: Inode) -> Iterator[Part]:
     """Yield the parts of a file or symlink, in order, cut at its size. Patches over what cannot be read come behind it."""
+    if inode.record_log2 not in RECORD_LOG2:
+        yield Part(0, inode.size, None, f"nobody knows where its data belong: its record size is 2^{inode.record_log2}")
+        return
     patches = list(_patches_of(tree, number, inode.size))
     for part in _stored_parts(tree, number, inode):
         behind = part.first + inode.record_bytes
@@ -66,8 +70,6 @@ def _stored_parts(tree: TreeIndex, number: InodeNo, inode: Inode) -> Iterator[Pa
     value = tree.get(inline_key(number))
     if value is not None:
         yield _inline(value, inode)
-    if inode.record_log2 >= 32:
-        return
     for key, value in tree.range_items(*kind_range(number, Kind.DATA_RECORD)):
         first = offset_of(key) * inode.record_bytes
         if first >= inode.size:

@@ -21,7 +21,7 @@ from razortools.format.keys import Kind, inode_key, name_key
 from razortools.format.name import Name
 from razortools.units import InodeNo, NameId
 from tests.check.damages import DAMAGES
-from tests.check.editing import all_items, editing, find_inode, first_item, flip, image_of
+from tests.check.editing import all_items, edit_inode, editing, find_inode, first_item, flip, image_of
 from tests.check.running import stored
 from tests.check.samples import Copy, KeptDevice, healthy, unclean
 from tests.check.test_rebuild import REFUSED, contents, destroy, destroy_superblocks, nodes_by_level, without_room
@@ -200,6 +200,18 @@ def test_random_damage_ends_no_salvage_and_brings_no_wrong_byte(tmp_path: Path, 
         if path in expected and stat.S_ISREG(seen.attributes[0]) and path not in hurt and seen.data != expected[path].data
     ]
     assert wrong == []
+
+
+@pytest.mark.parametrize("record_log2", [0, 11, 21, 31, 13 + 32, 255])
+@pytest.mark.parametrize("path", ["/docs/many", "/docs/one", "/small", "/long link"])
+def test_regression_a_record_size_that_cannot_be_hides_no_data(tmp_path: Path, path: str, record_log2: int) -> None:
+    """From 2^32 on the file came out as zeros without a word; below, its records were taken for ones in the wrong places."""
+    device = healthy()
+    edit_inode(device, find_inode(device, path), record_log2=record_log2)
+    report = salvaged(device, tmp_path / "out")
+    assert on_host(tmp_path / "out") == without_refused(in_image(healthy()), report)
+    assert report.unreadable == []
+    assert [f"{path}: its record size" in remark for remark in report.remarks] == [True] * (path == "/docs/many")
 
 
 def test_nothing_is_mixed_up_with_what_is_there(tmp_path: Path) -> None:

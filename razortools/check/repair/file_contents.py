@@ -1,7 +1,9 @@
 """What the items of one file hold: for inodes that do not say it, or say it wrongly."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from razortools.check.image import Image
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.surveying import owned
 from razortools.errors import CorruptImage
@@ -44,9 +46,18 @@ class Contents:
 
 def contents_of(draft: Draft, number: int) -> Contents:
     """Return what the items of inode *number* hold."""
-    found = Contents(draft.image.superblock.record_bytes.bit_length() - 1)
-    low, high = kind_range(InodeNo(number), Kind.XATTR)[0], kind_range(InodeNo(number), Kind.DATA_RECORD)[1]
-    for key, value in draft.items(low, high):
+    return contents_among(draft.image, draft.items(*range_of_contents(number)))
+
+
+def range_of_contents(number: int) -> tuple[bytes, bytes]:
+    """Return the keys from the first to the last that an item may have which contents_among() looks at."""
+    return kind_range(InodeNo(number), Kind.XATTR)[0], kind_range(InodeNo(number), Kind.DATA_RECORD)[1]
+
+
+def contents_among(image: Image, items: Iterable[tuple[bytes, bytes]]) -> Contents:
+    """Return what the *items* of one file hold."""
+    found = Contents(image.superblock.record_bytes.bit_length() - 1)
+    for key, value in items:
         kind = key[KIND_AT]
         if kind == Kind.INLINE_DATA:
             found.kinds.add(kind)
@@ -58,7 +69,7 @@ def contents_of(draft: Draft, number: int) -> Contents:
         record = owned(key, value)
         if record is None:
             continue
-        found.blocks += record.block_count(draft.image.block_bytes)
+        found.blocks += record.block_count(image.block_bytes)
         if kind == Kind.DATA_RECORD:
             found.kinds.add(kind)
             raw_bytes = min(record.raw_bytes, RECORD_BYTES_MAX)
