@@ -16,7 +16,7 @@ def record_fault(image: Image, record: DataRecord, inode: Inode | None, *, is_da
     """Return what is wrong with a record's fields, or an empty string. Its contents are not read."""
     limit = XATTR_VALUE_BYTES_MAX
     if is_data:
-        limit = inode.record_bytes if inode is not None and inode.record_log2 < 32 else RECORD_BYTES_MAX
+        limit = min(inode.record_bytes, RECORD_BYTES_MAX) if inode is not None else RECORD_BYTES_MAX
     if record.flags & ~KNOWN_FLAGS:
         return f"flags {record.flags:#x} are unknown"
     if not 0 < record.raw_bytes <= limit:

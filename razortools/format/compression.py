@@ -13,6 +13,7 @@ import lz4.block
 import zstandard
 
 from razortools.errors import CorruptImage, UsageError
+from razortools.format.data import RECORD_BYTES_MAX
 
 
 class Algorithm(IntEnum):
@@ -80,7 +81,12 @@ def pack_all(raws: Sequence[bytes], algorithm: Algorithm, level: int = 0) -> lis
 
 
 def unpack(stored: bytes | memoryview, algorithm: int, raw_bytes: int) -> bytes:
-    """Return exactly *raw_bytes* bytes. Raises CorruptImage if *stored* does not decompress to that."""
+    """Return exactly *raw_bytes* bytes. Raises CorruptImage if *stored* does not decompress to that, or nothing can be that long.
+
+    *raw_bytes* may come from an item that makes no sense: no memory is taken on its word beyond what a record may hold.
+    """
+    if raw_bytes > RECORD_BYTES_MAX:
+        raise CorruptImage(f"stored bytes claim to hold {raw_bytes} bytes, {RECORD_BYTES_MAX} are the most that is possible")
     try:
         if algorithm == Algorithm.NONE:
             raw = bytes(stored)

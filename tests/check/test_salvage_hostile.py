@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tracemalloc
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -12,13 +13,15 @@ import pytest
 from razortools.check.host_copy import HostCopy
 from razortools.engine import files, namespace, xattrs
 from razortools.engine.store.device import Device
+from razortools.format.compression import Algorithm
+from razortools.format.data import InlineData
 from razortools.format.directory import DirectoryEntry
 from razortools.format.inode import ROOT_INODE, Inode
-from razortools.format.keys import Kind
-from razortools.units import InodeNo
-from tests.check.editing import all_items, editing
+from razortools.format.keys import Kind, inline_key
+from razortools.units import MIB, InodeNo
+from tests.check.editing import all_items, edit_inode, edit_item, editing, find_inode, first_item
 from tests.check.samples import Copy, healthy, new_device, opened
-from tests.check.test_salvage import entry_of, salvaged
+from tests.check.test_salvage import entry_of, in_image, salvaged
 
 Listing = dict[str, tuple[int, int, int, bytes]]
 
@@ -127,6 +130,27 @@ def lose_but(device: Device, number: InodeNo, kept: bytes) -> None:
     with editing(device) as store:
         for key in keys:
             store.tree.delete(key)
+
+
+@pytest.mark.parametrize("claimed_bytes", [2 * MIB, 1 << 30, 1 << 31, (1 << 32) - 1])
+def test_regression_what_an_item_claims_neither_ends_a_salvage_nor_takes_the_memory(tmp_path: Path, claimed_bytes: int) -> None:
+    """LZ4 was asked for what the item claimed: below 2^31 that memory was taken, from there on an OverflowError ended it all."""
+    device = healthy()
+    small, many = find_inode(device, "/small"), find_inode(device, "/docs/many")
+    key, _ = first_item(device, many, Kind.DATA_RECORD)
+    edit_item(device, key, algorithm=int(Algorithm.LZ4), raw_bytes=claimed_bytes)
+    with editing(device) as store:
+        store.tree.put(inline_key(small), InlineData(int(Algorithm.LZ4), claimed_bytes, b"hello").encode())
+    edit_inode(device, many, record_log2=31)
+    tracemalloc.start()
+    try:
+        report = salvaged(device, tmp_path / "out")
+        assert tracemalloc.get_traced_memory()[1] < 64 * MIB
+    finally:
+        tracemalloc.stop()
+    unreadable = [(part.path, part.first, part.behind) for part in report.unreadable]
+    assert unreadable == [("/docs/many", 0, 8192), ("/docs/small too", 0, 11)]
+    assert (tmp_path / "out" / "docs" / "many").read_bytes()[8192:] == in_image(healthy())[b"/docs/many"].data[8192:]
 
 
 def test_the_target_may_be_called_by_a_symlink_that_the_user_made(tmp_path: Path) -> None:

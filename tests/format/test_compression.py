@@ -2,6 +2,7 @@
 
 import random
 import threading
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from razortools.errors import CorruptImage, UsageError
 from razortools.format.compression import LEVELS, Algorithm, Policy, pack, pack_all, parse_policy, unpack
+from razortools.format.data import RECORD_BYTES_MAX
 
 STORED_AS = [Algorithm.NONE, Algorithm.ZSTD, Algorithm.LZ4, Algorithm.ZLIB]
 REAL = STORED_AS[1:]
@@ -59,12 +61,25 @@ def test_a_wrong_length_is_refused(algorithm: Algorithm, raw_bytes: int) -> None
         unpack(pack(TEXT, algorithm), algorithm, raw_bytes)
 
 
-@given(garbage=st.binary(max_size=2000), algorithm=st.integers(1, 254), raw_bytes=st.integers(0, 1 << 20))
+@given(garbage=st.binary(max_size=2000), algorithm=st.integers(0, 254), raw_bytes=st.integers(0, 1 << 32))
 def test_garbage_never_raises_anything_but_corrupt_image(garbage: bytes, algorithm: int, raw_bytes: int) -> None:
     try:
-        assert len(unpack(garbage, algorithm, raw_bytes)) == raw_bytes
+        assert len(unpack(garbage, algorithm, raw_bytes)) == raw_bytes <= RECORD_BYTES_MAX
     except CorruptImage:
         pass
+
+
+@pytest.mark.parametrize("algorithm", STORED_AS)
+@pytest.mark.parametrize("raw_bytes", [RECORD_BYTES_MAX + 1, 1 << 30, 1 << 31, (1 << 32) - 1])
+def test_regression_no_memory_is_taken_on_the_word_of_an_item(algorithm: Algorithm, raw_bytes: int) -> None:
+    """LZ4 was handed the claim: 1 GiB was taken, and 2^31 raised an OverflowError, which nobody expects."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptImage, match="possible"):
+            unpack(pack(b"hello", algorithm), algorithm, raw_bytes)
+        assert tracemalloc.get_traced_memory()[1] < RECORD_BYTES_MAX
+    finally:
+        tracemalloc.stop()
 
 
 def test_threads_pack_and_unpack_side_by_side() -> None:

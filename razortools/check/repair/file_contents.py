@@ -73,7 +73,8 @@ def contents_among(image: Image, items: Iterable[tuple[bytes, bytes]]) -> Conten
         if kind == Kind.DATA_RECORD:
             found.kinds.add(kind)
             raw_bytes = min(record.raw_bytes, RECORD_BYTES_MAX)
-            found.largest = max(found.largest, raw_bytes)
+            if record.raw_bytes <= RECORD_BYTES_MAX:  # what claims more tells nothing of the others
+                found.largest = max(found.largest, raw_bytes)
             if (offset_of(key) + 1) * RECORD_BYTES_MAX <= FILE_BYTES_MAX:
                 found.last = offset_of(key), raw_bytes
     return found
