@@ -19,7 +19,7 @@ from razortools.check.facts import find_number
 from razortools.check.findings import Progress
 from razortools.check.host_copy import HostCopy, Place, write_but_zeros
 from razortools.check.inode_rules import RECORD_LOG2
-from razortools.check.paths import Paths
+from razortools.check.paths import DEPTH_MAX, Paths
 from razortools.check.repair.file_contents import contents_among, range_of_contents
 from razortools.check.salvage_view import View, readable_view
 from razortools.check.steps import PARTS, scaled
@@ -35,6 +35,8 @@ from razortools.units import InodeNo
 
 TOLD_MAX = 10_000  # of each list in the report; what comes after is counted
 LOST_AND_FOUND = b"lost+found"
+ELSEWHERE = "what only this name leads to is in lost+found"
+AGAIN = "it is tried again under its other names, or in lost+found"
 VIEWED = 300  # of PARTS, once the image can be read
 
 
@@ -129,6 +131,8 @@ class _Copier:
         self._numbers = array("Q", self._inode_numbers())
         self._done = bytearray(len(self._numbers))
         self._first_places: dict[int, Place] = {}  # of files with several names
+        self._refused: set[int] = set()  # numbers to which the host did not give the name that they had
+        self._hopeless: dict[int, str] = {}  # those that cannot be made under any name, and why
         self._older = frozenset(view.rebuilt.older_inodes) if view.rebuilt is not None else frozenset()
         self._finished: list[tuple[Inode, InodeNo, Place]] = []
         self._count = 0
@@ -148,7 +152,7 @@ class _Copier:
         left = [InodeNo(number) for number, done in zip(self._numbers, self._done, strict=True) if not done]
         left = [number for number in left if number not in deleted and number != ROOT_INODE]
         tops = [number for number in left if not self._is_in_another(number)]
-        for number in [*tops, *left]:  # directories that contain each other have no top
+        for number in dict.fromkeys([*tops, *left]):  # directories that contain each other have no top
             if not self._done[find_number(self._numbers, number)]:
                 yield from self._copy_lost(number)
         self.report.not_kept = sorted(self._host.not_kept)
@@ -169,10 +173,10 @@ class _Copier:
             self._lost_and_found = self._make_lost_and_found()
         known = os.fsencode(self._paths.of(number)).strip(b"/").replace(b"/", b"+")
         name = b"" if known.startswith(b"<inode") or known in (b".", b"..") else known.replace(b"\0", b"\\x00")
-        names = [name] if name else []
-        names += [b"#%d+%s" % (number, name) if name else b"#%d" % number]
-        self.report.found_again += 1
+        names = [name] if name and number not in self._refused else []
+        names += [b"#%d+%s" % (number, name) if names else b"#%d" % number]
         yield from self._copy_below(number, self._free_place(self._lost_and_found, names))
+        self.report.found_again += self._done[find_number(self._numbers, number)]
 
     def _make_lost_and_found(self) -> Place:
         """Return the directory for what no name leads to: the image's own one, or a new one."""
@@ -206,7 +210,9 @@ class _Copier:
             self._count += 1
             yield Progress(min(self._count, len(self._numbers)), len(self._numbers))
             inode = self._inode(number)
-            if inode is None:
+            if place.depth > DEPTH_MAX:
+                self._not_copied(place.path, f"it lies more than {DEPTH_MAX} directories deep; {ELSEWHERE}")
+            elif inode is None:
                 if place is self._host.top:  # its entries may still be there
                     waiting += self._children(number, place)
                 else:
@@ -227,7 +233,7 @@ class _Copier:
     def _first_time(self, number: InodeNo) -> bool:
         place = find_number(self._numbers, number)
         before, self._done[place] = self._done[place], 1
-        if number in self._older and not before:
+        if number in self._older and not before and number not in self._refused:
             self.report.older.append(self._paths.of(number))
         return not before
 
@@ -257,7 +263,7 @@ class _Copier:
                 continue  # the inode is found when the rest is copied, by its number
             if name in (b"", b".", b"..") or b"/" in name or b"\0" in name or len(name) > NAME_BYTES_MAX:
                 if place is not None:
-                    self._not_copied(place.path, f"an entry with the impossible name {printable(os.fsdecode(name))}")
+                    self._not_copied(place.path, f"an entry with the impossible name {printable(os.fsdecode(name))}; {ELSEWHERE}")
                 continue
             yield name, InodeNo(entry.inode)
 
@@ -268,13 +274,16 @@ class _Copier:
         if place is not self._host.top:
             reason = self._host.make_directory(place)
             if reason:
-                self._not_copied(place.path, reason)
+                self._refuse(number, place, reason)
                 return False
         self.report.directories += 1
         self._finished.append((inode, number, place))
         return True
 
     def _copy_file(self, number: InodeNo, inode: Inode, place: Place) -> Generator[Progress, None, None]:
+        if number in self._hopeless:
+            self._not_copied(place.path, self._hopeless[number])
+            return
         if not self._first_time(number):
             first = self._first_places.get(number)
             reason = "it was copied under another name" if first is None else self._host.make_link(first, place)
@@ -290,13 +299,22 @@ class _Copier:
         elif inode.is_symlink:
             reason = self._copy_symlink(number, inode, place)
         else:
-            reason = self._copy_special(inode, place)
+            reason = self._copy_special(number, inode, place)
         if reason:
-            self._not_copied(place.path, reason)
+            self._refuse(number, place, reason)
             return
         if inode.link_count > 1:
             self._first_places[number] = place
         self._describe(inode, number, place)
+
+    def _refuse(self, number: InodeNo, place: Place, reason: str) -> None:
+        """Tell that a name was not made; what it leads to may still be copied under another one, in lost+found at last."""
+        if number not in self._hopeless:
+            self._done[find_number(self._numbers, number)] = 0
+            if number not in self._refused:
+                reason = f"{reason}; {AGAIN}"
+            self._refused.add(number)
+        self._not_copied(place.path, reason)
 
     def _find_record_size(self, number: InodeNo, inode: Inode, place: Place) -> None:
         """Give an inode whose record size cannot be the one that a repair would; tell it where data depend on it."""
@@ -322,7 +340,8 @@ class _Copier:
                 if data is None:
                     self._unreadable(place.path, part.first, part.behind, part.reason)
                 elif data and (reason := self._host.make(place, lambda _: write_but_zeros(descriptor, first, data))):  # noqa: B023
-                    return reason
+                    self._not_copied(place.path, f"the host takes nothing of it from byte {first} on: {reason}")
+                    break
         finally:
             os.close(descriptor)
         self.report.files += 1
@@ -333,28 +352,35 @@ class _Copier:
         parts = list(parts_of(self._tree, number, inode))
         leads_to = b"".join(part.data or b"" for part in parts)
         if any(part.data is None for part in parts) or len(leads_to) != inode.size:
-            return "where the symbolic link leads to cannot be read"
+            self._hopeless[number] = "where the symbolic link leads to cannot be read"
+            return self._hopeless[number]
         reason = self._host.make(place, lambda at: os.symlink(leads_to, place.name, dir_fd=at))
         self.report.symlinks += not reason
         return reason
 
-    def _copy_special(self, inode: Inode, place: Place) -> str:
-        if inode.mode >> 12 not in set(FileType):
-            return f"its type is not known: {inode.mode:#o}"
-        mode = inode.mode & ~0o7777 | 0o600
-        reason = self._host.make(place, lambda at: os.mknod(place.name, mode, inode.rdev, dir_fd=at))
+    def _copy_special(self, number: InodeNo, inode: Inode, place: Place) -> str:
+        if inode.mode >> 12 in set(FileType):
+            mode = inode.mode & ~0o7777 | 0o600
+            reason = self._host.make(place, lambda at: os.mknod(place.name, mode, inode.rdev, dir_fd=at))
+        else:
+            reason = f"its type is not known: {inode.mode:#o}"
+        if reason:  # in most cases because only root may make them
+            self._hopeless[number] = reason
         self.report.specials += not reason
         return reason
 
     def _describe(self, inode: Inode, number: InodeNo, place: Place) -> None:
-        path, attributes = place.path, []
+        attributes = []
         for name, value in attributes_of(self._tree, number):
             if value is None:
-                self._not_copied(f"{path} ({printable(os.fsdecode(name))})", "the extended attribute cannot be read")
+                self._attribute_not_copied(place, name, "the extended attribute cannot be read")
             else:
                 attributes.append((name, value))
         for name, reason in self._host.describe(inode, attributes, place):
-            self._not_copied(f"{path} ({printable(os.fsdecode(name))})", f"the host refuses the extended attribute: {reason}")
+            self._attribute_not_copied(place, name, f"the host refuses the extended attribute: {reason}")
+
+    def _attribute_not_copied(self, place: Place, name: bytes, reason: str) -> None:
+        self._not_copied(f"{place.path} ({printable(os.fsdecode(name))})", reason)
 
     def _unreadable(self, path: str, first: int, behind: int, reason: str) -> None:
         self.report.unreadable_count += 1

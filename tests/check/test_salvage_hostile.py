@@ -3,6 +3,7 @@
 import os
 import stat
 import tracemalloc
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -10,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from razortools.check.host_copy import HostCopy
+from razortools.check.host_copy import HostCopy, Place
 from razortools.engine import files, namespace, xattrs
 from razortools.engine.store.device import Device
 from razortools.format.compression import Algorithm
 from razortools.format.data import InlineData
-from razortools.format.directory import DirectoryEntry
+from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.inode import ROOT_INODE, Inode
-from razortools.format.keys import Kind, inline_key
-from razortools.units import MIB, InodeNo
+from razortools.format.keys import Kind, inline_key, name_key
+from razortools.units import MIB, InodeNo, NameId
 from tests.check.editing import all_items, edit_inode, edit_item, editing, find_inode, first_item
 from tests.check.samples import Copy, healthy, new_device, opened
 from tests.check.test_salvage import entry_of, in_image, salvaged
@@ -151,6 +152,101 @@ def test_regression_what_an_item_claims_neither_ends_a_salvage_nor_takes_the_mem
     unreadable = [(part.path, part.first, part.behind) for part in report.unreadable]
     assert unreadable == [("/docs/many", 0, 8192), ("/docs/small too", 0, 11)]
     assert (tmp_path / "out" / "docs" / "many").read_bytes()[8192:] == in_image(healthy())[b"/docs/many"].data[8192:]
+
+
+def found_below(top: Path, data: bytes) -> list[tuple[int, str]]:
+    """Return (directories above it, name) of each file with *data*. Paths may be longer than the host takes them."""
+    found = []
+    for at, _, names, descriptor in os.fwalk(top):
+        for name in names:
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            if stat.S_ISREG(status.st_mode) and status.st_size == len(data):
+                with open(os.open(name, os.O_RDONLY, dir_fd=descriptor), "rb") as file:
+                    found += [(at.count("/") - str(top).count("/"), name)] if file.read() == data else []
+    return found
+
+
+def test_regression_a_path_longer_than_the_host_takes_is_copied_with_everything_in_it(tmp_path: Path) -> None:
+    """It was left out, and of the file's other name it was said that it had been copied under this one."""
+    device = healthy()
+    at = ROOT_INODE
+    with opened(device) as volume:
+        for _ in range(17):
+            at = namespace.mkdir(volume, at, b"d" * 255, 0o750, 1, 2)
+        number = namespace.create(volume, at, b"n" * 255, 0o644, 1, 2)
+        files.write(volume, number, 0, b"precious")
+        xattrs.set(volume, number, b"user.far", b"down")
+        namespace.link(volume, number, ROOT_INODE, b"zz short name")
+    report = salvaged(device, tmp_path / "out")
+    assert sorted(found_below(tmp_path / "out", b"precious")) == [(0, "zz short name"), (17, "n" * 255)]
+    short = tmp_path / "out" / "zz short name"
+    assert short.stat().st_nlink == 2 and os.getxattr(short, "user.far") == b"down"
+    assert [path for path, _ in report.not_copied if "user.large" not in path] == [] and report.found_again == 0
+
+
+def test_what_lies_too_deep_is_put_into_lost_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("razortools.check.salvage.DEPTH_MAX", 2)
+    report = salvaged(healthy(), tmp_path / "out")
+    deep = [path for path, reason in report.not_copied if "directories deep" in reason]
+    assert deep and all(path.startswith("/docs/deep/") for path in deep) and report.found_again == len(deep)
+    for path in deep:
+        assert os.path.lexists(tmp_path / "out" / "lost+found" / path.strip("/").replace("/", "+"))
+
+
+@pytest.mark.parametrize("text", [b"a\0b", b"a/b", b"/", b"..", b"../../escaped", b"\0", b""])
+def test_regression_a_file_with_a_name_that_no_host_takes_is_found_under_another(tmp_path: Path, text: bytes) -> None:
+    """One with a NUL was not copied at all: it was put into lost+found under the name that it had."""
+    device = healthy()
+    number = with_file(device, b"aXb", b"precious")
+    link = BackLink.decode(first_item(device, number, Kind.BACK_LINK)[1])
+    edit_item(device, name_key(NameId(link.name_id)), text=text)
+    report = salvaged(device, tmp_path / "a" / "b" / "out")
+    assert [at for at, _ in found_below(tmp_path, b"precious")] == [4]
+    assert len(found_below(tmp_path / "a" / "b" / "out" / "lost+found", b"precious")) == 1
+    assert report.found_again == 1
+    assert any("impossible name" in reason and "lost+found" in reason for _, reason in report.not_copied)
+
+
+@pytest.mark.parametrize("kind", ["file", "symlink", "pipe"])
+def test_regression_an_image_whose_lost_and_found_is_no_directory_gets_another_one(tmp_path: Path, kind: str) -> None:
+    device = healthy()
+    with opened(device) as volume:
+        if kind == "symlink":
+            namespace.symlink(volume, ROOT_INODE, b"lost+found", b"docs", 1, 2)
+        else:
+            mode = stat.S_IFIFO if kind == "pipe" else stat.S_IFREG
+            namespace.mknod(volume, ROOT_INODE, b"lost+found", mode | 0o644, 0, 1, 2)
+        namespace.mkdir(volume, ROOT_INODE, b"lost+found~2", 0o755, 1, 2)
+    lose(device, ROOT_INODE, with_file(device, b"aXb", b"precious"))
+    report = salvaged(device, tmp_path / "out")
+    assert (tmp_path / "out" / "lost+found~2" / "aXb").read_bytes() == b"precious"
+    assert [path for path, _ in report.not_copied if "user.large" not in path] == []
+
+
+class Refusing(HostCopy):
+    """A host that does not take certain names."""
+
+    def make(self, place: Place, action: Callable[[int], object]) -> str:
+        """See HostCopy."""
+        return "Invalid argument" if place.name in (b"one", b"many") else super().make(place, action)
+
+
+def test_regression_a_name_that_the_host_refuses_does_not_keep_the_file_from_being_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was left out, and its other names as well: of them it was said that they had been copied under another one."""
+    device = healthy()
+    with opened(device) as volume:
+        docs = namespace.lookup(volume, ROOT_INODE, b"docs")
+        namespace.link(volume, namespace.lookup(volume, docs, b"many"), ROOT_INODE, b"zz")
+    expected = in_image(device)
+    monkeypatch.setattr("razortools.check.salvage.HostCopy", Refusing)
+    report = salvaged(device, tmp_path / "out")
+    assert (tmp_path / "out" / "zz").read_bytes() == expected[b"/zz"].data
+    again = tmp_path / "out" / "lost+found" / f"#{find_inode(device, '/docs/one')}"
+    assert again.read_bytes() == expected[b"/docs/one"].data and report.found_again == 1
+    refused = [(path, reason) for path, reason in report.not_copied if "Invalid" in reason]
+    assert [path for path, _ in refused] == ["/docs/many", "/docs/one"] and all("tried again" in reason for _, reason in refused)
 
 
 def test_the_target_may_be_called_by_a_symlink_that_the_user_made(tmp_path: Path) -> None:
