@@ -151,7 +151,8 @@ class _Copier:
         }
         left = [InodeNo(number) for number, done in zip(self._numbers, self._done, strict=True) if not done]
         left = [number for number in left if number not in deleted and number != ROOT_INODE]
-        tops = [number for number in left if not self._is_in_another(number)]
+        inside = self._inside(left)
+        tops = [number for number in left if not inside[find_number(self._numbers, number)]]
         for number in dict.fromkeys([*tops, *left]):  # directories that contain each other have no top
             if not self._done[find_number(self._numbers, number)]:
                 yield from self._copy_lost(number)
@@ -159,13 +160,15 @@ class _Copier:
         while self._finished:  # the times of directories, when everything is in them
             self._describe(*self._finished.pop())
 
-    def _is_in_another(self, number: InodeNo) -> bool:
-        """Whether a directory that was not copied either has an entry for this inode: then it comes with it."""
-        link = self._paths.first_link(number)
-        place = find_number(self._numbers, link.parent) if link is not None else -1
-        if link is None or place < 0 or self._done[place] or link.parent == number:
-            return False
-        return any(child == number for _, child in self._entries(InodeNo(link.parent), None))
+    def _inside(self, left: list[InodeNo]) -> bytearray:
+        """Return a flag for each inode: 1 if a directory among those that are left has it, so that it comes with that."""
+        inside = bytearray(len(self._numbers))
+        for number in left:
+            for _, child in self._entries(number, None):
+                place = find_number(self._numbers, child)
+                if place >= 0 and child != number:
+                    inside[place] = 1
+        return inside
 
     def _copy_lost(self, number: InodeNo) -> Generator[Progress, None, None]:
         """Copy what no name leads to into lost+found."""
@@ -241,9 +244,10 @@ class _Copier:
         """Return what is in a directory, the last name first. Of equal names the later ones get a number."""
         children = []
         taken: set[bytes] = set()
+        wanted, again = b"", 2
         for name, child in sorted(self._entries(number, directory)):
-            again = 2
-            wanted = name
+            if name != wanted:  # equal ones follow one another: each goes on counting where the one before it stopped
+                wanted, again = name, 2
             while name in taken:
                 name = numbered(wanted, again)
                 again += 1

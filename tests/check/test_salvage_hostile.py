@@ -3,15 +3,19 @@
 import os
 import stat
 import tracemalloc
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from razortools.check.host_copy import HostCopy, Place
+from razortools.check.salvage import numbered
 from razortools.engine import files, namespace, xattrs
 from razortools.engine.store.device import Device
 from razortools.format.compression import Algorithm
@@ -247,6 +251,46 @@ def test_regression_a_name_that_the_host_refuses_does_not_keep_the_file_from_bei
     assert again.read_bytes() == expected[b"/docs/one"].data and report.found_again == 1
     refused = [(path, reason) for path, reason in report.not_copied if "Invalid" in reason]
     assert [path for path, _ in refused] == ["/docs/many", "/docs/one"] and all("tried again" in reason for _, reason in refused)
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_regression_a_salvage_looks_at_each_entry_a_fixed_number_of_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_lost: bool
+) -> None:
+    """It walked a directory that no name leads to once for each file in it, and tried all numbers for each of equal names."""
+    count = 150
+    device = new_device()
+    with opened(device) as volume:
+        directory = namespace.mkdir(volume, ROOT_INODE, b"photos", 0o755, 1, 2)
+        for number in range(count):
+            namespace.create(volume, directory, b"picture %d" % number, 0o644, 1, 2)
+    entries = all_items(device, directory, Kind.DIRECTORY_ENTRY)
+    one_name = DirectoryEntry.decode(entries[0][1]).name_id
+    with editing(device) as store:
+        for key, value in entries:
+            if not is_lost:
+                store.tree.put(key, replace(DirectoryEntry.decode(value), name_id=one_name).encode())
+    if is_lost:
+        lose(device, ROOT_INODE, directory)
+    looks = Counter[str]()
+    for counted in (DirectoryEntry.decode, numbered):
+        counting(monkeypatch, looks, counted)
+    report = salvaged(device, tmp_path / "out")
+    assert (report.files, report.found_again, report.not_copied) == (count, int(is_lost), [])
+    assert looks["decode"] <= 4 * count and looks["numbered"] <= 2 * count
+
+
+def counting(monkeypatch: pytest.MonkeyPatch, looks: "Counter[str]", counted: Callable[..., Any]) -> None:
+    """Count the calls of a function of the salvage."""
+
+    def call(*arguments: Any) -> Any:
+        looks[counted.__name__] += 1
+        return counted(*arguments)
+
+    if counted is numbered:
+        monkeypatch.setattr("razortools.check.salvage.numbered", call)
+    else:
+        monkeypatch.setattr("razortools.check.salvage.DirectoryEntry", SimpleNamespace(decode=call))
 
 
 def test_the_target_may_be_called_by_a_symlink_that_the_user_made(tmp_path: Path) -> None:
