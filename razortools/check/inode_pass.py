@@ -249,10 +249,12 @@ def _judge_patch(tree: TreeIndex, paths: Paths, found: _Table, key: bytes, value
     number = object_of(key)
     place = find_number(found.numbers, number)
     file_type, size = (found.types[place], found.sizes[place]) if place >= 0 else (None, 0)
-    reason = patch_fault(offset_of(key), value, patch_bytes(tree.image.geometry.node_bytes), file_type, size)
+    step = patch_bytes(tree.image.geometry.node_bytes)
+    reason = patch_fault(offset_of(key), value, step, file_type, size)
     if reason:
+        hurt = (offset_of(key), max(min(offset_of(key) + max(len(value), step), size), offset_of(key)))
         yield problems.PATCH_WRONG.found(
-            inode=number, what=item_words(key), reason=reason, path=paths.of(number) if place >= 0 else None, key=key
+            inode=number, what=item_words(key), reason=reason, path=paths.of(number), key=key, byte_range=hurt
         )
 
 

@@ -26,19 +26,19 @@ from razortools.check.tree import Place, kinds_mask
 from razortools.engine.store.device import Device
 from razortools.errors import CorruptImage, RazorError
 from razortools.format.compression import unpack
-from razortools.format.data import InlineData
+from razortools.format.data import InlineData, Patch
 from razortools.format.directory import DirectoryEntry
 from razortools.format.inode import ROOT_INODE, FileType, OrphanReason
 from razortools.format.keys import KIND_AT, Kind, Table, entry_key, object_of, offset_of
 from razortools.format.xattr import Xattr, XattrFlag
 from razortools.units import InodeNo
 
-READ_KINDS = kinds_mask(Kind.INODE, Kind.XATTR, Kind.INLINE_DATA, Kind.DATA_RECORD, Kind.DIRECTORY_ENTRY)
+READ_KINDS = kinds_mask(Kind.INODE, Kind.XATTR, Kind.INLINE_DATA, Kind.DATA_RECORD, Kind.DIRECTORY_ENTRY, Kind.PATCH)
 DANGLING_MAX = 100_000  # entries without an inode that are remembered
 _SUM = (1 << 64) - 1
 _INODE, _XATTR, _INLINE, _RECORD = int(Kind.INODE), int(Kind.XATTR), int(Kind.INLINE_DATA), int(Kind.DATA_RECORD)
-_ENTRY = int(Kind.DIRECTORY_ENTRY)
-_FILES = int(Table.FILES)
+_ENTRY, _PATCH = int(Kind.DIRECTORY_ENTRY), int(Kind.PATCH)
+_FILES, _PATCHES = int(Table.FILES), int(Table.PATCHES)
 _IDENTITY = slice(8, 21)  # of a data record's bytes: what is stored, without the place and the time
 
 _OWNER = slice(0, 12)  # of an inode's bytes: mode, owner, group
@@ -175,11 +175,14 @@ class _Taking:
         self.inventory = Inventory(facts, broken, contents, names, parents, cookies, attributes, bytearray(count))
         self._object = b""  # whose items are going by
         self._place = -1
+        self._with_items = -1  # how many headless ones have more than patches, once the patches go by
 
     def read(self) -> None:
         """Go through all items that belong to files."""
         for _, (keys, values) in self.facts.tree.leaves(READ_KINDS):
             for key, value in zip(keys, values, strict=True):
+                if key[0] == _PATCHES and key[KIND_AT] == _PATCH:
+                    self._patch(key, value)
                 if key[0] != _FILES:
                     continue
                 if key[1:9] != self._object:
@@ -215,6 +218,22 @@ class _Taking:
         if place < 0:
             if key[KIND_AT] != _XATTR:
                 self._headless(object_of(key), identity, key)
+        elif identity is None:
+            inventory.hurt[place] = 1
+        else:
+            inventory.contents[place] = (inventory.contents[place] + hash((key[KIND_AT:], identity))) & _SUM
+
+    def _patch(self, key: bytes, value: bytes) -> None:
+        """Take in a patch: all items of the files went by before."""
+        identity = patch_identity(value)
+        inventory, place = self.inventory, self.facts.find(object_of(key))
+        if place < 0:
+            number = object_of(key)
+            if self._with_items < 0:
+                self._with_items = len(inventory.headless)  # they rise up to here
+            known = bisect_left(inventory.headless, number, 0, self._with_items)
+            if known == self._with_items or inventory.headless[known] != number:
+                self._headless(number, identity, key)
         elif identity is None:
             inventory.hurt[place] = 1
         else:
@@ -262,6 +281,14 @@ def identity_of(facts: InodeFacts, broken: KeyList, key: bytes, value: bytes) ->
         return value[_IDENTITY]
     start = 2 + value[0]
     return value[:start] + value[start + _IDENTITY.start : start + _IDENTITY.stop]
+
+
+def patch_identity(value: bytes) -> bytes | None:
+    """Return the bytes that a patch lays over its file, None if it cannot be read."""
+    try:
+        return Patch.decode(value).data
+    except CorruptImage:
+        return None
 
 
 def _xattr_is_sound(key: bytes, value: bytes, hash_seed: bytes) -> bool:

@@ -1,17 +1,18 @@
 """Pieces: the contents of a file as stretches of bytes, each of which can be read or not, to be compared with another file's.
 
-Invariants: pieces come in rising order; what no stored piece covers, up to the size, reads as zeros; no more of a file is in
-memory than the pieces at hand.
+Invariants: pieces come in rising order; what no stored piece covers, up to the size, reads as zeros; patches lie over what can be
+read, as a mount lays them; no more of a file is in memory than the pieces at hand.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from razortools.check.inventory import Inventory, identity_of, unpack_inline
+from razortools.check.inventory import Inventory, identity_of, patch_identity, unpack_inline
 from razortools.errors import RazorError
-from razortools.format.data import RECORD_BYTES_MAX, DataRecord
+from razortools.format.data import RECORD_BYTES_MAX, DataRecord, Patch
 from razortools.format.inode import Inode
-from razortools.format.keys import Kind, inline_key, inode_key, kind_range, offset_of, record_key
+from razortools.format.keys import KIND_AT, Kind, Table, inline_key, inode_key, kind_range, object_range, offset_of, record_key
+from razortools.format.node import patch_bytes
 from razortools.format.unpacking import unpack_record
 from razortools.units import InodeNo, RecordNo
 
@@ -27,6 +28,12 @@ class Piece:
     behind: int
     identity: bytes | None
     key: bytes = b""
+    start: int = 0  # where the bytes of the item *key* begin in the file
+
+    @property
+    def is_patch(self) -> bool:
+        """Whether a patch holds these bytes."""
+        return self.key[KIND_AT : KIND_AT + 1] == bytes([Kind.PATCH])
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,11 @@ def pieces(inventory: Inventory, number: int) -> Iterator[Piece]:
     if inode is None or not (inode.is_regular or inode.is_symlink) or inode.record_bytes > RECORD_BYTES_MAX:
         yield Piece(0, FAR, None)
         return
+    yield from _patched(_recorded(inventory, number, inode), _patches(inventory, number))
+
+
+def _recorded(inventory: Inventory, number: int, inode: Inode) -> Iterator[Piece]:
+    """Yield what lies under the patches, holes included, from byte 0 to FAR."""
     at = 0
     for piece in _stored(inventory, number, inode):
         if piece.behind <= at:
@@ -84,8 +96,43 @@ def _stored(inventory: Inventory, number: int, inode: Inode) -> Iterator[Piece]:
         identity = identity_of(facts, inventory.broken, key, value)
         # What cannot be read hurts all that the record may have held.
         length = DataRecord.decode(value).raw_bytes if identity is not None else inode.record_bytes
-        yield Piece(first, first + length, identity, key)
+        yield Piece(first, first + length, identity, key, first)
     yield from lost
+
+
+def _patches(inventory: Inventory, number: int) -> Iterator[Piece]:
+    """Yield the patches of a file, each as far as the next one does not lie over it."""
+    facts = inventory.facts
+    assert facts is not None
+    step = patch_bytes(facts.tree.image.geometry.node_bytes)
+    last: Piece | None = None
+    for key, value in facts.tree.range_items(*object_range(Table.PATCHES, number)):
+        first = offset_of(key)
+        identity = patch_identity(value)
+        if last is not None:
+            yield replace(last, behind=min(last.behind, first))
+        last = Piece(first, first + (step if identity is None else len(identity)), identity, key, first)
+    if last is not None:
+        yield last
+
+
+def _patched(below: Iterator[Piece], patches: Iterator[Piece]) -> Iterator[Piece]:
+    """Yield the pieces *below* with *patches* laid over those that can be read: the others nobody can read, patched or not."""
+    patch = next(patches, None)
+    for piece in below:
+        at = piece.first
+        while patch is not None and patch.first < piece.behind and piece.identity is not None:
+            first, behind = max(at, patch.first), min(patch.behind, piece.behind)
+            if first > at:
+                yield replace(piece, first=at, behind=first)
+            if first < behind:
+                yield replace(patch, first=first, behind=behind)
+            at = max(first, behind)
+            if patch.behind > piece.behind:
+                break  # the rest of it lies over what follows
+            patch = next(patches, None)
+        if at < piece.behind:
+            yield replace(piece, first=at)
 
 
 def _lost(inventory: Inventory, number: int, inode: Inode) -> Iterator[Piece]:
@@ -108,7 +155,7 @@ def differences(before: Inventory, after: Inventory, number: int, number_after: 
     """Yield what of a file in *before* does not read the same in *after*, in rising order.
 
     What could not be read before and can be read now is no difference: it was mended. If zeros stand now where nothing could be
-    read before, it is one: nobody can tell them from data.
+    read before, it is one: nobody can tell them from data. So it is if a patch that cannot be read is gone: older bytes show now.
     """
     old, new = inode_of(before, number), inode_of(after, number_after)
     if old is None:
@@ -130,7 +177,7 @@ def _difference(before: Inventory, after: Inventory, one: Piece, other: Piece, f
     if other.identity is None:
         yield Difference(first, behind, was_readable=one.identity is not None)
     elif one.identity is None:
-        if other.identity == _ZEROS:
+        if other.identity == _ZEROS or (one.is_patch and not other.is_patch):
             yield Difference(first, behind, was_readable=False)
     elif not _is_same(before, after, one, other, first, behind):
         yield Difference(first, behind, was_readable=True)
@@ -153,7 +200,7 @@ def _side_by_side(before: Inventory, after: Inventory, number: int, number_after
 
 def _is_same(before: Inventory, after: Inventory, one: Piece, other: Piece, first: int, behind: int) -> bool:
     """Return whether a stretch, readable on both sides, holds the same bytes."""
-    if (one.first, one.identity) == (other.first, other.identity):
+    if (one.start, one.identity, one.is_patch) == (other.start, other.identity, other.is_patch):
         return True
     return _bytes(before, one, first, behind) == _bytes(after, other, first, behind)
 
@@ -169,12 +216,14 @@ def _bytes(inventory: Inventory, piece: Piece, first: int, behind: int) -> bytes
         raw = _unpacked(inventory, piece.key, value or b"")
     except (RazorError, IndexError):
         return None
-    return raw[first - piece.first : behind - piece.first].rstrip(b"\0")
+    return raw[first - piece.start : behind - piece.start].rstrip(b"\0")
 
 
 def _unpacked(inventory: Inventory, key: bytes, value: bytes) -> bytes:
     if key[9] == Kind.INLINE_DATA:
         return unpack_inline(value)
+    if key[9] == Kind.PATCH:
+        return Patch.decode(value).data
     assert inventory.facts is not None
     image = inventory.facts.tree.image
     record = DataRecord.decode(value)

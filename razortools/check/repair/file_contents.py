@@ -7,8 +7,8 @@ from razortools.check.image import Image
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.surveying import owned
 from razortools.errors import CorruptImage
-from razortools.format.data import FILE_BYTES_MAX, RECORD_BYTES_MAX, RECORD_BYTES_MIN, InlineData
-from razortools.format.keys import KIND_AT, Kind, kind_range, offset_of
+from razortools.format.data import FILE_BYTES_MAX, RECORD_BYTES_MAX, RECORD_BYTES_MIN, InlineData, Patch
+from razortools.format.keys import KIND_AT, Kind, Table, kind_range, object_range, offset_of
 from razortools.units import InodeNo
 
 
@@ -22,6 +22,7 @@ class Contents:
     largest: int = 0  # bytes in a record
     last: tuple[int, int] = (-1, 0)  # number and bytes of the last record
     inline_bytes: int = 0
+    patched_to: int = 0  # where the last of its patches ends
 
     def record_log2(self, size: int) -> int:
         """Return a record size with which the records make a file of *size* bytes (0: of any size)."""
@@ -38,10 +39,12 @@ class Contents:
         return possible[0] if possible else high
 
     def end(self, record_log2: int) -> int:
-        """Return where the last byte of the file lies, by its records."""
+        """Return where the last byte of the file lies, by its records and the patches over them."""
         number, tail = self.last
         end: int = (number << record_log2) + tail if number >= 0 else 0
-        return max(end, self.inline_bytes)
+        end = max(end, self.inline_bytes)
+        # A patch may make the last record longer. One that lies elsewhere makes no sense.
+        return self.patched_to if end < self.patched_to <= (max(number, 0) + 1) << record_log2 else end
 
 
 def contents_of(draft: Draft, number: int) -> Contents:
@@ -77,4 +80,6 @@ def contents_among(image: Image, items: Iterable[tuple[bytes, bytes]]) -> Conten
                 found.largest = max(found.largest, raw_bytes)
             if (offset_of(key) + 1) * RECORD_BYTES_MAX <= FILE_BYTES_MAX:
                 found.last = offset_of(key), raw_bytes
+    for key, value in draft.items(*object_range(Table.PATCHES, number)):
+        found.patched_to = offset_of(key) + max(len(value) - Patch.FIXED_BYTES, 0)
     return found

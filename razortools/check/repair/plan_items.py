@@ -1,13 +1,17 @@
 """Items that make no sense: removed, or put where they belong; what can be known of them otherwise is written anew."""
 
+from dataclasses import replace
+
 from razortools.check.findings import Finding
-from razortools.check.inode_rules import xattr_fault
+from razortools.check.inode_rules import patch_fault, xattr_fault
 from razortools.check.repair import plan_contents, plan_data, plan_inodes
 from razortools.check.repair.draft import Draft
 from razortools.errors import CorruptImage
+from razortools.format.data import Patch
 from razortools.format.inode import InodeFlag, OrphanReason
-from razortools.format.keys import PROBE_WINDOW, Kind, Table, inode_key, object_of, offset_of, orphan_key, xattr_key
+from razortools.format.keys import PROBE_WINDOW, Kind, Table, inode_key, object_of, object_range, offset_of, orphan_key, xattr_key
 from razortools.format.name import hash_name
+from razortools.format.node import patch_bytes
 from razortools.format.xattr import XATTR_VALUE_BYTES_MAX, Xattr, XattrFlag
 from razortools.units import InodeNo
 
@@ -31,6 +35,28 @@ def malformed(draft: Draft, finding: Finding) -> None:
         plan_inodes.make_anew(draft, object_of(key))
     else:
         drop(draft, finding)
+
+
+def patch(draft: Draft, finding: Finding) -> None:
+    """A patch that makes no sense. It is newer than the record below it: it goes only if nothing can be made of it."""
+    key = finding.key
+    value = draft.get(key) if key is not None else None
+    if key is None or value is None:
+        return
+    number = object_of(key)
+    inode = draft.inode(number)
+    if inode is None and next(draft.items(*object_range(Table.FILES, number)), None) is not None:
+        return  # what is to become of its file is not decided yet
+    file_type, size = (inode.file_type, inode.size) if inode is not None else (None, 0)
+    step = patch_bytes(draft.image.geometry.node_bytes)
+    try:
+        plain = replace(Patch.decode(value), reserved=0).encode()
+    except CorruptImage:
+        plain = b""
+    if patch_fault(offset_of(key), plain, step, file_type, size):
+        drop(draft, finding)
+    else:
+        draft.set(key, "reserved", 0, "set its reserved byte to 0")
 
 
 def attribute(draft: Draft, finding: Finding) -> None:

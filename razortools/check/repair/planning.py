@@ -56,6 +56,7 @@ BY_CODE: dict[str, Planner] = {
     "E0313": plan_inodes.root,
     "E0314": plan_items.orphan,
     "E0318": plan_links.unreachable,
+    "E0319": plan_items.patch,
     "E0401": plan_counts.link_count,
     "E0402": plan_links.dangling,
     "E0403": plan_links.entry_unconfirmed,

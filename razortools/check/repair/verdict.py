@@ -17,7 +17,7 @@ from razortools.check.report import Report
 
 SHOWN_MAX = 3
 _CONTENTS = frozenset(
-    ("E0302", "E0307", "E0311", "E0502", "E0504", "E0505", "E0507", "E0701", "E0702", "E0703", "E0801", "E0802")
+    ("E0302", "E0307", "E0311", "E0319", "E0502", "E0504", "E0505", "E0507", "E0701", "E0702", "E0703", "E0801", "E0802")
 )
 _EXISTENCE = frozenset(("E0308", "E0313", "E0314", "E0318", "E0402", "E0410", "E0411", "E0413"))
 _DECIDE_THE_CONTENTS = frozenset(("mode", "record size", "size"))  # fields of an inode by which its data are read
