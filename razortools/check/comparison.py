@@ -7,7 +7,7 @@ byte for byte. The devices of both inventories must still show what they did whe
 from collections.abc import Generator, Iterator
 
 from razortools.check.findings import Progress
-from razortools.check.inventory import Inventory, identity_of, lost_places
+from razortools.check.inventory import SUM, Inventory, identity_of, lost_places
 from razortools.check.loss import LOST_AND_FOUND, Changed, Loss, Renamed, Truncated
 from razortools.check.pieces import differences, inode_of, is_partly_readable
 from razortools.check.steps import PARTS, finished, scaled
@@ -77,6 +77,7 @@ class _Comparing:
         self._other_names: set[int] = set()  # inodes whose names differ
         self._cut: set[int] = set()  # those of them that are truncated as well
         self._altered: set[int] = set()  # inodes with other attributes
+        self._gained: set[int] = set()  # inodes with bytes that were found again where nothing was stored
 
     def judge_all(self) -> Generator[Progress, None, None]:
         """Judge every inode that a user saw before."""
@@ -98,7 +99,10 @@ class _Comparing:
                 found.harm(path)
             return
         is_same = self._is_same(place, other) or not self._judge_contents(place, number)
-        if self._may_differ(place, other) and (fields := _changed_fields(before, after, number)):
+        fields = _changed_fields(before, after, number) if self._may_differ(place, other) else ()
+        if number in self._gained:
+            fields = (*fields, "contents")
+        if fields:
             found.add(found.changed, Changed(before.path(number), fields))
             is_same &= before.is_directory(place)
             self._altered.add(number)
@@ -135,6 +139,9 @@ class _Comparing:
         harmed: list[tuple[int, int]] = []
         if not before.is_directory(place) and not after.is_directory(after.find(number)):
             for difference in differences(before, after, number, number):
+                if difference.is_gain:
+                    self._gained.add(number)
+                    continue
                 if difference.was_readable:
                     harmed.append((difference.first, difference.behind))
                 if ranges and ranges[-1][1] == difference.first:
@@ -186,7 +193,10 @@ class _Comparing:
         if not before.headless:
             return
         gained = {after.contents[place]: number for place, number in enumerate(after.numbers) if before.find(number) < 0}
+        regained = {self._regained(number) for number in self._gained}
         for number, contents in zip(before.headless, before.headless_contents, strict=True):
+            if contents and contents in regained:
+                continue  # they are a part of another file again, of which that is told
             found = number if after.find(number) >= 0 else gained.get(contents, 0) if contents else 0
             old = before.paths.of(number)
             if not found:
@@ -194,6 +204,11 @@ class _Comparing:
                 self.found.unseen += 1
             elif after.path(found) != old:
                 self.found.add(self.found.renamed, Renamed(old, after.path(found)))
+
+    def _regained(self, number: int) -> int:
+        """Return the sum of what a file has now and had not before."""
+        before, after = self.before, self.after
+        return (after.contents[after.find(number)] - before.contents[before.find(number)]) & SUM
 
     def judge_dangling(self) -> Generator[Progress, None, None]:
         """Names that led to no inode are lost, unless they lead to one now."""

@@ -35,7 +35,7 @@ from razortools.units import InodeNo
 
 READ_KINDS = kinds_mask(Kind.INODE, Kind.XATTR, Kind.INLINE_DATA, Kind.DATA_RECORD, Kind.DIRECTORY_ENTRY, Kind.PATCH)
 DANGLING_MAX = 100_000  # entries without an inode that are remembered
-_SUM = (1 << 64) - 1
+SUM = (1 << 64) - 1
 _INODE, _XATTR, _INLINE, _RECORD = int(Kind.INODE), int(Kind.XATTR), int(Kind.INLINE_DATA), int(Kind.DATA_RECORD)
 _ENTRY, _PATCH = int(Kind.DIRECTORY_ENTRY), int(Kind.PATCH)
 _FILES, _PATCHES = int(Table.FILES), int(Table.PATCHES)
@@ -190,7 +190,7 @@ class _Taking:
                     self._place = self.facts.find(object_of(key))
                 kind = key[KIND_AT]
                 if kind == _INODE and self._place >= 0:
-                    self.inventory.attributes[self._place] = hash((value[_OWNER], value[_TIMES])) & _SUM
+                    self.inventory.attributes[self._place] = hash((value[_OWNER], value[_TIMES])) & SUM
                 elif kind == _ENTRY:
                     self._entry(key, value)
                 elif kind in (_RECORD, _INLINE, _XATTR):
@@ -207,7 +207,7 @@ class _Taking:
             else:
                 inventory.more_dangling += 1
             return
-        inventory.names[place] = (inventory.names[place] + hash(key)) & _SUM
+        inventory.names[place] = (inventory.names[place] + hash(key)) & SUM
         if not inventory.parents[place]:
             inventory.parents[place] = object_of(key)
             inventory.cookies[place] = offset_of(key)
@@ -221,7 +221,7 @@ class _Taking:
         elif identity is None:
             inventory.hurt[place] = 1
         else:
-            inventory.contents[place] = (inventory.contents[place] + hash((key[KIND_AT:], identity))) & _SUM
+            inventory.contents[place] = (inventory.contents[place] + hash((key[KIND_AT:], identity))) & SUM
 
     def _patch(self, key: bytes, value: bytes) -> None:
         """Take in a patch: all items of the files went by before."""
@@ -237,7 +237,7 @@ class _Taking:
         elif identity is None:
             inventory.hurt[place] = 1
         else:
-            inventory.contents[place] = (inventory.contents[place] + hash((key[KIND_AT:], identity))) & _SUM
+            inventory.contents[place] = (inventory.contents[place] + hash((key[KIND_AT:], identity))) & SUM
 
     def _headless(self, number: int, identity: bytes | None, key: bytes) -> None:
         inventory = self.inventory
@@ -246,7 +246,7 @@ class _Taking:
             inventory.headless_contents.append(0)
         if identity is not None:
             more = hash((key[KIND_AT:], identity))
-            inventory.headless_contents[-1] = (inventory.headless_contents[-1] + more) & _SUM
+            inventory.headless_contents[-1] = (inventory.headless_contents[-1] + more) & SUM
 
     def mark_lost(self) -> None:
         """Files of which a part may have been in a lost node are hurt."""

@@ -2,10 +2,10 @@
 
 A file is *unchanged* if its names and everything that can be read of it are the same; *renamed* if another path leads to it now;
 *truncated* if bytes or attributes of it are unreadable or gone; *lost* if no path leads to it any more. A file may be renamed and
-truncated at once; *changed* if its owner, mode or times are others, or it has grown. What already could not be read before counts
-as well: the statement tells what damage and repair have cost together. What the repair alone has cost stands in *harmed*: files
-that could be read better before. No repair that harms is kept. What no comparison can show (dropped transactions, mended records)
-is added by whoever knows of it.
+truncated at once; *changed* if its owner, mode or times are others, it has grown, or bytes of it were found again where nothing
+was stored. What already could not be read before counts as well: the statement tells what damage and repair have cost together.
+What the repair alone has cost stands in *harmed*: files that could be read better before. No repair that harms is kept. What no
+comparison can show (dropped transactions, mended records, removed items) is added by whoever knows of it.
 
 What was not seen before cannot be compared, and is never called nothing: where parts of the tree could not be read, files that
 are found again are counted as *not compared*, and those that the superblock counts and nobody finds as lost, without a name.
@@ -66,6 +66,7 @@ class Loss:
     told: int = 0  # files and directories that the superblock counts, where the tree had to be rebuilt
     missing: int = 0  # of these, what was not found
     older: int = 0  # files and directories that may be in an older state
+    removed: int = 0  # items that made no sense: nobody knows to which file they belonged, or what they told
     unseen: int = 0  # lost files and directories of which only a name or contents could be seen
 
     @property
@@ -77,7 +78,7 @@ class Loss:
     def is_none(self) -> bool:
         """Whether every file is what it was, as far as the superblock can count them."""
         lists = self.renamed, self.truncated, self.lost, self.changed, self.mended
-        numbers = self.dropped_transactions, self.unlisted, self.not_compared, self.unnamed, self.older
+        numbers = self.dropped_transactions, self.unlisted, self.not_compared, self.unnamed, self.older, self.removed
         return self.is_compared and not any(lists) and not any(numbers)
 
     @property
@@ -88,6 +89,8 @@ class Loss:
         if self.dropped_transactions:
             told.append(f"dropped: transactions that were safe in the journal: {self.dropped_transactions}")
         told += [f"dropped: a change of {printable(path)}" for path in self.dropped]
+        if self.removed:
+            told.append(f"removed: items that made no sense: {self.removed}")
         if self.unlisted:
             told.append(f"and {self.unlisted} more of all these that are not listed")
         return told + [f"mended: {what}: one bit was turned, which makes its checksum right" for what in self.mended]
@@ -115,6 +118,8 @@ class Loss:
             document["dropped"] = {"transactions": self.dropped_transactions, "paths": list(self.dropped)}
         if self.mended:
             document["mended"] = list(self.mended)
+        if self.removed:
+            document["removed_items"] = self.removed
         if self.unlisted:
             document["unlisted"] = self.unlisted
         return document

@@ -38,11 +38,15 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Bytes that are not any more what they were. *was_readable*: something that was stored there could be read before."""
+    """Bytes that are not any more what they were. *was_readable*: something that was stored there could be read before.
+
+    *is_gain*: nothing was stored there before, or it was older; it was found elsewhere.
+    """
 
     first: int
     behind: int
     was_readable: bool
+    is_gain: bool = False
 
 
 def inode_of(inventory: Inventory, number: int) -> Inode | None:
@@ -180,7 +184,8 @@ def _difference(before: Inventory, after: Inventory, one: Piece, other: Piece, f
         if other.identity == _ZEROS or (one.is_patch and not other.is_patch):
             yield Difference(first, behind, was_readable=False)
     elif not _is_same(before, after, one, other, first, behind):
-        yield Difference(first, behind, was_readable=True)
+        is_gain = one.identity == _ZEROS or (other.is_patch and not one.is_patch)
+        yield Difference(first, behind, was_readable=not is_gain, is_gain=is_gain)
 
 
 def _side_by_side(before: Inventory, after: Inventory, number: int, number_after: int) -> Iterator[tuple[int, int, Piece, Piece]]:

@@ -151,3 +151,12 @@ def _text_or_none(told: Any) -> str | None:
 
 
 Round = tuple[Edit, ...]
+
+# Why an item goes for good. What goes with these words is counted in the loss statement: no comparison of files sees it.
+NONSENSE = "remove the item that makes no sense"
+BEYOND_THE_END = "remove data behind the end of the file"
+
+
+def removed_items(edits: Round) -> int:
+    """Return how many items a round removes because they make no sense."""
+    return sum(edit.verb is Verb.DELETE and edit.why in (NONSENSE, BEYOND_THE_END) for edit in edits)

@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 from razortools.check.findings import Finding
+from razortools.check.repair import misfiled
 from razortools.check.repair.draft import Draft
+from razortools.check.repair.edits import BEYOND_THE_END
 from razortools.check.repair.file_contents import contents_of
 from razortools.check.repair.plan_data import ALGORITHMS, CUT_OUT_WORDS, blocks_at, told_size
 from razortools.errors import CorruptImage
@@ -30,15 +32,25 @@ def beyond_end(draft: Draft, finding: Finding) -> None:
     inode = draft.inode(number)
     if key is None or inode is None or draft.get(key) is None or offset_of(key) * inode.record_bytes < inode.size:
         return
+    if misfiled.put_right(draft, key):
+        return
     contents = contents_of(draft, number)
-    is_possible = (offset_of(key) + 1) * inode.record_bytes <= FILE_BYTES_MAX
+    is_possible = (offset_of(key) + 1) * inode.record_bytes <= FILE_BYTES_MAX and not _lies_far(draft, key, inode)
     if is_possible and inode.stored_blocks == contents.blocks and inode.is_regular:
         size = contents.end(inode.record_log2)
         draft.set(
             inode_key(InodeNo(number)), "size", size, f"set its size to {size}: the inode counts the blocks of all its data"
         )
     else:
-        draft.delete(key, "remove data behind the end of the file")
+        draft.delete(key, BEYOND_THE_END)
+
+
+def _lies_far(draft: Draft, key: bytes, inode: Inode) -> bool:
+    """Return whether a record, alone behind the end, lies further from it than the image is large: its number is wrong."""
+    first = record_key(InodeNo(object_of(key)), divide_up(inode.size, inode.record_bytes))
+    others = (other for other, _ in draft.items(first, kind_range(InodeNo(object_of(key)), Kind.DATA_RECORD)[1]) if other != key)
+    image_bytes = draft.image.geometry.block_count * draft.image.block_bytes
+    return next(others, None) is None and offset_of(key) * inode.record_bytes - inode.size > image_bytes
 
 
 def wrong_content(draft: Draft, finding: Finding) -> None:
@@ -126,8 +138,11 @@ def cut_inline(draft: Draft, key: bytes) -> None:
 
 def stored_blocks(draft: Draft, finding: Finding) -> None:
     """An inode counts its blocks wrongly; or it counts rightly, and records of it are gone, of which the volume knows, too."""
-    if finding.inode is not None:
+    inode = draft.inode(finding.inode) if finding.inode is not None else None
+    if finding.inode is not None and inode is not None:
         counted = finding.values["counted"]
+        if contents_of(draft, finding.inode).blocks == inode.stored_blocks:
+            return  # what was missing has been found
         missing = finding.values["value"] - counted
         if missing > 0 and (draft.is_rebuilt or missing <= draft.lost_blocks):
             cut_out_holes(draft, finding.inode)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from razortools.check.findings import Finding
-from razortools.check.repair import lost_found
+from razortools.check.repair import lost_found, misfiled
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.file_contents import Contents, contents_of
 from razortools.check.repair.naming import confirmed_links, entry_to
@@ -62,8 +62,15 @@ _FIELDS: dict[str, Callable[[Draft, int, Inode], tuple[str, int]]] = {
 def missing(draft: Draft, finding: Finding) -> None:
     """Parts of a file are there, but no inode."""
     number = int(finding.inode or 0)
-    if draft.inode(number) is None:
+    if draft.inode(number) is None and not _is_misfiled(draft, number):
         make_anew(draft, number)
+
+
+def _is_misfiled(draft: Draft, number: int) -> bool:
+    """Plan to put the only item that is there where it belongs, if the number in its key has one wrong bit."""
+    items = draft.items(*object_range(Table.FILES, number))
+    first, second = next(items, None), next(items, None)
+    return first is not None and second is None and misfiled.put_right(draft, first[0])
 
 
 def make_anew(draft: Draft, number: int) -> None:

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from razortools.check.findings import Finding
 from razortools.check.inode_rules import patch_fault, xattr_fault
-from razortools.check.repair import plan_contents, plan_data, plan_inodes
+from razortools.check.repair import misfiled, plan_contents, plan_data, plan_inodes
 from razortools.check.repair.draft import Draft
+from razortools.check.repair.edits import NONSENSE
 from razortools.errors import CorruptImage
 from razortools.format.data import Patch
 from razortools.format.inode import InodeFlag, OrphanReason
@@ -19,7 +20,13 @@ from razortools.units import InodeNo
 def drop(draft: Draft, finding: Finding) -> None:
     """Remove the item."""
     if finding.key is not None:
-        draft.delete(finding.key, "remove the item that makes no sense")
+        draft.delete(finding.key, NONSENSE)
+
+
+def unknown(draft: Draft, finding: Finding) -> None:
+    """An item under a key that makes no sense goes where it belongs, if one wrong bit explains the key."""
+    if finding.key is not None and not misfiled.put_right(draft, finding.key):
+        drop(draft, finding)
 
 
 def malformed(draft: Draft, finding: Finding) -> None:
@@ -71,8 +78,10 @@ def attribute(draft: Draft, finding: Finding) -> None:
             draft.put(key, plain, "clear flags that are not true")
             return
     place = _right_place(draft, key, value)
-    drop(draft, finding)
-    if place is not None:
+    if place is None:
+        drop(draft, finding)
+    else:
+        draft.delete(key, "take the attribute from under a wrong hash")
         draft.put(place, value, "file the attribute under the hash of its name")
 
 

@@ -48,6 +48,7 @@ BY_CODE: dict[str, Planner] = {
     "E0210": plan_journal.hidden,
     "E0301": plan_nodes.copy,
     "E0302": plan_nodes.lost,
+    "E0306": plan_items.unknown,
     "E0307": plan_items.malformed,
     "E0308": plan_inodes.missing,
     "E0309": plan_inodes.field,
@@ -87,6 +88,7 @@ BY_CODE: dict[str, Planner] = {
 ORDER = {
     "E0204": -1,  # what the journal was meant to bring is there for all others
     "E0313": 0,  # the root: lost+found lies in it
+    "E0306": 0,  # what is put where it belongs is missing to nobody
     "E0308": 1,  # missing inodes: names may lead to them again
     "E0307": 1,
     "E0413": 2,  # what is a directory after all

@@ -14,7 +14,7 @@ from razortools.check.loss import Loss
 from razortools.check.repair import superblock_copies
 from razortools.check.repair.bench import Bench
 from razortools.check.repair.draft import Draft
-from razortools.check.repair.edits import IN_PLACE, Edit, Round, Verb
+from razortools.check.repair.edits import IN_PLACE, Edit, Round, Verb, removed_items
 from razortools.check.repair.journal import changed_inodes, dropped_inodes
 from razortools.check.repair.newer_state import Younger, find_younger
 from razortools.check.repair.plan_file import Plan, judge_plan
@@ -224,6 +224,7 @@ def _judged(
     done.loss.mended = sorted({edit.path or "?" for edit in edits if edit.verb is Verb.FLIP and edit.code >= "E05"})
     done.loss.dropped_transactions = bench.dropped.transactions
     done.loss.told, done.loss.missing = bench.inodes_counted, bench.inodes_missing
+    done.loss.removed = sum(map(removed_items, done.rounds))
     done.loss.dropped = bench.dropped.paths(after)
     done.older = [after.path(number) for number in sorted(bench.older_inodes) if after.find(number) >= 0]
     done.loss.older = len(done.older)
