@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from razortools.printable import printable
 
 LISTED_MAX = 100_000  # of a kind; more are counted only
+UNKNOWN = ("owner", "group", "mode", "times")  # of an inode that was made anew
 LOST_AND_FOUND = "/lost+found"  # which a repair makes: nobody has to have seen it before
 
 

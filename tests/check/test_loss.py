@@ -8,6 +8,9 @@ from razortools.check.comparison import loss
 from razortools.check.inventory import take_inventory
 from razortools.check.loss import Changed, Loss, Renamed, Truncated
 from razortools.check.pieces import is_partly_readable
+from razortools.check.repair.repair import Repaired, Wishes, repair
+from razortools.check.runner import Options
+from razortools.check.steps import finished
 from razortools.engine import files, namespace, xattrs
 from razortools.engine.store.device import Device
 from razortools.engine.volume import Volume
@@ -286,3 +289,13 @@ def test_a_file_that_has_grown_is_not_unchanged() -> None:
 def test_the_bytes_that_a_repair_alone_has_cost_are_known() -> None:
     assert after(cut_out).harmed_ranges == {"/docs/many": ((0, 8192),)}
     assert after(lambda device: None).harmed_ranges == {}
+
+
+def test_an_inode_that_was_made_anew_is_told_to_have_lost_its_owner_mode_and_times() -> None:
+    device = healthy()
+    with editing(device) as store:
+        store.tree.delete(inode_key(find_inode(device, "/docs/one")))
+    done: Repaired = finished(repair(device, Wishes(check=Options(threads=1))))
+    assert done.refused == "" and done.loss is not None
+    assert done.loss.changed == [Changed("/docs/one", ("owner", "group", "mode", "times"))]
+    assert not done.loss.is_none

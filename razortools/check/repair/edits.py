@@ -155,6 +155,7 @@ Round = tuple[Edit, ...]
 # Why an item goes for good. What goes with these words is counted in the loss statement: no comparison of files sees it.
 NONSENSE = "remove the item that makes no sense"
 BEYOND_THE_END = "remove data behind the end of the file"
+ANEW = "make anew: "  # with these words begins why an inode is made whose owner, mode and times nobody knows
 
 
 def removed_items(edits: Round) -> int:

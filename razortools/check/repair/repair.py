@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from razortools.check import problems
 from razortools.check.comparison import comparing
 from razortools.check.findings import Finding, Severity
-from razortools.check.inventory import take_inventory
-from razortools.check.loss import Loss
+from razortools.check.inventory import Inventory, take_inventory
+from razortools.check.loss import UNKNOWN, Changed, Loss
 from razortools.check.repair import superblock_copies
 from razortools.check.repair.bench import Bench
 from razortools.check.repair.draft import Draft
-from razortools.check.repair.edits import IN_PLACE, Edit, Round, Verb, removed_items
+from razortools.check.repair.edits import ANEW, IN_PLACE, Edit, Round, Verb, removed_items
 from razortools.check.repair.journal import changed_inodes, dropped_inodes
 from razortools.check.repair.newer_state import Younger, find_younger
 from razortools.check.repair.plan_file import Plan, judge_plan
@@ -225,6 +225,7 @@ def _judged(
     done.loss.dropped_transactions = bench.dropped.transactions
     done.loss.told, done.loss.missing = bench.inodes_counted, bench.inodes_missing
     done.loss.removed = sum(map(removed_items, done.rounds))
+    _tell_of_new_inodes(done, after)
     done.loss.dropped = bench.dropped.paths(after)
     done.older = [after.path(number) for number in sorted(bench.older_inodes) if after.find(number) >= 0]
     done.loss.older = len(done.older)
@@ -235,6 +236,15 @@ def _judged(
         dropped |= changed_inodes(facts.image)  # the inventory of before knows nothing of what the journal does to them
     dropped |= {object_of(edit.key) for edit in edits if edit.code == problems.JOURNAL_FIELD.code and edit.key}
     done.refused = objection(done.before, done.after, before, done.loss, dropped, careful=careful, told=told)
+
+
+def _tell_of_new_inodes(done: Repaired, after: Inventory) -> None:
+    """Say of which files the inode was made anew: whose they were, and who may read them, nobody knows any more."""
+    assert done.loss is not None
+    numbers = {object_of(edit.key) for one in done.rounds for edit in one if edit.why.startswith(ANEW) and edit.key}
+    for number in sorted(numbers):
+        if after.find(number) >= 0:
+            done.loss.add(done.loss.changed, Changed(after.path(number), UNKNOWN))
 
 
 def _was_capped(done: Repaired) -> bool:
