@@ -18,7 +18,7 @@ from razortools.format.compression import Algorithm, unpack
 from razortools.format.data import CHECKED_TWICE, LATE, DataRecord, InlineData
 from razortools.format.inode import Inode
 from razortools.format.items import owned_record
-from razortools.format.keys import Kind, Table, inode_key, object_of, offset_of
+from razortools.format.keys import KIND_AT, Kind, Table, inode_key, object_of, offset_of
 from razortools.format.superblock import Incompat
 from razortools.units import InodeNo
 
@@ -34,6 +34,10 @@ _FEATURES = {
     _TWICE: Incompat.SECOND_CHECKSUM,
     _LATE: Incompat.LATE_PAGES,
 }
+_TABLES = (
+    (Incompat.STRING_TABLE, "names", Table.NAMES, Kind.NAME),
+    (Incompat.PATCHES, "patches", Table.PATCHES, Kind.PATCH),
+)  # features that show in tables of their own
 
 
 def check(facts: InodeFacts, selected: bytearray | None, threads: int) -> Generator[Event, None, ContentFacts]:
@@ -59,9 +63,24 @@ def check(facts: InodeFacts, selected: bytearray | None, threads: int) -> Genera
                 yield _finding(facts, paths, broken)
     for feature, count_of_it in ((_FEATURES[one], used[one]) for one in _FEATURES):
         if count_of_it and not facts.tree.image.superblock.incompat & feature:
-            name = str(feature.name).lower()
-            yield problems.FEATURE_UNANNOUNCED.found(where="superblock", feature=name, count=count_of_it)
+            yield _unannounced(feature, "records", count_of_it)
+    yield from _judge_tables(facts)
     return ContentFacts(tuple(damaged), count, more)
+
+
+def _judge_tables(facts: InodeFacts) -> Iterator[Finding]:
+    """Yield the features that are not announced and of which there are items. They are only counted then."""
+    tree = facts.tree
+    for feature, what, table, kind in _TABLES:
+        if not tree.image.superblock.incompat & feature:
+            leaves = tree.leaves(kinds_mask(kind))
+            count = sum(key[0] == table and key[KIND_AT] == kind for _, (keys, _) in leaves for key in keys)
+            if count:
+                yield _unannounced(feature, what, count)
+
+
+def _unannounced(feature: Incompat, what: str, count: int) -> Finding:
+    return problems.FEATURE_UNANNOUNCED.found(where="superblock", feature=str(feature.name).lower(), what=what, count=count)
 
 
 def damaged_record(broken: Broken) -> DamagedRecord:

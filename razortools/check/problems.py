@@ -413,7 +413,7 @@ INLINE_BROKEN = _row(
     "The data was already wrong when it was written: bad memory, or a defect.", "The file cannot be read.", Repair.CUT_OUT,
 )  # fmt: skip
 FEATURE_UNANNOUNCED = _row(
-    "E0704", ERROR, "unannounced feature", "the superblock does not announce {feature}, but it is used by records: {count}",
+    "E0704", ERROR, "unannounced feature", "the superblock does not announce {feature}, but it is used by {what}: {count}",
     _BUG, "Older software may open the image and fail to read these files.", Repair.RECOUNT,
 )  # fmt: skip
 

@@ -706,6 +706,17 @@ _edited("E0703", _first("/small", Kind.INLINE_DATA, algorithm=99))
 _edited("E0704", lambda device: write_superblocks(device, incompat=KNOWN_INCOMPAT & ~int(Incompat.LZ4)))
 _edited("E0704", lambda device: write_superblocks(device, incompat=KNOWN_INCOMPAT & ~int(Incompat.LATE_PAGES)), start=late_paged)
 _edited("E0704", lambda device: write_superblocks(device, incompat=KNOWN_INCOMPAT & ~int(Incompat.SECOND_CHECKSUM)))
+_edited("E0704", lambda device: write_superblocks(device, incompat=KNOWN_INCOMPAT & ~int(Incompat.STRING_TABLE)))
+
+
+@brings("E0704")
+def patches_that_nobody_announces() -> Device:
+    device = healthy()
+    _patch(device)
+    write_superblocks(device, incompat=KNOWN_INCOMPAT & ~int(Incompat.PATCHES))
+    return device
+
+
 _edited("E0801", _flip_data)
 
 
