@@ -4,7 +4,7 @@ It may carry the right checksum and make no sense all the same: after a bug, or 
 """
 
 from razortools.format.data import RECORD_BYTES_MAX, RECORD_BYTES_MIN
-from razortools.format.geometry import IMAGE_BLOCKS_MAX, IMAGE_BYTES_MIN, geometry_of
+from razortools.format.geometry import IMAGE_BLOCKS_MAX, IMAGE_BYTES_MIN, JOURNAL_BYTES_MAX, geometry_of
 from razortools.format.spacemap import spacemap_shape
 from razortools.format.superblock import BLOCK_BYTES_CHOICES, SLOT_COUNT, Superblock
 
@@ -24,6 +24,8 @@ def layout_fault(superblock: Superblock) -> str:
         return f"an image of {s.block_count} blocks is not possible"
     if s.journal_blocks < 1:
         return "the journal has no blocks"
+    if s.journal_blocks > JOURNAL_BYTES_MAX // s.block_bytes:  # an image that shrinks keeps its journal: its part may be any
+        return f"a journal of {s.journal_blocks} blocks is not possible"
     pages = spacemap_shape(s.block_count, s.block_bytes).page_count
     parts = [(0, SLOT_COUNT), (s.spacemap_a, pages), (s.spacemap_b, pages), (s.journal_start, s.journal_blocks)]
     parts.sort()

@@ -1,16 +1,20 @@
 """Geometry: the fixed parts of an image lie apart from one another and inside it, whatever its size."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from razortools.errors import UsageError
-from razortools.format.geometry import Geometry, default_journal_bytes, plan_geometry
+from razortools.format.geometry import JOURNAL_BYTES_MAX, Geometry, default_journal_bytes, plan_geometry
+from razortools.format.layout import layout_fault
 from razortools.format.spacemap import spacemap_shape
 from razortools.format.superblock import BLOCK_BYTES_CHOICES, SLOT_COUNT
-from razortools.units import KIB, MIB, TIB
+from razortools.units import GIB, KIB, MIB, TIB
+from tests.check.editing import image_of
+from tests.check.samples import new_device
 
 sizes = st.one_of(st.integers(1 * MIB, 64 * MIB), st.integers(1 * MIB, 17 * TIB), st.integers(0, 24).map(lambda n: MIB << n))
 block_sizes = st.sampled_from(BLOCK_BYTES_CHOICES)
@@ -78,3 +82,13 @@ def test_an_image_below_one_mebibyte_is_refused(image_bytes: int) -> None:
 def test_a_journal_that_does_not_fit_is_refused(journal_bytes: int) -> None:
     with pytest.raises(UsageError, match="journal"):
         plan_geometry(4 * MIB, 4096, journal_bytes)
+
+
+@pytest.mark.parametrize("block_bytes", BLOCK_BYTES_CHOICES)
+def test_a_journal_is_no_longer_than_mkfs_makes_one(block_bytes: int) -> None:
+    superblock = image_of(new_device(8 * GIB, block_bytes=block_bytes, record_bytes=64 * KIB)).superblock
+    start = superblock.block_count // 2 + 1  # where there is room up to the last backup
+    longest = replace(superblock, journal_start=start, journal_blocks=JOURNAL_BYTES_MAX // block_bytes)
+    assert layout_fault(longest) == ""
+    longer = replace(longest, journal_blocks=longest.journal_blocks + 1)
+    assert layout_fault(longer) == f"a journal of {longer.journal_blocks} blocks is not possible"
