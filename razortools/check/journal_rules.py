@@ -21,11 +21,12 @@ from razortools.format.journal import (
     Operation,
 )
 from razortools.format.keys import LOWEST_KEY
-from razortools.steps import finished
+from razortools.steps import finished, mapped
 from razortools.units import BlockNo, round_up
 
 RING_END = "the journal ends here"
 VALUE_BYTES_MAX = 65536  # no value is larger than a node
+ENTRIES_KEPT = 100_000  # of a transaction that may not have been finished; a ring holds 20 million small ones
 
 _CHECKED_FROM = len(JOURNAL_MAGIC) + 4
 
@@ -141,12 +142,24 @@ class Ring:
 
 
 def read_entries(ring: Ring, position: int, sequence: int) -> tuple[list[Entry], str]:
-    """Return (entries from *position* on up to a commit entry or as far as they follow on, why it ended there)."""
+    """Return (entries from *position* on up to a commit entry or as far as they follow on, why it ended there).
+
+    Of an unfinished transaction that is long only the first ENTRIES_KEPT entries are returned, and the last one.
+    """
     return finished(reading(ring, position, sequence))
 
 
 def reading(ring: Ring, position: int, sequence: int) -> Generator[int, None, tuple[list[Entry], str]]:
     """Do what read_entries() does; yield from time to time the position that is reached."""
+    found, reason = yield from _reading(ring, position, sequence, ENTRIES_KEPT)
+    if found and not reason and found[-1].head.sequence - sequence >= len(found):  # it is whole: all of it is wanted
+        end, count = found[-1].position, found[-1].head.sequence - sequence + 1
+        found, reason = yield from mapped(_reading(ring, position, sequence, count), lambda reached: end)
+    return found, reason
+
+
+def _reading(ring: Ring, position: int, sequence: int, kept_max: int) -> Generator[int, None, tuple[list[Entry], str]]:
+    """Do what reading() does, and keep no more entries than *kept_max* and the last one."""
     found: list[Entry] = []
     start, ahead = position, ReadAhead(ring.read, ring.bytes)
     while position - start < ring.bytes:
@@ -156,6 +169,8 @@ def reading(ring: Ring, position: int, sequence: int) -> Generator[int, None, tu
         if entry.head.sequence != sequence:
             reason = f"entry {entry.head.sequence} found, {sequence} expected"
             return found, reason if found else RING_END
+        if len(found) > kept_max:
+            found.pop()
         found.append(entry)
         if entry.head.operation == Operation.COMMIT:
             return found, ""

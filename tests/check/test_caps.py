@@ -2,17 +2,18 @@
 
 import pytest
 
-from razortools.check import comparison, compression_pass, directory_pass, inode_pass, inventory
+from razortools.check import comparison, compression_pass, directory_pass, inode_pass, inventory, journal_rules
 from razortools.check.findings import Severity
 from razortools.check.inventory import take_inventory
+from razortools.check.journal_rules import Ring, read_entries
 from razortools.check.repair.repair import repair
 from razortools.check.report import Report
 from razortools.check.runner import Options, check_quietly
 from razortools.check.steps import finished
 from razortools.format.data import DataRecord
 from razortools.format.keys import Kind, Table, kind_range, object_range
-from tests.check.editing import editing, find_inode, flip, indexed
-from tests.check.samples import healthy
+from tests.check.editing import editing, find_inode, flip, image_of, indexed, journal_entries, write_journal
+from tests.check.samples import healthy, unclean
 
 
 def more(report: Report, phase: int) -> int:
@@ -95,3 +96,16 @@ def test_names_that_are_lost_beyond_what_is_remembered_are_counted(monkeypatch: 
 
 def _all_of(number: int) -> tuple[bytes, bytes]:
     return object_range(Table.FILES, number)
+
+
+def test_of_a_transaction_that_was_not_finished_not_all_entries_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = unclean(2)
+    image, entries = image_of(device), journal_entries(image_of(device))
+    start = image.superblock.journal_tail
+    whole = read_entries(Ring(image), start, entries[0].head.sequence)
+    monkeypatch.setattr(journal_rules, "ENTRIES_KEPT", 3)
+    assert len(whole[0]) > 4
+    assert read_entries(Ring(image), start, entries[0].head.sequence) == whole  # it was finished
+    write_journal(image, whole[0][-1].position, bytes(64))
+    found, reason = read_entries(Ring(image), start, entries[0].head.sequence)
+    assert found == [*whole[0][:3], whole[0][-2]] and reason
