@@ -64,6 +64,7 @@ class Inventory:
     dangling: list[bytes] = field(default_factory=list)  # keys of entries whose inode is missing
     more_dangling: int = 0  # that are not remembered
     _paths: Paths | None = None
+    _endless: set[int] = field(default_factory=set)  # inodes whose way up was found to lead around a cycle
     _lost: "tuple[list[bytes], list[bytes], list[Place]] | None" = None  # in order, with how far those up to each reach
 
     def lost_within(self, low: bytes, high: bytes) -> list[Place]:
@@ -107,7 +108,12 @@ class Inventory:
         """Return the path of an inode: by its first name and those above it; where a name is missing, by back links."""
         names: list[str] = []
         at = number
-        while at != ROOT_INODE and len(names) < DEPTH_MAX:
+        visited: set[int] = set()
+        while at != ROOT_INODE and len(names) < DEPTH_MAX and at not in self._endless:
+            if at in visited:
+                self._endless |= visited
+                break
+            visited.add(at)
             place = self.find(at)
             if place < 0 or not self.parents[place]:
                 return join(self.paths.of(at), *reversed(names))

@@ -19,6 +19,7 @@ class Paths:
         """Look into *tree*, whose walk must be complete."""
         self._tree = tree
         self._known: dict[int, str] = {ROOT_INODE: "/"}
+        self._endless: set[int] = set()  # inodes whose way up was found to lead around a cycle
 
     def of(self, inode: int) -> str:
         """Return a path of *inode*, or ``<inode 12>``, which may also stand in front: ``<inode 12>/name``."""
@@ -26,7 +27,9 @@ class Paths:
         at = inode
         visited: set[int] = set()
         while at not in self._known:
-            if at in visited or len(names) > DEPTH_MAX:
+            if at in visited and len(self._endless) < CACHED_DIRECTORIES:
+                self._endless |= visited
+            if at in visited or at in self._endless or len(names) > DEPTH_MAX:
                 return self._keep(inode, f"<inode {inode}>")
             visited.add(at)
             link = self.first_link(at)

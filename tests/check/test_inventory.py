@@ -6,14 +6,15 @@ import pytest
 
 from razortools.check.inventory import Inventory, take_inventory
 from razortools.check.keylist import KeyList
+from razortools.check.paths import Paths
 from razortools.check.pieces import is_partly_readable, pieces
 from razortools.engine import files, namespace
 from razortools.engine.store.device import Device
 from razortools.engine.store.pages import OverlayDevice
 from razortools.format.data import DataRecord
-from razortools.format.directory import DirectoryEntry
+from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.inode import ROOT_INODE
-from razortools.format.keys import Kind, inode_key, kind_range, record_key
+from razortools.format.keys import Kind, back_link_key, entry_key, inode_key, kind_range, offset_of, record_key
 from razortools.units import InodeNo, RecordNo
 from tests.check.damages import DAMAGES, Damage
 from tests.check.editing import editing, find_inode, first_item, flip
@@ -134,3 +135,29 @@ def test_a_list_of_keys_knows_what_is_in_it() -> None:
     everyone = [record_key(InodeNo(inode), RecordNo(number)) for inode in range(100) for number in range(100)]
     assert {key for key in everyone if key in listed} == set(keys)
     assert record_key(ROOT_INODE, RecordNo(1)) not in KeyList()
+
+
+def test_the_way_around_a_cycle_of_directories_is_gone_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    files_count, asked = 50, 0
+    device = new_device()
+    with opened(device) as volume:
+        above = namespace.mkdir(volume, ROOT_INODE, b"above", 0o755, 1, 2)
+        below = namespace.mkdir(volume, above, b"below", 0o755, 1, 2)
+        numbers = [namespace.create(volume, below, b"file %d" % number, 0o644, 1, 2) for number in range(files_count)]
+    key, value = first_item(device, ROOT_INODE, Kind.DIRECTORY_ENTRY)
+    entry = DirectoryEntry.decode(value)
+    with editing(device) as store:  # the one above lies in the one below
+        store.tree.delete(key)
+        store.tree.put(entry_key(below, offset_of(key)), value)
+        store.tree.put(back_link_key(above, entry.link_no), BackLink(below, entry.name_id).encode())
+    name_of = Paths.name
+
+    def counted(paths: Paths, name_id: int) -> str:
+        nonlocal asked
+        asked += 1
+        return name_of(paths, name_id)
+
+    monkeypatch.setattr(Paths, "name", counted)
+    inventory = take_inventory(device)
+    assert [inventory.path(number) for number in numbers] == [f"<inode {number}>" for number in numbers]
+    assert asked < 4 * files_count
