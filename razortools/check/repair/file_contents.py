@@ -49,7 +49,10 @@ class Contents:
 
 def contents_of(draft: Draft, number: int) -> Contents:
     """Return what the items of inode *number* hold."""
-    return contents_among(draft.image, draft.items(*range_of_contents(number)))
+    found = contents_among(draft.image, draft.items(*range_of_contents(number)))
+    for key, value in draft.items(*object_range(Table.PATCHES, number)):
+        found.patched_to = offset_of(key) + max(len(value) - Patch.FIXED_BYTES, 0)
+    return found
 
 
 def range_of_contents(number: int) -> tuple[bytes, bytes]:
@@ -58,7 +61,7 @@ def range_of_contents(number: int) -> tuple[bytes, bytes]:
 
 
 def contents_among(image: Image, items: Iterable[tuple[bytes, bytes]]) -> Contents:
-    """Return what the *items* of one file hold."""
+    """Return what the *items* of one file hold, patches aside."""
     found = Contents(image.superblock.record_bytes.bit_length() - 1)
     for key, value in items:
         kind = key[KIND_AT]
@@ -80,6 +83,4 @@ def contents_among(image: Image, items: Iterable[tuple[bytes, bytes]]) -> Conten
                 found.largest = max(found.largest, raw_bytes)
             if (offset_of(key) + 1) * RECORD_BYTES_MAX <= FILE_BYTES_MAX:
                 found.last = offset_of(key), raw_bytes
-    for key, value in draft.items(*object_range(Table.PATCHES, number)):
-        found.patched_to = offset_of(key) + max(len(value) - Patch.FIXED_BYTES, 0)
     return found
