@@ -1,5 +1,6 @@
 """Images whose names were made to harm who copies them out: nothing outside of the target is touched, and nothing is left out."""
 
+import itertools
 import os
 import stat
 import tracemalloc
@@ -15,14 +16,14 @@ from typing import Any
 import pytest
 
 from razortools.check.host_copy import HostCopy, Place
-from razortools.check.salvage import numbered
+from razortools.check.salvage import numbered, salvage
 from razortools.engine import files, namespace, xattrs
 from razortools.engine.store.device import Device
 from razortools.format.compression import Algorithm
 from razortools.format.data import InlineData
 from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.inode import ROOT_INODE, Inode
-from razortools.format.keys import Kind, inline_key, name_key
+from razortools.format.keys import Kind, inline_key, inode_key, name_key
 from razortools.units import MIB, InodeNo, NameId
 from tests.check.editing import all_items, edit_inode, edit_item, editing, find_inode, first_item
 from tests.check.samples import Copy, healthy, new_device, opened
@@ -291,6 +292,23 @@ def counting(monkeypatch: pytest.MonkeyPatch, looks: "Counter[str]", counted: Ca
         monkeypatch.setattr("razortools.check.salvage.numbered", call)
     else:
         monkeypatch.setattr("razortools.check.salvage.DirectoryEntry", SimpleNamespace(decode=call))
+
+
+def test_regression_a_lost_root_that_contains_itself_is_copied_once(tmp_path: Path) -> None:
+    """Its entries were copied at each place that led to it, without end."""
+    device = healthy()
+    docs, one = find_inode(device, "/docs"), find_inode(device, "/docs/one")
+    with editing(device) as store:
+        for directory, child in ((ROOT_INODE, docs), (docs, one)):
+            for key in entry_of(device, directory, child):
+                value = store.tree.get(key)
+                assert value is not None
+                store.tree.put(key, replace(DirectoryEntry.decode(value), inode=ROOT_INODE).encode())
+        store.tree.delete(inode_key(ROOT_INODE))
+    steps = salvage(device, str(tmp_path / "out"))
+    assert sum(1 for _ in itertools.islice(steps, 5000)) < 5000
+    names = os.listdir(tmp_path / "out")
+    assert "small" not in os.listdir(tmp_path / "out" / "lost+found") and "crowd" in names
 
 
 def test_the_target_may_be_called_by_a_symlink_that_the_user_made(tmp_path: Path) -> None:
