@@ -12,8 +12,6 @@ import stat
 from array import array
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
-from typing import Any
 
 from razortools.check.facts import find_number
 from razortools.check.findings import Progress
@@ -21,6 +19,7 @@ from razortools.check.host_copy import HostCopy, Place, write_but_zeros
 from razortools.check.inode_rules import RECORD_LOG2
 from razortools.check.paths import DEPTH_MAX, Paths
 from razortools.check.repair.file_contents import contents_among, range_of_contents
+from razortools.check.salvage_report import TOLD_MAX, SalvageReport
 from razortools.check.salvage_view import View, readable_view
 from razortools.check.steps import PARTS, scaled
 from razortools.check.stored_file import attributes_of, parts_of
@@ -30,70 +29,13 @@ from razortools.errors import CorruptImage, UsageError
 from razortools.format.directory import NAME_BYTES_MAX, DirectoryEntry
 from razortools.format.inode import ROOT_INODE, FileType, Inode, Orphan, OrphanReason
 from razortools.format.keys import Kind, Table, inode_key, kind_range, object_of, table_range
-from razortools.printable import printable
+from razortools.printable import printable_name
 from razortools.units import InodeNo
 
-TOLD_MAX = 10_000  # of each list in the report; what comes after is counted
 LOST_AND_FOUND = b"lost+found"
 ELSEWHERE = "what only this name leads to is in lost+found"
 AGAIN = "it is tried again under its other names, or in lost+found"
 VIEWED = 300  # of PARTS, once the image can be read
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """Bytes of a file that could not be read; in the copy they are zeros."""
-
-    path: str
-    first: int
-    behind: int
-    reason: str
-
-
-@dataclass(slots=True)
-class SalvageReport:
-    """What was copied out, and what was not."""
-
-    files: int = 0
-    directories: int = 0
-    symlinks: int = 0
-    hard_links: int = 0
-    specials: int = 0
-    total_bytes: int = 0  # sizes of the files
-    found_again: int = 0  # files and directories in lost+found
-    mended_records: int = 0  # in which one flipped bit was turned back
-    unreadable: list[Unreadable] = field(default_factory=list)
-    unreadable_count: int = 0
-    not_copied: list[tuple[str, str]] = field(default_factory=list)  # path, reason
-    not_copied_count: int = 0
-    older: list[str] = field(default_factory=list)  # paths that may be in an older state, without their last changes
-    not_kept: list[str] = field(default_factory=list)  # kinds of attributes that the host refused
-    remarks: list[str] = field(default_factory=list)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether everything that the image is known to hold was copied."""
-        return not (self.unreadable_count or self.not_copied_count or self.older or self.remarks or self.found_again)
-
-    @property
-    def is_nothing(self) -> bool:
-        """Whether not even a name below the root could be copied, although something should have been."""
-        copied = self.files + self.symlinks + self.hard_links + self.specials + max(self.directories - 1, 0)
-        return not self.is_whole and not copied
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the report as plain values."""
-        names = (
-            "files", "directories", "symlinks", "hard_links", "specials", "total_bytes", "found_again", "mended_records",
-            "unreadable_count", "not_copied_count", "older", "not_kept", "remarks",
-        )  # fmt: skip
-        told: dict[str, Any] = {name: getattr(self, name) for name in names}
-        told["unreadable"] = [
-            {"path": part.path, "first_byte": part.first, "last_byte": part.behind - 1, "reason": part.reason}
-            for part in self.unreadable
-        ]
-        told["not_copied"] = [{"path": path, "reason": reason} for path, reason in self.not_copied]
-        return told
 
 
 def salvage(device: Device, into: str) -> Generator[Progress, None, SalvageReport]:
@@ -214,12 +156,12 @@ class _Copier:
             yield Progress(min(self._count, len(self._numbers)), len(self._numbers))
             inode = self._inode(number)
             if place.depth > DEPTH_MAX:
-                self._not_copied(place.path, f"it lies more than {DEPTH_MAX} directories deep; {ELSEWHERE}")
+                self.report.tell_not_copied(place.path, f"it lies more than {DEPTH_MAX} directories deep; {ELSEWHERE}")
             elif inode is None:
                 if place is self._host.top:  # its entries may still be there
                     waiting += self._children(number, place)
                 else:
-                    self._not_copied(place.path, f"its inode {number} is lost")
+                    self.report.tell_not_copied(place.path, f"its inode {number} is lost")
             elif inode.is_directory:
                 if self._copy_directory(number, inode, place):
                     waiting += self._children(number, place)
@@ -267,13 +209,14 @@ class _Copier:
                 continue  # the inode is found when the rest is copied, by its number
             if name in (b"", b".", b"..") or b"/" in name or b"\0" in name or len(name) > NAME_BYTES_MAX:
                 if place is not None:
-                    self._not_copied(place.path, f"an entry with the impossible name {printable(os.fsdecode(name))}; {ELSEWHERE}")
+                    impossible = f"an entry with the impossible name {printable_name(name)}"
+                    self.report.tell_not_copied(place.path, f"{impossible}; {ELSEWHERE}")
                 continue
             yield name, InodeNo(entry.inode)
 
     def _copy_directory(self, number: InodeNo, inode: Inode, place: Place) -> bool:
         if not self._first_time(number):
-            self._not_copied(place.path, "a directory has only one name, and this is another one of it")
+            self.report.tell_not_copied(place.path, "a directory has only one name, and this is another one of it")
             return False
         if place is not self._host.top:
             reason = self._host.make_directory(place)
@@ -286,13 +229,13 @@ class _Copier:
 
     def _copy_file(self, number: InodeNo, inode: Inode, place: Place) -> Generator[Progress, None, None]:
         if number in self._hopeless:
-            self._not_copied(place.path, self._hopeless[number])
+            self.report.tell_not_copied(place.path, self._hopeless[number])
             return
         if not self._first_time(number):
             first = self._first_places.get(number)
             reason = "it was copied under another name" if first is None else self._host.make_link(first, place)
             if reason:
-                self._not_copied(place.path, reason)
+                self.report.tell_not_copied(place.path, reason)
             else:
                 self.report.hard_links += 1
             return
@@ -318,7 +261,7 @@ class _Copier:
             if number not in self._refused:
                 reason = f"{reason}; {AGAIN}"
             self._refused.add(number)
-        self._not_copied(place.path, reason)
+        self.report.tell_not_copied(place.path, reason)
 
     def _find_record_size(self, number: InodeNo, inode: Inode, place: Place) -> None:
         """Give an inode whose record size cannot be the one that a repair would; tell it where data depend on it."""
@@ -336,15 +279,15 @@ class _Copier:
         try:
             reason = self._host.make(place, lambda _: os.ftruncate(descriptor, inode.size))
             if reason:  # it becomes as long as its data reach
-                self._not_copied(place.path, f"the host takes no file of {inode.size} bytes: {reason}")
+                self.report.tell_not_copied(place.path, f"the host takes no file of {inode.size} bytes: {reason}")
             for part in parts_of(self._tree, number, inode):
                 yield Progress(min(self._count, len(self._numbers)), len(self._numbers))
                 self.report.mended_records += part.mended
                 data, first = part.data, part.first
                 if data is None:
-                    self._unreadable(place.path, part.first, part.behind, part.reason)
+                    self.report.tell_unreadable(place.path, part.first, part.behind, part.reason)
                 elif data and (reason := self._host.make(place, lambda _: write_but_zeros(descriptor, first, data))):  # noqa: B023
-                    self._not_copied(place.path, f"the host takes nothing of it from byte {first} on: {reason}")
+                    self.report.tell_not_copied(place.path, f"the host takes nothing of it from byte {first} on: {reason}")
                     break
         finally:
             os.close(descriptor)
@@ -384,17 +327,7 @@ class _Copier:
             self._attribute_not_copied(place, name, f"the host refuses the extended attribute: {reason}")
 
     def _attribute_not_copied(self, place: Place, name: bytes, reason: str) -> None:
-        self._not_copied(f"{place.path} ({printable(os.fsdecode(name))})", reason)
-
-    def _unreadable(self, path: str, first: int, behind: int, reason: str) -> None:
-        self.report.unreadable_count += 1
-        if len(self.report.unreadable) < TOLD_MAX:
-            self.report.unreadable.append(Unreadable(path, first, behind, reason))
-
-    def _not_copied(self, path: str, reason: str) -> None:
-        self.report.not_copied_count += 1
-        if len(self.report.not_copied) < TOLD_MAX:
-            self.report.not_copied.append((path, reason))
+        self.report.tell_not_copied(f"{place.path} ({printable_name(name)})", reason)
 
 
 def numbered(name: bytes, number: int) -> bytes:

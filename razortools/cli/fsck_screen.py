@@ -16,7 +16,7 @@ from razortools.check.repair.edits import Edit
 from razortools.check.repair.repair import Repaired, RepairStep, RoundPlanned, WorkStarted
 from razortools.check.report import PhaseResult, Report
 from razortools.check.runner import PHASES, PhaseDone, PhaseStarted
-from razortools.check.salvage import SalvageReport
+from razortools.check.salvage_report import SalvageReport
 from razortools.check.steps import followed
 from razortools.cli import render
 from razortools.cli.fsck_pace import BETWEEN, Pace

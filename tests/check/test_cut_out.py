@@ -7,7 +7,8 @@ import pytest
 
 from razortools.check.repair.repair import Repaired, Wishes, repair
 from razortools.check.runner import Options, check_quietly
-from razortools.check.salvage import SalvageReport, salvage
+from razortools.check.salvage import salvage
+from razortools.check.salvage_report import SalvageReport
 from razortools.check.steps import finished
 from razortools.engine.store.device import Device
 from razortools.format.data import CUT_OUT, DataRecord

@@ -16,7 +16,8 @@ from razortools.check.bitflip import find_flipped_bit, is_certain, turned
 from razortools.check.mended_record import mended
 from razortools.check.repair.repair import Repaired, Wishes, repair
 from razortools.check.runner import check_quietly
-from razortools.check.salvage import SalvageReport, salvage
+from razortools.check.salvage import salvage
+from razortools.check.salvage_report import SalvageReport
 from razortools.check.steps import finished
 from razortools.engine import files, namespace, xattrs
 from razortools.engine.create import ALL_FEATURES, Features

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from razortools.check.findings import Progress
-from razortools.check.salvage import SalvageReport, salvage
+from razortools.check.salvage import salvage
+from razortools.check.salvage_report import SalvageReport
 from razortools.check.steps import followed
 from razortools.engine.store.device import Device
 from razortools.errors import NotAnImage, UnsupportedFormat, UsageError
