@@ -16,6 +16,7 @@ from razortools.engine import directories, files, namespace, xattrs
 from razortools.engine.volume import Volume
 from razortools.errors import CorruptImage, UsageError
 from razortools.format.inode import Inode
+from razortools.printable import printable_name
 from razortools.units import MIB, InodeNo
 
 PIECE_BYTES = 1 * MIB
@@ -48,6 +49,14 @@ def copy(volume: Volume, ino: InodeNo, target: bytes) -> Copied:
     return copier.done
 
 
+def _possible(name: bytes, directory: bytes) -> bytes:
+    """Return *name* if a file can have it. Raises CorruptImage: another one could lead out of the place that was asked for."""
+    if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
+        told = f"{printable_name(directory)}: an entry has the impossible name {printable_name(name)!r}"
+        raise CorruptImage(f"{told}; razorfsck --salvage copies all that can be copied")
+    return name
+
+
 class _Copier:
     """Copies one tree. Knows where the files with several names went."""
 
@@ -70,7 +79,7 @@ class _Copier:
             self.done.directories += 1
             finished.append((ino, target))
             below = [(name, InodeNo(entry.inode)) for _, name, entry in directories.entries(self.volume, ino)]
-            waiting += [(child, target + b"/" + name) for name, child in sorted(below, reverse=True)]
+            waiting += [(child, target + b"/" + _possible(name, target)) for name, child in sorted(below, reverse=True)]
         for ino, target in reversed(finished):
             self._describe(ino, self.volume.inodes.get(ino), target)
 
