@@ -135,7 +135,7 @@ def test_a_label_and_a_uuid_are_changed_in_every_copy(image: Path, tmp_path: Pat
     assert answer(capsys, image, "label") == {"label": "näme"}
     assert answer(capsys, image, "uuid") == {"uuid": new}
     for copy in ("A", "B", "1", "4"):
-        assert answer(capsys, image, f"super {copy}")["superblock"]["uuid"] == uuid.UUID(new).bytes.hex()
+        assert answer(capsys, image, f"super {copy}")["superblock"]["uuid"] == new
     assert answer(capsys, image, "verify")["damaged"] == []
     assert is_good(image)
     dirty = crashed(tmp_path / "dirty.img", image)  # the journal is the new filesystem's, too
