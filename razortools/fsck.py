@@ -54,8 +54,8 @@ from razortools.cli.fsck_words import (
 )
 from razortools.engine.store.device import Device, open_image
 from razortools.engine.store.pages import OverlayDevice
-from razortools.engine.store.undo_place import UNDO_DIRECTORY, default_undo_file
-from razortools.errors import CorruptImage, ImageBusy, RazorError, UsageError
+from razortools.engine.store.undo_place import UNDO_DIRECTORY, default_undo_file, distrust
+from razortools.errors import CannotUndo, CorruptImage, ImageBusy, RazorError, UsageError
 from razortools.format.admin import Action, entry
 from razortools.format.superblock import State
 
@@ -127,7 +127,7 @@ def fsck(
         screen = Screen(image, quiet=quiet or as_json, verbose=verbose, progress_fd=progress_fd)
         policy = next((word for word in words if word in POLICIES), "")
         with Signals() as signals:
-            run = _Run(image, options, screen, policy, undo_file or default_undo_file(image), signals, as_json=as_json)
+            run = _Run(image, options, screen, policy, undo_file, signals, as_json=as_json)
             return run.do(deed, plan or apply or salvage or "", rebuilds=rebuild, force=force or backup is not None)
 
     return cli.guard(work, "razorfsck", cli.FSCK_CODES, debug=debug, as_json=as_json, image=image)
@@ -137,13 +137,14 @@ class _Run:
     """One run of the command."""
 
     def __init__(
-        self, image: str, options: Options, screen: Screen, policy: str, undo_path: str, signals: Signals, *, as_json: bool
+        self, image: str, options: Options, screen: Screen, policy: str, undo_path: str | None, signals: Signals, *, as_json: bool
     ) -> None:
         self._image = image
         self._options = options
         self._screen = screen
         self._policy = policy
-        self._undo_path = undo_path
+        self._undo_path = undo_path or default_undo_file(image)
+        self._distrust = "" if undo_path else distrust(image)  # who names an undo file vouches for it
         self._signals = signals
         self._as_json = as_json
 
@@ -168,7 +169,9 @@ class _Run:
 
     def _settle_unfinished(self, deed: str) -> None:
         """Take a commit back that was cut off before it took effect, or tell of it. Raises CorruptImage for a plan."""
-        if not os.path.exists(self._undo_path):
+        if self._distrust:
+            render.message(f"razorfsck: {self._distrust}")
+        if self._distrust or not os.path.exists(self._undo_path):
             return
         reads_only = deed in (LOOK, SALVAGE, PLAN)
         try:
@@ -267,6 +270,8 @@ class _Run:
 
     def undo(self) -> int:
         """Take the last repair back."""
+        if self._distrust:
+            raise CannotUndo(self._distrust)
         with self._open(writable=True) as device, self._screen.pace.between("Taking back"):
             result = take_back(device, self._undo_path, before_writing=self._signals.hold)
         self._tell_of_signals("the repair was taken back")

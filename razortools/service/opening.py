@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from razortools.engine.store.device import Device, FileDevice, open_image
 from razortools.engine.store.recording import RecordingDevice
-from razortools.engine.store.undo_place import default_undo_file, has_undo_file
+from razortools.engine.store.undo_place import default_undo_file, distrust, has_undo_file
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import ImageBusy
 from razortools.service import mountpoints
@@ -34,6 +34,8 @@ def open_place(place: Place, options: MountOptions) -> Volume:
     try:
         if has_undo_file(place.image):
             _settle_unfinished(device, writable=not options.read_only)
+        elif told := distrust(place.image):
+            log.warning("%s", told)
         if options.record is not None:
             device = RecordingDevice(device, options.record)
         volume = open_volume(device, read_only=options.read_only, recover=options.recover, limits=limits)

@@ -1,5 +1,8 @@
 """A commit that a power cut has ended: whoever comes next finds the image as it was, or as it was meant to be."""
 
+import contextlib
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from razortools.debug.surgery import CommitOrder
 from razortools.engine.store.device import open_image
 from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.undo_place import has_undo_file
-from razortools.errors import RazorError
+from razortools.errors import NotAnImage, RazorError
 from razortools.format.undo import Fate
 from razortools.service.opening import Place, open_place
 from razortools.service.options import parse_options
@@ -53,9 +56,7 @@ def left(folder: Path, image: bytes, undo_file: bytes) -> Path:
     return path
 
 
-def test_taken_back_or_complete_every_state_is_sound_and_all_or_nothing(
-    commit: Commit, tmp_path: Path
-) -> None:
+def test_taken_back_or_complete_every_state_is_sound_and_all_or_nothing(commit: Commit, tmp_path: Path) -> None:
     seen = set()
     for state in cuts(commit, 6):
         image = left(tmp_path, state, commit[2])
@@ -175,3 +176,89 @@ def test_the_shell_refuses_to_change_it_before_that_is_decided(
     image = left(tmp_path, half_written(commit), commit[2])
     assert debug("-w", "-R", "ls", image) == 1
     assert "razorfsck --undo" in capsys.readouterr().err
+
+
+# An undo file that somebody else may have put there
+
+STRANGER = 65_534
+
+
+def planted(commit: Commit, folder: Path) -> Path:
+    """Put an undo file that would be taken back beside an image; it belongs to nobody who could write the image."""
+    if os.geteuid():
+        pytest.skip("only root can give files away")
+    image = left(folder, half_written(commit), commit[2])
+    os.chown(f"{image}.undo", STRANGER, STRANGER)
+    return image
+
+
+@pytest.mark.parametrize("options", [["rw"], ["ro"]], ids=lambda options: options[0])
+def test_a_mount_does_not_believe_a_strangers_undo_file(
+    commit: Commit, tmp_path: Path, caplog: pytest.LogCaptureFixture, options: list[str]
+) -> None:
+    image = planted(commit, tmp_path)
+    state = image.read_bytes()
+    with contextlib.suppress(RazorError):  # the root may be what cannot be read
+        open_place(Place(str(image), str(tmp_path)), parse_options(options)).close()
+    assert "taken back" not in caplog.text
+    assert options == ["rw"] or image.read_bytes() == state
+    assert f"{image}.undo: belongs to user {STRANGER}" in caplog.text and "razorfsck --undo --undo-file" in caplog.text
+
+
+def test_the_owner_of_an_image_is_believed(commit: Commit, tmp_path: Path) -> None:
+    image = planted(commit, tmp_path)
+    assert not has_undo_file(str(image))
+    os.chown(image, STRANGER, STRANGER)
+    assert has_undo_file(str(image))
+
+
+@pytest.mark.parametrize("words", [["-y"], ["-n"]], ids=lambda words: words[0])
+def test_razorfsck_does_not_believe_it_either(
+    commit: Commit, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    checked(*words, planted(commit, tmp_path))
+    told = capsys.readouterr().err
+    assert f"belongs to user {STRANGER}" in told and "taken back" not in told
+
+
+def test_it_is_taken_back_if_the_operator_names_it(commit: Commit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = planted(commit, tmp_path)
+    state = image.read_bytes()
+    assert checked("--undo", image) not in (0, 1)
+    assert f"belongs to user {STRANGER}" in capsys.readouterr().err and image.read_bytes() == state
+    assert checked("--undo", "--undo-file", f"{image}.undo", image) == 0
+    assert values_in(holding(image.read_bytes())) == OLD
+
+
+def test_health_and_the_shell_tell_of_a_strangers_undo_file(
+    commit: Commit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = planted(commit, tmp_path)
+    cli.invoke(health.app, "razorfs-health", cli.HEALTH_CODES, [str(image)])
+    assert f"WARNING  Changes: {image}.undo: belongs to user {STRANGER}" in capsys.readouterr().out
+    debug("-R", "superblocks", image)
+    assert f"belongs to user {STRANGER}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", [stat.S_IFIFO, stat.S_IFDIR, stat.S_IFLNK], ids=["pipe", "folder", "link"])
+def test_nobody_waits_for_what_is_no_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, mode: int
+) -> None:
+    image = stored(healthy(), tmp_path / "image")
+    if mode == stat.S_IFIFO:
+        os.mkfifo(f"{image}.undo")
+    elif mode == stat.S_IFDIR:
+        os.mkdir(f"{image}.undo")
+    else:
+        os.symlink("/dev/zero", f"{image}.undo")
+    open_place(Place(str(image), str(tmp_path)), parse_options(["rw"])).close()
+    assert "is no regular file" in caplog.text
+    assert checked("-n", image) == 0
+    assert checked("--undo", image) == 8
+    assert capsys.readouterr().err.count("is no regular file") == 2
+
+
+def test_opening_a_pipe_as_an_image_does_not_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(NotAnImage, match="neither a file nor a block device"):
+        open_image(tmp_path / "pipe", writable=False)

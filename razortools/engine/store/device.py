@@ -276,7 +276,8 @@ def open_image(path: str | os.PathLike[str], *, writable: bool, lock: bool = Tru
     """
     name = os.fspath(path)
     try:
-        descriptor = os.open(name, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        # A pipe, which a stranger may have put there, would keep whoever opens it waiting: it is to be judged first.
+        descriptor = os.open(name, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise NotAnImage(f"{name}: no such file or device; check the path, and whether its disk is there") from None
     except PermissionError:

@@ -19,5 +19,29 @@ def default_undo_file(image: str) -> str:
 
 
 def has_undo_file(image: str) -> bool:
-    """Return whether there is one in the usual place."""
-    return os.path.exists(default_undo_file(image))
+    """Return whether there is one in the usual place that may be believed unasked: what it says is written into the image."""
+    return os.path.lexists(default_undo_file(image)) and not distrust(image)
+
+
+def distrust(image: str) -> str:
+    """Return why the file in the usual place is not believed unasked, and what to do; nothing if it is, or if there is none.
+
+    Beside an image in a folder where everybody may write, as /tmp, anybody may have put it. It is believed if it belongs to root,
+    to who asks, or to the image's owner, all of whom could write the image itself.
+    """
+    path = default_undo_file(image)
+    try:
+        entry = os.lstat(path)
+    except OSError:
+        return ""
+    if not stat.S_ISREG(entry.st_mode):
+        return f"{path}: is no regular file, and is not looked at; find out who has put it there, and remove it"
+    believed = {0, os.geteuid()}
+    if os.path.exists(image):
+        believed.add(os.stat(image).st_uid)
+    if entry.st_uid in believed:
+        return ""
+    return (
+        f"{path}: belongs to user {entry.st_uid}, who is neither root nor the owner of {image}, and is not believed; remove it, "
+        f"or if a repair of yours has left it, take that back with razorfsck --undo --undo-file {path} {image}"
+    )
