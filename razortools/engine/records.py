@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from razortools.engine.clean import CleanRecords
 from razortools.engine.loose import LoosePages
+from razortools.engine.losses import Losses
 from razortools.engine.store.residence import Missing, NotResident
 from razortools.engine.stored import read_stored
 from razortools.engine.tallies import Tallies
@@ -66,8 +67,7 @@ class Records:
         self.complete: dict[Place, DirtyRecord] = {}
         self.complete_bytes = 0
         self.flush_count = 0  # records that a flush has made clean: who prepared a change before sees whether to prepare it anew
-        self.lost: dict[InodeNo, CorruptImage] = {}  # files of which something was given up, until who syncs them was told
-        self.lost_lately: list[tuple[InodeNo, CorruptImage]] = []  # the same, until the log has it
+        self.losses = Losses()
         self.loose = LoosePages(volume, self)
         self.in_flight: dict[Placed, None] = {}  # flushes that hold blocks, in the order of placing
         self.patched: dict[Place, set[int]] = {}  # records with patches in the tree, and where in the file these start
@@ -302,6 +302,7 @@ class Records:
         for record_no in [number for number in self.dirty_of(ino) if number >= first]:
             self.drop_dirty(ino, record_no)
         self.loose.drop_beyond(ino, first)
+        self.losses.note_cut(ino, first)
 
     def drop_dirty(self, ino: InodeNo, record_no: RecordNo) -> None:
         """Forget a record's dirty data: it was flushed, or is not wanted any more."""
@@ -323,16 +324,17 @@ class Records:
         self.unreadable.pop((ino, record_no), None)
         self.clean.keep_unread(ino, record_no, raw)
         self.flush_count += 1
+        if self.losses:
+            self.losses.note_stored(ino, record_no)
 
     def lose(self, ino: InodeNo, record_no: RecordNo, failure: CorruptImage) -> None:
         """Give up a dirty record that can never be stored, because the tree is damaged where it would stand.
 
-        Whoever syncs the file is told (`lost`); nobody else's data waits for it.
+        Whoever syncs the file is told (`losses`); nobody else's data waits for it.
         """
         self.drop_dirty(ino, record_no)
         self.flush_count += 1
-        self.lost[ino] = failure
-        self.lost_lately.append((ino, failure))
+        self.losses.note(ino, record_no, failure)
 
     def note_late(self, ino: InodeNo, record_no: RecordNo, pages: Sequence[tuple[int, bytes]]) -> None:
         """Loose *pages* of a record are in the tree now, as late pages. What was read of the record gets them."""
@@ -346,6 +348,7 @@ class Records:
         """Forget all data of a file that is being deleted, dirty data too."""
         if self.is_dirty(ino):
             self.drop_dirty_beyond(ino, 0, 0)
+        self.losses.note_cut(ino)
         self.clean.drop_file(ino)
 
     def reserve(self, dirty: DirtyRecord) -> None:

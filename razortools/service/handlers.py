@@ -146,13 +146,13 @@ class Handlers:
         """Make everything done so far durable at once if that is quick; whether it was. Raises what kept it from being so."""
         return self.committer.commit_here()
 
-    def take_loss(self, ino: InodeNo) -> CorruptImage | None:
-        """Return why something that was written to a file can never be stored, once; None: all of it is."""
-        return self.volume.records.lost.pop(ino, None)
+    def loss_of(self, ino: InodeNo) -> CorruptImage | None:
+        """Return why something that was written to a file can never be stored; None: all of it is."""
+        return self.volume.records.losses.of(ino)
 
     def tell_losses(self) -> None:
         """Log what has been given up lately."""
-        lately = self.volume.records.lost_lately
+        lately = self.volume.records.losses.lately
         while lately:
             ino, failure = lately.pop()
             self.failures.meet(failure, "write", ino)
@@ -175,7 +175,7 @@ class Handlers:
     async def durable_file(self, ino: InodeNo) -> bytes:
         """Do what durable() does; raise if something of this file can never be."""
         reply = await self.durable()
-        loss = self.take_loss(ino)
+        loss = self.loss_of(ino)
         if loss is not None:
             raise loss
         return reply

@@ -71,8 +71,8 @@ class Served(Protocol):
     async def durable_file(self, ino: InodeNo) -> bytes:
         """Return when everything is durable: the reply to who asked for that of a file. Raises what kept it from being so."""
 
-    def take_loss(self, ino: InodeNo) -> Exception | None:
-        """Return why something of a file can never be durable, once; None: all of it is."""
+    def loss_of(self, ino: InodeNo) -> Exception | None:
+        """Return why something of a file can never be durable; None: all of it is."""
 
     async def less_dirty(self) -> None:
         """Return when the tree may be changed without keeping others waiting."""
@@ -267,7 +267,7 @@ class Pump:
             return
         for started, opcode, unique, node in waiting:
             if is_durable:
-                loss = self._served.take_loss(node)
+                loss = self._served.loss_of(node)
                 if loss is None:
                     self._channel.reply(unique, b"")
                 else:

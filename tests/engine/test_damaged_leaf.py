@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from razortools.engine import attributes, files, namespace
+from razortools.engine import attributes, files, namespace, orphans
 from razortools.engine.attributes import AttributeChange
 from razortools.engine.create import create, plan_create
 from razortools.engine.limits import Limits
@@ -68,7 +68,7 @@ def test_what_could_not_be_stored_is_not_taken() -> None:
         files.write(volume, ino, HURT * RECORD_BYTES, bytes([7]) * (8 * RECORD_BYTES))
     other = write_something_else(volume)
     volume.commit()
-    assert not volume.records.lost
+    assert not volume.records.losses
     volume.close()
     assert files.read(open_again(device), other, 0, 100) == b"unrelated"
 
@@ -84,7 +84,7 @@ def test_what_was_taken_before_the_leaf_went_bad_is_given_up_and_told_and_all_el
     flip(device, leaf, volume.block_bytes)
     files.flush_all(volume)
     volume.commit()
-    assert list(volume.records.lost) == [ino] and [told for told, _ in volume.records.lost_lately] == [ino]
+    assert volume.records.losses.files() == [ino] and [told for told, _ in volume.records.losses.lately] == [ino]
     assert volume.records.find_dirty(ino, RecordNo(HURT)) is None
     assert_memory_adds_up(volume)
     volume.close()
@@ -113,7 +113,7 @@ def test_who_writes_when_something_of_others_is_given_up_goes_on_with_the_inode_
     data = random.Random(5).randbytes(2 * MIB)
     for at in range(0, len(data), 2 * RECORD_BYTES):
         files.write(volume, other, at, data[at : at + 2 * RECORD_BYTES])
-    assert list(volume.records.lost) == [ino]
+    assert volume.records.losses.files() == [ino]
     volume.commit()
     stored = sum(record.block_count(volume.block_bytes) for record in data_records(volume, other).values())
     assert volume.inodes.get(other).stored_blocks == stored
@@ -129,7 +129,7 @@ def test_an_operation_that_makes_room_and_loses_something_of_others_is_refused_o
     monkeypatch.setattr(volume, "_has_room", lambda *_, **__: has_room.pop(0) if has_room else True)
     with pytest.raises(CorruptImage, match="try again"):
         attributes.setattr(volume, other, AttributeChange(mode=0o600))
-    assert list(volume.records.lost) == [ino]
+    assert volume.records.losses.files() == [ino]
     attributes.setattr(volume, other, AttributeChange(mode=0o600))
     assert volume.inodes.get(other).mode & 0o777 == 0o600
 
@@ -150,3 +150,33 @@ def test_a_sealed_leaf_that_spans_no_keys_is_damage_like_any_other() -> None:
     other = write_something_else(volume)
     volume.commit()
     assert files.read(volume, other, 0, 100) == b"unrelated"
+
+
+# Until when a loss is told
+
+
+@pytest.mark.parametrize("ending", ["written anew", "written in part", "cut off", "cut off behind it", "deleted"])
+def test_a_loss_is_told_until_nothing_is_lost_any_more(ending: str) -> None:
+    """It was told once, to whoever asked first: the one who had written it was told that all was well."""
+    volume = open_again(with_many_records()[0])
+    ino, record = namespace.resolve(volume, b"/file"), RecordNo(HURT)
+    files.write(volume, ino, HURT * RECORD_BYTES, bytes(RECORD_BYTES))
+    volume.records.lose(ino, record, CorruptImage("the leaf is damaged"))
+    for _ in range(2):
+        assert "the leaf is damaged" in str(volume.records.losses.of(ino))
+    assert volume.records.losses.of(ROOT_INODE) is None
+    if ending == "written anew":
+        files.write(volume, ino, HURT * RECORD_BYTES, bytes([7]) * RECORD_BYTES)
+        assert volume.records.losses.of(ino) is not None
+        files.flush_all(volume)
+    elif ending == "written in part":
+        files.write(volume, ino, (HURT + 1) * RECORD_BYTES, bytes([7]) * RECORD_BYTES)
+        files.flush_all(volume)
+    elif ending == "deleted":
+        namespace.unlink(volume, ROOT_INODE, b"file")
+        orphans.finish_orphans(volume)
+    else:
+        size = HURT * RECORD_BYTES + (RECORD_BYTES if ending == "cut off behind it" else 0)
+        attributes.setattr(volume, ino, AttributeChange(size=size))
+    is_told = ending in ("written in part", "cut off behind it")
+    assert (volume.records.losses.of(ino) is not None) == is_told and bool(volume.records.losses) == is_told
