@@ -18,6 +18,7 @@ from razortools.units import InodeNo, NameId
 if TYPE_CHECKING:
     from razortools.engine.volume import Volume
 
+SHOWN_BYTES_MAX = 4096  # of a path in a log: PATH_MAX
 DEPTH_MAX = 1 << 20  # a longer walk to the root can only be a circle; far above what path names reach
 
 _entry_bytes = DirectoryEntry.STRUCT.pack
@@ -213,6 +214,25 @@ def paths(volume: "Volume", ino: InodeNo) -> list[bytes]:
     if ino == ROOT_INODE:
         return [b"/"]
     return [_path_of(volume, link) for link in links(volume, ino)]
+
+
+def first_path(volume: "Volume", ino: InodeNo) -> bytes:
+    """Return one of the paths that lead to an inode, for people; of a very long one the end, behind "...". Empty for an orphan.
+
+    However many names the inode has, and however deep they lie, that is little work: strangers can make it be asked for.
+    """
+    parts: list[bytes] = []
+    length = 0
+    while ino != ROOT_INODE:
+        link = next(links(volume, ino), None)
+        if link is None:
+            return b""
+        parts.append(volume.names.text(NameId(link.name_id)))
+        length += 1 + len(parts[-1])
+        if length > SHOWN_BYTES_MAX:
+            return b".../" + b"/".join(reversed(parts))
+        ino = InodeNo(link.parent)
+    return b"/" + b"/".join(reversed(parts))
 
 
 def _path_of(volume: "Volume", link: BackLink) -> bytes:

@@ -15,6 +15,7 @@ from razortools.format.inode import Inode
 
 Caller = tuple[int, int, int]  # uid, gid, pid
 
+CAP_SYS_ADMIN = 1 << 21  # may see and change trusted.* attributes
 CAP_FSETID = 1 << 4  # linux/capability.h: may keep set-id bits, and set them for groups of others
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
@@ -36,7 +37,16 @@ def mode_after_chown(inode: Inode, caller: Caller) -> int | None:
 
 def may_keep_set_id(caller: Caller) -> bool:
     """Tell whether the caller is root with CAP_FSETID."""
-    return caller[0] == 0 and bool(int(_status(caller[2]).get("CapEff", "0"), 16) & CAP_FSETID)
+    return _is_root_with(CAP_FSETID, caller)
+
+
+def may_see_trusted(caller: Caller) -> bool:
+    """Tell whether the caller is root with CAP_SYS_ADMIN: from others Linux hides trusted.* names, see xattr(7)."""
+    return _is_root_with(CAP_SYS_ADMIN, caller)
+
+
+def _is_root_with(capability: int, caller: Caller) -> bool:
+    return caller[0] == 0 and bool(int(_status(caller[2]).get("CapEff", "0"), 16) & capability)
 
 
 def is_in_group(caller: Caller, gid: int) -> bool:

@@ -50,10 +50,10 @@ def path_of(volume: Volume, ino: InodeNo) -> str:
     """Return a path that leads to *ino*, for people; its number if none can be found."""
     try:
         with volume.store.residence.in_place():
-            found = directories.paths(volume, ino)
+            found = directories.first_path(volume, ino)
     except Exception:  # it is for the log alone, and the image may be in any state
-        found = []
-    return printable_name(found[0]) if found else f"inode {ino}"
+        found = b""
+    return printable_name(found) if found else f"inode {ino}"
 
 
 def _is_power_of_ten(number: int) -> bool:

@@ -46,9 +46,9 @@ class SlowLog:
 
     def _path(self, ino: InodeNo) -> str:
         try:
-            found = self._volume.store.residence.attempt(NOTHING, directories.paths, self._volume, ino)
+            found = self._volume.store.residence.attempt(NOTHING, directories.first_path, self._volume, ino)
         except NotResident:
-            found = []
+            found = b""
         except Exception:  # it is for the log alone, and the image may be in any state
-            found = []
-        return printable_name(found[0]) if found else f"inode {ino}"
+            found = b""
+        return printable_name(found) if found else f"inode {ino}"

@@ -4,10 +4,12 @@ import errno
 
 from razortools.engine import acls, xattrs
 from razortools.engine.xattrs import HAS_XATTRS
-from razortools.service.callers import Caller, is_in_group, may_keep_set_id
+from razortools.service.callers import Caller, is_in_group, may_keep_set_id, may_see_trusted
 from razortools.service.handlers import Handler, Handlers, Refused
 from razortools.service.wire import GETXATTR, GETXATTR_OUT, SETXATTR, Opcode
 from razortools.units import InodeNo
+
+_TRUSTED = b"trusted."
 
 
 class XattrHandlers(Handlers):
@@ -45,9 +47,12 @@ class XattrHandlers(Handlers):
         return b""
 
     def listxattr(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
-        """Return the names of all attributes."""
+        """Return the names of all attributes that the caller may know of."""
         (size,) = GETXATTR.unpack_from(body)
-        return _fitting(b"".join(name + b"\0" for name in xattrs.names(self.volume, ino)), size)
+        names = xattrs.names(self.volume, ino)
+        if any(name.startswith(_TRUSTED) for name in names) and not may_see_trusted(caller):
+            names = [name for name in names if not name.startswith(_TRUSTED)]
+        return _fitting(b"".join(name + b"\0" for name in names), size)
 
     def removexattr(self, ino: InodeNo, body: memoryview, caller: Caller) -> bytes:
         """Remove an attribute."""

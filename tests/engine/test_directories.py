@@ -108,6 +108,34 @@ def test_paths_leads_back_from_an_inode_to_all_its_names() -> None:
     assert directories.parent_of(volume, ROOT_INODE) == ROOT_INODE
 
 
+def test_the_first_path_is_one_of_them_and_looks_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = new_volume()
+    a = namespace.mkdir(volume, ROOT_INODE, b"a", 0o755, 0, 0)
+    file = make(volume, b"file", a)
+    for number in range(50):
+        namespace.link(volume, file, ROOT_INODE, b"link %d" % number)
+    looked: list[int] = []
+    text = volume.names.text
+    monkeypatch.setattr(volume.names, "text", lambda name: looked.append(name) or text(name))
+    assert directories.first_path(volume, file) == b"/a/file" and len(looked) == 2
+    assert directories.first_path(volume, a) == b"/a"
+    assert directories.first_path(volume, ROOT_INODE) == b"/"
+    namespace.hold(volume, a)
+    namespace.unlink(volume, a, b"file")
+    namespace.rmdir(volume, ROOT_INODE, b"a")
+    assert directories.first_path(volume, a) == b""
+
+
+def test_of_a_very_long_path_the_end_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strangers can make it be asked for, as with a chmod that is audited: it took seconds, and memory without bound."""
+    volume = new_volume()
+    directory = ROOT_INODE
+    for _ in range(60):
+        directory = namespace.mkdir(volume, directory, b"n" * 99, 0o755, 0, 0)
+    shown = directories.first_path(volume, directory)
+    assert shown.startswith(b".../nnn") and shown.count(b"/") == 41 and len(shown) < directories.SHOWN_BYTES_MAX + 260
+
+
 def test_an_orphan_has_no_path_and_a_removed_directory_no_parent() -> None:
     volume = new_volume()
     directory = namespace.mkdir(volume, ROOT_INODE, b"d", 0o755, 0, 0)

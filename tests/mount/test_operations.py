@@ -1,5 +1,6 @@
 """Every operation, through the kernel, as programs use it."""
 
+import contextlib
 import errno
 import mmap
 import os
@@ -378,16 +379,19 @@ def test_times_move_with_what_is_done(mnt: Path) -> None:
 def test_permissions_are_enforced_for_others(mnt: Path) -> None:
     (mnt / "secret").write_text("x")
     os.chmod(mnt / "secret", 0o600)
+    (mnt / "open").write_text("x")
+    os.chmod(mnt / "open", 0o644)
     pid = os.fork()
     if pid == 0:
-        os.setgroups([])
-        os.setgid(65_534)
-        os.setuid(65_534)
         try:
-            with open(mnt / "secret", "rb"):
+            os.chdir(mnt)  # as a user nobody gets through the folders above it
+            os.setgroups([])
+            os.setgid(65_534)
+            os.setuid(65_534)
+            may = [os.access(name, os.R_OK) for name in ("open", "secret")]
+            with open("open", "rb"), contextlib.suppress(PermissionError), open("secret", "rb"):
                 os._exit(1)
-        except PermissionError:
-            os._exit(0)
+            os._exit(0 if may == [True, False] else 1)
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
@@ -422,6 +426,22 @@ def test_extended_attributes_are_kept(mounted: Mounted) -> None:
         os.getxattr(path, "user.text")
     with refused(errno.ENODATA):
         os.removexattr(path, "user.text")
+
+
+def test_trusted_attributes_are_hidden_from_others(mnt: Path) -> None:
+    (mnt / "file").touch()
+    for name in ("user.shown", "trusted.hidden"):
+        os.setxattr(mnt / "file", name, b"x")
+    assert sorted(os.listxattr(mnt / "file")) == ["trusted.hidden", "user.shown"]
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.chdir(mnt)  # as a user nobody gets through the folders above it
+            os.setuid(65_534)
+            os._exit(0 if os.listxattr("file") == ["user.shown"] else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_extended_attributes_are_created_or_replaced_as_asked(mnt: Path) -> None:
