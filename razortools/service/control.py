@@ -62,8 +62,7 @@ class Client:
         self.connection = connection
         self._unread = b""
         self._is_gone = False
-        peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        self.may_ask = _CREDENTIALS.unpack(peer)[1] in (0, os.geteuid())  # root, or whose daemon this is; everybody can connect
+        self.may_ask = _user_of(connection) in (0, os.geteuid())  # root, or whose daemon this is; everybody can connect
 
     async def receive(self) -> dict[str, object] | None:
         """Return the next thing it says; None if it has gone, or speaks another language."""
@@ -225,6 +224,7 @@ class Waiter:
         self._socket.settimeout(patience_s)
         try:
             self._socket.connect(address(device))
+            _judge_listener(self._socket, device)
             self.greeting = _told(Greeting, self._line())
             self._socket.settimeout(None)
         except (OSError, ValueError) as failed:
@@ -290,6 +290,20 @@ def waiter_for(image: str, patience_s: float) -> Waiter | None:
                     return waiter
                 waiter.close()
     return None
+
+
+def _user_of(connection: socket.socket) -> int:
+    """Return the user at the other end: who has connected, or who listens."""
+    return int(_CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1])
+
+
+def _judge_listener(connection: socket.socket, device: tuple[int, int]) -> None:
+    """Raise OSError if neither root listens there, nor who asks, nor who has mounted it: anybody may have taken the address."""
+    user = _user_of(connection)
+    if user in (0, os.geteuid()):
+        return
+    if not any(f"user_id={user}" in mount.shared_options for mount in mounts() if mount.device == device):
+        raise OSError(f"user {user} listens there, who has not mounted it")
 
 
 def _document(line: bytes) -> dict[str, Any] | None:

@@ -6,12 +6,15 @@ import select
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 
 import pytest
 import trio
 import trio.testing
 
+from razortools.engine.store.mounts import Mount
+from razortools.service import control
 from razortools.service.control import ADDRESS_GRACE_S, STRANGERS_MAX, Control, Farewell, Greeting, Waiter, address, listen
 
 DEVICE = (0, 1 << 20 | os.getpid())  # no mount has such a number
@@ -225,3 +228,41 @@ def test_who_only_looks_like_a_daemon_is_taken_for_none(line: bytes) -> None:
         with pytest.raises(OSError, match="no daemon of razorfs answers"):
             Waiter(DEVICE, PATIENCE_S)
         other.join(PATIENCE_S)
+
+
+@contextmanager
+def a_strangers_listener() -> Iterator[None]:
+    """Another user listens at the address, greets whoever comes as a daemon does, and says at once that all is closed."""
+    if os.geteuid():
+        pytest.skip("only root can be somebody else")
+
+    def lie() -> None:
+        with suppress(OSError):
+            while True:
+                listener.accept()[0].sendall(b'{"pid": 1, "image": "image", "mount_point": "place"}\n{"reason": ""}\n')
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address(DEVICE))
+        os.seteuid(NOBODY)
+        try:
+            listener.listen()
+        finally:
+            os.seteuid(0)
+        threading.Thread(target=lie, daemon=True).start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_stranger_who_has_taken_the_address_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """He could say that an image was closed before it was; nobody but root, the caller or who has mounted it speaks for it."""
+    table = [Mount(1, 0, DEVICE, b"/mnt", "fuse.razorfs", b"image", shared_options=frozenset(["rw", "user_id=0"]))]
+    monkeypatch.setattr(control, "mounts", lambda: table)
+    with a_strangers_listener():
+        with pytest.raises(OSError, match=f"user {NOBODY} listens there"):
+            Waiter(DEVICE, PATIENCE_S)
+        table[:] = [replace(table[0], shared_options=frozenset(["rw", f"user_id={NOBODY}"]))]
+        waiter = Waiter(DEVICE, PATIENCE_S)
+        assert waiter.wait(PATIENCE_S) == Farewell()
+        waiter.close()
