@@ -208,6 +208,41 @@ def picture_of(image: Path, path: bytes) -> Picture:
     return volume_pictures(image)[path]
 
 
+def test_a_path_that_is_deeper_than_the_interpreters_stack_is_kept(run_mkfs: Mkfs, image: Path) -> None:
+    assert run_mkfs(image, "16M", "-d", "-", stdin=tar_of((member("a/" * 3000 + "f"), b""))).code == 0
+
+
+def test_device_numbers_that_linux_has_are_kept(run_mkfs: Mkfs, image: Path) -> None:
+    device = member("dev", tarfile.CHRTYPE, devmajor=0xFFF, devminor=0xFFFFF)
+    assert run_mkfs(image, "16M", "-d", "-", stdin=tar_of((device, b""), tar_format=tarfile.GNU_FORMAT)).code == 0
+
+
+@pytest.mark.parametrize(
+    ("hostile", "sentence"),
+    [
+        (member("a/" * 9000 + "f"), "has a path of 18001 bytes"),
+        (member("dev", tarfile.CHRTYPE, devmajor=2**40, devminor=5), "dev is the device 1099511627776:5"),
+        (member("dev", tarfile.BLKTYPE, devmajor=8, devminor=2**31), "dev is the device 8:2147483648"),
+        (member("f", pax_headers={"SCHILY.acl.access": " " * 2_000_000 + "x"}), "cannot be kept"),  # took hours
+    ],
+    ids=["deep", "major", "minor", "blanks"],
+)
+def test_a_tar_that_is_made_to_hurt_is_refused_in_a_sentence(
+    run_mkfs: Mkfs, image: Path, hostile: tarfile.TarInfo, sentence: str
+) -> None:
+    tar_format = tarfile.GNU_FORMAT if hostile.isdev() else tarfile.PAX_FORMAT
+    run = run_mkfs(image, "16M", "-d", "-", stdin=tar_of((hostile, b""), tar_format=tar_format))
+    assert run.code and sentence in run.err and "internal error" not in run.err and len(run.err) < 5_000
+    assert not image.exists()
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME], ids=["pax", "global", "long name"])
+def test_a_header_that_would_fill_the_memory_is_not_read(run_mkfs: Mkfs, image: Path, kind: bytes) -> None:
+    head = member("x", kind, size=1 << 40).tobuf(tarfile.GNU_FORMAT)
+    run = run_mkfs(image, "16M", "-d", "-", stdin=head + bytes(10_240))
+    assert run.code and f"{1 << 40} bytes are said about one member" in run.err and not image.exists()
+
+
 @pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_every_dialect_of_tar_is_read(run_mkfs: Mkfs, image: Path, tar_format: int) -> None:
     name = "d/" * 20 + "x" * (50 if tar_format == tarfile.USTAR_FORMAT else 200)

@@ -239,7 +239,9 @@ def a_strangers_listener() -> Iterator[None]:
     def lie() -> None:
         with suppress(OSError):
             while True:
-                listener.accept()[0].sendall(b'{"pid": 1, "image": "image", "mount_point": "place"}\n{"reason": ""}\n')
+                connection = listener.accept()[0]
+                with suppress(BrokenPipeError), connection:
+                    connection.sendall(b'{"pid": 1, "image": "image", "mount_point": "place"}\n{"reason": ""}\n')
 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address(DEVICE))

@@ -19,6 +19,7 @@ from typing import IO, Any, cast
 
 from razortools.engine.populate.entry import Chunks, Entry, SourceFailed, data_chunks, no_contents, show_path
 from razortools.engine.populate.pax import pax_acls, pax_time_ns, pax_xattrs, raw_bytes
+from razortools.units import KIB, MIB
 
 _READ_BYTES = 1 << 20
 _HEAD_BYTES = 512
@@ -34,6 +35,10 @@ _KINDS = {
     **dict.fromkeys(tarfile.REGULAR_TYPES, stat.S_IFREG),
 }
 _VOLUME_LABEL = b"V"
+_MAJOR_MAX, _MINOR_MAX = 0xFFF, 0xF_FFFF  # Linux's device numbers
+_ABOUT_NEXT = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_ABOUT_BYTES_MAX = 64 * MIB  # of what is said about a member, mostly its attributes
+_PATH_BYTES_MAX = 16 * KIB  # four times what a program can name at once
 _ID_MAX = 0xFFFF_FFFE  # the number above means "unchanged" to chown(2)
 
 
@@ -53,6 +58,14 @@ class _StrictInfo(tarfile.TarInfo):
             raise EOFError("the mark at the end of the archive is missing") from error
         except _BAD_HEADERS as error:
             raise _Damaged(str(error)) from error
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Any:
+        """Return what a header tells. Raises _Damaged before tarfile reads more into memory than anybody has to say."""
+        told = super().frombuf(buf, encoding, errors)
+        if told.type in _ABOUT_NEXT and told.size > _ABOUT_BYTES_MAX:
+            raise _Damaged(f"{told.size} bytes are said about one member")
+        return told
 
 
 class TarSource:
@@ -163,6 +176,9 @@ def _entry(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> Entr
         mtime_ns = pax_time_ns(member.pax_headers.get("mtime", str(member.mtime)))
         atime_ns = pax_time_ns(member.pax_headers["atime"]) if "atime" in member.pax_headers else mtime_ns
     is_device = kind in (stat.S_IFCHR, stat.S_IFBLK)
+    if is_device and not (0 <= member.devmajor <= _MAJOR_MAX and 0 <= member.devminor <= _MINOR_MAX):
+        numbers = f"{member.devmajor}:{member.devminor}; they go up to {_MAJOR_MAX}:{_MINOR_MAX}"
+        raise SourceFailed(f"{name}: {show_path(path)} is the device {numbers}")
     is_regular = kind == stat.S_IFREG
     return Entry(
         path=path,
@@ -214,7 +230,10 @@ def _path(text: str, name: str) -> bytes:
     parts = [part for part in raw_bytes(text).split(b"/") if part not in (b"", b".")]
     if b".." in parts:
         raise SourceFailed(f"{name}: '{show_path(raw_bytes(text))}' leads out of the tree; such an archive is not unpacked")
-    return b"/".join(parts)
+    path = b"/".join(parts)
+    if len(path) > _PATH_BYTES_MAX:
+        raise SourceFailed(f"{name}: has a path of {len(path)} bytes; they may have {_PATH_BYTES_MAX}")
+    return path
 
 
 @contextmanager

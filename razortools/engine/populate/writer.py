@@ -109,11 +109,18 @@ class _Writer:
 
     def _directory(self, path: bytes) -> InodeNo:
         """Return the directory *path*, made if no entry told of it."""
-        known = self._directories.get(path)
-        if known is not None:
-            return known
+        missing: list[bytes] = []
+        while path not in self._directories:  # no recursion: an archive may be deeper than the interpreter's stack
+            missing.append(path)
+            path = split_path(path)[0]
+        for one in reversed(missing):
+            self._imply_directory(one)
+        return self._directories[missing[0] if missing else path]
+
+    def _imply_directory(self, path: bytes) -> InodeNo:
+        """Make a directory that no entry told of, in one that is known."""
         parent_path, name = split_path(path)
-        parent = self._directory(parent_path)
+        parent = self._directories[parent_path]
         root = self.volume.inodes.get(ROOT_INODE)
         try:
             made = namespace.mkdir(self.volume, parent, name, IMPLIED_MODE, root.uid, root.gid, inherits=False)
