@@ -133,13 +133,13 @@ class Remounter:
             now = "read-only" if is_read_only else "writable"
             log.error("the mount is %s now, the image is not: %s", now, failure, exc_info=is_ours)
 
-    async def show_failure(self, mount_point: str) -> None:
+    async def show_failure(self, device: tuple[int, int], mount_point: str) -> None:
         """Have the mount table say that the volume has turned read-only by itself, once no file is open for writing."""
         await self._committer.failed.wait()
         while True:
             if self._volume.store.failure:
                 try:
-                    await trio.to_thread.run_sync(_show_read_only, mount_point, abandon_on_cancel=True)
+                    await trio.to_thread.run_sync(_show_read_only, device, mount_point, abandon_on_cancel=True)
                     return
                 except Exception as refused:
                     if not isinstance(refused, OSError) or refused.errno != errno.EBUSY:
@@ -157,8 +157,9 @@ def _table_says_read_only(device: tuple[int, int]) -> bool | None:
         return None
 
 
-def _show_read_only(mount_point: str) -> None:
+def _show_read_only(device: tuple[int, int], mount_point: str) -> None:
     """Make the kernel refuse changes. Raises OSError."""
-    mount = mountpoints.mount_at(mount_point)
-    if mount is not None and not mount.is_read_only:
-        kernel_mount.remount(mount_point, kernel_words(mount) - {"rw"} | {"ro"})
+    place = mountpoints.place_of(device, mount_point)
+    mount = None if place is None else mountpoints.topmost(place)
+    if place is not None and mount is not None and not mount.is_read_only:
+        kernel_mount.remount(place, kernel_words(mount) - {"rw"} | {"ro"})

@@ -79,6 +79,7 @@ class Mounted:
         self._ready = ready
         self._hello = trio.Event()
         self._control: Control | None = None
+        self._device: tuple[int, int] | None = None  # of the mount, once it answers
         words = fuse_options(place.image, options)
         self._trail = None if options.audit is None else Trail(options.audit)
         self._scrape = _scrape(options)
@@ -210,7 +211,7 @@ class Mounted:
         """Once the mount answers: raise its read-ahead, open the control socket, tell whoever waits."""
         await self._hello.wait()
         # Should the pump end now nobody answers the thread before the connection is closed, which is when trio has ended.
-        device = await trio.to_thread.run_sync(_device_of, self._place.mount_point, abandon_on_cancel=True)
+        device = self._device = await trio.to_thread.run_sync(_device_of, self._place.mount_point, abandon_on_cancel=True)
         collector.calm()
         if device is None:
             log.info("%s: not mounted at %s any more", self._place.image, self._place.mount_point)
@@ -222,7 +223,7 @@ class Mounted:
                 self._trail.note_history(done, image=self._place.image)
             self._note("mount", read_only=self._volume.read_only, pid=os.getpid())
             nursery.start_soon(self._remounter.follow_table, device)
-            nursery.start_soon(self._remounter.show_failure, self._place.mount_point)
+            nursery.start_soon(self._remounter.show_failure, device, self._place.mount_point)
         self._ready()
 
     async def _open_control(self, device: tuple[int, int], nursery: trio.Nursery) -> None:
@@ -270,18 +271,26 @@ class Mounted:
                     log.info("SIGHUP: the log is opened again")
                     continue
                 log.info("%s: unmounting", signal.Signals(number).name)
-                with trio.move_on_after(UNMOUNT_GRACE_S):
+                with trio.move_on_after(UNMOUNT_GRACE_S) as grace:
                     await trio.to_thread.run_sync(self._unmount, abandon_on_cancel=True)
+                if grace.cancelled_caught:
+                    text = "%s: not unmounted within %g s; what the kernel had still to write of mapped files is lost"
+                    log.warning(text, self._place.mount_point, UNMOUNT_GRACE_S)
                 serving.cancel()
 
     def _unmount(self) -> None:
         """Unmount while requests are still served: the kernel may have pages to write. In a thread."""
+        place: str | None = self._place.mount_point
         try:
-            mountpoints.unmount(self._place.mount_point)
+            if self._device is not None:
+                place = mountpoints.place_of(self._device, self._place.mount_point)
+            if place is not None:
+                mountpoints.unmount(place)
         except ImageBusy:
-            log.warning("%s is in use; its users lose it now", self._place.mount_point)
-            _write_back(self._place.mount_point)
-        except RazorError as failed:
+            assert place is not None
+            log.warning("%s is in use; its users lose it now", place)
+            _write_back(place)
+        except (RazorError, OSError) as failed:
             log.warning("%s", failed)
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr, suppress
+from contextlib import closing, redirect_stderr, suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from razortools.engine.store.mounts import Mount, mounts
 from razortools.engine.volume import open_volume
 from razortools.format.superblock import State
 from razortools.service import kernel_mount, mountpoints, opening
+from razortools.service.control import Farewell, Waiter
 from razortools.service.kernel_mount import root_connection
 from razortools.units import MIB
 from tests.images import make_image
@@ -139,6 +140,31 @@ def test_paths_may_hold_blanks_commas_and_letters_beyond_ascii(tmp_path: Path, f
         made.umount()
     finally:
         made.take_away()
+
+
+def end_behind_a_folder_that_was_replaced(folder: Path) -> list[object]:
+    (folder / "theirs").mkdir()
+    made = Mounted(folder / "theirs").mount()
+    (made.path / "file").write_text("x")
+    (folder / "theirs").rename(folder / "moved")
+    (folder / "theirs").mkdir()
+    made.path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "another", made.path], check=True)
+    (made.path / "file").write_text("another's")
+    device = next(mount for mount in mounts() if mount.filesystem == "fuse.razorfs").device
+    with closing(Waiter(device)) as waiter:
+        os.kill(waiter.greeting.pid, signal.SIGTERM)
+        closed = waiter.wait(ANSWER_S)
+    is_there = (made.path / "file").read_text()
+    left = [mount.filesystem for mount in mounts() if os.fsencode(folder) in mount.path]
+    return [closed == Farewell(), is_there, left]
+
+
+def test_a_signal_unmounts_what_is_ours_wherever_it_has_gone(fuse: None, tmp_path: Path) -> None:
+    """The path led to another's filesystem by then: that one was unmounted, and our own mount left behind, dead."""
+    closed, is_there, left = as_root(end_behind_a_folder_that_was_replaced, tmp_path)
+    assert (closed, is_there) == (True, "another's")
+    assert "tmpfs" in left and "fuse.razorfs" not in left
 
 
 def live_beside_an_odd_mount(folder: Path) -> list[object]:
