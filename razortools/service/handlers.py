@@ -34,7 +34,7 @@ from razortools.service.phases import Phase, phase
 from razortools.service.residence import Fetcher
 from razortools.service.settled import Settled
 from razortools.service.wire import ATTRIBUTES_OUT, ENTRY_OUT, Opcode
-from razortools.units import NANOSECONDS, InodeNo
+from razortools.units import MIB, NANOSECONDS, InodeNo
 
 
 class Soon(Enum):
@@ -51,6 +51,7 @@ Handler = Callable[[InodeNo, memoryview, Caller], Answer]
 TIMEOUT_S = 86_400
 FORGETTING_S = 0.01  # time for a handful of requests
 SECTOR_BYTES = 512  # the unit of st_blocks
+WAITING_BYTES_MIN = 8 * MIB
 IO_BYTES = 4096  # st_blksize: what programs take for their buffers; a record would make each open file of Python cost 128 KiB
 
 CHANGING_TREE = frozenset(
@@ -166,6 +167,10 @@ class Handlers:
     async def less_dirty(self) -> None:
         """Return when the tree may be changed without keeping others waiting."""
         await self.committer.less_dirty()
+
+    def waiting_bytes_max(self) -> int:
+        """Return how many bytes the requests that wait may hold: as much as may be dirty, and room for some large ones."""
+        return max(WAITING_BYTES_MIN, self.volume.limits.dirty_bytes)
 
     async def durable(self) -> bytes:
         """Return when everything done so far is durable, which is an empty reply. Raises what kept it from being so."""

@@ -6,8 +6,9 @@ it. What a handler can answer at once is answered before the next request is rea
 goes on as a task.
 
 Invariants: other tasks run after at most BURST_MAX requests in a row, fewer large ones, and once BURST_NS are over; an idle mount
-never spins; a spin never lasts longer than SPIN_S; whatever a handler raises becomes the errno of its own request, and the mount
-lives on.
+never spins; a spin never lasts longer than SPIN_S; requests that wait hold no more bytes than they may, and one burst more: those
+that come then wait in the kernel, with what they hold at their own account; whatever a handler raises becomes the errno of its
+own request, and the mount lives on.
 """
 
 import os
@@ -77,6 +78,9 @@ class Served(Protocol):
     async def less_dirty(self) -> None:
         """Return when the tree may be changed without keeping others waiting."""
 
+    def waiting_bytes_max(self) -> int:
+        """Return how many bytes the requests that wait may hold."""
+
     async def may_have_room_soon(self) -> bool:
         """Whether a request that found no room is worth another try."""
 
@@ -125,6 +129,8 @@ class Pump:
         self._wakefulness = Wakefulness() if wakefulness is None else wakefulness
         self._spun_count = 0  # looks that found a request, since it was parked
         self._syncing: list[tuple[int, int, int, InodeNo]] = []  # start, opcode, unique, node of those who wait for a commit
+        self._waiting_bytes = 0  # of the requests whose tasks have not ended
+        self._let_in = trio.Event()  # set, and replaced, when one of them has
         self.parked_count = 0
         self.served_count = 0
 
@@ -142,6 +148,10 @@ class Pump:
     async def _serve_burst(self, nursery: trio.Nursery) -> bool:
         """Serve up to BURST_MAX requests and give others their turn; whether there may be more."""
         receive, answer = self._channel.receive, self._answer
+        while self._waiting_bytes and self._waiting_bytes > self._served.waiting_bytes_max():
+            self._wakefulness.let_go()
+            self._tidy(nursery, 1)  # what was put off may be the room that others wait for
+            await self._let_in.wait()
         if self.served_count >= self._count_at:
             self._count_at = self.served_count + LATELY_MAX
             self.tally.settle()
@@ -199,18 +209,18 @@ class Pump:
         caller = (uid, gid, pid)
         if self._served.holds_back and opcode in CHANGING_TREE:
             answer = partial(self._answer_with, self._when_less_is_dirty, opcode, unique, node, bytes(body), caller)
-            nursery.start_soon(self._timed, started, opcode, node, answer)
+            self._have_wait(nursery, length, started, opcode, node, answer)
             return _clock()
         try:
             reply = self._attempt(NOTHING, handler, node, body, caller)
         except NotResident as told:
             fetch = partial(self._served.fetcher.finish, told)
             answer = partial(self._answer_with, fetch, opcode, unique, node, bytes(body), caller)
-            nursery.start_soon(self._timed, started, opcode, node, answer)
+            self._have_wait(nursery, length, started, opcode, node, answer)
             return _clock()
         except OutOfSpace:
             answer = partial(self._try_again, opcode, unique, node, bytes(body), caller)
-            nursery.start_soon(self._timed, started, opcode, node, answer)
+            self._have_wait(nursery, length, started, opcode, node, answer)
             return _clock()
         except Exception as failure:
             self._refuse(opcode, unique, node, failure)
@@ -227,10 +237,19 @@ class Pump:
         if reply is Soon.DURABLE:
             self._syncing.append((started, opcode, unique, node))
         else:
-            nursery.start_soon(self._timed, started, opcode, node, partial(self._answer_later, opcode, unique, node, reply))
+            self._have_wait(nursery, length, started, opcode, node, partial(self._answer_later, opcode, unique, node, reply))
         return _clock()
 
-    async def _timed(self, started: int, opcode: int, node: InodeNo, answer: Callable[[], Awaitable[None]]) -> None:
+    def _have_wait(
+        self, nursery: trio.Nursery, length: int, started: int, opcode: int, node: InodeNo, answer: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Begin a task that answers a request of *length* bytes; it keeps a copy of them."""
+        self._waiting_bytes += length
+        nursery.start_soon(self._timed, length, started, opcode, node, answer)
+
+    async def _timed(
+        self, length: int, started: int, opcode: int, node: InodeNo, answer: Callable[[], Awaitable[None]]
+    ) -> None:
         """Answer a request that has to wait, and count how long it took."""
         spent = phases.begin()
         self.tally.under_way += 1
@@ -238,6 +257,9 @@ class Pump:
             await answer()
         finally:
             self.tally.under_way -= 1
+            self._waiting_bytes -= length
+            self._let_in.set()
+            self._let_in = trio.Event()
             self.tally.wait(spent)
             self._end(started, opcode, node, spent)
 
@@ -275,7 +297,7 @@ class Pump:
                 self._end(started, opcode, node)
             else:
                 answer = partial(self._answer_later, opcode, unique, node, Soon.DURABLE)
-                nursery.start_soon(self._timed, started, opcode, node, answer)
+                self._have_wait(nursery, _HEAD_BYTES, started, opcode, node, answer)
 
     async def _answer_later(self, opcode: int, unique: int, node: InodeNo, answer: Answer) -> None:
         """Answer a request when its handler's coroutine has ended."""

@@ -84,6 +84,7 @@ class Served:
         self.burst_count = 0
         self.holds_back = False
         self.is_less_dirty = trio.Event()
+        self.may_wait_bytes = 1 << 30
         self.losses: dict[InodeNo, Exception] = {}
 
     def table(self) -> dict[int, Handler]:
@@ -148,6 +149,9 @@ class Served:
 
     async def less_dirty(self) -> None:
         await self.is_less_dirty.wait()
+
+    def waiting_bytes_max(self) -> int:
+        return self.may_wait_bytes
 
     def tidy(self, at_least: int) -> Callable[[], Awaitable[object]] | None:
         if self.put_off < max(1, at_least):
@@ -516,6 +520,44 @@ def test_who_syncs_a_file_of_which_something_is_lost_is_told_each_time_and_nobod
             again = kernel.ask(SYNC, node=7)
             await trio.testing.wait_all_tasks_blocked()
             assert [(unique, error) for unique, error, _ in kernel.told()] == [(again, errno.EIO)]
+
+    run(story)
+
+
+def test_requests_that_wait_hold_no_more_than_they_may_and_a_burst(kernel: Kernel) -> None:
+    """Any user could have a thousand threads write a MiB each, and the daemon held all of it, whatever its limits."""
+
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            at_work.served.may_wait_bytes = 2500
+            waiting = [kernel.ask(WAIT, bytes(1000)) for _ in range(60)]  # more than a burst
+            echo = kernel.ask(ECHO)
+            await trio.testing.wait_all_tasks_blocked()
+            assert kernel.told() == [] and at_work.pump.served_count <= BURST_MAX
+            taken = at_work.pump.served_count
+            at_work.served.released.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert {unique for unique, _, _ in kernel.told()} == {*waiting, echo}
+            assert taken < at_work.pump.served_count == 61
+
+    run(story)
+
+
+def test_when_enough_has_been_answered_the_next_are_taken(kernel: Kernel) -> None:
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            at_work.served.may_wait_bytes = 40_000
+            for _ in range(10):  # 17 KiB each: a large one ends a burst sooner
+                kernel.ask(WAIT, bytes(17_000))
+            await trio.testing.wait_all_tasks_blocked()
+            taken = at_work.pump.served_count
+            at_work.served.may_wait_bytes = 0
+            kernel.ask(ECHO)
+            await trio.testing.wait_all_tasks_blocked()
+            assert at_work.pump.served_count == taken and kernel.told() == []
+            at_work.served.released.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(kernel.told()) == 11
 
     run(story)
 
