@@ -56,7 +56,7 @@ def connection(image: str, patience_s: float) -> Asker | None:
             if os.fsdecode(mount.source) == wanted and mount.filesystem == FILESYSTEM_TYPE:
                 raise _silence(mount, silent) from None
             continue
-        if asker.greeting.image == wanted:
+        if asker.serves(wanted):
             return asker
         asker.close()
     return None

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import trio
 
+from razortools.engine.store.device import holds_lock
 from razortools.engine.store.mounts import mounts
 from razortools.service.logs import log
 
@@ -62,7 +63,7 @@ class Client:
         self.connection = connection
         self._unread = b""
         self._is_gone = False
-        self.may_ask = _user_of(connection) in (0, os.geteuid())  # root, or whose daemon this is; everybody can connect
+        self.may_ask = _peer(connection)[1] in (0, os.geteuid())  # root, or whose daemon this is; everybody can connect
 
     async def receive(self) -> dict[str, object] | None:
         """Return the next thing it says; None if it has gone, or speaks another language."""
@@ -224,13 +225,23 @@ class Waiter:
         self._socket.settimeout(patience_s)
         try:
             self._socket.connect(address(device))
-            _judge_listener(self._socket, device)
+            self._pid, self._user = _judge_listener(self._socket, device)
             self.greeting = _told(Greeting, self._line())
             self._socket.settimeout(None)
         except (OSError, ValueError) as failed:
             self._socket.close()
             kind = TimeoutError if isinstance(failed, TimeoutError) else OSError
             raise kind(f"no daemon of razorfs answers: {failed}") from None
+
+    def serves(self, image: str) -> bool:
+        """Return whether it serves *image*, an absolute path; others may say so of their own mounts, and are not believed."""
+        if self.greeting.image != image:
+            return False
+        try:
+            believed = {0, os.geteuid(), os.stat(image).st_uid}
+        except OSError:
+            believed = {0, os.geteuid()}
+        return self._user in believed or holds_lock(image, self._pid)
 
     def ask(self, request: dict[str, object]) -> str | None:
         """Ask for something; return why not, empty if it is done, None if the daemon has ended instead."""
@@ -286,24 +297,28 @@ def waiter_for(image: str, patience_s: float) -> Waiter | None:
         if mount.is_fuse:
             with suppress(OSError):
                 waiter = Waiter(mount.device, patience_s)
-                if waiter.greeting.image == image:
+                if waiter.serves(image):
                     return waiter
                 waiter.close()
     return None
 
 
-def _user_of(connection: socket.socket) -> int:
-    """Return the user at the other end: who has connected, or who listens."""
-    return int(_CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))[1])
+def _peer(connection: socket.socket) -> tuple[int, int]:
+    """Return (pid, user) at the other end: who has connected, or who listens."""
+    pid, user, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return pid, user
 
 
-def _judge_listener(connection: socket.socket, device: tuple[int, int]) -> None:
-    """Raise OSError if neither root listens there, nor who asks, nor who has mounted it: anybody may have taken the address."""
-    user = _user_of(connection)
-    if user in (0, os.geteuid()):
-        return
-    if not any(f"user_id={user}" in mount.shared_options for mount in mounts() if mount.device == device):
+def _judge_listener(connection: socket.socket, device: tuple[int, int]) -> tuple[int, int]:
+    """Return (pid, user) of who listens. Anybody may have taken the address.
+
+    Raises OSError if it is neither root, nor who asks, nor who has mounted it.
+    """
+    pid, user = _peer(connection)
+    is_own = user in (0, os.geteuid())
+    if not is_own and not any(f"user_id={user}" in mount.shared_options for mount in mounts() if mount.device == device):
         raise OSError(f"user {user} listens there, who has not mounted it")
+    return pid, user
 
 
 def _document(line: bytes) -> dict[str, Any] | None:

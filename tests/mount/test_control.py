@@ -1,6 +1,7 @@
 """The control socket, without a mount."""
 
 import errno
+import json
 import os
 import select
 import socket
@@ -8,11 +9,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
+from razortools.engine.store.device import open_image
 from razortools.engine.store.mounts import Mount
 from razortools.service import control
 from razortools.service.control import ADDRESS_GRACE_S, STRANGERS_MAX, Control, Farewell, Greeting, Waiter, address, listen
@@ -231,17 +234,19 @@ def test_who_only_looks_like_a_daemon_is_taken_for_none(line: bytes) -> None:
 
 
 @contextmanager
-def a_strangers_listener() -> Iterator[None]:
+def a_strangers_listener(image: str = "image") -> Iterator[None]:
     """Another user listens at the address, greets whoever comes as a daemon does, and says at once that all is closed."""
     if os.geteuid():
         pytest.skip("only root can be somebody else")
+
+    greeted = json.dumps({"pid": 1, "image": image, "mount_point": "place"}).encode()
 
     def lie() -> None:
         with suppress(OSError):
             while True:
                 connection = listener.accept()[0]
                 with suppress(BrokenPipeError), connection:
-                    connection.sendall(b'{"pid": 1, "image": "image", "mount_point": "place"}\n{"reason": ""}\n')
+                    connection.sendall(greeted + b'\n{"reason": ""}\n')
 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address(DEVICE))
@@ -267,4 +272,22 @@ def test_a_stranger_who_has_taken_the_address_is_not_believed(monkeypatch: pytes
         table[:] = [replace(table[0], shared_options=frozenset(["rw", f"user_id={NOBODY}"]))]
         waiter = Waiter(DEVICE, PATIENCE_S)
         assert waiter.wait(PATIENCE_S) == Farewell()
+        waiter.close()
+
+
+def test_of_an_image_only_its_owner_or_who_holds_it_is_believed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Who has a mount of his own could say that it was of any image, and tell razorfs-health and razorfsck how that is."""
+    image = tmp_path / "image"
+    image.touch()
+    table = [Mount(1, 0, DEVICE, b"/mnt", "fuse", b"x", shared_options=frozenset([f"user_id={NOBODY}"]))]
+    monkeypatch.setattr(control, "mounts", lambda: table)
+    with a_strangers_listener(str(image)):
+        waiter = Waiter(DEVICE, PATIENCE_S)
+        assert not waiter.serves("/another") and not waiter.serves(str(image))
+        assert control.waiter_for(str(image), PATIENCE_S) is None
+        with open_image(image, writable=True):  # by this process, which listens
+            assert waiter.serves(str(image))
+        assert not waiter.serves(str(image))
+        os.chown(image, NOBODY, NOBODY)
+        assert waiter.serves(str(image)) and not waiter.serves("/another")
         waiter.close()

@@ -349,6 +349,18 @@ def lock_holders(descriptor: int) -> list[int]:
     return sorted({int(part[4]) for part in fields if len(part) > 5 and part[5] == place and int(part[4]) > 0})
 
 
+def holds_lock(path: str, pid: int) -> bool:
+    """Return whether a process holds a lock on the image at *path*, as far as that can be seen."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return pid in lock_holders(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @lru_cache(maxsize=1)
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
