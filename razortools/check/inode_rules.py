@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from razortools.errors import CorruptImage
 from razortools.format.compression import LEVELS, Algorithm
-from razortools.format.data import FILE_BYTES_MAX, RECORD_BYTES_MAX, RECORD_BYTES_MIN, Patch
+from razortools.format.data import FILE_BYTES_MAX, RECORD_BYTES_MAX, RECORD_LOG2, Patch
 from razortools.format.inode import FileType, Inode, InodeFlag
 from razortools.format.keys import PROBE_WINDOW
 from razortools.format.name import hash_name
@@ -14,7 +14,6 @@ Fault = tuple[str, object, object]  # field, found, expected
 
 _TYPES = frozenset(FileType)
 _FLAGS = sum(InodeFlag)
-RECORD_LOG2 = range(RECORD_BYTES_MIN.bit_length() - 1, RECORD_BYTES_MAX.bit_length())
 _ALGORITHMS = frozenset(Algorithm)
 _SIZED = frozenset((FileType.REGULAR, FileType.DIRECTORY, FileType.SYMLINK))
 _DEVICES = frozenset((FileType.CHARACTER, FileType.BLOCK))

@@ -16,7 +16,6 @@ from contextlib import closing
 from razortools.check.facts import find_number
 from razortools.check.findings import Progress
 from razortools.check.host_copy import HostCopy, Place, write_but_zeros
-from razortools.check.inode_rules import RECORD_LOG2
 from razortools.check.paths import DEPTH_MAX, Paths
 from razortools.check.repair.file_contents import contents_among, range_of_contents
 from razortools.check.salvage_report import TOLD_MAX, SalvageReport
@@ -26,6 +25,7 @@ from razortools.check.stored_file import attributes_of, parts_of
 from razortools.check.tree import kinds_mask
 from razortools.engine.store.device import Device
 from razortools.errors import CorruptImage, UsageError
+from razortools.format.data import RECORD_LOG2
 from razortools.format.directory import NAME_BYTES_MAX, DirectoryEntry
 from razortools.format.inode import ROOT_INODE, FileType, Inode, Orphan, OrphanReason
 from razortools.format.keys import Kind, Table, inode_key, kind_range, object_of, table_range

@@ -12,13 +12,12 @@ import crc32c
 
 from razortools.check.contents import is_whole
 from razortools.check.image import Image
-from razortools.check.inode_rules import RECORD_LOG2
 from razortools.check.mended_record import mended
 from razortools.check.record_rules import record_fault
 from razortools.check.tree import TreeIndex
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.compression import unpack
-from razortools.format.data import CUT_OUT, DataRecord, InlineData, Patch, laid_over
+from razortools.format.data import CUT_OUT, RECORD_LOG2, DataRecord, InlineData, Patch, laid_over
 from razortools.format.inode import Inode
 from razortools.format.keys import Kind, Table, inline_key, kind_range, object_range, offset_of
 from razortools.format.unpacking import unpack_record

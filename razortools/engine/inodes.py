@@ -28,7 +28,7 @@ from razortools.engine.holds import Holds
 from razortools.engine.limbo import UNLINKED, Limbo
 from razortools.engine.recent import RecentTable
 from razortools.errors import CorruptImage, PosixError
-from razortools.format.data import RECORD_BYTES_MAX, RECORD_BYTES_MIN
+from razortools.format.data import RECORD_LOG2
 from razortools.format.inode import Inode
 from razortools.format.journal import ENTRY_HEAD_BYTES, Operation
 from razortools.format.keys import inode_key, orphan_key
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from razortools.engine.volume import Volume
 
 S_IFMT = 0o170000
-RECORD_LOG2S = range(RECORD_BYTES_MIN.bit_length() - 1, RECORD_BYTES_MAX.bit_length())
 INODES_KEPT = 1 << 15  # about 30 MiB when full
 PUT_TOGETHER = 256  # that are behind, in one operation: the journal encodes them while the processor's cache has them
 NAMELESS_MAX = 64  # the kernel forgets what it has unlinked within some ten requests; what is held for longer need not wait here
@@ -199,7 +198,7 @@ class InodeTable:
         if len(value) != Inode.FIXED_BYTES:
             return Inode.decode(value)  # which tells what is wrong with it
         inode = Inode(*_unpack(value))
-        if inode.record_log2 not in RECORD_LOG2S and inode.is_regular:
+        if inode.record_log2 not in RECORD_LOG2 and inode.is_regular:
             raise CorruptImage(f"inode {ino}: records of 2^{inode.record_log2} bytes are not possible; run razorfsck")
         return inode
 

@@ -32,6 +32,7 @@ LATE = 4  # flag of a record with late pages
 READABLE = CHECKED_TWICE | LATE  # the flags of records that can be read
 RECORD_BYTES_MIN = 4096
 RECORD_BYTES_MAX = 1 << 20
+RECORD_LOG2 = range(RECORD_BYTES_MIN.bit_length() - 1, RECORD_BYTES_MAX.bit_length())  # the sizes are powers of two
 STORED_BYTES_MAX = 2 * RECORD_BYTES_MAX  # no more than its contents, and the pages behind it
 FILE_BYTES_MAX = (1 << 63) - 1 - RECORD_BYTES_MAX
 _BLOCK_MASK = 0xFFFF_FFFF_FFFF  # an address is a device number (16 bits) and a block number (48 bits)

@@ -7,7 +7,7 @@ from razortools.check.image import Image
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.surveying import owned
 from razortools.errors import CorruptImage
-from razortools.format.data import FILE_BYTES_MAX, RECORD_BYTES_MAX, RECORD_BYTES_MIN, InlineData, Patch
+from razortools.format.data import FILE_BYTES_MAX, RECORD_BYTES_MAX, RECORD_LOG2, InlineData, Patch
 from razortools.format.keys import KIND_AT, Kind, Table, kind_range, object_range, offset_of
 from razortools.units import InodeNo
 
@@ -26,17 +26,16 @@ class Contents:
 
     def record_log2(self, size: int) -> int:
         """Return a record size with which the records make a file of *size* bytes (0: of any size)."""
-        low, high = RECORD_BYTES_MIN.bit_length() - 1, RECORD_BYTES_MAX.bit_length() - 1
-        choices: list[int] = [self.usual_log2, *range(high, low - 1, -1)]
+        choices: list[int] = [self.usual_log2, *reversed(RECORD_LOG2)]
         needed = max(self.largest, self.inline_bytes)
-        possible = [log2 for log2 in choices if low <= log2 <= high and 1 << log2 >= needed]
+        possible = [log2 for log2 in choices if log2 in RECORD_LOG2 and 1 << log2 >= needed]
         number, tail = self.last
         for log2 in possible:
             if number < 0 or not size or number << log2 < size <= (number << log2) + max(tail, 1 << log2):
                 if number > 0 and self.largest and 1 << log2 != self.largest and self.largest.bit_count() == 1:
                     continue  # full records are as long as a record is
                 return log2
-        return possible[0] if possible else high
+        return possible[0] if possible else RECORD_LOG2[-1]
 
     def end(self, record_log2: int) -> int:
         """Return where the last byte of the file lies, by its records and the patches over them."""
