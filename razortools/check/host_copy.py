@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from razortools.errors import DeviceFailed
+from razortools.format.directory import is_possible_name
 from razortools.format.inode import Inode
 
 HOLE_BYTES = 4096  # runs of zeros of at least this many bytes are not written
@@ -36,7 +37,7 @@ class Place:
 
     def child(self, name: bytes) -> "Place":
         """Return the place of *name* in this directory."""
-        assert name not in (b"", b".", b"..") and b"/" not in name and b"\0" not in name
+        assert is_possible_name(name)
         return Place(self, name, self.depth + 1)
 
     @property

@@ -26,7 +26,7 @@ from razortools.check.tree import kinds_mask
 from razortools.engine.store.device import Device
 from razortools.errors import CorruptImage, UsageError
 from razortools.format.data import RECORD_LOG2
-from razortools.format.directory import NAME_BYTES_MAX, DirectoryEntry
+from razortools.format.directory import NAME_BYTES_MAX, DirectoryEntry, is_possible_name
 from razortools.format.inode import ROOT_INODE, FileType, Inode, Orphan, OrphanReason
 from razortools.format.keys import Kind, Table, inode_key, kind_range, object_of, table_range
 from razortools.printable import printable_name
@@ -207,7 +207,7 @@ class _Copier:
             name = self._paths.text(entry.name_id)
             if name is None:
                 continue  # the inode is found when the rest is copied, by its number
-            if name in (b"", b".", b"..") or b"/" in name or b"\0" in name or len(name) > NAME_BYTES_MAX:
+            if not is_possible_name(name) or len(name) > NAME_BYTES_MAX:
                 if place is not None:
                     impossible = f"an entry with the impossible name {printable_name(name)}"
                     self.report.tell_not_copied(place.path, f"{impossible}; {ELSEWHERE}")

@@ -15,6 +15,7 @@ from razortools.check.host_copy import write_but_zeros
 from razortools.engine import directories, files, namespace, xattrs
 from razortools.engine.volume import Volume
 from razortools.errors import CorruptImage, UsageError
+from razortools.format.directory import is_possible_name
 from razortools.format.inode import Inode
 from razortools.printable import printable_name
 from razortools.units import MIB, InodeNo
@@ -51,7 +52,7 @@ def copy(volume: Volume, ino: InodeNo, target: bytes) -> Copied:
 
 def _possible(name: bytes, directory: bytes) -> bytes:
     """Return *name* if a file can have it. Raises CorruptImage: another one could lead out of the place that was asked for."""
-    if name in (b"", b".", b"..") or b"/" in name or b"\0" in name:
+    if not is_possible_name(name):
         told = f"{printable_name(directory)}: an entry has the impossible name {printable_name(name)!r}"
         raise CorruptImage(f"{told}; razorfsck --salvage copies all that can be copied")
     return name

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from razortools.errors import CorruptImage, PosixError
-from razortools.format.directory import NAME_BYTES_MAX, BackLink, DirectoryEntry
+from razortools.format.directory import NAME_BYTES_MAX, BackLink, DirectoryEntry, is_possible_name
 from razortools.format.inode import ROOT_INODE, Inode
 from razortools.format.keys import PROBE_WINDOW, Kind, back_link_key, entry_key, kind_range, object_of, offset_of
 from razortools.units import InodeNo, NameId
@@ -30,7 +30,7 @@ def check_name(name: bytes) -> None:
     """Raise PosixError unless *name* can be a directory entry: EINVAL, or ENAMETOOLONG above 255 bytes."""
     if len(name) > NAME_BYTES_MAX:
         raise PosixError(errno.ENAMETOOLONG, f"a name of {len(name)} bytes is too long; the limit is {NAME_BYTES_MAX}")
-    if not name or name == b"." or name == b".." or b"/" in name or b"\0" in name:
+    if not is_possible_name(name):
         raise PosixError(errno.EINVAL, f"{name!r} cannot be the name of a file")
 
 

@@ -12,6 +12,11 @@ from razortools.format.record import Record, record
 NAME_BYTES_MAX = 255
 
 
+def is_possible_name(name: bytes) -> bool:
+    """Return whether *name*, if it is not too long, can be that of a file: one step of a path, leading below."""
+    return name not in (b"", b".", b"..") and b"/" not in name and b"\0" not in name
+
+
 @record()
 class DirectoryEntry(Record):
     """One name in a directory. The name itself is in the string table; the key holds its hash."""
