@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from razortools.debug.session import Session, reason_of
 from razortools.engine.store.device import Device, open_image
-from razortools.engine.store.undo_place import default_undo_file, distrust, has_undo_file
+from razortools.engine.store.undo_place import default_undo_file, has_undo_file
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage, ImageBusy, RazorError
 from razortools.format.admin import Action
@@ -65,9 +65,7 @@ def _session(device: Device, *, writable: bool, recover: bool, tell: Tell) -> It
 
 def _judge_undo_file(device: Device, *, writable: bool, tell: Tell) -> None:
     """Tell of a commit, a resizing or a repair that was cut off. Raises ImageBusy for a writer, who could not take it back."""
-    if not has_undo_file(device.name):
-        if told := distrust(device.name):
-            tell(told)
+    if not has_undo_file(device.name, tell):
         return
     from razortools.check.repair.undo import was_cut_off  # late: it loads slowly, and hardly ever is there one
     from razortools.check.repair.undo_shelf import HostShelf

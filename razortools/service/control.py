@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import trio
 
+from razortools.engine.store.belief import believed_users
 from razortools.engine.store.device import holds_lock
 from razortools.engine.store.mounts import mounts
 from razortools.service.logs import log
@@ -235,13 +236,7 @@ class Waiter:
 
     def serves(self, image: str) -> bool:
         """Return whether it serves *image*, an absolute path; others may say so of their own mounts, and are not believed."""
-        if self.greeting.image != image:
-            return False
-        try:
-            believed = {0, os.geteuid(), os.stat(image).st_uid}
-        except OSError:
-            believed = {0, os.geteuid()}
-        return self._user in believed or holds_lock(image, self._pid)
+        return self.greeting.image == image and (self._user in believed_users(image) or holds_lock(image, self._pid))
 
     def ask(self, request: dict[str, object]) -> str | None:
         """Ask for something; return why not, empty if it is done, None if the daemon has ended instead."""

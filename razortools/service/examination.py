@@ -10,7 +10,7 @@ from pathlib import Path
 from razortools.engine.health import Health, Reason, Thresholds, Verdict, about_failure, examine, worst
 from razortools.engine.store.device import Device, open_image
 from razortools.engine.store.mounts import mounts
-from razortools.engine.store.undo_place import default_undo_file, distrust, has_undo_file
+from razortools.engine.store.undo_place import default_undo_file, has_undo_file
 from razortools.errors import ImageBusy, RazorError, UsageError, sentence
 from razortools.service import mountpoints
 
@@ -103,13 +103,12 @@ def _dead_mounts(image: str) -> list[Reason]:
 
 def _cut_off(device: Device) -> list[Reason]:
     """Return what to say of changes that were cut off before they took effect."""
-    if not has_undo_file(device.name):
-        told = distrust(device.name)
-        return [Reason(Verdict.WARNING, "Changes", told)] if told else []
-    from razortools.check.repair.cut_off import about_unfinished  # late: it loads slowly, and hardly ever is there one
+    found: list[str] = []
+    if has_undo_file(device.name, found.append):
+        from razortools.check.repair.cut_off import about_unfinished  # late: it loads slowly, and hardly ever is there one
 
-    told = about_unfinished(device, default_undo_file(device.name)).removeprefix(f"{device.name}: ")
-    return [Reason(Verdict.WARNING, "Changes", told)] if told else []
+        found.append(about_unfinished(device, default_undo_file(device.name)).removeprefix(f"{device.name}: "))
+    return [Reason(Verdict.WARNING, "Changes", told) for told in found if told]
 
 
 def _in_use(image: str, live: Live, thresholds: Thresholds) -> Health:

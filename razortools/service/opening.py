@@ -2,10 +2,11 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from razortools.engine.store.device import Device, FileDevice, open_image
 from razortools.engine.store.recording import RecordingDevice
-from razortools.engine.store.undo_place import default_undo_file, distrust, has_undo_file
+from razortools.engine.store.undo_place import default_undo_file, has_undo_file
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import ImageBusy
 from razortools.service import mountpoints
@@ -32,10 +33,8 @@ def open_place(place: Place, options: MountOptions) -> Volume:
     limits = limits_of(options)
     device: Device = _locked(place.image, writable=not options.read_only)
     try:
-        if has_undo_file(place.image):
+        if has_undo_file(place.image, partial(log.warning, "%s")):
             _settle_unfinished(device, writable=not options.read_only)
-        elif told := distrust(place.image):
-            log.warning("%s", told)
         if options.record is not None:
             device = RecordingDevice(device, options.record)
         volume = open_volume(device, read_only=options.read_only, recover=options.recover, limits=limits)

@@ -2,6 +2,9 @@
 
 import os
 import stat
+from collections.abc import Callable
+
+from razortools.engine.store.belief import believed_users
 
 UNDO_DIRECTORY = "/var/lib/razorfs"  # for the undo files of block devices: beside the device they would lie in memory
 UNDO_SUFFIX = ".undo"  # behind the image's name
@@ -18,9 +21,15 @@ def default_undo_file(image: str) -> str:
     return os.path.join(UNDO_DIRECTORY, real.strip("/").replace("/", "-") + UNDO_SUFFIX)
 
 
-def has_undo_file(image: str) -> bool:
-    """Return whether there is one in the usual place that may be believed unasked: what it says is written into the image."""
-    return os.path.lexists(default_undo_file(image)) and not distrust(image)
+def has_undo_file(image: str, tell: Callable[[str], object] = lambda text: None) -> bool:
+    """Return whether there is one in the usual place that may be believed unasked: what it says is written into the image.
+
+    *tell* gets a sentence about one that is there and not believed.
+    """
+    told = distrust(image)
+    if told:
+        tell(told)
+    return not told and os.path.exists(default_undo_file(image))
 
 
 def distrust(image: str) -> str:
@@ -36,10 +45,7 @@ def distrust(image: str) -> str:
         return ""
     if not stat.S_ISREG(entry.st_mode):
         return f"{path}: is no regular file, and is not looked at; find out who has put it there, and remove it"
-    believed = {0, os.geteuid()}
-    if os.path.exists(image):
-        believed.add(os.stat(image).st_uid)
-    if entry.st_uid in believed:
+    if entry.st_uid in believed_users(image):
         return ""
     return (
         f"{path}: belongs to user {entry.st_uid}, who is neither root nor the owner of {image}, and is not believed; remove it, "
