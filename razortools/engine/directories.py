@@ -6,7 +6,7 @@ parent. Rules of POSIX are not here (namespace.py has them).
 """
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from razortools.errors import CorruptImage, PosixError
@@ -213,7 +213,7 @@ def paths(volume: "Volume", ino: InodeNo) -> list[bytes]:
     """Return every absolute path that leads to an inode, in the order in which the names were made; none for an orphan."""
     if ino == ROOT_INODE:
         return [b"/"]
-    return [_path_of(volume, link) for link in links(volume, ino)]
+    return [_absolute(_names_up(volume, link)) for link in links(volume, ino)]
 
 
 def first_path(volume: "Volume", ino: InodeNo) -> bytes:
@@ -221,26 +221,31 @@ def first_path(volume: "Volume", ino: InodeNo) -> bytes:
 
     However many names the inode has, and however deep they lie, that is little work: strangers can make it be asked for.
     """
+    if ino == ROOT_INODE:
+        return b"/"
+    link = next(links(volume, ino), None)
     parts: list[bytes] = []
     length = 0
-    while ino != ROOT_INODE:
-        link = next(links(volume, ino), None)
-        if link is None:
-            return b""
-        parts.append(volume.names.text(NameId(link.name_id)))
-        length += 1 + len(parts[-1])
+    for name in () if link is None else _names_up(volume, link):
+        parts.append(name)
+        length += 1 + len(name)
         if length > SHOWN_BYTES_MAX:
-            return b".../" + b"/".join(reversed(parts))
-        ino = InodeNo(link.parent)
-    return b"/" + b"/".join(reversed(parts))
+            parts.append(b"...")
+            return b"/".join(reversed(parts))
+    return _absolute(parts) if parts else b""
 
 
-def _path_of(volume: "Volume", link: BackLink) -> bytes:
+def _names_up(volume: "Volume", link: BackLink) -> Iterator[bytes]:
+    """Yield the name that *link* is about, that of the directory above it, and so on. Raises CorruptImage as ancestors() does."""
     text = volume.names.text
-    parts = [text(NameId(link.name_id))]
-    above = ancestors(volume, InodeNo(link.parent))
-    parts += [text(NameId(_first_link(volume, directory).name_id)) for directory in above if directory != ROOT_INODE]
-    return b"/" + b"/".join(reversed(parts))
+    yield text(NameId(link.name_id))
+    for directory in ancestors(volume, InodeNo(link.parent)):
+        if directory != ROOT_INODE:
+            yield text(NameId(_first_link(volume, directory).name_id))
+
+
+def _absolute(names_up: Iterable[bytes]) -> bytes:
+    return b"/" + b"/".join(reversed([*names_up]))
 
 
 def _first_link(volume: "Volume", directory: InodeNo) -> BackLink:
