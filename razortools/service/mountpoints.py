@@ -39,14 +39,14 @@ def topmost(path: str) -> Mount | None:
     return next((mount for mount in reversed(mounts()) if mount.path == wanted), None)
 
 
-def place_of(device: tuple[int, int], path: str) -> str | None:
-    """Return where the FUSE mount with a device number can be reached: at *path*, if it is still there; None: nowhere.
+def mount_of(device: tuple[int, int], path: str) -> Mount | None:
+    """Return the FUSE mount with a device number that can be reached: at *path*, if it is still there; None: nowhere.
 
     Whoever owns a folder above *path* can put another one in its place, with a mount of somebody else's in it.
     """
     tops = {mount.path: mount for mount in mounts()}  # of mounts at one place the last one counts
-    places = [os.fsdecode(mount.path) for mount in tops.values() if mount.is_fuse and mount.device == device]
-    return path if path in places else next(iter(places), None)
+    ours = [mount for mount in tops.values() if mount.is_fuse and mount.device == device]
+    return next((mount for mount in ours if mount.path == os.fsencode(path)), next(iter(ours), None))
 
 
 def is_source(image: str) -> bool:

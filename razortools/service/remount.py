@@ -159,7 +159,6 @@ def _table_says_read_only(device: tuple[int, int]) -> bool | None:
 
 def _show_read_only(device: tuple[int, int], mount_point: str) -> None:
     """Make the kernel refuse changes. Raises OSError."""
-    place = mountpoints.place_of(device, mount_point)
-    mount = None if place is None else mountpoints.topmost(place)
-    if place is not None and mount is not None and not mount.is_read_only:
-        kernel_mount.remount(place, kernel_words(mount) - {"rw"} | {"ro"})
+    mount = mountpoints.mount_of(device, mount_point)
+    if mount is not None and not mount.is_read_only:
+        kernel_mount.remount(os.fsdecode(mount.path), kernel_words(mount) - {"rw"} | {"ro"})

@@ -280,14 +280,15 @@ class Mounted:
 
     def _unmount(self) -> None:
         """Unmount while requests are still served: the kernel may have pages to write. In a thread."""
-        place: str | None = self._place.mount_point
+        place = self._place.mount_point
         try:
             if self._device is not None:
-                place = mountpoints.place_of(self._device, self._place.mount_point)
-            if place is not None:
-                mountpoints.unmount(place)
+                mount = mountpoints.mount_of(self._device, place)
+                if mount is None:
+                    return
+                place = os.fsdecode(mount.path)
+            mountpoints.unmount(place)
         except ImageBusy:
-            assert place is not None
             log.warning("%s is in use; its users lose it now", place)
             _write_back(place)
         except (RazorError, OSError) as failed:
