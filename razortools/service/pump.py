@@ -130,7 +130,7 @@ class Pump:
         self._spun_count = 0  # looks that found a request, since it was parked
         self._syncing: list[tuple[int, int, int, InodeNo]] = []  # start, opcode, unique, node of those who wait for a commit
         self._waiting_bytes = 0  # of the requests whose tasks have not ended
-        self._let_in = trio.Event()  # set, and replaced, when one of them has
+        self._held_back = trio.lowlevel.ParkingLot()  # where run() waits until one of them has, while they hold too much
         self.parked_count = 0
         self.served_count = 0
 
@@ -151,7 +151,7 @@ class Pump:
         while self._waiting_bytes and self._waiting_bytes > self._served.waiting_bytes_max():
             self._wakefulness.let_go()
             self._tidy(nursery, 1)  # what was put off may be the room that others wait for
-            await self._let_in.wait()
+            await self._held_back.park()
         if self.served_count >= self._count_at:
             self._count_at = self.served_count + LATELY_MAX
             self.tally.settle()
@@ -258,8 +258,7 @@ class Pump:
         finally:
             self.tally.under_way -= 1
             self._waiting_bytes -= length
-            self._let_in.set()
-            self._let_in = trio.Event()
+            self._held_back.unpark_all()
             self.tally.wait(spent)
             self._end(started, opcode, node, spent)
 
