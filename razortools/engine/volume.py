@@ -19,6 +19,7 @@ from razortools.engine.lately import Lately
 from razortools.engine.limits import Limits
 from razortools.engine.lookedup import LookedUp
 from razortools.engine.names import NameTable
+from razortools.engine.operation import OperationContext
 from razortools.engine.promises import Promises
 from razortools.engine.records import Records
 from razortools.engine.statistics import Statistics
@@ -30,7 +31,6 @@ from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.recovery import Recovered, open_store
 from razortools.engine.store.store import Store
 from razortools.engine.store.superblocks import newest
-from razortools.engine.store.transaction import PART_KEYS
 from razortools.errors import CorruptImage, OutOfSpace, ReadOnly
 from razortools.format.admin import Action, AdminEntry, Outcome, entry
 from razortools.format.compression import Algorithm, Policy
@@ -70,7 +70,7 @@ class Volume:
         self.looked_up = LookedUp()
         self.records = Records(self)
         self.lately = Lately()
-        self._context = _OperationContext(self)
+        self._context = OperationContext(self)
         self.promises = Promises(self)
         self._has_room = self.promises.has_room  # a name less to look up in each operation
 
@@ -79,7 +79,7 @@ class Volume:
         """Whether changes are refused: opened so, or turned so by a failing device."""
         return self._read_only or self.store.read_only
 
-    def operation(self, operation: Operation, inode: InodeNo, *, blocks: int = 0, deleting: bool = False) -> "_OperationContext":
+    def operation(self, operation: Operation, inode: InodeNo, *, blocks: int = 0, deleting: bool = False) -> OperationContext:
         """Begin an atomic operation about *inode* that makes at most *blocks* more blocks of data dirty; yields the time in ns.
 
         Raises ReadOnly or OutOfSpace before anything changed. If the body raises, all its changes are taken back. Flushing data
@@ -373,56 +373,6 @@ class Volume:
             self.close()
         else:
             self._release()
-
-
-class _OperationContext:
-    """The one context that all operations of a volume use in turn; operations never nest."""
-
-    __slots__ = ("_saved", "_started_ns", "_volume")
-
-    def __init__(self, volume: Volume) -> None:
-        self._volume = volume
-        self._saved: tuple[int, ...] = ()
-        self._started_ns = 0
-
-    def begin(self, operation: Operation, inode: InodeNo) -> None:
-        """Start the operation."""
-        volume = self._volume
-        volume.store.start(operation, inode)
-        self._saved = _flatten(volume.counters)
-        self._started_ns = volume.now_ns()
-
-    def __enter__(self) -> int:
-        return self._started_ns
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        store = self._volume.store
-        try:
-            if kind is None:
-                self._finish(store)
-            else:
-                self._take_back()
-        except BaseException as failure:
-            store.break_off(failure)
-            raise
-
-    def _finish(self, store: Store) -> None:
-        """The operation is complete."""
-        inodes = self._volume.inodes
-        if len(store.transaction.redo) + len(store.running.steps) >= PART_KEYS:  # a part of the journal may end with it
-            inodes.put_fresh()
-        store.finish()
-        inodes.keep_changes()
-
-    def _take_back(self) -> None:
-        """The operation has failed: all that it changed is as it was."""
-        volume = self._volume
-        volume.looked_up.clear()
-        volume.inodes.take_back()
-        for key in volume.store.rollback():
-            volume.names.forget_key(key)
-            volume.records.forget_key(key)
-        volume.counters = Counters(*self._saved)
 
 
 def _stored_policy(store: Store) -> Policy:
