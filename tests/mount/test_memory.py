@@ -21,7 +21,9 @@ from razortools.format.inode import ROOT_INODE
 from razortools.service import memory, memory_room
 from razortools.service.committer import Committer
 from razortools.service.memory import CALM_S, PAUSE_S, Memory, fitted, squeezed
+from razortools.service.operations import Operations
 from razortools.service.options import MountOptions
+from razortools.service.settled import Settled
 from razortools.service.urgent import conditions
 from razortools.units import KIB, MIB, InodeNo, RecordNo
 from tests.engine.data_volumes import assert_memory_adds_up, new_file
@@ -237,6 +239,14 @@ def test_a_remount_while_memory_is_short_does_not_end_the_shortness(monkeypatch:
     watched._steps = 1
     watched.take(MountOptions(record_cache_bytes=8 * MIB, metadata_cache_bytes=8 * MIB, dirty_bytes=8 * MIB))
     assert volume.limits.record_cache_bytes == 2 * MIB
+
+
+def test_requests_that_wait_may_hold_as_much_as_may_be_dirty_and_8_mib_at_least() -> None:
+    volume, options = new_volume(), MountOptions()
+    operations = Operations(volume, Committer(volume, options), Settled(volume, lambda ino: None), options)
+    for dirty_mib, held_mib in ((64, 64), (9, 9), (1, 8)):  # also when memory is short, and after a remount
+        volume.set_limits(Limits(dirty_bytes=dirty_mib * MIB))
+        assert operations.waiting_bytes_max() == held_mib * MIB
 
 
 def test_dropping_stops_when_others_are_to_be_served() -> None:
