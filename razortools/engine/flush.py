@@ -243,6 +243,8 @@ def store_loose(volume: "Volume", inodes: Sequence[InodeNo] | None = None) -> bo
 
     Returns whether there were any. Waits for the device. Raises as flush_all does.
     """
+    if not len(volume.records.loose):  # nearly always
+        return False
     places = volume.records.loose.oldest(BATCH_BYTES, of=inodes)
     before = len(volume.records.loose)
     placed, others = place_late(volume, loose.items_of(volume, places))

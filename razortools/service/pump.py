@@ -162,7 +162,10 @@ class Pump:
                 length = receive()
             except BlockingIOError:
                 if self._syncing:
-                    break
+                    if not self._sync(nursery):
+                        break
+                    started = _clock()
+                    continue
                 self._tidy(nursery, WORTHWHILE)
                 if self._may_spin() and self._spin():
                     started = _clock()
@@ -275,8 +278,8 @@ class Pump:
         if self._slow is not None:
             self._slow.tell(name_of(opcode), node, took_ns / NANOSECONDS, spent)
 
-    def _sync(self, nursery: trio.Nursery) -> None:
-        """Answer all who wait for a commit with one, or let a task wait for it."""
+    def _sync(self, nursery: trio.Nursery) -> bool:
+        """Answer all who wait for a commit with one, or let tasks wait for it; whether they are answered."""
         self._tidy(nursery, 1)  # or the commit would store what is about to go
         waiting, self._syncing = self._syncing, []
         try:
@@ -285,7 +288,7 @@ class Pump:
             for started, opcode, unique, node in waiting:
                 self._refuse(opcode, unique, node, failure)
                 self._end(started, opcode, node)
-            return
+            return True
         for started, opcode, unique, node in waiting:
             if is_durable:
                 loss = self._served.loss_of(node)
@@ -297,6 +300,7 @@ class Pump:
             else:
                 answer = partial(self._answer_later, opcode, unique, node, Soon.DURABLE)
                 self._have_wait(nursery, _HEAD_BYTES, started, opcode, node, answer)
+        return is_durable
 
     async def _answer_later(self, opcode: int, unique: int, node: InodeNo, answer: Answer) -> None:
         """Answer a request when its handler's coroutine has ended."""

@@ -32,14 +32,21 @@ class Durations:
 
     def note(self, took_s: float) -> None:
         """Count one duration, in seconds."""
-        self.note_all((int(took_s * NANOSECONDS),))
+        took_ns = int(took_s * NANOSECONDS)
+        self.counts[_bucket(took_ns.bit_length())] += 1
+        self.total_ns += took_ns
 
     def note_all(self, times_ns: Iterable[int]) -> None:
         """Count many durations, in nanoseconds."""
         times_ns = tuple(times_ns)
         for bits, count in Counter(map(int.bit_length, times_ns)).items():
-            self.counts[min(max(bits, _LOWEST_BITS), _HIGHEST_BITS + 1) - _LOWEST_BITS] += count
+            self.counts[_bucket(bits)] += count
         self.total_ns += sum(times_ns)
+
+
+def _bucket(bits: int) -> int:
+    """Return where durations are counted whose numbers of nanoseconds have *bits* bits."""
+    return min(max(bits, _LOWEST_BITS), _HIGHEST_BITS + 1) - _LOWEST_BITS
 
 
 def quantile_s(counts: Sequence[int], share: float) -> float | None:
