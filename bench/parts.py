@@ -52,6 +52,11 @@ PARTS = (
     ),
     Part("waiting", "bench.waiting", lambda scale, rounds: ["--seconds", at_least(1, 10 * scale)], needs_root=True),
     Part("stalls", "bench.stalls", lambda scale, rounds: ["--files", at_least(500, 100_000 * scale)], needs_root=True),
+    Part(
+        "crowd", "bench.crowd",
+        lambda scale, rounds: ["--writers", at_least(20, 300 * scale), "--rounds", str(rounds)],
+        needs_root=True,
+    ),
     Part("check", "bench.check", lambda scale, rounds: ["--data", at_least(16, 1024 * scale), "--rounds", str(rounds)]),
     Part("check_inodes", "bench.check", lambda scale, rounds: ["--inodes", at_least(1000, 1_000_000 * scale)]),
     Part("scaling", "bench.scaling", lambda scale, rounds: ["--sizes", at_least(100, 1000 * scale), at_least(800, 8000 * scale)]),
