@@ -30,6 +30,7 @@ PARTS = (
         "mounts", "bench.mounts", lambda scale, rounds: ["--if-here", f"--scale={scale:g}", f"--rounds={rounds}"],
         needs_root=True, takes_peers=True,
     ),
+    Part("folios", "bench.folios", lambda scale, rounds: ["--if-here", "--mib", at_least(8, 64 * scale)], needs_root=True),
     Part("space", "bench.space", lambda scale, rounds: ["--if-here"], needs_root=True),
     Part(
         "growth", "bench.growth",
