@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from razortools.engine import truncation
-from razortools.engine.flush import Placed, apply_flush, flush_all, give_back, make_room, place, place_late, visit, write_out
+from razortools.engine.entering import apply_flush, visit
+from razortools.engine.flush import flush_all, make_room
 from razortools.engine.flush_plan import FlushPlan, Packed, pack, plan_flush
+from razortools.engine.placing import Placed, give_back, place, place_late, write_out
 from razortools.engine.records import Buffer, Records
 from razortools.engine.store.residence import NotResident
 from razortools.engine.truncation import delete_contents, delete_step

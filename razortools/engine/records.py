@@ -24,7 +24,7 @@ from razortools.units import InodeNo, RecordNo, divide_up
 
 if TYPE_CHECKING:
     from razortools.engine.adaptive import Packing
-    from razortools.engine.flush import Placed
+    from razortools.engine.placing import Placed
     from razortools.engine.volume import Volume
 
 Buffer = bytes | bytearray | memoryview

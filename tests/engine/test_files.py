@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from razortools.engine import files, flush, truncation
+from razortools.engine import files, placing, truncation
 from razortools.engine.flush import finish_placed
 from razortools.engine.limits import Limits
 from razortools.engine.store.simulated import NO_FAULTS, Faults, SimulatedDevice
@@ -700,7 +700,7 @@ def test_a_flush_that_finds_no_room_gives_back_what_it_took(made: int | None, mo
     ino = new_file(volume, 12, STORED)
     files.write(volume, ino, 0, noise(20_000))
     before, free = volume.records.reserved_blocks, volume.store.maps.free_blocks
-    honest, records = flush.make_record, list[object]()
+    honest, records = placing.make_record, list[object]()
 
     def full(*_: object) -> list[list[Run]]:
         raise OutOfSpace("the image is full")
@@ -715,7 +715,7 @@ def test_a_flush_that_finds_no_room_gives_back_what_it_took(made: int | None, mo
         if made is None:
             patch.setattr(volume.store, "place_each", full)
         else:
-            patch.setattr(flush, "make_record", make_record)
+            patch.setattr(placing, "make_record", make_record)
         with pytest.raises(OutOfSpace):
             files.flush_all(volume)
     assert len(records) == (0 if made is None else made + 1)
