@@ -1,16 +1,14 @@
 """The control socket: lets umount.razorfs wait until the image is closed, mount.razorfs remount, razorfs-health see how it is.
 
-The daemon listens on an abstract socket named for the mount's device number, which every process can find in mountinfo without
-asking the mount. A client gets one JSON line at once (who serves what, and how it is now) and one when the image is closed; if
-the connection ends without the second line, the daemon died. In between it may ask for something: JSON lines in turn, the first
-one a request, which only root and the daemon's own user may make.
+The daemon listens where endpoints.py says. A client gets one JSON line at once (who serves what, and how it is now) and one when
+the image is closed; if the connection ends without the second line, the daemon died. In between it may ask for something: JSON
+lines in turn, the first one a request, which only root and the daemon's own user may make.
 """
 
 import errno
 import json
 import os
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -21,6 +19,7 @@ import trio
 from razortools.engine.store.belief import believed_users
 from razortools.engine.store.device import holds_lock
 from razortools.engine.store.mounts import mounts
+from razortools.service import endpoints
 from razortools.service.logs import log
 
 STRANGERS_MAX = 64  # that are connected at once; root, and the user whose daemon this is, always get in
@@ -29,7 +28,6 @@ ACCEPTED_MAX = 256  # in a row, before requests get their turn; more than can wa
 ADDRESS_GRACE_S = 5.0  # for a daemon that has closed its image and is about to be gone; device numbers are used again at once
 ADDRESS_LOOK_S = 0.02
 LINE_BYTES_MAX = 65_536
-_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +62,7 @@ class Client:
         self.connection = connection
         self._unread = b""
         self._is_gone = False
-        self.may_ask = _peer(connection)[1] in (0, os.geteuid())  # root, or whose daemon this is; everybody can connect
+        self.may_ask = endpoints.peer(connection)[1] in (0, os.geteuid())  # root, or whose daemon this is; everybody can connect
 
     async def receive(self) -> dict[str, object] | None:
         """Return the next thing it says; None if it has gone, or speaks another language."""
@@ -114,29 +112,18 @@ async def _refuse(request: dict[str, object], client: Client) -> None:
     client.answer("this mount takes no requests")
 
 
-def address(device: tuple[int, int]) -> str:
-    """Return the socket's address for the mount with this (major, minor) device number."""
-    return f"\0razorfs/{device[0]}:{device[1]}"
-
-
 class Control:
     """The daemon's end."""
 
     def __init__(self, device: tuple[int, int], greeting: Callable[[], Greeting], answering: Answering = _refuse) -> None:
         """Listen; each client is told what *greeting* returns then, and *answering* deals with what it asks.
 
-        Raises OSError if the address is taken.
+        Raises OSError if an earlier daemon has the address.
         """
         self._greeting = greeting
         self._answering = answering
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        self._listener = endpoints.listener(device)
         self._clients: list[Client] = []
-        try:
-            self._listener.bind(address(device))
-            self._listener.listen()
-        except OSError:
-            self._listener.close()
-            raise
 
     async def serve(self) -> None:
         """Greet clients, and answer what they ask, until cancelled."""
@@ -220,19 +207,19 @@ class Waiter:
 
     def __init__(self, device: tuple[int, int], patience_s: float | None = None) -> None:
         """Connect. Raises OSError if no daemon of ours serves the mount: TimeoutError if one does, silently (None: waits)."""
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._unread = b""
         self._patience_s = patience_s
+        try:
+            self._socket, self._pid, self._user = endpoints.connect(device)
+        except OSError as failed:
+            raise _no_answer(failed) from None
         self._socket.settimeout(patience_s)
         try:
-            self._socket.connect(address(device))
-            self._pid, self._user = _judge_listener(self._socket, device)
             self.greeting = _told(Greeting, self._line())
             self._socket.settimeout(None)
         except (OSError, ValueError) as failed:
             self._socket.close()
-            kind = TimeoutError if isinstance(failed, TimeoutError) else OSError
-            raise kind(f"no daemon of razorfs answers: {failed}") from None
+            raise _no_answer(failed) from None
 
     def serves(self, image: str) -> bool:
         """Return whether it serves *image*, an absolute path; others may say so of their own mounts, and are not believed."""
@@ -298,22 +285,10 @@ def waiter_for(image: str, patience_s: float) -> Waiter | None:
     return None
 
 
-def _peer(connection: socket.socket) -> tuple[int, int]:
-    """Return (pid, user) at the other end: who has connected, or who listens."""
-    pid, user, _ = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return pid, user
-
-
-def _judge_listener(connection: socket.socket, device: tuple[int, int]) -> tuple[int, int]:
-    """Return (pid, user) of who listens. Anybody may have taken the address.
-
-    Raises OSError if it is neither root, nor who asks, nor who has mounted it.
-    """
-    pid, user = _peer(connection)
-    is_own = user in (0, os.geteuid())
-    if not is_own and not any(f"user_id={user}" in mount.shared_options for mount in mounts() if mount.device == device):
-        raise OSError(f"user {user} listens there, who has not mounted it")
-    return pid, user
+def _no_answer(failed: OSError | ValueError) -> OSError:
+    """Return what is raised if no daemon of ours answers: TimeoutError if one is only silent."""
+    kind = TimeoutError if isinstance(failed, TimeoutError) else OSError
+    return kind(f"no daemon of razorfs answers: {failed}")
 
 
 def _document(line: bytes) -> dict[str, Any] | None:

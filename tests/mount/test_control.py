@@ -17,8 +17,9 @@ import trio.testing
 
 from razortools.engine.store.device import open_image
 from razortools.engine.store.mounts import Mount
-from razortools.service import control
-from razortools.service.control import ADDRESS_GRACE_S, STRANGERS_MAX, Control, Farewell, Greeting, Waiter, address, listen
+from razortools.service import control, endpoints
+from razortools.service.control import ADDRESS_GRACE_S, STRANGERS_MAX, Control, Farewell, Greeting, Waiter, listen
+from razortools.service.endpoints import address
 
 DEVICE = (0, 1 << 20 | os.getpid())  # no mount has such a number
 NOBODY = 65_534
@@ -255,17 +256,19 @@ def a_strangers_listener(image: str = "image") -> Iterator[None]:
             listener.listen()
         finally:
             os.seteuid(0)
-        threading.Thread(target=lie, daemon=True).start()
+        liar = threading.Thread(target=lie, daemon=True)
+        liar.start()
         try:
             yield
         finally:
             listener.shutdown(socket.SHUT_RDWR)
+            liar.join(PATIENCE_S)  # or the address stays taken
 
 
 def test_a_stranger_who_has_taken_the_address_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     """He could say that an image was closed before it was; nobody but root, the caller or who has mounted it speaks for it."""
     table = [Mount(1, 0, DEVICE, b"/mnt", "fuse.razorfs", b"image", shared_options=frozenset(["rw", "user_id=0"]))]
-    monkeypatch.setattr(control, "mounts", lambda: table)
+    monkeypatch.setattr(endpoints, "mounts", lambda: table)
     with a_strangers_listener():
         with pytest.raises(OSError, match=f"user {NOBODY} listens there"):
             Waiter(DEVICE, PATIENCE_S)
@@ -281,6 +284,7 @@ def test_of_an_image_only_its_owner_or_who_holds_it_is_believed(monkeypatch: pyt
     image.touch()
     table = [Mount(1, 0, DEVICE, b"/mnt", "fuse", b"x", shared_options=frozenset([f"user_id={NOBODY}"]))]
     monkeypatch.setattr(control, "mounts", lambda: table)
+    monkeypatch.setattr(endpoints, "mounts", lambda: table)
     with a_strangers_listener(str(image)):
         waiter = Waiter(DEVICE, PATIENCE_S)
         assert not waiter.serves("/another") and not waiter.serves(str(image))
@@ -291,3 +295,64 @@ def test_of_an_image_only_its_owner_or_who_holds_it_is_believed(monkeypatch: pyt
         os.chown(image, NOBODY, NOBODY)
         assert waiter.serves(str(image)) and not waiter.serves("/another")
         waiter.close()
+
+
+def test_a_stranger_at_the_address_keeps_nobody_from_the_daemon() -> None:
+    """A mount whose address any user had taken stayed without a control socket, and umount.razorfs refused."""
+    with a_strangers_listener():
+        made = Control(DEVICE, greeting)
+        with serving(made):
+            waiter = Waiter(DEVICE, PATIENCE_S)
+            assert waiter.greeting == greeting()
+            waiter.close()
+        made.finish(Farewell())
+        with pytest.raises(OSError, match=f"user {NOBODY} listens there"):
+            Waiter(DEVICE, PATIENCE_S)
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_nor_does_one_who_takes_no_calls(listens: bool) -> None:
+    """To connect to a socket whose queue is full waits for good; what has no queue refuses."""
+    with ExitStack() as stack:
+        other = stack.enter_context(socket.socket(socket.AF_UNIX))
+        other.bind(address(DEVICE))
+        if listens:
+            other.listen(0)
+            queued = stack.enter_context(socket.socket(socket.AF_UNIX))
+            queued.connect(address(DEVICE))
+        made = Control(DEVICE, greeting)
+        with serving(made):
+            Waiter(DEVICE, PATIENCE_S).close()
+        made.finish(Farewell())
+
+
+def test_of_many_sockets_with_such_names_the_believed_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(a_strangers_listener())
+        for number in range(40):
+            other = stack.enter_context(socket.socket(socket.AF_UNIX))
+            other.bind(f"{address(DEVICE)}/{number:016x}")
+            os.seteuid(NOBODY)
+            try:
+                other.listen()
+            finally:
+                os.seteuid(0)
+        monkeypatch.setattr(endpoints.secrets, "token_hex", lambda size: "7" * 2 * size)
+        made = Control(DEVICE, greeting)
+        with serving(made):
+            waiter = Waiter(DEVICE, PATIENCE_S)
+            assert waiter.greeting == greeting()
+            waiter.close()
+        made.finish(Farewell())
+
+
+def test_a_daemon_that_takes_no_calls_is_told_from_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "BUSY_S", 0.0)
+    with pytest.raises(OSError, match="nobody listens", check=lambda none: not isinstance(none, TimeoutError)):
+        Waiter(DEVICE, PATIENCE_S)
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as queued:
+        busy.bind(address(DEVICE))
+        busy.listen(0)
+        queued.connect(address(DEVICE))
+        with pytest.raises(TimeoutError):
+            Waiter(DEVICE, PATIENCE_S)
