@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from razortools.engine.volume import Volume
 
 SHOWN_BYTES_MAX = 4096  # of a path in a log: PATH_MAX
-DEPTH_MAX = 1 << 20  # a longer walk to the root can only be a circle; far above what path names reach
+STEPS_MIN = 1 << 20  # that a walk to the root may take, however few directories the volume counts
 
 _entry_bytes = DirectoryEntry.STRUCT.pack
 _entry_values: Callable[[bytes], tuple[InodeNo, NameId, int, int]] = DirectoryEntry.STRUCT.unpack
@@ -200,8 +200,11 @@ def parent_of(volume: "Volume", directory: InodeNo) -> InodeNo:
 
 
 def ancestors(volume: "Volume", directory: InodeNo) -> Iterator[InodeNo]:
-    """Yield *directory*, its parent and so on up to the root. Raises CorruptImage if the way up is a circle."""
-    for _ in range(DEPTH_MAX):
+    """Yield *directory*, its parent and so on up to the root. Raises CorruptImage if it is a circle.
+
+    That is what has more steps than there are directories.
+    """
+    for _ in range(max(STEPS_MIN, volume.counters.directory_count)):
         yield directory
         if directory == ROOT_INODE:
             return

@@ -147,9 +147,19 @@ def test_an_orphan_has_no_path_and_a_removed_directory_no_parent() -> None:
     assert refused.value.mount_errno == errno.ENOENT
 
 
+def test_as_deep_as_there_are_directories_is_no_circle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A walk of more than a million steps was called damage, whatever the image held."""
+    volume = new_volume()
+    monkeypatch.setattr(directories, "STEPS_MIN", 3)
+    chain = [ROOT_INODE]
+    for _ in range(9):
+        chain.append(namespace.mkdir(volume, chain[-1], b"d", 0o755, 0, 0))
+    assert list(directories.ancestors(volume, chain[-1])) == chain[::-1]
+
+
 def test_a_circle_of_directories_is_damage_and_not_an_endless_walk(monkeypatch: pytest.MonkeyPatch) -> None:
     volume = new_volume()
-    monkeypatch.setattr(directories, "DEPTH_MAX", 100)
+    monkeypatch.setattr(directories, "STEPS_MIN", 100)
     monkeypatch.setattr(directories, "parent_of", lambda _, directory: 5 - directory)
     with pytest.raises(CorruptImage, match="does not lead to the root"):
         list(directories.ancestors(volume, InodeNo(2)))
