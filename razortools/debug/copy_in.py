@@ -17,15 +17,28 @@ from razortools.units import InodeNo
 def copy(volume: Volume, source: str, parent: InodeNo, name: bytes) -> Populated:
     """Copy *source* of the host to *name* in *parent*. A directory that exists is added to, any other file replaced.
 
-    Durable after the next commit. Raises UsageError if there is no such source, SourceFailed, OutOfSpace.
+    The image that it is copied into is left out of a directory. Durable after the next commit. Raises UsageError if there is no
+    such source, or if it is that image; SourceFailed, OutOfSpace.
     """
+    image = _identity(volume.store.device.name)
     try:
         facts = os.lstat(source)
     except OSError as failed:
         raise UsageError(f"{source}: {failed.strerror}; name a file or directory of the host") from None
     if stat.S_ISDIR(facts.st_mode):
-        return populate(volume, source, DirectorySource(source).entries(), into=_directory(volume, parent, name))
+        return populate(volume, source, DirectorySource(source, lambda: image).entries(), into=_directory(volume, parent, name))
+    if (facts.st_dev, facts.st_ino) == image:
+        raise UsageError(f"{source}: is the image that it would be copied into; copy another one")
     return populate(volume, source, [_entry(source, name, facts)], into=parent)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return (device, inode) of a file of the host; None if it is not there."""
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 def _directory(volume: Volume, parent: InodeNo, name: bytes) -> InodeNo:

@@ -212,6 +212,22 @@ def test_cat_gives_the_bytes_as_they_are(image: Path, tmp_path: Path, capfdbinar
     assert finished.stdout == contents * 2
 
 
+def test_put_leaves_out_the_image_that_it_puts_into(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder with the image in it was copied with the image as it was while it grew."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    inside = image.rename(folder / "inside.img")
+    (folder / "other").write_bytes(b"contents")
+    assert debug("-w", "-R", f"put {folder} /", inside) == 0
+    capsys.readouterr()
+    assert debug("-R", "ls /folder", inside) == 0
+    assert capsys.readouterr().out.split() == ["other"]
+    assert debug("-w", "-R", f"put {inside} /", inside) == 2
+    assert "is the image that it would be copied into" in capsys.readouterr().err
+
+
 def test_looking_does_not_change_a_byte_of_a_clean_or_a_crashed_image(image: Path, tmp_path: Path) -> None:
     tree = make_tree(tmp_path / "tree")
     volume = open_for_writing(image)
