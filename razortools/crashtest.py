@@ -14,6 +14,7 @@ import typer
 from razortools.cli import app as cli
 from razortools.cli import render
 from razortools.cli.app import DebugFlag, JsonFlag, QuietFlag, VersionFlag
+from razortools.cli.documents import OneDocument
 from razortools.debug.crashtest import story
 from razortools.debug.crashtest.campaign import Plan, Result, run
 from razortools.debug.crashtest.explorer import Depth, Explorer
@@ -38,6 +39,7 @@ app = cli.new_app()
     epilog="Exit: 0 no violation, 4 a promise was broken, 1 refused or failed, 2 usage.",
 )
 def crashtest(
+    context: typer.Context,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="What all that is chosen at random follows from.")] = 1,
     length: Annotated[
         int, typer.Option("--length", metavar="N", help="Try all workloads of up to N operations, 1 to 3; 0: none.")
@@ -88,6 +90,7 @@ def crashtest(
     debug: DebugFlag = False,
 ) -> int:
     """Run a campaign, or one workload, and show the verdict."""
+    document: OneDocument | None = context.obj if as_json else None
     given = {
         "--length": length != LENGTH, "--random": random_count is not None, "--states": states is not None,
         "--jobs": jobs is not None, "--ground": ground_name is not None, "--workload": workload is not None,
@@ -107,7 +110,7 @@ def crashtest(
         count = _at_least(repairs, 1, "--repairs")
         with render.progress("repairing", count, quiet=quiet or as_json) as advance:
             found = run_repairs(count, seed, repair_depth, seconds, lambda result: advance(1))
-        _show_repairs(found, seed, as_json=as_json, quiet=quiet)
+        _show_repairs(found, seed, document, quiet=quiet)
         return 4 if found.violations else 0
     if workload is not None:
         result = _explore_one(workload, crash, names[0], seed, depth_of_search)
@@ -123,7 +126,7 @@ def crashtest(
         )  # fmt: skip
         with _telling(states, quiet=quiet or as_json) as tell:
             result = run(plan, tell)
-    _show(result, depth_of_search, as_json=as_json, quiet=quiet)
+    _show(result, depth_of_search, document, quiet=quiet)
     return 4 if result.violations else 0
 
 
@@ -201,7 +204,7 @@ class _Teller:
             )
 
 
-def _show(result: Result, depth: Depth, *, as_json: bool, quiet: bool) -> None:
+def _show(result: Result, depth: Depth, document: OneDocument | None, *, quiet: bool) -> None:
     """Show what was found."""
     told: list[str] = []
     if result.violations:
@@ -221,10 +224,10 @@ def _show(result: Result, depth: Depth, *, as_json: bool, quiet: bool) -> None:
         "states_per_second": round(result.states_per_second),
     }
     heading = f"VIOLATION, the smallest of {len(result.violations)}:"
-    _show_verdict(figures, len(result.violations), heading, told, as_json=as_json, quiet=quiet)
+    _show_verdict(figures, len(result.violations), heading, told, document, quiet=quiet)
 
 
-def _show_repairs(result: RepairResult, seed: int, *, as_json: bool, quiet: bool) -> None:
+def _show_repairs(result: RepairResult, seed: int, document: OneDocument | None, *, quiet: bool) -> None:
     """Show what was found in repairs."""
     told: list[str] = []
     for violation in result.violations:
@@ -241,15 +244,21 @@ def _show_repairs(result: RepairResult, seed: int, *, as_json: bool, quiet: bool
         "seconds": round(result.seconds, 1),
         "states_per_second": round(result.state_count / result.seconds) if result.seconds else 0,
     }
-    _show_verdict(figures, len(result.violations), "VIOLATION:", told, as_json=as_json, quiet=quiet)
+    _show_verdict(figures, len(result.violations), "VIOLATION:", told, document, quiet=quiet)
 
 
 def _show_verdict(
-    figures: Mapping[str, object], violation_count: int, heading: str, told: list[str], *, as_json: bool, quiet: bool
+    figures: Mapping[str, object],
+    violation_count: int,
+    heading: str,
+    told: list[str],
+    document: OneDocument | None,
+    *,
+    quiet: bool,
 ) -> None:
     """Show the figures and the story of what was found, if anything was."""
-    if as_json:
-        render.document({**figures, "violations": violation_count, "story": told})
+    if document is not None:
+        document.print({**figures, "violations": violation_count, "story": told})
         return
     if not quiet:
         render.pairs(_in_words(figures))

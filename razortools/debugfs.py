@@ -13,6 +13,7 @@ import typer
 from razortools.cli import app as cli
 from razortools.cli import debug_screen, render
 from razortools.cli.app import DebugFlag, ImageArg, JsonFlag, VersionFlag
+from razortools.cli.documents import OneDocument
 from razortools.debug.commands import COMMANDS
 from razortools.debug.opening import open_session
 from razortools.debug.session import Session, run_line, split_pipe
@@ -25,6 +26,7 @@ app = cli.new_app()
 
 @app.command(help="Look into a RAZORFS image, or with -w change it, without mounting it. Without -R or -f: a prompt.")
 def debugfs(
+    context: typer.Context,
     image: ImageArg,
     write: Annotated[bool, typer.Option("-w", "--write", help="Allow commands that change the image.")] = False,
     run: Annotated[
@@ -39,6 +41,10 @@ def debugfs(
     debug: DebugFlag = False,
 ) -> int:
     """Run the commands in their order and stop at the first error."""
+    document: OneDocument = context.obj
+    document.known["image"] = image
+    if as_json and run is None and script is None:
+        raise UsageError("--json goes with commands, -R COMMAND or -f SCRIPT; a script may come from stdin, -f -")
     lines = [Line(text) for text in run or []]
     if script is not None:
         lines += [Line(text, f"{script}, line {number}") for number, text in enumerate(_read_script(script), 1)]
@@ -46,7 +52,7 @@ def debugfs(
         if run is None and script is None:
             return _prompt(session)
         if as_json:
-            _run_as_document(session, lines, alone=len(lines) == 1 and script is None)
+            _run_as_document(session, document, lines, alone=len(lines) == 1 and script is None)
         else:
             for line in lines:
                 with _placed(line):
@@ -91,10 +97,12 @@ def _read_script(path: str) -> list[str]:
     return Path(path).read_text(encoding="utf-8", errors="surrogateescape").splitlines()
 
 
-def _run_as_document(session: Session, lines: list[Line], *, alone: bool) -> None:
+def _run_as_document(session: Session, document: OneDocument, lines: list[Line], *, alone: bool) -> None:
     """Print one document: the answer of the only command, or a list of {"command", "result"}."""
-    results = []
+    results: list[dict[str, object]] = []
+    document.known["results"] = results  # each command was made durable by itself: a failure tells those before it
     for line in lines:
+        document.known["command"] = line.text
         with _placed(line):
             command, program = split_pipe(line.text)
             if program:
@@ -102,7 +110,7 @@ def _run_as_document(session: Session, lines: list[Line], *, alone: bool) -> Non
             answer = run_line(session, COMMANDS, command)
         if answer is not None:
             results.append({"command": line.text, "result": debug_screen.data_of(answer)})
-    render.document(results[0]["result"] if alone and results else results)
+    document.print(results[0]["result"] if alone and results else results)
 
 
 def _run(session: Session, line: str, *, paged: bool = False) -> None:

@@ -6,21 +6,22 @@ Invariant: nothing is imported here that takes time.
 """
 
 import importlib
+import json
 import os
 import signal
 import sys
 
 from razortools import standard_streams
+from razortools.cli import documents
 
-_DOCUMENT = '{{"image": null, "clean": null, "exit_code": {code}, "error": "interrupted"}}\n'
-# Command: module, function, exit code of Ctrl-C, whether --json makes it a document; cli/app.py has it too, but is not there yet.
+# Command: module, function, exit code of Ctrl-C; cli/app.py has it too, but is not there yet.
 COMMANDS = {
-    "mkfs.razorfs": ("razortools.mkfs", "main", 1, False),
-    "mount.razorfs": ("razortools.mount", "main", 8, False),
-    "umount.razorfs": ("razortools.mount", "umount_main", 8, False),
-    "razorfsck": ("razortools.fsck", "main", 32, True),
-    "razorfs-debug": ("razortools.debugfs", "main", 1, False),
-    "razorfs-health": ("razortools.health", "main", 3, False),
+    "mkfs.razorfs": ("razortools.mkfs", "main", 1),
+    "mount.razorfs": ("razortools.mount", "main", 8),
+    "umount.razorfs": ("razortools.mount", "umount_main", 8),
+    "razorfsck": ("razortools.fsck", "main", 32),
+    "razorfs-debug": ("razortools.debugfs", "main", 1),
+    "razorfs-health": ("razortools.health", "main", 3),
 }
 
 
@@ -54,15 +55,22 @@ def health() -> None:
     _enter("razorfs-health")
 
 
+def _document(command: str, code: int) -> bytes:
+    """Return what --json prints of Ctrl-C; nothing if it was not asked for."""
+    name = f"{command} crashtest" if sys.argv[1:2] == ["crashtest"] else command
+    if not documents.is_wanted(name, sys.argv[1:]):
+        return b""
+    return json.dumps(documents.failure(name, code, "interrupted"), indent=2).encode() + b"\n"
+
+
 def _enter(command: str) -> None:
     standard_streams.secure()
-    module, function, code, has_documents = COMMANDS[command]
+    module, function, code = COMMANDS[command]
 
     def interrupted(*_: object) -> None:
         try:
             os.write(2, f"{command}: interrupted\n".encode())
-            if has_documents and "--json" in sys.argv:
-                os.write(1, _DOCUMENT.format(code=code).encode())
+            os.write(1, _document(command, code))
         finally:
             os._exit(code)
 

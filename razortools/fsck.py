@@ -31,6 +31,7 @@ from razortools.check.salvage import salvage as copy_out
 from razortools.cli import app as cli
 from razortools.cli import render
 from razortools.cli.app import DebugFlag, JsonFlag, QuietFlag, VerboseFlag, VersionFlag
+from razortools.cli.documents import OneDocument
 from razortools.cli.fsck_ask import Asking
 from razortools.cli.fsck_compaction import offer_as_json, show_compaction, show_offer
 from razortools.cli.fsck_screen import Screen
@@ -71,6 +72,7 @@ app = cli.new_app()
     epilog="Exit, added up: 0 clean, 1 repaired or compacted, 4 problems left, 8 not checked, 16 usage, 32 interrupted.",
 )
 def fsck(
+    context: typer.Context,
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="Image file or block device.", show_default=False)],
     code: Annotated[str | None, typer.Argument(metavar="[CODE]", help="With 'explain': the code.", show_default=False)] = None,
     look_only: Annotated[bool, typer.Option("-n", help="Look only; this is the default.")] = False,
@@ -101,6 +103,7 @@ def fsck(
     debug: DebugFlag = False,
 ) -> int:
     """Do what is asked for, and show it."""
+    document: OneDocument = context.obj
     given = {
         "-n": look_only, "-p": preen, "-y": everything, "-i": ask, "--rebuild": rebuild, "--plan": plan is not None,
         "--apply": apply is not None, "--undo": undo, "--compact": compact, "--salvage": salvage is not None,
@@ -116,28 +119,35 @@ def fsck(
     if image == EXPLAIN and not os.path.exists(EXPLAIN):
         raise UsageError("explain takes the code of a finding, such as E0501")
 
-    def work() -> int:
-        if code is not None:
-            raise UsageError(f"one image at a time; what is '{code}'?")
-        deed = deed_of(words)
-        options = Options(
-            only=parse_phases(only), path=parse_path(path), backup_block=not_below(backup, 0, "-b"), threads=thread_count(threads)
-        )
-        judge_descriptor(progress_fd, image, as_json=as_json)
-        screen = Screen(image, quiet=quiet or as_json, verbose=verbose, progress_fd=progress_fd)
-        policy = next((word for word in words if word in POLICIES), "")
-        with Signals() as signals:
-            run = _Run(image, options, screen, policy, undo_file, signals, as_json=as_json)
-            return run.do(deed, plan or apply or salvage or "", rebuilds=rebuild, force=force or backup is not None)
-
-    return cli.guard(work, "razorfsck", cli.FSCK_CODES, debug=debug, as_json=as_json, image=image)
+    document.known["image"] = image
+    if code is not None:
+        raise UsageError(f"one image at a time; what is '{code}'?")
+    deed = deed_of(words)
+    options = Options(
+        only=parse_phases(only), path=parse_path(path), backup_block=not_below(backup, 0, "-b"), threads=thread_count(threads)
+    )
+    judge_descriptor(progress_fd, image, as_json=as_json)
+    screen = Screen(image, quiet=quiet or as_json, verbose=verbose, progress_fd=progress_fd)
+    policy = next((word for word in words if word in POLICIES), "")
+    with Signals() as signals:
+        run = _Run(image, options, screen, policy, undo_file, signals, document, as_json=as_json)
+        return run.do(deed, plan or apply or salvage or "", rebuilds=rebuild, force=force or backup is not None)
 
 
 class _Run:
     """One run of the command."""
 
     def __init__(
-        self, image: str, options: Options, screen: Screen, policy: str, undo_path: str | None, signals: Signals, *, as_json: bool
+        self,
+        image: str,
+        options: Options,
+        screen: Screen,
+        policy: str,
+        undo_path: str | None,
+        signals: Signals,
+        document: OneDocument,
+        *,
+        as_json: bool,
     ) -> None:
         self._image = image
         self._options = options
@@ -146,6 +156,7 @@ class _Run:
         self._undo_path = undo_path or default_undo_file(image)
         self._distrust = "" if undo_path else distrust(image)  # who names an undo file vouches for it
         self._signals = signals
+        self._document = document
         self._as_json = as_json
 
     def do(self, deed: str, name: str, *, rebuilds: bool, force: bool) -> int:
@@ -371,10 +382,10 @@ class _Run:
             self._print(report.as_json() | instead)
         return report.exit_code
 
-    def _print(self, document: dict[str, object]) -> None:
+    def _print(self, found: dict[str, object]) -> None:
         """Print the one document; nothing that comes while it is printed makes a second one."""
         self._signals.hold()
-        render.document(document)
+        self._document.print(found)
 
 
 def _unjudged(image: str, exit_code: int) -> dict[str, object]:

@@ -11,6 +11,7 @@ import typer
 from razortools.cli import app as cli
 from razortools.cli import health_words, render
 from razortools.cli.app import DebugFlag, JsonFlag, VersionFlag
+from razortools.cli.documents import OneDocument
 from razortools.engine.health import Thresholds, Verdict, worst
 from razortools.errors import UsageError
 from razortools.service import examination
@@ -32,6 +33,7 @@ app = cli.new_app()
     "IMAGE 'profile' followed by a mount point draws where its daemon spends its time."
 )
 def health(
+    context: typer.Context,
     target: Annotated[
         str | None, typer.Argument(metavar="[IMAGE | MOUNTPOINT]", help="Image, or where it is mounted.", show_default=False)
     ] = None,
@@ -108,7 +110,8 @@ def health(
     found = examination.examined(target, thresholds, for_programs=as_json or prometheus or nagios)
     verdict = worst([one.verdict for one in found])
     if as_json:
-        render.document(health_words.document(found, verdict))
+        document: OneDocument = context.obj
+        document.print(health_words.document(found, verdict))
     elif prometheus:
         from razortools.service.health_page import page  # late: few ask for it
 

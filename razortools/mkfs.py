@@ -15,6 +15,7 @@ import typer
 from razortools.cli import app as cli
 from razortools.cli import render
 from razortools.cli.app import DebugFlag, ForceFlag, ImageArg, JsonFlag, QuietFlag, VerboseFlag, VersionFlag
+from razortools.cli.documents import OneDocument
 from razortools.engine.create import OPTIONAL_FEATURES, USUAL_FEATURES, CreatePlan, parse_features
 from razortools.engine.make.identity import parse_epoch, parse_uuid_choice
 from razortools.engine.make.image import Made, Order, make
@@ -107,6 +108,7 @@ SizeArg = Annotated[
 
 @app.command(help="Make a RAZORFS filesystem in IMAGE, a file or block device. A missing file is created with SIZE.")
 def mkfs(
+    context: typer.Context,
     image: ImageArg,
     size: SizeArg = None,
     label: LabelOption = "",
@@ -129,6 +131,8 @@ def mkfs(
     debug: DebugFlag = False,
 ) -> int:
     """Read the options, make the image, show what was made."""
+    document: OneDocument = context.obj
+    document.known["image"] = image
     order = Order(
         image=image,
         size_bytes=_size(size),
@@ -150,7 +154,7 @@ def mkfs(
     with _stopping_cleanly(), _noticing(verbose=verbose, quiet=quiet or as_json or populate is None) as notice:
         made = make(order, sys.stdin.buffer, notice)
     if as_json:
-        render.document(_document(image, made))
+        document.print(_document(image, made))
     elif not quiet:
         render.pairs(_summary(image, made))
     return 0

@@ -13,7 +13,7 @@ A front end declares one typer command and hands it to `run`::
         cli.run(app, "razorfsck", cli.FSCK_CODES)
 
 Invariants: a command returns its exit code (None is 0) or raises; whatever it raises leaves as one sentence on stderr and the
-exit code that the command's contract names; a traceback is shown only with --debug.
+exit code that the command's contract names, with --json as a document, too; a traceback is shown only with --debug.
 """
 
 import sys
@@ -27,6 +27,7 @@ import typer
 import razortools
 from razortools import standard_streams
 from razortools.cli import render
+from razortools.cli.documents import OneDocument
 from razortools.errors import CorruptImage, RazorError, UsageError, sentence
 from razortools.units import parse_size
 
@@ -42,11 +43,10 @@ class ExitCodes:
     corrupt: int  # the image is damaged
     interrupted: int  # Ctrl-C
     bug: int  # an exception that should not exist
-    with_documents: bool = False  # with --json an error is a document too
 
 
 MKFS_CODES = ExitCodes(usage=2, failed=1, corrupt=1, interrupted=1, bug=1)
-FSCK_CODES = ExitCodes(usage=16, failed=8, corrupt=4, interrupted=32, bug=8, with_documents=True)  # fsck(8)
+FSCK_CODES = ExitCodes(usage=16, failed=8, corrupt=4, interrupted=32, bug=8)  # fsck(8)
 MOUNT_CODES = ExitCodes(usage=1, failed=32, corrupt=32, interrupted=8, bug=4)  # mount(8)
 DEBUG_CODES = ExitCodes(usage=2, failed=1, corrupt=1, interrupted=1, bug=1)
 CRASHTEST_CODES = ExitCodes(usage=2, failed=1, corrupt=4, interrupted=1, bug=1)
@@ -112,8 +112,8 @@ def run(app: typer.Typer, name: str, codes: ExitCodes, arguments: Sequence[str] 
 def invoke(app: typer.Typer, name: str, codes: ExitCodes, arguments: Sequence[str] | None = None) -> int:
     """Return the exit code of *app* run as *name* with *arguments* (default: the process's). Errors go to stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    as_json = codes.with_documents and "--json" in words
-    return guard(lambda: _call(app, name, codes, words), name, codes, debug="--debug" in words, as_json=as_json)
+    document = OneDocument(name, words, render.document)
+    return guard(lambda: _call(app, name, words, document), name, codes, debug="--debug" in words, document=document)
 
 
 def guard(
@@ -122,13 +122,12 @@ def guard(
     codes: ExitCodes,
     *,
     debug: bool = False,
-    as_json: bool = False,
-    image: str | None = None,
+    document: OneDocument | None = None,
 ) -> int:
     """Return the exit code of *action*; what it raises becomes one sentence on stderr and the code that *codes* names.
 
-    For what runs outside typer's parsing, such as a daemon's first half. *as_json*: an error becomes a document on stdout too,
-    about *image* if it is known by then.
+    For what runs outside typer's parsing, such as a daemon's first half. *document*: what is raised becomes one too, if one was
+    asked for.
     """
     try:
         code = action() or 0
@@ -144,8 +143,8 @@ def guard(
         told, code = sentence(failure), exit_code_of(failure, codes)
     render.error(f"{name}: {told}")
     try:
-        if as_json:
-            render.document({"image": image, "clean": None, "exit_code": code, "error": told})
+        if document is not None:
+            document.print_failure(code, told)
         sys.stdout.flush()  # what was half said: the interpreter would end with a code of its own if it failed there
     except OSError:
         return _nobody_listens(codes)
@@ -158,11 +157,14 @@ def _nobody_listens(codes: ExitCodes) -> int:
     return codes.failed
 
 
-def _call(app: typer.Typer, name: str, codes: ExitCodes, words: list[str]) -> int:
-    """Return the exit code of the typer app. Raises UsageError for a command line that typer refuses."""
+def _call(app: typer.Typer, name: str, words: list[str], document: OneDocument) -> int:
+    """Return the exit code of the typer app, whose command finds *document* in its context.
+
+    Raises UsageError for a command line that typer refuses.
+    """
     streams = sys.stdout, sys.stderr
     try:
-        result = typer.main.get_command(app).main(args=words, prog_name=name, standalone_mode=False)
+        result = typer.main.get_command(app).main(args=words, prog_name=name, standalone_mode=False, obj=document)
     except SystemExit as ended:  # typer's own answer to a reader that has gone away, and 1 is not what every contract says
         sys.stdout, sys.stderr = streams
         if isinstance(ended.__context__, BrokenPipeError):
