@@ -83,7 +83,8 @@ def health(
     debug: DebugFlag = False,
 ) -> int:
     """Examine and show. The exit code is the verdict: 0 ok, 1 warning, 2 critical, 3 unknown."""
-    if as_json + prometheus + nagios + watch > 1:
+    forms = _given({"--json": as_json, "--prometheus": prometheus, "--nagios": nagios, "--watch": watch})
+    if len(forms) > 1:
         raise UsageError("choose one of --json, --prometheus, --nagios and --watch")
     if not watch and (interval is not None or frames is not None):
         raise UsageError("--interval and --frames go with --watch")
@@ -100,7 +101,7 @@ def health(
     )
     _judge(thresholds)
     if target == "profile" and profiled is not None:
-        return _profile(profiled, PROFILE_S if seconds is None else seconds, output or "flame.svg")
+        return _profile(profiled, forms, PROFILE_S if seconds is None else seconds, output or "flame.svg")
     if target == "profile" and not os.path.exists(target):
         raise UsageError("profile takes the mount point whose daemon is to be looked at")
     if profiled is not None:
@@ -121,6 +122,10 @@ def health(
     else:
         health_words.show(found, named=target is None)
     return int(verdict)
+
+
+def _given(options: dict[str, bool]) -> list[str]:
+    return [option for option, is_given in options.items() if is_given]
 
 
 def _judge(thresholds: Thresholds) -> None:
@@ -182,8 +187,10 @@ def _asker(image: str) -> "Asker":
     return asker
 
 
-def _profile(mount_point: str, seconds: int, output: str) -> int:
-    """Draw where a mount's daemon spends its time, and tell what requests waited for meanwhile."""
+def _profile(mount_point: str, forms: list[str], seconds: int, output: str) -> int:
+    """Draw where a mount's daemon spends its time, and tell what requests waited for meanwhile. *forms*: other ones asked for."""
+    if forms:
+        raise UsageError(f"{forms[0]} means nothing to profile, which draws a graph")
     if seconds < 1:
         raise UsageError("--seconds takes a number from 1")
     from razortools.service import profile, watching

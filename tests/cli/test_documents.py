@@ -207,6 +207,15 @@ def test_what_health_cannot_look_at_is_one_document(
     assert found["exit_code"] == seen.code and [one["image"] for one in found["images"]] == [str(path)]
 
 
+@pytest.mark.parametrize("option", ["--json", "--prometheus", "--nagios", "--watch"])
+def test_regression_a_profile_has_no_form_for_programs(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What requests had waited for came as text where a document was asked for."""
+    seen = told(HEALTH, capsys, option, "profile", tmp_path)
+    assert seen.code == 3 and f"{option} means nothing to profile" in seen.err
+    if option == "--json":
+        failure(HEALTH, seen, 3)
+
+
 # What a failed command of several leaves
 
 
