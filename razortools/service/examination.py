@@ -20,16 +20,17 @@ UNTOLD = "is served, and tells more only to root and to whoever has mounted it; 
 
 
 def examined(target: str | None, thresholds: Thresholds, *, for_programs: bool) -> list[Health]:
-    """Return the health of the images that are asked for. Programs get an answer also for a directory with no mount: unknown.
+    """Return the health of the images that are asked for.
 
-    Raises UsageError for people.
+    Programs get an answer, unknown, also for a directory with no mount and for what they may not look at. For people that raises
+    UsageError or OSError.
     """
     try:
         found = images(target)
-    except UsageError as refused:
+    except (UsageError, OSError) as refused:
         if target is None or not for_programs:
             raise
-        return [Health(target, Verdict.UNKNOWN, (Reason(Verdict.UNKNOWN, "Image", str(refused)),), None, None)]
+        return [Health(target, Verdict.UNKNOWN, (Reason(Verdict.UNKNOWN, "Image", sentence(refused)),), None, None)]
     return [_examine(image, thresholds) for image in found]
 
 

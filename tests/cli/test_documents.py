@@ -167,7 +167,6 @@ REFUSED: list[tuple[Tool, list[str], Place, Around, int]] = [
     (HEALTH, ["--watch"], good, free, 3),
     (HEALTH, ["--space-warning", "120"], good, free, 3),
     (HEALTH, ["--interval", "1"], good, free, 3),
-    (HEALTH, [], good, without_rights, 3),
 ]
 
 
@@ -196,15 +195,26 @@ def test_what_is_judged_is_one_document_whatever_it_is(
     assert valid(tool.schema, json.loads(seen.out))["exit_code"] == seen.code != 0
 
 
-@pytest.mark.parametrize(("tool", "place", "around"), [(HEALTH, missing, free), (HEALTH, good, held)])
-def test_what_health_cannot_look_at_is_one_document(
-    tool: Tool, place: Place, around: Around, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("place", "around"), [(missing, free), (good, held), (good, without_rights)])
+def test_what_health_cannot_look_at_is_one_document_that_names_it(
+    place: Place, around: Around, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = place(tmp_path)
     with around(path):
-        seen = told(tool, capsys, "--json", path)
-    found = valid(tool.schema, json.loads(seen.out))
+        seen = told(HEALTH, capsys, "--json", path)
+    found = valid(HEALTH.schema, json.loads(seen.out))
     assert found["exit_code"] == seen.code and [one["image"] for one in found["images"]] == [str(path)]
+
+
+@pytest.mark.parametrize("form", ["--nagios", "--prometheus"])
+def test_regression_a_monitor_hears_of_an_image_that_it_may_not_look_at(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who could not enter the image's folder got an empty answer, and the sentence on stderr, which monitors do not read."""
+    path = good(tmp_path)
+    with without_rights(path):
+        seen = told(HEALTH, capsys, form, path)
+    assert seen.code == 3 and str(path) in seen.out and seen.err == ""
 
 
 @pytest.mark.parametrize("option", ["--json", "--prometheus", "--nagios", "--watch"])
