@@ -1,4 +1,4 @@
-"""Write the matrix of damage into docs/FSCK.md: what is found, what is harmless, what is repaired and what is lost.
+"""Write the matrix of damage into docs/FSCK-MATRIX.md: what is found, what is harmless, what is repaired and what is lost.
 
     python -m tools.fsck_matrix                  run the cases (some minutes) and write the tables between the marks
     python -m tools.fsck_matrix --processes N    the same in so many processes; as many as there are processors otherwise
@@ -26,7 +26,7 @@ from tools.fuzzing.harmless import FREE, ROLES
 from tools.fuzzing.histories import history
 from tools.fuzzing.outcome import Outcome, Tally
 
-PLACE = Path(__file__).resolve().parent.parent / "docs" / "FSCK.md"
+PLACE = Path(__file__).resolve().parent.parent / "docs" / "FSCK-MATRIX.md"
 BEGIN, END = "<!-- begin matrix: written by tools/fsck_matrix.py -->\n", "<!-- end matrix -->\n"
 SEED = 5
 LAW_EVERY = 41  # so many cases of the field fuzz are judged for each that is repaired; odd: right and wrong checksums take turns
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.check:
         missing = [kind for kind in kinds() if f"| {kind} |" not in table]
         if missing:
-            print(f"docs/FSCK.md has no row for {', '.join(missing)}; run: python -m tools.fsck_matrix", file=sys.stderr)
+            print(f"docs/FSCK-MATRIX.md has no row for {', '.join(missing)}; run: python -m tools.fsck_matrix", file=sys.stderr)
         return 1 if missing else 0
     PLACE.write_text(head + begin + text(chosen.processes, chosen.only, table) + end + tail, encoding="utf-8")
     return 0
@@ -86,24 +86,24 @@ def text(processes: int, only: frozenset[str] | None, before: str) -> str:
     """Return the tables, in Markdown; of all but the structures *only* as they stand in *before*."""
     found, mended = Tally(), Tally()
     if only is not None:
-        for tally, part in zip((found, mended), before.split("### ")[1:], strict=False):
+        for tally, part in zip((found, mended), before.split("## ")[1:], strict=False):
             _fill(tally, part, only)
     for judged, lawful in _cases(processes, only):
         for tally, outcome in ((found, judged), (mended, lawful)):
             for failure in tally.add([outcome] if outcome is not None else []):
                 print(f"FAILED {failure.kind}: {failure.case}: {failure.failure}", file=sys.stderr, flush=True)
     parts = [
-        "### What razorfsck finds\n",
+        "## What razorfsck finds\n",
         "Harmless: proven to change nothing that is seen, and the engine goes on with the image. As torn: all traces of the",
         "last transactions are gone from the journal, as a crash before them leaves it. As before: every superblock was put back",
         "to an older one. Where the damage changed nothing, nothing is counted.\n",
         _table(FOUND, found),
-        "### What repair does\n",
+        "## What repair does\n",
         "Repaired: every file is bit for bit what it was before the damage. With loss: something within the reach of the damage",
         "is not; everything else is. Refused: the image was left as it was, with a sentence. Failed: a law of repair does not",
         "hold (tools/fuzzing/laws.py); the seeds are printed when the tables are made.\n",
         _table(MENDED, mended),
-        "### What need not be found\n",
+        "## What need not be found\n",
         "These changes are passed when their checksum is right, because any sound value means something:\n",
         *(f"- `{name}`: {freedom.reason}" for name, freedom in sorted(FREE.items())),
         *(f"- any field of the {role}: {freedom.reason}" for role, freedom in sorted(ROLES.items())),
