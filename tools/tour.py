@@ -28,7 +28,7 @@ WALK = (
     "mkdir mnt && mount.razorfs demo.img mnt",
     "cp -a library mnt/",
     "diff -r library mnt/library && echo same",
-    "df -h mnt",
+    "df -h --output=size,used,avail,pcent mnt",  # not where: that is a folder which no reader has, and columns as wide
     "umount.razorfs mnt",
     "razorfsck demo.img",
     "razorfs-debug -R 'ls -l /library/json' demo.img",
@@ -46,7 +46,7 @@ def prepare(folder: Path) -> None:
 
 
 def walk(folder: Path) -> list[tuple[str, str]]:
-    """Run the commands in *folder*; return each with what it printed."""
+    """Run the commands in *folder*; return each with what it printed, as it did. Exits if one fails, or tells of *folder*."""
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "110"}
     seen = []
     try:
@@ -54,7 +54,10 @@ def walk(folder: Path) -> list[tuple[str, str]]:
             done = subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
             if done.returncode:
                 sys.exit(f"{command}: exit code {done.returncode}\n{done.stderr}")
-            seen.append((command, (done.stdout + done.stderr).replace(f"{folder}/", "")))
+            said = done.stdout + done.stderr
+            if str(folder) in said:
+                sys.exit(f"{command}: tells of {folder}, where only this run has been:\n{said}")
+            seen.append((command, said))
     finally:
         if os.path.ismount(folder / "mnt"):
             subprocess.run(["umount", "-l", folder / "mnt"], check=False)
