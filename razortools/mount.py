@@ -325,6 +325,8 @@ def _unmount(waiter: Waiter, mounted: Mount, target: str, *, lazy: bool, verbose
         raise MountRefused(f"{target}: unmounted, but its daemon died; the next mount recovers the image")
     if farewell.reason:
         raise MountRefused(f"{target}: unmounted, but the image was not closed cleanly: {farewell.reason}")
+    if farewell.lost:
+        raise MountRefused(f"{target}: the image is closed, but its daemon had been told to end, and {farewell.lost}")
     if verbose:
         render.message(f"umount.razorfs: {target} unmounted, {waiter.greeting.image} closed")
     return 0

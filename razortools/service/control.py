@@ -48,6 +48,7 @@ class Farewell:
     """How the image was closed; no reason: well."""
 
     reason: str = ""
+    lost: str = ""  # what may never have got into it all the same
 
 
 Told = TypeVar("Told", Greeting, Farewell)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from razortools.service.scrape import Scrape
 
 UNMOUNT_GRACE_S = 10.0  # after a signal
+UNWRITTEN = "what the kernel had still to write of mapped files is lost"
 SWITCH_S = 0.005  # between threads, as Python has it; the pump, while it serves, wants its turn sooner
 
 
@@ -80,6 +81,7 @@ class Mounted:
         self._hello = trio.Event()
         self._control: Control | None = None
         self._device: tuple[int, int] | None = None  # of the mount, once it answers
+        self._lost = ""  # what may be lost although the image is closed
         words = fuse_options(place.image, options)
         self._trail = None if options.audit is None else Trail(options.audit)
         self._scrape = _scrape(options)
@@ -163,9 +165,9 @@ class Mounted:
                 reason = str(failed)
                 raise
             finally:
-                self._note("unmount", clean=not reason)
+                self._note("unmount", clean=not reason, **({"lost": self._lost} if self._lost else {}))
                 if self._control is not None:
-                    self._control.finish(Farewell(reason))
+                    self._control.finish(Farewell(reason, self._lost))
                 self._wakefulness.close()
                 self._connection.detach()
                 self._channel.close()
@@ -274,8 +276,8 @@ class Mounted:
                 with trio.move_on_after(UNMOUNT_GRACE_S) as grace:
                     await trio.to_thread.run_sync(self._unmount, abandon_on_cancel=True)
                 if grace.cancelled_caught:
-                    text = "%s: not unmounted within %g s; what the kernel had still to write of mapped files is lost"
-                    log.warning(text, self._place.mount_point, UNMOUNT_GRACE_S)
+                    self._lost = f"the mount was not gone within {UNMOUNT_GRACE_S:g} s; {UNWRITTEN}"
+                    log.warning("%s: %s", self._place.mount_point, self._lost)
                 serving.cancel()
 
     def _unmount(self) -> None:

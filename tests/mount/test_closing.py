@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from razortools.engine import collector
 from razortools.engine.store.mounts import Mount
 from razortools.service import closing, logs, mountpoints, server
-from razortools.service.control import Control
+from razortools.service.control import Control, Farewell
 from razortools.service.opening import Place
 from razortools.service.options import MountOptions
 from razortools.service.server import Mounted
@@ -41,6 +42,8 @@ def ending() -> Iterator[Mounted]:
     made._control = made._scrape = made._trail = None
     made._connection = made._channel = made._session = made._remounter = made._wakefulness = Nothing()  # type: ignore[assignment]
     made._options = MountOptions()
+    made._lost = ""
+    made._place = Place("image", "place")
     made._volume = Nothing()  # type: ignore[assignment]
     yield made
     sys.setswitchinterval(interval_s)
@@ -105,6 +108,54 @@ def test_nothing_is_said_of_a_daemon_that_has_closed_in_time(logged: Path, monke
         1 / 0  # noqa: B018
     assert said == [str(logged), "cancelled"]
     assert os.listdir("/proc/self/fd") == descriptors
+
+
+class Told:
+    """What a control socket and an audit log are told."""
+
+    def __init__(self) -> None:
+        self.farewells: list[Farewell] = []
+        self.notes: list[dict[str, object]] = []
+
+    def stop_listening(self) -> None:
+        pass
+
+    def finish(self, farewell: Farewell) -> None:
+        self.farewells.append(farewell)
+
+    def note(self, event: str, caller: object, **fields: object) -> None:
+        self.notes.append({"event": event, **fields})
+
+
+@pytest.mark.parametrize("unmounts", [True, False])
+def test_what_a_signal_may_have_cost_is_told_to_all_who_are_told_of_the_end(
+    ending: Mounted, logged: Path, monkeypatch: pytest.MonkeyPatch, unmounts: bool
+) -> None:
+    """The log alone said so; umount.razorfs and the audit log were told of a clean end."""
+    told = ending._control = ending._trail = Told()  # type: ignore[assignment]
+    released = threading.Event()
+
+    async def serve() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ending._watch_signals, nursery.cancel_scope)
+            await trio.testing.wait_all_tasks_blocked()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(server, "UNMOUNT_GRACE_S", ANSWER_S if unmounts else 0.0)
+    monkeypatch.setattr(ending, "_serve", serve)
+    monkeypatch.setattr(ending, "_close", lambda: None)
+    monkeypatch.setattr(ending, "_unmount", lambda: unmounts or released.wait(ANSWER_S))
+    try:
+        ending.run()
+    finally:
+        released.set()
+    (farewell,), (note,) = told.farewells, told.notes
+    assert farewell.reason == "" and note["event"] == "unmount" and note["clean"] is True
+    if unmounts:
+        assert farewell.lost == "" and "lost" not in note
+    else:
+        assert "mapped files is lost" in farewell.lost and note["lost"] == farewell.lost
+        assert farewell.lost in logged.read_text()
 
 
 # A mount that ends while it begins
