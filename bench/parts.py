@@ -60,6 +60,7 @@ PARTS = (
     ),
     Part("check", "bench.check", lambda scale, rounds: ["--data", at_least(16, 1024 * scale), "--rounds", str(rounds)]),
     Part("check_inodes", "bench.check", lambda scale, rounds: ["--inodes", at_least(1000, 1_000_000 * scale)]),
+    Part("recovering", "bench.recovering", lambda scale, rounds: ["--journal", at_least(4, 256 * scale)]),
     Part("scaling", "bench.scaling", lambda scale, rounds: ["--sizes", at_least(100, 1000 * scale), at_least(800, 8000 * scale)]),
     Part("micro", "bench.micro", lambda scale, rounds: ["--seconds", f"{max(0.1, scale):g}"], is_usual=False),
 )  # fmt: skip
