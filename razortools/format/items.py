@@ -24,7 +24,10 @@ ITEMS: dict[int, type[Record]] = {
 }
 
 
+# Plain numbers: to combine members of a flag takes longer than all else here, and each replayed entry is asked.
 _DATA_RECORD, _XATTR = int(Kind.DATA_RECORD), int(Kind.XATTR)
+_OUT_OF_LINE = int(XattrFlag.OUT_OF_LINE)
+OWNING_KINDS = frozenset((_DATA_RECORD, _XATTR))  # whose items may own blocks
 
 
 def decode_item(key: bytes, value: bytes) -> Record:
@@ -40,7 +43,7 @@ def owned_record(key: bytes, value: bytes) -> DataRecord | None:
     kind = key[KIND_AT]
     if kind == _DATA_RECORD:
         return DataRecord.decode(value)
-    if kind == _XATTR and value[1:2] and value[1] & XattrFlag.OUT_OF_LINE:
+    if kind == _XATTR and value[1:2] and value[1] & _OUT_OF_LINE:
         return Xattr.decode(value).out_of_line
     return None
 

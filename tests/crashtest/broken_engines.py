@@ -164,10 +164,10 @@ def replayed_blocks_left_free(patch: pytest.MonkeyPatch) -> None:
     """Replay does not take the blocks that the transactions name: what is written after it lands on them."""
     honest = recovery._take_blocks
 
-    def take_blocks(store: Store, transaction: LoggedTransaction) -> list[Run]:
+    def take_blocks(store: Store, transaction: LoggedTransaction) -> None:
         with patch.context() as here:
             here.setattr(SpaceMaps, "mark_used", lambda maps, start, count: None)
-            return honest(store, transaction)
+            honest(store, transaction)
 
     patch.setattr(recovery, "_take_blocks", take_blocks)
 
@@ -230,7 +230,7 @@ def data_not_verified(patch: pytest.MonkeyPatch) -> None:
         yield from ()
         return True
 
-    patch.setattr(recovery, "_data_arrived", arrived)
+    patch.setattr(recovery, "data_arrived", arrived)
 
 
 def commit_vouches_for_itself(patch: pytest.MonkeyPatch) -> None:

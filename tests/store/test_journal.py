@@ -145,7 +145,8 @@ def test_a_flipped_byte_in_the_last_commit_is_taken_for_a_tear(data: st.DataObje
     device, volume, heads = with_commits(3)
     start = volume.store.journal.start_bytes
     written = volume.verify_journal().transactions[2]
-    end = written.entries[-1].position + 62 + written.entries[-1].head.undo_bytes + written.entries[-1].head.redo_bytes
+    *_, last = written.entries
+    end = last.position + 62 + last.head.undo_bytes + last.head.redo_bytes
     at = data.draw(st.integers(heads[2], end - 1))
     flip(device, start + at)
     assert names(device) == {b"/file 0", b"/file 1"}
@@ -157,7 +158,8 @@ def test_a_flipped_byte_in_a_commit_that_had_been_flushed_is_damage(data: st.Dat
     device, volume, heads = with_commits(3)
     start = volume.store.journal.start_bytes
     written = volume.verify_journal().transactions[1]
-    end = written.entries[-1].position + 62 + written.entries[-1].head.undo_bytes + written.entries[-1].head.redo_bytes
+    *_, last = written.entries
+    end = last.position + 62 + last.head.undo_bytes + last.head.redo_bytes
     flip(device, start + data.draw(st.integers(heads[1], end - 1)))
     assert volume.verify_journal().damage
     with pytest.raises(CorruptImage, match="had been flushed"):

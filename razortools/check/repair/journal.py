@@ -14,8 +14,9 @@ from razortools.check.image import Image
 from razortools.check.journal_rules import Ring
 from razortools.check.keynames import key_fault
 from razortools.check.repair.surveying import owned
+from razortools.engine.store.arrival import owning_changes
 from razortools.engine.store.journal import JournalReader, JournalScan, LoggedTransaction, journal_seed
-from razortools.engine.store.recovery import apply, changed_values, follow_on, skip_unfinished
+from razortools.engine.store.recovery import apply, follow_on, skip_unfinished
 from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace
 from razortools.format.data import DataRecord, late_part
@@ -108,10 +109,11 @@ def _leftovers(image: Image, stop: int) -> Iterator[tuple[int, int]]:
 
 def _data_arrived(image: Image, transaction: LoggedTransaction) -> bool:
     """Return whether all data that *transaction* wrote verifies."""
-    for key, (before, after) in changed_values(transaction).items():
-        new = None if after is None else owned(key, after)
-        if new is not None and not _verifies(image, None if before is None else owned(key, before), new):
-            return False
+    for _, _, changes in owning_changes(transaction):
+        for key, (before, after) in changes.items():
+            new = None if after is None else owned(key, after)
+            if new is not None and not _verifies(image, None if before is None else owned(key, before), new):
+                return False
     return True
 
 

@@ -6,10 +6,12 @@ tear if it was never acknowledged, and damage if a later transaction tells that 
 holds what the last checkpoint does not contain.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
 from struct import Struct
+from typing import NamedTuple
 
 import crc32c
 
@@ -44,8 +46,7 @@ _CHECKED_FROM = _SEAL.size
 _UNDO, _REDO = int(EntryFlag.HAS_UNDO), int(EntryFlag.HAS_REDO)
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedEntry:
+class LoggedEntry(NamedTuple):
     """One entry as found in the journal. *undo*, *redo* None: the key was, is absent."""
 
     head: JournalEntry
@@ -54,13 +55,38 @@ class LoggedEntry:
     position: int
 
 
+class LoggedEntries(Collection[LoggedEntry]):
+    """The entries of a complete transaction, which are read from the ring each time: a ring may be larger than memory.
+
+    Walking them raises CorruptImage if one does not verify any more, DeviceFailed.
+    """
+
+    __slots__ = ("_count", "_position", "_reader", "_sequence")
+
+    def __init__(self, reader: "JournalReader", position: int, sequence: int, count: int) -> None:
+        """*count* entries from *position* on, the first of which is *sequence*; *reader* has found them."""
+        self._reader = reader
+        self._position = position
+        self._sequence = sequence
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[LoggedEntry]:
+        return self._reader.entries(self._position, self._sequence, self._count)
+
+    def __contains__(self, entry: object) -> bool:
+        return any(one == entry for one in self)
+
+
 @dataclass(frozen=True, slots=True)
 class LoggedTransaction:
     """A complete transaction as found in the journal."""
 
     number: int
     position: int
-    entries: tuple[LoggedEntry, ...]  # without the commit entry
+    entries: Collection[LoggedEntry]  # without the commit entry
     commit: JournalCommit
     last_sequence: int  # of the commit entry
 
@@ -326,7 +352,6 @@ class JournalReader:
         self._ahead = ReadAhead(self.read, self.ring_bytes)
         first, start = sequence, position
         number = -1
-        entries: list[LoggedEntry] = []
         while True:
             entry = self._entry(position, room - (position - start))
             head = entry.head
@@ -341,11 +366,45 @@ class JournalReader:
                 total = round_up(position - start, self.block_bytes)
                 if commit.first_sequence != first or commit.total_bytes != total or total > room:
                     raise _NoEntry(position, "the commit entry does not fit its transaction")
-                return LoggedTransaction(number, start, tuple(entries), commit, sequence)
-            entries.append(entry)
+                entries = LoggedEntries(self, start, first, sequence - first)
+                return LoggedTransaction(number, start, entries, commit, sequence)
             sequence += 1
             if not sequence % STEP_ENTRIES:
                 yield position
+
+    def entries(self, position: int, sequence: int, count: int) -> Iterator[LoggedEntry]:
+        """Yield *count* entries from *position* on, the first of which is *sequence*. A walk has found them; others may go on.
+
+        Raises CorruptImage if one does not verify, looked at twice, although it has; DeviceFailed.
+        """
+        walk = self._anew()
+        for expected in range(sequence, sequence + count):
+            try:
+                entry = walk._following(position, expected)
+            except _NoEntry:
+                walk = self._anew()
+                try:
+                    entry = walk._following(position, expected)
+                except _NoEntry as changed:
+                    raise CorruptImage(
+                        f"{self.device.name}: what verified in the journal a moment ago does not any more: {changed}; "
+                        f"check the host's disk, then run razorfsck {self.device.name}"
+                    ) from changed
+            yield entry
+            position += ENTRY_HEAD_BYTES + entry.head.undo_bytes + entry.head.redo_bytes
+
+    def _anew(self) -> "JournalReader":
+        """Return a reader that has read nothing ahead yet."""
+        reader = copy(self)
+        reader._ahead = ReadAhead(self.read, self.ring_bytes)
+        return reader
+
+    def _following(self, position: int, sequence: int) -> LoggedEntry:
+        """Return the entry *sequence*, which is at *position*. Raises _NoEntry."""
+        entry = self._entry(position, self.ring_bytes)
+        if entry.head.sequence != sequence:
+            raise _NoEntry(position, f"entry {entry.head.sequence} found, {sequence} expected")
+        return entry
 
     def _entry(self, position: int, room: int) -> LoggedEntry:
         if room < ENTRY_HEAD_BYTES:
@@ -354,14 +413,15 @@ class JournalReader:
         if raw[:4] != JOURNAL_MAGIC:
             raise _NoEntry(position, "no entry")
         head = JournalEntry(*_HEAD.unpack_from(raw, _CHECKED_FROM))
-        size = head.undo_bytes + head.redo_bytes
-        if size > room - ENTRY_HEAD_BYTES or max(head.undo_bytes, head.redo_bytes) > self._value_bytes_max:
+        undo_bytes, redo_bytes, flags = head.undo_bytes, head.redo_bytes, head.flags
+        size = undo_bytes + redo_bytes
+        if size > room - ENTRY_HEAD_BYTES or undo_bytes > self._value_bytes_max or redo_bytes > self._value_bytes_max:
             raise _NoEntry(position, f"an entry of {size} bytes does not fit")
         values = self._ahead.read(position + ENTRY_HEAD_BYTES, size)
         if crc32c.crc32c(values, crc32c.crc32c(raw[_CHECKED_FROM:], self.seed)) != int.from_bytes(raw[4:8], "little"):
             raise _NoEntry(position, "wrong checksum")
-        undo = values[: head.undo_bytes] if head.flags & _UNDO else None
-        redo = values[head.undo_bytes :] if head.flags & _REDO else None
+        undo = values[:undo_bytes] if flags & _UNDO else None
+        redo = values[undo_bytes:] if flags & _REDO else None
         return LoggedEntry(head, undo, redo, position)
 
     def read(self, position: int, length: int) -> bytes:

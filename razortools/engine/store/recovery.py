@@ -6,24 +6,31 @@ the same result.
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
-import crc32c
-
 from razortools.engine.store import superblocks
+from razortools.engine.store.arrival import data_arrived
 from razortools.engine.store.device import Device
-from razortools.engine.store.journal import SCAN_ROUNDS, JournalReader, JournalScan, LoggedTransaction, journal_seed
+from razortools.engine.store.journal import (
+    SCAN_ROUNDS,
+    JournalReader,
+    JournalScan,
+    LoggedEntry,
+    LoggedTransaction,
+    journal_seed,
+)
 from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.store import METADATA_CACHE_BYTES, Store
 from razortools.errors import CorruptImage
-from razortools.format.data import DataRecord, Run, late_part
+from razortools.format.data import Run
 from razortools.format.geometry import geometry_of
-from razortools.format.items import changed_blocks, owned_record
+from razortools.format.items import changed_blocks
 from razortools.format.journal import ENTRY_HEAD_BYTES
 from razortools.steps import finished, mapped
+from razortools.units import MIB
 
 PART_ENTRIES = 10_000  # of a transaction, replayed between two steps
+PART_BYTES = 4 * MIB  # of values in such a part
 # Of the whole, once the journal was read, the data of its last transactions was verified, and the tree says what it says.
 SCANNED, ARRIVED, APPLIED = 0.4, 0.5, 0.8
 
@@ -77,31 +84,34 @@ def opening(
 
 
 def _replay(store: Store, scan: JournalScan) -> Generator[float, None, Recovered]:
-    """Apply the transactions of *scan* whose data arrived; yield how far it is."""
+    """Apply the transactions of *scan* whose data arrived; yield how far it is.
+
+    The ring is walked once more for each pass: all entries of it together may be more than memory holds.
+    """
     believed: list[LoggedTransaction] = []
     for transaction in scan.transactions:
         if transaction.last_sequence > scan.flushed_sequence:
-            arrived = yield from mapped(_data_arrived(store, transaction), lambda share: SCANNED + (ARRIVED - SCANNED) * share)
+            arrived = yield from mapped(data_arrived(store, transaction), lambda share: SCANNED + (ARRIVED - SCANNED) * share)
             if not arrived:
                 break
         believed.append(transaction)
-    # All blocks that any of them names are taken first, so that no node is given a place that a later one needs.
-    freed: list[list[Run]] = []
     entries = sum(len(transaction.entries) for transaction in believed)
     done = 0
+    # All blocks that any of them names are taken first, so that no node is given a place that a later one needs.
     for transaction in believed:
-        freed.append([])
         for part in _parts(transaction):
-            freed[-1] += _take_blocks(store, part)
+            _take_blocks(store, part)
             done += len(part.entries)
             yield ARRIVED + (APPLIED - ARRIVED) / 2 * done / entries
-    for transaction, runs in zip(believed, freed, strict=True):
+    for transaction in believed:
+        freed: list[Run] = []
         for part in _parts(transaction):
             if not apply(store, part):
                 raise CorruptImage(f"{store.device.name}: recovery finds no room for the tree; run razorfsck")
+            freed += _let_go(store, part)
             done += len(part.entries)
             yield ARRIVED + (APPLIED - ARRIVED) / 2 * done / entries
-        store.maps.free_later(runs)
+        store.maps.free_later(freed)
     follow_on(store, believed)
     skip_unfinished(store, len(scan.transactions) - len(believed))
     # What a torn transaction left in the ring must never follow on what is written from now on: skip its numbers.
@@ -110,9 +120,17 @@ def _replay(store: Store, scan: JournalScan) -> Generator[float, None, Recovered
 
 
 def _parts(transaction: LoggedTransaction) -> Iterator[LoggedTransaction]:
-    """Yield *transaction* in parts of not too many entries."""
-    for start in range(0, len(transaction.entries), PART_ENTRIES):
-        yield replace(transaction, entries=transaction.entries[start : start + PART_ENTRIES])
+    """Yield *transaction* in parts of not too many entries, which are in memory."""
+    part: list[LoggedEntry] = []
+    part_bytes = 0
+    for entry in transaction.entries:
+        part.append(entry)
+        part_bytes += entry.head.undo_bytes + entry.head.redo_bytes
+        if len(part) >= PART_ENTRIES or part_bytes >= PART_BYTES:
+            yield replace(transaction, entries=tuple(part))
+            part, part_bytes = [], 0
+    if part:
+        yield replace(transaction, entries=tuple(part))
 
 
 def apply(store: Store, transaction: LoggedTransaction) -> bool:
@@ -142,56 +160,16 @@ def skip_unfinished(store: Store, discarded: int) -> None:
     store.transaction = type(store.transaction)(store.transaction.number + max(discarded, 1))
 
 
-def _data_arrived(store: Store, transaction: LoggedTransaction) -> Generator[float, None, bool]:
-    """Return whether all data that *transaction* wrote verifies. One flush served both, so it may not have arrived.
-
-    Raises DeviceFailed: what cannot be read now may have arrived all the same, and may have been acknowledged.
-    """
-    changes = changed_values(transaction)
-    for number, (key, (before, after)) in enumerate(changes.items()):
-        new = owned_record(key, after) if after is not None else None
-        if new is not None and not _verifies(store, owned_record(key, before) if before is not None else None, new):
-            return False
-        if new is not None or not number % PART_ENTRIES:
-            yield number / len(changes)
-    return True
-
-
-def changed_values(transaction: LoggedTransaction) -> dict[bytes, tuple[bytes | None, bytes | None]]:
-    """Return (value before, value after) of each key that *transaction* changed, whatever it was in between; None: absent."""
-    changes: dict[bytes, tuple[bytes | None, bytes | None]] = {}
+def _take_blocks(store: Store, transaction: LoggedTransaction) -> None:
+    """Mark the blocks that *transaction* took as used."""
     for entry in transaction.entries:
-        known = changes.get(entry.head.key)
-        changes[entry.head.key] = entry.undo if known is None else known[0], entry.redo
-    return changes
-
-
-def _verifies(store: Store, old: DataRecord | None, new: DataRecord) -> bool:
-    """Return whether what was written to make *new* of *old* verifies: of late pages, only these.
-
-    What lies before them was not read, nor written. If it is damaged, that is no reason to take back what was acknowledged.
-    Looked at twice: a bit that flipped on its way here must not pass for lost data.
-    """
-    for _ in range(2):
-        with suppress(CorruptImage):
-            late = late_part(old, new, store.block_bytes)
-            if late is None:
-                store.read_record(new)
-                return True
-            runs, checksum = late
-            for start, count in runs:
-                checksum = crc32c.crc32c(store.device.read(start * store.block_bytes, count * store.block_bytes), checksum)
-            if checksum == new.crc32c:
-                return True
-    return False
-
-
-def _take_blocks(store: Store, transaction: LoggedTransaction) -> list[Run]:
-    """Mark the blocks that *transaction* took as used; return the runs that it let go."""
-    freed: list[Run] = []
-    for entry in transaction.entries:
-        let_go, taken = changed_blocks(entry.head.key, entry.undo, entry.redo, store.block_bytes)
+        _, taken = changed_blocks(entry.head.key, entry.undo, entry.redo, store.block_bytes)
         for start, count in taken:
             store.maps.mark_used(start, count)
-        freed += filter(store.maps.may_hold, let_go)
-    return freed
+
+
+def _let_go(store: Store, transaction: LoggedTransaction) -> Iterator[Run]:
+    """Yield the runs that *transaction* let go."""
+    for entry in transaction.entries:
+        let_go, _ = changed_blocks(entry.head.key, entry.undo, entry.redo, store.block_bytes)
+        yield from filter(store.maps.may_hold, let_go)
