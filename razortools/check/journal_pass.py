@@ -4,7 +4,7 @@ The replay happens in memory, by the store's own recovery over an overlay; the d
 checkpoint is handed on instead, so that the other phases still have something to judge.
 """
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
@@ -13,7 +13,17 @@ from razortools.check import problems
 from razortools.check.facts import JournalFacts, SuperblockFacts
 from razortools.check.findings import Event, Finding, Progress
 from razortools.check.image import Image
-from razortools.check.journal_rules import RING_END, Chain, Entry, Ring, commit_faults, entry_faults, read_entries, reading
+from razortools.check.journal_rules import (
+    RING_END,
+    Chain,
+    Entry,
+    Ring,
+    commit_faults,
+    entry_faults,
+    following,
+    read_entries,
+    reading,
+)
 from razortools.engine.store.journal import STEP_ENTRIES
 from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.powercut import SECTOR_BYTES
@@ -79,7 +89,7 @@ def check(facts: SuperblockFacts) -> Generator[Event, None, JournalFacts]:
         yield from _judge(ring, chain, walk, position, found, number)
         number = found[-1].head.transaction
         transactions += 1
-        entries += len(found)
+        entries += _count(found)
         sequence = found[-1].head.sequence + 1
         position = ring.block_after(found[-1])
     if before is not None:
@@ -130,7 +140,7 @@ def look(facts: SuperblockFacts, has_written: Callable[[], bool]) -> Generator[E
                 faults.append(event)
         number = found[-1].head.transaction
         transactions += 1
-        entries += len(found)
+        entries += _count(found)
         sequence = found[-1].head.sequence + 1
         position = ring.block_after(found[-1])
     proof = yield from mapped(_later_transaction(ring, position, sequence), walk.searched)
@@ -187,18 +197,33 @@ def recovering(image: Image) -> Generator[float, None, tuple[Image, int]]:
 
 
 def _judge(ring: Ring, chain: Chain, walk: _Walk, start: int, found: list[Entry], number: int) -> Iterator[Event]:
-    """Yield what is wrong with a complete transaction although its checksums hold."""
-    for entry in found[:-1]:
+    """Yield what is wrong with a complete transaction although its checksums hold. *found*: as read_entries() returns it."""
+    first, last = found[0], found[-1]
+    is_one = True
+    for entry in _all_of(ring, found):
         if not entry.head.sequence % STEP_ENTRIES:
-            yield walk.judged(start, found[-1].end, entry.position)
+            yield walk.judged(start, last.end, entry.position)
+        is_one = is_one and entry.head.transaction == last.head.transaction
+        if entry.head.operation == Operation.COMMIT:
+            break
         for fault in (*entry_faults(entry), *chain.faults(entry)):
             yield problems.JOURNAL_FIELD.found(
                 block=ring.block_of(entry.position), sequence=entry.head.sequence, reason=fault, key=entry.head.key
             )
-    last = found[-1]
     block = ring.block_of(last.position)
-    for field, value, expected in commit_faults(ring, start, found, number):
+    for field, value, expected in commit_faults(ring, first, last, number, is_one=is_one):
         yield problems.COMMIT_WRONG.found(block=block, sequence=last.head.sequence, field=field, value=value, expected=expected)
+
+
+def _all_of(ring: Ring, found: list[Entry]) -> Iterable[Entry]:
+    """Return all entries of a complete transaction, of which reading has kept *found*: they are read again if that is not all."""
+    first = found[0]
+    return found if _count(found) == len(found) else following(ring, first.position, first.head.sequence)
+
+
+def _count(found: list[Entry]) -> int:
+    """Return how many entries a complete transaction has, of which reading has kept *found*."""
+    return found[-1].head.sequence - found[0].head.sequence + 1
 
 
 def _judge_padding(ring: Ring, last: Entry, *, flushed: bool) -> Iterator[Finding]:

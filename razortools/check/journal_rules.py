@@ -21,12 +21,12 @@ from razortools.format.journal import (
     Operation,
 )
 from razortools.format.keys import LOWEST_KEY
-from razortools.steps import finished, mapped
+from razortools.steps import finished
 from razortools.units import BlockNo, round_up
 
 RING_END = "the journal ends here"
 VALUE_BYTES_MAX = 65536  # no value is larger than a node
-ENTRIES_KEPT = 100_000  # of a transaction that may not have been finished; a ring holds 20 million small ones
+ENTRIES_KEPT = 10_000  # of a transaction: a ring holds 20 million small ones
 
 _CHECKED_FROM = len(JOURNAL_MAGIC) + 4
 
@@ -144,41 +144,42 @@ class Ring:
 def read_entries(ring: Ring, position: int, sequence: int) -> tuple[list[Entry], str]:
     """Return (entries from *position* on up to a commit entry or as far as they follow on, why it ended there).
 
-    Of an unfinished transaction that is long only the first ENTRIES_KEPT entries are returned, and the last one.
+    Of a transaction that is long only the first ENTRIES_KEPT entries are returned, and the last one; following() has all.
     """
     return finished(reading(ring, position, sequence))
 
 
 def reading(ring: Ring, position: int, sequence: int) -> Generator[int, None, tuple[list[Entry], str]]:
     """Do what read_entries() does; yield from time to time the position that is reached."""
-    found, reason = yield from _reading(ring, position, sequence, ENTRIES_KEPT)
-    if found and not reason and found[-1].head.sequence - sequence >= len(found):  # it is whole: all of it is wanted
-        end, count = found[-1].position, found[-1].head.sequence - sequence + 1
-        found, reason = yield from mapped(_reading(ring, position, sequence, count), lambda reached: end)
-    return found, reason
-
-
-def _reading(ring: Ring, position: int, sequence: int, kept_max: int) -> Generator[int, None, tuple[list[Entry], str]]:
-    """Do what reading() does, and keep no more entries than *kept_max* and the last one."""
     found: list[Entry] = []
+    walk = following(ring, position, sequence)
+    while True:
+        try:
+            entry = next(walk)
+        except StopIteration as end:
+            return found, end.value
+        if len(found) > ENTRIES_KEPT:
+            found.pop()
+        found.append(entry)
+        if not (entry.head.sequence + 1) % STEP_ENTRIES:
+            yield entry.end
+
+
+def following(ring: Ring, position: int, sequence: int) -> Generator[Entry, None, str]:
+    """Yield the entries from *position* on up to a commit entry or as far as they follow on; return why it ended there."""
     start, ahead = position, ReadAhead(ring.read, ring.bytes)
     while position - start < ring.bytes:
         entry = ring.entry(position, ahead)
         if isinstance(entry, str):
-            return found, entry if entry != RING_END or not found else "the rest of the transaction is missing"
+            return entry if entry != RING_END or position == start else "the rest of the transaction is missing"
         if entry.head.sequence != sequence:
-            reason = f"entry {entry.head.sequence} found, {sequence} expected"
-            return found, reason if found else RING_END
-        if len(found) > kept_max:
-            found.pop()
-        found.append(entry)
+            return f"entry {entry.head.sequence} found, {sequence} expected" if position > start else RING_END
+        yield entry
         if entry.head.operation == Operation.COMMIT:
-            return found, ""
+            return ""
         position = entry.end
         sequence += 1
-        if not sequence % STEP_ENTRIES:
-            yield position
-    return found, "the transaction is longer than the journal"
+    return "the transaction is longer than the journal"
 
 
 def entry_faults(entry: Entry) -> Iterator[str]:
@@ -230,21 +231,23 @@ class Chain:
             yield f"its value of {item_words(head.key)} before the change is not what an earlier entry left"
 
 
-def commit_faults(ring: Ring, start: int, found: list[Entry], number: int) -> Iterator[Fault]:
-    """Yield what the commit entry of a complete transaction says wrongly; *number*: transaction before it."""
-    last = found[-1]
+def commit_faults(ring: Ring, first: Entry, last: Entry, number: int, *, is_one: bool) -> Iterator[Fault]:
+    """Yield what the commit entry of a complete transaction says wrongly; *number*: transaction before it.
+
+    *is_one*: all entries from *first* to *last*, which is that entry, say that they belong to the same transaction.
+    """
     if len(last.redo) != JournalCommit.FIXED_BYTES or last.head.key != LOWEST_KEY or last.undo:
         yield "shape", f"{len(last.undo)}+{len(last.redo)} bytes", f"{COMMIT_BYTES - ENTRY_HEAD_BYTES} bytes"
         return
     commit = JournalCommit.decode(last.redo)
-    if commit.first_sequence != found[0].head.sequence:
-        yield "first sequence", commit.first_sequence, found[0].head.sequence
-    total = round_up(last.end - start, ring.block_bytes)
+    if commit.first_sequence != first.head.sequence:
+        yield "first sequence", commit.first_sequence, first.head.sequence
+    total = round_up(last.end - first.position, ring.block_bytes)
     if commit.total_bytes != total:
         yield "length", commit.total_bytes, total
-    if commit.flushed_sequence >= found[0].head.sequence:
-        yield "flushed sequence", commit.flushed_sequence, f"below {found[0].head.sequence}"
+    if commit.flushed_sequence >= first.head.sequence:
+        yield "flushed sequence", commit.flushed_sequence, f"below {first.head.sequence}"
     if (last.head.flags, last.head.reserved, last.head.inode) != (EntryFlag.HAS_REDO, 0, 0):
         yield "head", f"flags {last.head.flags:#x}, inode {last.head.inode}", "only a value after, no inode"
-    if any(entry.head.transaction != last.head.transaction for entry in found) or last.head.transaction <= number:
+    if not is_one or last.head.transaction <= number:
         yield "transaction", last.head.transaction, f"the same in all its entries, above {number}"

@@ -2,18 +2,28 @@
 
 import pytest
 
-from razortools.check import comparison, compression_pass, directory_pass, inode_pass, inventory, journal_rules
-from razortools.check.findings import Severity
+from razortools.check import (
+    comparison,
+    compression_pass,
+    directory_pass,
+    inode_pass,
+    inventory,
+    journal_pass,
+    journal_rules,
+    superblock_pass,
+)
+from razortools.check.findings import Event, Finding, Severity
 from razortools.check.inventory import take_inventory
-from razortools.check.journal_rules import Ring, read_entries
+from razortools.check.journal_rules import Ring, following, read_entries
 from razortools.check.repair.repair import repair
 from razortools.check.report import Report
 from razortools.check.runner import Options, check_quietly
-from razortools.check.steps import finished
+from razortools.check.steps import finished, followed
+from razortools.engine.store.device import Device
 from razortools.format.data import DataRecord
 from razortools.format.keys import Kind, Table, kind_range, object_range
-from tests.check.editing import editing, find_inode, flip, image_of, indexed, journal_entries, write_journal
-from tests.check.samples import healthy, unclean
+from tests.check.editing import editing, find_inode, flip, image_of, indexed, journal_entries, rewrite_entry, write_journal
+from tests.check.samples import Copy, healthy, unclean
 
 
 def more(report: Report, phase: int) -> int:
@@ -98,14 +108,39 @@ def _all_of(number: int) -> tuple[bytes, bytes]:
     return object_range(Table.FILES, number)
 
 
-def test_of_a_transaction_that_was_not_finished_not_all_entries_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_long_transaction_not_all_entries_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     device = unclean(2)
     image, entries = image_of(device), journal_entries(image_of(device))
-    start = image.superblock.journal_tail
-    whole = read_entries(Ring(image), start, entries[0].head.sequence)
+    start, sequence = image.superblock.journal_tail, entries[0].head.sequence
+    whole, _ = read_entries(Ring(image), start, sequence)
+    assert len(whole) > 5
     monkeypatch.setattr(journal_rules, "ENTRIES_KEPT", 3)
-    assert len(whole[0]) > 4
-    assert read_entries(Ring(image), start, entries[0].head.sequence) == whole  # it was finished
-    write_journal(image, whole[0][-1].position, bytes(64))
-    found, reason = read_entries(Ring(image), start, entries[0].head.sequence)
-    assert found == [*whole[0][:3], whole[0][-2]] and reason
+    assert read_entries(Ring(image), start, sequence) == ([*whole[:3], whole[-1]], "")
+    assert list(following(Ring(image), start, sequence)) == whole
+    write_journal(image, whole[-1].position, bytes(64))
+    found, reason = read_entries(Ring(image), start, sequence)
+    assert found == [*whole[:3], whole[-2]] and reason
+    assert list(following(Ring(image), start, sequence)) == whole[:-1]
+
+
+def _faults(device: Device) -> tuple[list[Finding], int]:
+    """Return what the second phase finds, but for signs, and how many entries it says that there are."""
+    found: list[Event] = []
+    facts = followed(journal_pass.check(finished(superblock_pass.check(device))), found.append)
+    return [event for event in found if isinstance(event, Finding)], facts.entry_count
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"flags": 9}, {"reserved": 1}, {"operation": 77}, {"transaction": 4711}], ids="".join
+)
+@pytest.mark.parametrize("number", [0, 4, -1])
+def test_entries_that_are_not_kept_are_judged_all_the_same(
+    number: int, changes: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = unclean(2)
+    rewrite_entry(device, number, **changes)
+    expected = _faults(Copy(device))
+    monkeypatch.setattr(journal_rules, "ENTRIES_KEPT", 2)
+    assert _faults(Copy(device)) == expected
+    assert bool(changes) == any(finding.severity > Severity.NOTE for finding in expected[0])
+

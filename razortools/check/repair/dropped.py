@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from razortools.check.image import Image
 from razortools.check.inventory import Inventory
-from razortools.check.journal_rules import Entry, Ring, read_entries
+from razortools.check.journal_rules import Entry, Ring, following
 from razortools.check.paths import join
 from razortools.engine.store.journal import JournalScan, LoggedTransaction
 from razortools.errors import CorruptImage
@@ -88,4 +88,4 @@ def _behind(image: Image, stop: int, sequence: int) -> Iterator[Entry]:
     for position in (stop, *ring.entry_starts(stop)):
         entry = ring.entry(position)
         if not isinstance(entry, str) and entry.head.sequence >= sequence:
-            yield from (one for one in read_entries(ring, position, entry.head.sequence)[0] if any(one.head.key))
+            yield from (one for one in following(ring, position, entry.head.sequence) if any(one.head.key))
