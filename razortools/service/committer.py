@@ -85,7 +85,8 @@ class Committer:
         ring_bytes = self._volume.store.journal.ring_bytes
         self._full_promise_bytes = ring_bytes * 3 // 8
         self._many_promise_bytes = ring_bytes // 8
-        self._many_journal_bytes = ring_bytes // 4
+        # What the running transaction has changed lies in memory until it is committed, whatever the interval is.
+        self._many_journal_bytes = min(ring_bytes // 4, options.dirty_bytes // 4)
         self._wanted.set()  # the present wait may be for the old interval, and more may be dirty than may be from now on
 
     async def between_commits(self, do: Callable[[], None]) -> None:
@@ -140,14 +141,22 @@ class Committer:
         """See to it that what is dirty becomes less if it is much. Return whether a writer must come to `room` first."""
         volume = self._volume
         promised = volume.promises.flush_journal_bytes
-        if promised >= self._many_promise_bytes or volume.store.transaction.parts_bytes >= self._many_journal_bytes:
+        if promised >= self._many_promise_bytes or self._has_changed_much:
             self._wanted.set()
         return self.writeback.note_write() or promised >= self._full_promise_bytes
 
     def note_changes(self) -> None:
-        """See to it that a checkpoint comes before an operation has to make one by itself, which stops all others."""
-        if self._is_idle and self._volume.is_crowded and not self._volume.read_only:
+        """See to it that changes are committed before they take much memory.
+
+        And that a checkpoint comes before an operation has to make one by itself, which stops all others.
+        """
+        if self._is_idle and (self._volume.is_crowded or self._has_changed_much) and not self._volume.read_only:
             self._wanted.set()
+
+    @property
+    def _has_changed_much(self) -> bool:
+        """Whether the running transaction is so large that it should be committed before its time."""
+        return self._volume.store.transaction.parts_bytes >= self._many_journal_bytes
 
     @property
     def holds_back(self) -> bool:

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from razortools.check import runner
-from razortools.engine import adaptive, files, namespace
+from razortools.engine import adaptive, files, namespace, xattrs
 from razortools.engine.create import create, plan_create
 from razortools.engine.limits import Limits
 from razortools.engine.store import frozen
@@ -23,7 +23,7 @@ from razortools.service import committer as committer_module
 from razortools.service.committer import HERE_BYTES_MAX, INLINE_S, Committer
 from razortools.service.options import parse_options
 from razortools.service.writeback import ASIDE_BYTES_MIN
-from razortools.units import MIB, InodeNo, RecordNo
+from razortools.units import GIB, MIB, InodeNo, RecordNo
 from tests.cold import forget_all
 from tests.engine.data_volumes import new_file
 
@@ -50,10 +50,10 @@ class SlowDisk(MemoryDevice):
 
 
 @asynccontextmanager
-async def committing(disk: SlowDisk) -> AsyncIterator[tuple[Volume, Committer]]:
+async def committing(disk: SlowDisk, *options: str) -> AsyncIterator[tuple[Volume, Committer]]:
     create(disk, plan_create(disk.size_bytes))
     volume = open_volume(disk)
-    committer = Committer(volume, parse_options([]))
+    committer = Committer(volume, parse_options(list(options)))
     disk.flushing.clear()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(committer.run)
@@ -118,6 +118,35 @@ def test_a_checkpoint_comes_before_an_operation_has_to_make_one_itself(monkeypat
                         await trio.lowlevel.checkpoint()
                 assert volume.store.superblock.generation == before + 1
                 assert not volume.is_crowded
+
+    trio.run(scenario)
+
+
+@pytest.mark.parametrize(("image_bytes", "most_bytes"), [(64 * MIB, MIB // 4), (GIB, 2 * MIB)])
+def test_changes_are_committed_before_they_take_much_memory(image_bytes: int, most_bytes: int) -> None:
+    """What only changes the tree waited for its interval, or until it filled the ring, and all of it lay in memory."""
+
+    async def scenario() -> None:
+        async with committing(SlowDisk(image_bytes), "commit=86400", "checkpoint=86400", "dirty=8M") as (volume, committer):
+            inodes = [new_file(volume) for _ in range(600)]
+            volume.checkpoint()
+            transaction_bytes, turn = lambda: volume.store.transaction.parts_bytes, 0
+            for _ in range(3):
+                before = committer.commit_count
+                while transaction_bytes() < most_bytes:
+                    committer.note_changes()
+                    await trio.testing.wait_all_tasks_blocked()
+                    assert committer.commit_count == before, "nothing is to be done yet"
+                    turn += 1
+                    for ino in inodes:
+                        xattrs.set(volume, ino, b"user.turn", b"%d" % turn)
+                committer.note_changes()
+                await trio.testing.wait_all_tasks_blocked()
+                assert transaction_bytes() < most_bytes, "nobody commits"
+                with trio.fail_after(PATIENCE_S):
+                    while committer.commit_count == before:  # it may be written in a thread
+                        await trio.lowlevel.checkpoint()
+                await trio.testing.wait_all_tasks_blocked()
 
     trio.run(scenario)
 
