@@ -47,17 +47,16 @@ def denies_its_value(entry: Entry) -> bool:
 
 def meant_by(draft: Draft) -> Iterator[Meant]:
     """Yield what the senseless entries of the waiting journal were meant to do, in order, unless a later entry does other."""
-    entries = _entries(draft.on_device)
-    if any(has_senseless_key(entry) or denies_its_value(entry) for entry in entries):
-        yield from _Judge(draft, entries).judge()
+    if any(has_senseless_key(entry) or denies_its_value(entry) for entry in _entries(draft.on_device)):
+        yield from _Judge(draft, list(_entries(draft.on_device))).judge()
 
 
-def _entries(image: Image) -> list[Entry]:
+def _entries(image: Image) -> Iterator[Entry]:
     """Return the entries that are replayed, with their values, whatever the flags say about these."""
     ring = Ring(image)
     logged = (entry for transaction in pending(image, scanned(image)) for entry in transaction.entries)
     read = (ring.entry(entry.position) for entry in logged)
-    return [entry for entry in read if isinstance(entry, Entry)]
+    return (entry for entry in read if isinstance(entry, Entry))
 
 
 class _Judge:
