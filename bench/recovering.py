@@ -9,7 +9,8 @@ goes without closing the image. Then each program opens it in a process that is 
 - *small commits*: half of the ring, which is when a mount makes a checkpoint, in commits of a single change of an attribute.
 - *large commits*: half of the ring in commits of many such changes, and one that fills what is left.
 - *one transaction*: nobody commits until the journal takes no more.
-- *stored files*: the same of records of data that are stored anew: each entry lets blocks go, and all data has to be verified.
+- *stored files*: the same of records of data that are stored anew, up to 32 MiB of entries, for which a GiB of data is written:
+  each entry lets blocks go, and the data of the last one of each record have to be verified.
 - *torn*: *one transaction* whose end never arrived.
 - *heads only*: no engine writes this. A transaction of entries that are as small as can be, as large as the ring.
 - *heads only, torn*: the same without its end.
@@ -53,7 +54,8 @@ from razortools.units import KIB, MIB, InodeNo, round_up
 
 FILES = 4000  # that change again and again: more than one part of a transaction takes, in few leaves
 STORED_FILES = 1000
-STORED_BYTES = 5000  # of noise: two blocks each
+STORED_BYTES = 3000  # of noise: a block each
+STORED_ENTRIES_BYTES = 32 * MIB
 LARGE_SHARE = 16  # a large commit takes one part in so many of the ring
 FULL = 0.85  # of the ring; what has changed most lately is put once more when the transaction is committed
 IMAGE_SHARE = 64  # of an image the journal is one part in so many
@@ -148,9 +150,9 @@ def one_transaction(volume: Volume) -> None:
 
 
 def stored_files(volume: Volume) -> None:
-    """Fill the ring with one transaction of records."""
+    """Fill the ring, or a good part of it, with one transaction of records."""
     for _ in contents(volume):
-        if is_nearly_full(volume):
+        if is_nearly_full(volume) or volume.store.transaction.parts_bytes >= STORED_ENTRIES_BYTES:
             break
     commit_only(volume)
 
