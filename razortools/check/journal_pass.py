@@ -24,7 +24,7 @@ from razortools.check.journal_rules import (
     read_entries,
     reading,
 )
-from razortools.engine.store.journal import STEP_ENTRIES
+from razortools.engine.store.journal_reader import STEP_ENTRIES
 from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.powercut import SECTOR_BYTES
 from razortools.engine.store.recovery import opening

@@ -7,7 +7,7 @@ import crc32c
 
 from razortools.check.image import Image
 from razortools.check.keynames import item_words, key_fault
-from razortools.engine.store.journal import STEP_ENTRIES, ReadAhead, journal_seed
+from razortools.engine.store.journal_reader import STEP_ENTRIES, ReadAhead, journal_seed
 from razortools.engine.store.powercut import SECTOR_BYTES
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.items import decode_item

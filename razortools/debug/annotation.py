@@ -13,7 +13,7 @@ from razortools.debug.rawtree import BLOCK_MASK
 from razortools.debug.session import Session, reason_of
 from razortools.debug.values import show_key, shown_field, shown_runs
 from razortools.debug.verifying import read_stored
-from razortools.engine.store.journal import LoggedTransaction
+from razortools.engine.store.journal_reader import LoggedTransaction
 from razortools.errors import RazorError
 from razortools.format.admin import ADMIN_ENTRY_BYTES, ADMIN_SECTOR_BYTES, ADMIN_SECTOR_ENTRIES, AdminEntry, AdminSector
 from razortools.format.data import DataRecord

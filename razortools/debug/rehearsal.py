@@ -17,7 +17,7 @@ from razortools.debug.session import Command, Session, Words
 from razortools.debug.surgery import edit_item, newest_superblock
 from razortools.debug.values import show_key
 from razortools.engine.store.device import Device, create_image
-from razortools.engine.store.journal import JournalReader, journal_seed
+from razortools.engine.store.journal_reader import JournalReader, journal_seed
 from razortools.engine.store.superblocks import find_copies
 from razortools.errors import UsageError
 from razortools.format.directory import DirectoryEntry

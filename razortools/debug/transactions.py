@@ -10,7 +10,7 @@ from razortools.debug.session import Command, Session, Words
 from razortools.debug.shown import show_time
 from razortools.debug.values import changed_fields, fields_of, item_data, show_key, shown_item
 from razortools.engine import directories
-from razortools.engine.store.journal import JournalReader, JournalScan, LoggedEntry, LoggedTransaction, journal_seed
+from razortools.engine.store.journal_reader import JournalReader, JournalScan, LoggedEntry, LoggedTransaction, journal_seed
 from razortools.errors import RazorError
 from razortools.format.geometry import geometry_of
 from razortools.format.journal import Operation

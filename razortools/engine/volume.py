@@ -26,7 +26,7 @@ from razortools.engine.statistics import Statistics
 from razortools.engine.store import admin
 from razortools.engine.store.device import Device
 from razortools.engine.store.flight import Flight
-from razortools.engine.store.journal import JournalScan
+from razortools.engine.store.journal_reader import JournalScan
 from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.recovery import Recovered, open_store
 from razortools.engine.store.store import Store

@@ -17,7 +17,7 @@ from razortools.check.steps import finished
 from razortools.check.superblock_pass import check as check_superblock
 from razortools.check.tree import TreeIndex, walk
 from razortools.engine.store.device import Device
-from razortools.engine.store.journal import journal_seed
+from razortools.engine.store.journal_reader import journal_seed
 from razortools.engine.store.recovery import open_store
 from razortools.engine.store.store import Store
 from razortools.format.items import decode_item

@@ -12,9 +12,9 @@ from razortools.check.inventory import take_inventory
 from razortools.check.journal_rules import Ring
 from razortools.check.runner import Options, PhaseStarted, check
 from razortools.engine import files, namespace, xattrs
-from razortools.engine.store import arrival, checkpoint, journal, recovery
+from razortools.engine.store import arrival, checkpoint, journal_reader, recovery
 from razortools.engine.store.device import Device
-from razortools.engine.store.journal import JournalReader
+from razortools.engine.store.journal_reader import JournalReader
 from razortools.engine.store.tree import Tree
 from razortools.format.inode import ROOT_INODE
 from razortools.steps import finished
@@ -102,7 +102,7 @@ def test_a_large_transaction_is_judged_and_replayed_with_signs(torn: bool, monke
     for owner, name in ((Ring, "entry"), (JournalReader, "_entry"), (Tree, "put"), (journal_pass, "entry_faults"),
                         (recovery, "changed_blocks"), (checkpoint, "encode_node")):  # fmt: skip
         monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
-    for owner, name in ((journal, "STEP_ENTRIES"), (journal_rules, "STEP_ENTRIES"), (journal_pass, "STEP_ENTRIES"),
+    for owner, name in ((journal_reader, "STEP_ENTRIES"), (journal_rules, "STEP_ENTRIES"), (journal_pass, "STEP_ENTRIES"),
                         (recovery, "PART_ENTRIES"), (arrival, "STEP_ENTRIES")):  # fmt: skip
         monkeypatch.setattr(owner, name, STEP)
     longest = seen = reached = 0

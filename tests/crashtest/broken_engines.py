@@ -12,13 +12,14 @@ import pytest
 from razortools.engine import directories, files, flush, late, loose, orphans, truncation
 from razortools.engine.inodes import InodeTable
 from razortools.engine.records import Place
-from razortools.engine.store import checkpoint, commit, journal, recovery
+from razortools.engine.store import checkpoint, commit, journal_reader, recovery
 from razortools.engine.store.checkpoint import CheckpointPlan
 from razortools.engine.store.commit import FrozenCommit
 from razortools.engine.store.device import Device
 from razortools.engine.store.flight import Flight
 from razortools.engine.store.frozen import Frozen
-from razortools.engine.store.journal import Journal, JournalReader, LoggedTransaction
+from razortools.engine.store.journal import Journal
+from razortools.engine.store.journal_reader import JournalReader, LoggedTransaction
 from razortools.engine.store.nodes import Node
 from razortools.engine.store.spacemaps import SpaceMaps
 from razortools.engine.store.store import Store
@@ -178,18 +179,18 @@ def replayed_blocks_left_free(patch: pytest.MonkeyPatch) -> None:
 def commit_entry_not_checked(patch: pytest.MonkeyPatch) -> None:
     """Replay takes entries as they come, without their checksums and with whatever stands for the commit entry."""
 
-    def entry_unchecked(reader: JournalReader, position: int, room: int) -> journal.LoggedEntry:
+    def entry_unchecked(reader: JournalReader, position: int, room: int) -> journal_reader.LoggedEntry:
         raw = reader.read(position, ENTRY_HEAD_BYTES)
-        if raw[:4] != journal.JOURNAL_MAGIC:
-            raise journal._NoEntry(position, "no entry")
-        head = JournalEntry(*journal._HEAD.unpack_from(raw, journal._CHECKED_FROM))
+        if raw[:4] != journal_reader.JOURNAL_MAGIC:
+            raise journal_reader._NoEntry(position, "no entry")
+        head = JournalEntry(*journal_reader._HEAD.unpack_from(raw, journal_reader._CHECKED_FROM))
         size = head.undo_bytes + head.redo_bytes
         if size > room - ENTRY_HEAD_BYTES:
-            raise journal._NoEntry(position, "no room")
+            raise journal_reader._NoEntry(position, "no room")
         values = reader.read(position + ENTRY_HEAD_BYTES, size)
-        undo = values[: head.undo_bytes] if head.flags & journal._UNDO else None
-        redo = values[head.undo_bytes :] if head.flags & journal._REDO else None
-        return journal.LoggedEntry(head, undo, redo, position)
+        undo = values[: head.undo_bytes] if head.flags & journal_reader._UNDO else None
+        redo = values[head.undo_bytes :] if head.flags & journal_reader._REDO else None
+        return journal_reader.LoggedEntry(head, undo, redo, position)
 
     patch.setattr(JournalReader, "_entry", entry_unchecked)
 
@@ -201,13 +202,13 @@ def half_a_transaction_replayed(patch: pytest.MonkeyPatch) -> None:
         reader: JournalReader, position: int, sequence: int, room: int
     ) -> Generator[int, None, LoggedTransaction]:
         yield from ()
-        reader._ahead = journal.ReadAhead(reader.read, reader.ring_bytes)
+        reader._ahead = journal_reader.ReadAhead(reader.read, reader.ring_bytes)
         first, start, found = sequence, position, []
         while True:
             try:
                 entry = reader._entry(position, room - (position - start))
                 if entry.head.sequence != sequence:
-                    raise journal._NoEntry(position, "another entry")
+                    raise journal_reader._NoEntry(position, "another entry")
             except CorruptImage:
                 if not found:
                     raise

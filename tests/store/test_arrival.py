@@ -6,7 +6,7 @@ import pytest
 
 from razortools.engine import files, flush, namespace
 from razortools.engine.store import arrival
-from razortools.engine.store.journal import LoggedTransaction
+from razortools.engine.store.journal_reader import LoggedTransaction
 from razortools.engine.store.pages import MemoryDevice, OverlayDevice
 from razortools.engine.store.recovery import open_store
 from razortools.engine.volume import Volume

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import crc32c
 import pytest
 
-from razortools.engine.store.journal import JournalReader
+from razortools.engine.store.journal_reader import JournalReader
 from razortools.engine.store.pages import MemoryDevice
 from razortools.format.geometry import plan_geometry
 from razortools.format.journal import ENTRY_HEAD_BYTES, JOURNAL_MAGIC, EntryFlag, JournalCommit, JournalEntry, Operation

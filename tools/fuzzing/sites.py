@@ -16,7 +16,7 @@ from razortools.check.journal_pass import recovered_view
 from razortools.check.journal_rules import Ring, read_entries
 from razortools.check.map_rules import map_pages
 from razortools.engine.store.device import Device
-from razortools.engine.store.journal import journal_seed
+from razortools.engine.store.journal_reader import journal_seed
 from razortools.format.admin import ADMIN_ENTRY_BYTES, ADMIN_SECTOR_BYTES, ADMIN_SECTORS, AdminEntry, AdminSector
 from razortools.format.data import SecondChecksum
 from razortools.format.items import ITEMS, owned_record

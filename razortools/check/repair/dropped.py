@@ -11,7 +11,7 @@ from razortools.check.image import Image
 from razortools.check.inventory import Inventory
 from razortools.check.journal_rules import Entry, Ring, following
 from razortools.check.paths import join
-from razortools.engine.store.journal import JournalScan, LoggedTransaction
+from razortools.engine.store.journal_reader import JournalScan, LoggedTransaction
 from razortools.errors import CorruptImage
 from razortools.format.directory import DirectoryEntry
 from razortools.format.inode import ROOT_INODE

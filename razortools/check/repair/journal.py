@@ -15,7 +15,7 @@ from razortools.check.journal_rules import Ring
 from razortools.check.keynames import key_fault
 from razortools.check.repair.surveying import owned
 from razortools.engine.store.arrival import owning_changes
-from razortools.engine.store.journal import JournalReader, JournalScan, LoggedTransaction, journal_seed
+from razortools.engine.store.journal_reader import JournalReader, JournalScan, LoggedTransaction, journal_seed
 from razortools.engine.store.recovery import apply, follow_on, skip_unfinished
 from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage, DeviceFailed, OutOfSpace

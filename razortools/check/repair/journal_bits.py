@@ -5,7 +5,7 @@ import crc32c
 from razortools.check.bitflip import find_flipped_bit
 from razortools.check.image import Image
 from razortools.check.journal_rules import VALUE_BYTES_MAX, Ring, read_entries
-from razortools.engine.store.journal import journal_seed
+from razortools.engine.store.journal_reader import journal_seed
 from razortools.errors import DeviceFailed
 from razortools.format.journal import ENTRY_HEAD_BYTES, JOURNAL_MAGIC, JournalEntry, Operation
 from razortools.format.keys import KEY_BYTES

@@ -23,7 +23,7 @@ from razortools.check.scan import FoundNode, scan_nodes
 from razortools.check.steps import finished
 from razortools.check.tree import kinds_mask
 from razortools.engine.store.device import Device
-from razortools.engine.store.journal import JournalReader, JournalScan, LoggedTransaction, journal_seed
+from razortools.engine.store.journal_reader import JournalReader, JournalScan, LoggedTransaction, journal_seed
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.data import CUT_OUT
 from razortools.format.geometry import geometry_of

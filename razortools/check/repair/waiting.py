@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from razortools.check.image import Image
 from razortools.check.repair.journal import pending, scanned
-from razortools.engine.store.journal import JournalReader, journal_seed
+from razortools.engine.store.journal_reader import JournalReader, journal_seed
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.data import Run, differing
 from razortools.format.items import owned_record

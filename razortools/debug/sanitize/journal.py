@@ -13,7 +13,7 @@ from razortools.check.image import Image
 from razortools.check.journal_rules import VALUE_BYTES_MAX, Entry, Ring
 from razortools.debug.sanitize.items import Items
 from razortools.engine.store.device import Device
-from razortools.engine.store.journal import journal_seed
+from razortools.engine.store.journal_reader import journal_seed
 from razortools.errors import DeviceFailed
 from razortools.format.journal import ENTRY_HEAD_BYTES, JOURNAL_MAGIC, JournalEntry, Operation
 from razortools.format.superblock import Superblock

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import crc32c
 
-from razortools.engine.store.journal import LoggedTransaction
+from razortools.engine.store.journal_reader import LoggedTransaction
 from razortools.engine.store.store import Store
 from razortools.errors import CorruptImage
 from razortools.format.data import DataRecord, late_part

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from razortools.engine.store import superblocks
 from razortools.engine.store.arrival import data_arrived
 from razortools.engine.store.device import Device
-from razortools.engine.store.journal import (
+from razortools.engine.store.journal_reader import (
     SCAN_ROUNDS,
     JournalReader,
     JournalScan,

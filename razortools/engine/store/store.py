@@ -15,7 +15,8 @@ from razortools.engine.store.checkpoint import CheckpointPlan
 from razortools.engine.store.device import Device
 from razortools.engine.store.durations import Durations
 from razortools.engine.store.flight import Flight, Flights
-from razortools.engine.store.journal import Journal, journal_seed
+from razortools.engine.store.journal import Journal
+from razortools.engine.store.journal_reader import journal_seed
 from razortools.engine.store.nodepool import NodePool
 from razortools.engine.store.nodes import Nodes, Ref, new_root
 from razortools.engine.store.residence import NotResident
