@@ -203,6 +203,8 @@ def _check_image(source: str, shown: str, *, writable: bool) -> None:
         return  # who opens it says it best
     if not os.access(source, os.R_OK | (os.W_OK if writable else 0), effective_ids=True):
         if writable and os.access(source, os.R_OK, effective_ids=True):
+            if os.statvfs(source).f_flag & os.ST_RDONLY:
+                return  # it is the filesystem, and nobody's permission would help: who opens it says so
             raise NoPermission(f"{shown}: no permission to write it; run as its owner or as root, or mount with -o ro")
         raise NoPermission(f"{shown}: no permission to read it; run as its owner or as root")
 

@@ -352,6 +352,21 @@ def test_a_mount_takes_no_fewer_descriptors_than_it_needs(unmounted: Mounted, li
         assert unmounted.greeting.image == str(unmounted.image)
 
 
+def test_an_image_on_a_read_only_filesystem_is_no_matter_of_permission(unmounted: Mounted, tmp_path: Path) -> None:
+    """Root was told to run it as root."""
+    folder = tmp_path / "media"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=True)
+    try:
+        (folder / "image").write_bytes(unmounted.image.read_bytes())
+        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+        refused = run(MOUNT, folder / "image", unmounted.path)
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    assert refused.returncode == 32
+    assert refused.stderr == f"mount.razorfs: {folder}/image: lies on a read-only filesystem; open it read-only\n"
+
+
 def test_symlinks_are_not_followed_if_the_mount_says_so(unmounted: Mounted) -> None:
     unmounted.mount("nosymfollow")
     (unmounted.path / "file").write_text("here")

@@ -173,6 +173,56 @@ def test_an_image_that_others_read_does_not_become_writable(unmounted: Mounted, 
     (unmounted.path / "file").touch()
 
 
+@pytest.fixture
+def protected_device(unmounted: Mounted) -> Iterator[str]:
+    """The image as a block device that is write-protected, which opens for writing all the same."""
+    made = subprocess.run(["losetup", "--show", "-f", str(unmounted.image)], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"no loop devices: {made.stderr.strip()}")
+    device = made.stdout.strip()
+    try:
+        subprocess.run(["blockdev", "--setro", device], check=True)
+        unmounted.image = Path(device)
+        yield device
+        unmounted.take_away()
+    finally:
+        subprocess.run(["blockdev", "--setrw", device], check=True)  # or whoever gets it next finds it protected
+        subprocess.run(["losetup", "-d", device], check=True)
+
+
+@pytest.mark.mount
+def test_a_write_protected_device_does_not_become_writable_and_its_mount_stays_as_it_was(
+    unmounted: Mounted, protected_device: str
+) -> None:
+    """The daemon tried to write, and called the disk of a mount that was well broken from then on."""
+    unmounted.mount("ro")
+    done = remount(unmounted, "rw")
+    assert (done.returncode, done.stderr) == (
+        32,
+        f"mount.razorfs: {protected_device}: the device is write-protected; open it read-only\n",
+    )
+    assert table_of(unmounted).is_read_only
+    health = run([sys.executable, "-m", "razortools.health"], unmounted.path)
+    assert "CRITICAL" not in health.stdout and "has turned read-only by itself" not in health.stdout
+    remounted(unmounted, "cache=64M")
+    open_image(protected_device, writable=False).close()  # it is shared with readers as before
+    subprocess.run(["blockdev", "--setrw", protected_device], check=True)
+    remounted(unmounted, "rw")
+    (unmounted.path / "file").touch()
+
+
+@pytest.mark.mount
+def test_a_write_protected_device_is_not_mounted_for_writing_and_nobody_is_sent_to_the_hosts_log(
+    unmounted: Mounted, protected_device: str
+) -> None:
+    for done in (
+        run(MOUNT, protected_device, unmounted.path),
+        run(FSCK, "-y", "--undo-file", f"{unmounted.log}.undo", protected_device),
+    ):
+        assert done.returncode and "the device is write-protected; open it read-only" in done.stderr
+        assert "check the host's disk" not in done.stderr
+
+
 @pytest.mark.mount
 def test_an_image_that_others_changed_meanwhile_does_not_become_writable(unmounted: Mounted) -> None:
     """They cannot, if all keep to the lock. If somebody does not, what is in memory must not be written over what he wrote."""

@@ -18,6 +18,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from razortools.engine.store.durations import Durations
+from razortools.engine.store.write_protection import refuse_protected
 from razortools.errors import DeviceFailed, ImageBusy, NotAnImage, ReadOnly, UsageError
 from razortools.units import format_size
 
@@ -239,6 +240,7 @@ class FileDevice(Device):
         try:
             _lock(self._lock_descriptor, self.name, exclusive=not read_only)
             if not read_only:
+                refuse_protected(self._descriptor, self.name)
                 self._open_for_writing()
         except BaseException:
             _lock(self._lock_descriptor, self.name, exclusive=False)  # Linux drops a shared lock that cannot become exclusive
@@ -272,7 +274,7 @@ def open_image(path: str | os.PathLike[str], *, writable: bool, lock: bool = Tru
     """Open the image file or block device at *path*.
 
     A writer holds it exclusively, readers share it; *lock* False looks at an image that is in use. Raises NotAnImage, ImageBusy
-    (with the holder's pid) or DeviceFailed, each with one sentence for the operator.
+    (with the holder's pid), ReadOnly or DeviceFailed, each with one sentence for the operator.
     """
     name = os.fspath(path)
     try:
@@ -291,6 +293,8 @@ def open_image(path: str | os.PathLike[str], *, writable: bool, lock: bool = Tru
         raise DeviceFailed(f"{name}: cannot be opened: {failed.strerror}") from failed
     try:
         _judge(descriptor, name)
+        if writable:
+            refuse_protected(descriptor, name)
         if lock:
             _lock(descriptor, name, exclusive=writable)
         return FileDevice(descriptor, name, read_only=not writable)
