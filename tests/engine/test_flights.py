@@ -47,9 +47,9 @@ def test_blocks_that_are_freed_while_a_checkpoint_flies_are_kept_for_it(device: 
     volume = opened(device)
     made(volume, 0, ENTRIES)
     volume.begin_checkpoint()
-    before = list(volume.store.maps.pending)
+    before = len(volume.store.maps.pending)
     removed(volume, 0, ENTRIES - 2)  # leaves are joined: what the checkpoint names of them is let go
-    freed = volume.store.maps.pending[len(before) :]
+    freed = list(volume.store.maps.pending)[before:]
     assert freed
     volume.settle()
     assert all(volume.store.maps.is_used(start) for start, _ in freed)

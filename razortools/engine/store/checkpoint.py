@@ -7,13 +7,14 @@ while it is prepared or written; until the superblock is stable, nothing that th
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from razortools.engine.store.device import Device
 from razortools.engine.store.frozen import Frozen
 from razortools.engine.store.nodes import Node, Ref
+from razortools.engine.store.packed_runs import PackedRuns
 from razortools.engine.store.superblocks import backup_images, slot_image
-from razortools.format.data import Run
 from razortools.format.node import ITEM_OVERHEAD_BYTES, ChildPointer, NodeHeader, encode_node
 from razortools.format.superblock import Superblock
 from razortools.units import BlockNo
@@ -32,7 +33,7 @@ class CheckpointPlan:
     writes: tuple[Write, ...]  # nodes and space map
     slot: Write
     backups: tuple[Write, ...]
-    released: tuple[Run, ...]
+    released: PackedRuns
     journal_position: int
     journal_sequence: int
 
@@ -50,7 +51,7 @@ def preparing(store: "Store", now_ns: int, changes: dict[str, Any]) -> Generator
     frozen = Frozen(store.tree, _encoder(store, generation, writes), store.fail)
     _place(store, frozen.refs, generation)
     map_writes, top, free_blocks = store.maps.encode_checkpoint(store.pool.runs())
-    root, released = store.tree.root, tuple(store.maps.pending)
+    root, released = store.tree.root, store.maps.pending.copy()
     superblock = replace(
         store.superblock,
         generation=generation,
@@ -120,7 +121,7 @@ def finish(store: "Store", plan: CheckpointPlan) -> None:
     """*plan* is stable: what it does not name is free, the journal before it is not needed any more."""
     store.superblock = plan.superblock
     store.maps.switch()
-    store.maps.release_pending(list(plan.released))
+    store.maps.release_pending(plan.released)
     if store.tree.dirty_count == 0:
         store.pool.release()
     store.journal.release_until(plan.journal_position, plan.journal_sequence)
@@ -129,15 +130,8 @@ def finish(store: "Store", plan: CheckpointPlan) -> None:
 
 def discard(device: Device, plan: CheckpointPlan, block_bytes: int) -> None:
     """Give the host back what *plan* has freed. Right after finish(), before anybody can be given these blocks."""
-    start = end = 0
-    for first, count in sorted(plan.released):
-        if first != end:
-            if end > start:
-                device.discard(start * block_bytes, (end - start) * block_bytes)
-            start = end = first
-        end += count
-    if end > start:
-        device.discard(start * block_bytes, (end - start) * block_bytes)
+    for start, count in chain.from_iterable(plan.released.pieces()):
+        device.discard(start * block_bytes, count * block_bytes)
 
 
 def _place(store: "Store", refs: list[Ref], generation: int) -> None:

@@ -19,6 +19,7 @@ from razortools.engine.store.journal_reader import (
     LoggedTransaction,
     journal_seed,
 )
+from razortools.engine.store.packed_runs import PackedRuns
 from razortools.engine.store.pages import OverlayDevice
 from razortools.engine.store.store import METADATA_CACHE_BYTES, Store
 from razortools.errors import CorruptImage
@@ -29,7 +30,7 @@ from razortools.format.journal import ENTRY_HEAD_BYTES
 from razortools.steps import finished, mapped
 from razortools.units import MIB
 
-PART_ENTRIES = 10_000  # of a transaction, replayed between two steps
+PART_ENTRIES = 2_000  # of a transaction, replayed between two steps
 PART_BYTES = 4 * MIB  # of values in such a part
 # Of the whole, once the journal was read, the data of its last transactions was verified, and the tree says what it says.
 SCANNED, ARRIVED, APPLIED = 0.4, 0.5, 0.8
@@ -104,14 +105,15 @@ def _replay(store: Store, scan: JournalScan) -> Generator[float, None, Recovered
             done += len(part.entries)
             yield ARRIVED + (APPLIED - ARRIVED) / 2 * done / entries
     for transaction in believed:
-        freed: list[Run] = []
+        freed = PackedRuns()
         for part in _parts(transaction):
             if not apply(store, part):
                 raise CorruptImage(f"{store.device.name}: recovery finds no room for the tree; run razorfsck")
-            freed += _let_go(store, part)
+            freed.add(_let_go(store, part))
             done += len(part.entries)
             yield ARRIVED + (APPLIED - ARRIVED) / 2 * done / entries
-        store.maps.free_later(freed)
+        for piece in freed.pieces():
+            store.maps.free_later(piece)
     follow_on(store, believed)
     skip_unfinished(store, len(scan.transactions) - len(believed))
     # What a torn transaction left in the ring must never follow on what is written from now on: skip its numbers.

@@ -10,11 +10,12 @@ uses; a copy of the map is only written while the other one is the truth.
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import crc32c
 
 from razortools.engine.store.device import Device
+from razortools.engine.store.packed_runs import PackedRuns
 from razortools.engine.store.pins import Pins
 from razortools.errors import CorruptImage, OutOfSpace
 from razortools.format.data import Run, joined
@@ -49,7 +50,7 @@ class SpaceMaps:
         self.free = array("I", (self._virgin_free(group) for group in range(self.group_count)))
         self.free_blocks = sum(self.free)
         self.active = 0
-        self.pending: list[Run] = []  # freed, but still named by the last checkpoint
+        self.pending = PackedRuns()  # freed, but still named by the last checkpoint
         self.pending_blocks = 0
         self.unclaimed: dict[BlockNo, int] = {}  # placed runs that no item names yet
         self.pins = Pins()
@@ -140,7 +141,7 @@ class SpaceMaps:
     def free_later(self, runs: Iterable[Run]) -> None:
         """Free blocks that the last checkpoint names: usable again once the next one is stable."""
         freed = list(runs)
-        self.pending += freed
+        self.pending.add(freed)
         self.pending_blocks += sum(count for _, count in freed)
         for start, count in joined(freed):
             self.mark_stale(start, count)
@@ -175,12 +176,11 @@ class SpaceMaps:
                 raise CorruptImage(f"the journal names blocks that are in use: {count} at {start}; run razorfsck")
         self._use(start, count)
 
-    def release_pending(self, runs: list[Run]) -> None:
+    def release_pending(self, runs: PackedRuns) -> None:
         """Make *runs*, which a stable checkpoint does not name any more, usable, or pinned. They are the oldest pending ones."""
-        assert self.pending[: len(runs)] == runs, "only the oldest pending blocks can be released"
-        del self.pending[: len(runs)]
-        self.pending_blocks -= sum(count for _, count in runs)
-        for start, count in joined(sorted(runs)):  # a bitmap is copied for each
+        self.pending.drop_oldest(runs)
+        for start, count in chain.from_iterable(runs.pieces()):  # a bitmap is copied for each
+            self.pending_blocks -= count
             if not self.pins.is_set:
                 self.free_now(start, count)
                 continue
@@ -333,10 +333,9 @@ class SpaceMaps:
 
     def _hidden_bits(self, unused: Iterable[Run]) -> dict[int, int]:
         hidden: dict[int, int] = {}
-        for runs in (unused, joined(sorted(self.pending)), self.unclaimed.items()):
-            for start, count in runs:
-                for group, offset, length in self._by_group(start, count):
-                    hidden[group] = hidden.get(group, 0) | ((1 << length) - 1) << offset
+        for start, count in chain(unused, chain.from_iterable(self.pending.pieces()), self.unclaimed.items()):
+            for group, offset, length in self._by_group(start, count):
+                hidden[group] = hidden.get(group, 0) | ((1 << length) - 1) << offset
         return hidden
 
     def _note_fixed_parts(self) -> None:
