@@ -28,7 +28,7 @@ from razortools.errors import CorruptImage, UsageError
 from razortools.format.data import RECORD_LOG2
 from razortools.format.directory import NAME_BYTES_MAX, DirectoryEntry, is_possible_name
 from razortools.format.inode import ROOT_INODE, FileType, Inode, Orphan, OrphanReason
-from razortools.format.keys import Kind, Table, inode_key, kind_range, object_of, table_range
+from razortools.format.keys import Kind, Table, inode_key, kind_range, object_of, orphan_key, table_range
 from razortools.printable import printable_name
 from razortools.units import InodeNo
 
@@ -239,8 +239,7 @@ class _Copier:
             else:
                 self.report.hard_links += 1
             return
-        if inode.record_log2 not in RECORD_LOG2:
-            self._find_record_size(number, inode, place)
+        self._find_record_size(number, inode, place)
         if inode.is_regular:
             reason = yield from self._copy_contents(number, inode, place)
         elif inode.is_symlink:
@@ -264,12 +263,21 @@ class _Copier:
         self.report.tell_not_copied(place.path, reason)
 
     def _find_record_size(self, number: InodeNo, inode: Inode, place: Place) -> None:
-        """Give an inode whose record size cannot be the one that a repair would; tell it where data depend on it."""
+        """Give an inode whose record size cannot be the one that a repair would, and one whose records contradict it theirs.
+
+        It is told where data depend on it. Records that wait to be cut off contradict nothing.
+        """
         contents = contents_among(self._tree.image, self._tree.range_items(*range_of_contents(number)))
-        wrong, inode.record_log2 = inode.record_log2, contents.record_log2(inode.size)
-        if contents.last[0] > 0 and len(self.report.remarks) < TOLD_MAX:
-            impossible = f"{place.path}: its record size, 2^{wrong} bytes, is not possible"
-            self.report.remarks.append(f"{impossible}; {inode.record_bytes} bytes fit its data best")
+        told = inode.record_log2
+        if told not in RECORD_LOG2:
+            inode.record_log2 = contents.record_log2(inode.size)
+            remark = f"2^{told} bytes, is not possible; {inode.record_bytes} bytes fit its data best"
+        elif contents.contradicts(told, inode.size) and self._tree.get(orphan_key(number)) is None:
+            agreed = contents.agreed_log2(inode.size)
+            inode.record_log2 = told if agreed is None else agreed
+            remark = f"{1 << told} bytes, contradicts its records; with {inode.record_bytes} bytes they agree"
+        if inode.record_log2 != told and contents.last[0] > 0 and len(self.report.remarks) < TOLD_MAX:
+            self.report.remarks.append(f"{place.path}: its record size, {remark}")
 
     def _copy_contents(self, number: InodeNo, inode: Inode, place: Place) -> Generator[Progress, None, str]:
         """Copy a regular file; return why it could not be made, or an empty string."""

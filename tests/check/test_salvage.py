@@ -13,18 +13,19 @@ from razortools.check.findings import Progress
 from razortools.check.salvage import salvage
 from razortools.check.salvage_report import SalvageReport
 from razortools.check.steps import followed
+from razortools.engine import files, namespace
 from razortools.engine.store.device import Device
 from razortools.errors import NotAnImage, UnsupportedFormat, UsageError
 from razortools.format.data import DataRecord
 from razortools.format.directory import DirectoryEntry
-from razortools.format.inode import ROOT_INODE
-from razortools.format.keys import Kind, inode_key, name_key
+from razortools.format.inode import ROOT_INODE, Orphan, OrphanReason
+from razortools.format.keys import Kind, inode_key, name_key, orphan_key
 from razortools.format.name import Name
-from razortools.units import InodeNo, NameId
+from razortools.units import KIB, MIB, InodeNo, NameId
 from tests.check.damages import DAMAGES
 from tests.check.editing import all_items, edit_inode, editing, find_inode, first_item, flip, image_of
 from tests.check.running import stored
-from tests.check.samples import Copy, KeptDevice, healthy, unclean
+from tests.check.samples import Copy, KeptDevice, healthy, new_device, opened, unclean
 from tests.check.test_rebuild import REFUSED, contents, destroy, destroy_superblocks, nodes_by_level, without_room
 from tests.workload import Seen
 
@@ -213,6 +214,46 @@ def test_regression_a_record_size_that_cannot_be_hides_no_data(tmp_path: Path, p
     assert on_host(tmp_path / "out") == without_refused(in_image(healthy()), report)
     assert report.unreadable == []
     assert [f"{path}: its record size" in remark for remark in report.remarks] == [True] * (path == "/docs/many")
+
+
+@pytest.mark.parametrize("record_log2", [12, 14, 15, 17, 20])
+@pytest.mark.parametrize("path", ["/docs/many", "/docs/deep/by zstd:3", "/docs/deep/holes"])
+def test_regression_a_record_size_that_the_records_contradict_hides_no_data(tmp_path: Path, path: str, record_log2: int) -> None:
+    """Such sizes were believed: the file came out cut, or as zeros, and where the records were too short for it, scrambled."""
+    device = healthy()
+    edit_inode(device, find_inode(device, path), record_log2=record_log2)
+    report = salvaged(device, tmp_path / "out")
+    assert on_host(tmp_path / "out") == without_refused(in_image(healthy()), report)
+    assert report.unreadable == []
+    told = f"{path}: its record size, {1 << record_log2} bytes, contradicts its records; with 8192 bytes they agree"
+    assert report.remarks == [told]
+
+
+def test_a_record_size_that_no_other_one_replaces_for_certain_stays(tmp_path: Path) -> None:
+    """Whether the first record is a full one or a short one before a hole, nothing tells."""
+    device = new_device(record_bytes=32 * KIB)
+    with opened(device) as volume:
+        sparse = namespace.create(volume, ROOT_INODE, b"sparse", 0o644, 1, 2)
+        files.write(volume, sparse, 0, random.Random(1).randbytes(32 * KIB))
+        files.write(volume, sparse, 32 * KIB, random.Random(2).randbytes(100))
+        files.truncate(volume, sparse, MIB)
+    edit_inode(device, sparse, record_log2=13)
+    report = salvaged(device, tmp_path / "out")
+    assert report.remarks == []
+    assert [(part.path, part.first, part.behind) for part in report.unreadable] == [("/sparse", 0, 8 * KIB)]
+
+
+def test_records_that_wait_to_be_cut_off_say_nothing_against_their_size(tmp_path: Path) -> None:
+    device = new_device(record_bytes=32 * KIB)
+    with opened(device) as volume:
+        cut = namespace.create(volume, ROOT_INODE, b"cut", 0o644, 1, 2)
+        files.write(volume, cut, 9 * 32 * KIB, b"x" * 4000)
+    edit_inode(device, cut, size=9 * 4096 + 4000)
+    with editing(device) as store:
+        store.tree.put(orphan_key(cut), Orphan(OrphanReason.TRUNCATING).encode())
+    report = salvaged(device, tmp_path / "out")
+    assert report.remarks == []
+    assert (tmp_path / "out" / "cut").read_bytes() == bytes(9 * 4096 + 4000)
 
 
 def test_nothing_is_mixed_up_with_what_is_there(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ class Contents:
     usual_log2: int  # of new files
     kinds: set[int] = field(default_factory=set)
     blocks: int = 0  # of records and attributes
+    records: int = 0
     largest: int = 0  # bytes in a record
+    smallest: int = RECORD_BYTES_MAX  # bytes in a record but the last
     last: tuple[int, int] = (-1, 0)  # number and bytes of the last record
     inline_bytes: int = 0
     patched_to: int = 0  # where the last of its patches ends
@@ -36,6 +38,32 @@ class Contents:
                     continue  # full records are as long as a record is
                 return log2
         return possible[0] if possible else RECORD_LOG2[-1]
+
+    def contradicts(self, record_log2: int, size: int) -> bool:
+        """Return whether a record is longer than a record can be, or the last one begins behind the end of the file."""
+        begins_behind = self.last[0] > 0 and self.last[0] << record_log2 >= size
+        return begins_behind or max(self.largest, self.inline_bytes) > 1 << record_log2
+
+    def agreed_log2(self, size: int) -> int | None:
+        """Return the one record size with which all records make a file of *size* bytes; None: there is none, or several.
+
+        Where only the first record is there, all sizes that it may have make the same file.
+        """
+        if self.last[0] <= 0:
+            return self.record_log2(size)
+        agreeing = [log2 for log2 in RECORD_LOG2 if not self.contradicts(log2, size) and self._agrees(log2, size)]
+        return agreeing[0] if len(agreeing) == 1 else None
+
+    def _agrees(self, record_log2: int, size: int) -> bool:
+        """Return whether the last record ends where the file does, or the records are full and the file ends in the last one.
+
+        Behind several full records the file may end in a hole: what follows two of them is the third.
+        """
+        number, tail = self.last
+        start, full = number << record_log2, 1 << record_log2
+        if start + tail == size:
+            return True
+        return self.largest == full and (size <= start + full or (self.records > 2 and self.smallest == full))
 
     def end(self, record_log2: int) -> int:
         """Return where the last byte of the file lies, by its records and the patches over them."""
@@ -80,6 +108,9 @@ def contents_among(image: Image, items: Iterable[tuple[bytes, bytes]]) -> Conten
             raw_bytes = min(record.raw_bytes, RECORD_BYTES_MAX)
             if record.raw_bytes <= RECORD_BYTES_MAX:  # what claims more tells nothing of the others
                 found.largest = max(found.largest, raw_bytes)
+            if found.last[0] >= 0:
+                found.smallest = min(found.smallest, found.last[1])
+            found.records += 1
             if (offset_of(key) + 1) * RECORD_BYTES_MAX <= FILE_BYTES_MAX:
                 found.last = offset_of(key), raw_bytes
     return found
