@@ -18,13 +18,14 @@ from razortools.check.repair.naming import (
     is_confirmed,
     put_back_link,
     rename_entry,
+    unflipped,
     unused_name,
 )
 from razortools.check.repair.true_type import true_type
 from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.inode import ROOT_INODE
-from razortools.format.keys import back_link_key, inode_key, object_of
-from razortools.units import InodeNo
+from razortools.format.keys import back_link_key, inode_key, name_key, object_of
+from razortools.units import InodeNo, NameId
 
 
 def entry_unconfirmed(draft: Draft, finding: Finding) -> None:
@@ -159,6 +160,11 @@ def misfiled(draft: Draft, finding: Finding) -> None:
     if key is None or entry is None or text is None or fits(draft, key, text) or _follow_back_link(draft, key, entry):
         return
     directory = object_of(key)
+    if draft.back_links(entry.inode).get(entry.link_no) == BackLink(directory, entry.name_id):  # it has no other string
+        right = unflipped(draft, key, text)
+        if right is not None:
+            draft.set(name_key(NameId(entry.name_id)), "text", right, "turn back the bit of the name that its hash tells of")
+            return
     name, place = unused_name(draft, directory, text)
     if name != text:
         rename_entry(draft, key, text, "file it under another name: this one is taken")

@@ -1,7 +1,8 @@
 """Safety: whether changes of items can destroy anything. What -p does is decided here, edit by edit, not by the kind of problem.
 
-Invariant: an item may be added, moved or have a number corrected. Whatever drops an item, puts another one in its place, cuts
-bytes out of a file or turns a file into something else is not safe, however good the reason.
+Invariant: an item may be added, moved or have a number corrected, and one bit of a name's text may be turned back. Whatever drops
+an item, puts another one in its place, cuts bytes out of a file or turns a file into something else is not safe, however good the
+reason.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from razortools.format.data import CUT_OUT, DataRecord
 from razortools.format.inode import Inode
 from razortools.format.items import decode_item
 from razortools.format.keys import KIND_AT, Kind, Table
+from razortools.format.name import Name
 from razortools.format.xattr import Xattr
 
 Change = tuple[bytes, bytes | None, bytes | None]  # key, value before, value after; None: not there
@@ -90,4 +92,11 @@ def _differs_in_numbers(key: bytes, before: bytes, after: bytes) -> bool:
             allowed |= {"size"}  # its number of entries
         if not new.link_count:
             return False  # the next mount would delete it
+    if isinstance(old, Name) and isinstance(new, Name) and _is_one_bit(old.text, new.text):
+        allowed |= {"text"}
     return changed <= allowed
+
+
+def _is_one_bit(old: bytes, new: bytes) -> bool:
+    """Return whether two texts differ in one bit: only a bit that the hash of the name tells of is turned in one."""
+    return len(old) == len(new) and (int.from_bytes(old, "big") ^ int.from_bytes(new, "big")).bit_count() == 1
