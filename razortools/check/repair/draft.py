@@ -11,7 +11,7 @@ from typing import TypeVar
 from razortools.check.findings import Finding
 from razortools.check.image import BLOCK_MASK, Image
 from razortools.check.paths import Paths
-from razortools.check.repair.edits import Edit, Value, Verb
+from razortools.check.repair.edits import Edit, Purpose, Value, Verb
 from razortools.check.repair.fields import set_field
 from razortools.check.repair.safety import Change, are_harmless
 from razortools.check.tree import TreeIndex, walk
@@ -178,16 +178,16 @@ class Draft:
 
     # Changes
 
-    def put(self, key: bytes, value: bytes, why: str, path: str | None = None) -> None:
+    def put(self, key: bytes, value: bytes, why: str, path: str | None = None, *, purpose: Purpose = Purpose.MEND) -> None:
         """Plan to set an item."""
         self._note(key, value)
-        self._add(Verb.PUT, why, path, key=key, value=value)
+        self._add(Verb.PUT, why, path, key=key, value=value, purpose=purpose)
 
-    def delete(self, key: bytes, why: str, path: str | None = None) -> None:
+    def delete(self, key: bytes, why: str, path: str | None = None, *, purpose: Purpose = Purpose.MEND) -> None:
         """Plan to remove an item; an absent one is left alone."""
         if self.get(key) is not None:
             self._note(key, None)
-            self._add(Verb.DELETE, why, path, key=key)
+            self._add(Verb.DELETE, why, path, key=key, purpose=purpose)
 
     def set(self, key: bytes, field: str, value: int | bytes, why: str, path: str | None = None) -> None:
         """Plan to change one field of an item, if it is there and has another value."""
@@ -250,14 +250,14 @@ class Draft:
             self._links_of = -1
 
     def _add(self, verb: Verb, why: str, path: str | None, *, key: bytes = b"", value: Value = None, field: str = "",
-             block: int | None = None, source: int | None = None) -> None:  # fmt: skip
+             block: int | None = None, source: int | None = None, purpose: Purpose = Purpose.MEND) -> None:  # fmt: skip
         finding = self._finding
         assert finding is not None
         self._planned[verb, finding.code] += 1
         self.edits.append(
             Edit(
                 verb=verb, code=finding.code, why=why, path=path if path is not None else finding.path, key=key, value=value,
-                field=field, block=block, source=source,
+                field=field, block=block, source=source, purpose=purpose,
             )
         )  # fmt: skip
 

@@ -36,6 +36,14 @@ class Verb(Enum):
     MOVE = "move record"  # key: its blocks are copied to free ones
 
 
+class Purpose(Enum):
+    """What an edit is for, where more hangs on it than the change itself: what the repair tells of the loss."""
+
+    MEND = "mend"  # a comparison of the files tells what it costs
+    DISCARD = "discard"  # the item goes for good, and is counted as lost: no comparison of files sees it
+    ANEW = "make anew"  # an inode whose owner, mode and times nobody knows
+
+
 IN_PLACE = frozenset((Verb.MEND, Verb.SUPERBLOCK, Verb.COPY, Verb.FLIP))  # a round of these alone makes no new frame
 Value = int | bytes | tuple[int, ...] | None  # a tuple: the fields of a record within a record
 
@@ -46,7 +54,8 @@ class Edit:
 
     verb: Verb
     code: str
-    why: str
+    why: str  # for people only
+    purpose: Purpose = Purpose.MEND
     path: str | None = None
     key: bytes = b""
     field: str = ""
@@ -56,7 +65,9 @@ class Edit:
 
     def as_json(self) -> dict[str, Any]:
         """Return the edit as JSON holds it; what it does not use is left out."""
-        told: dict[str, Any] = {"do": self.verb.value, "code": self.code, "path": self.path, "why": self.why}
+        told: dict[str, Any] = {
+            "do": self.verb.value, "purpose": self.purpose.value, "code": self.code, "path": self.path, "why": self.why,
+        }  # fmt: skip
         if self.key:
             told["key"] = self.key.hex()
         if self.field:
@@ -71,8 +82,8 @@ class Edit:
         """Return the edit that *told* holds. Raises UsageError."""
         try:
             edit = cls(
-                verb=Verb(told["do"]), code=_text(told["code"]), why=_text(told["why"]), path=_text_or_none(told.get("path")),
-                key=bytes.fromhex(told.get("key", "")), field=_text(told.get("field", "")),
+                verb=Verb(told["do"]), code=_text(told["code"]), why=_text(told["why"]), purpose=_purpose_from_json(told),
+                path=_text_or_none(told.get("path")), key=bytes.fromhex(told.get("key", "")), field=_text(told.get("field", "")),
                 value=_value_from_json(told.get("value")),
                 block=_place_or_none(told.get("block")), source=_place_or_none(told.get("source")),
             )  # fmt: skip
@@ -120,6 +131,19 @@ _NEEDS: dict[Verb, dict[str, type | tuple[type, ...]]] = {
 }
 
 
+_WORDS_OF_DISCARDS = ("remove the item that makes no sense", "remove data behind the end of the file")
+_WORDS_OF_ANEW = "make anew: "
+
+
+def _purpose_from_json(told: dict[str, Any]) -> Purpose:
+    """Return the purpose of an edit. Plans of older versions tell it by nothing but these words."""
+    if "purpose" in told:
+        return Purpose(told["purpose"])
+    if told["why"] in _WORDS_OF_DISCARDS:
+        return Purpose.DISCARD
+    return Purpose.ANEW if told["why"].startswith(_WORDS_OF_ANEW) else Purpose.MEND
+
+
 def _value_from_json(told: Any) -> Value:
     if isinstance(told, dict):
         return bytes.fromhex(told["hex"])
@@ -152,12 +176,7 @@ def _text_or_none(told: Any) -> str | None:
 
 Round = tuple[Edit, ...]
 
-# Why an item goes for good. What goes with these words is counted in the loss statement: no comparison of files sees it.
-NONSENSE = "remove the item that makes no sense"
-BEYOND_THE_END = "remove data behind the end of the file"
-ANEW = "make anew: "  # with these words begins why an inode is made whose owner, mode and times nobody knows
-
 
 def removed_items(edits: Round) -> int:
-    """Return how many items a round removes because they make no sense."""
-    return sum(edit.verb is Verb.DELETE and edit.why in (NONSENSE, BEYOND_THE_END) for edit in edits)
+    """Return how many items a round removes for good."""
+    return sum(edit.verb is Verb.DELETE and edit.purpose is Purpose.DISCARD for edit in edits)

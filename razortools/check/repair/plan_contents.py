@@ -5,7 +5,7 @@ from dataclasses import replace
 from razortools.check.findings import Finding
 from razortools.check.repair import misfiled
 from razortools.check.repair.draft import Draft
-from razortools.check.repair.edits import BEYOND_THE_END
+from razortools.check.repair.edits import Purpose
 from razortools.check.repair.file_contents import contents_of
 from razortools.check.repair.plan_data import ALGORITHMS, CUT_OUT_WORDS, blocks_at, told_size
 from razortools.errors import CorruptImage
@@ -42,7 +42,7 @@ def beyond_end(draft: Draft, finding: Finding) -> None:
             inode_key(InodeNo(number)), "size", size, f"set its size to {size}: the inode counts the blocks of all its data"
         )
     else:
-        draft.delete(key, BEYOND_THE_END)
+        draft.delete(key, "remove data behind the end of the file", purpose=Purpose.DISCARD)
 
 
 def _lies_far(draft: Draft, key: bytes, inode: Inode) -> bool:

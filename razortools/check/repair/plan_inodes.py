@@ -5,7 +5,7 @@ from collections.abc import Callable
 from razortools.check.findings import Finding
 from razortools.check.repair import lost_found, misfiled
 from razortools.check.repair.draft import Draft
-from razortools.check.repair.edits import ANEW
+from razortools.check.repair.edits import Purpose
 from razortools.check.repair.file_contents import Contents, contents_of
 from razortools.check.repair.naming import confirmed_links, entry_to
 from razortools.check.repair.true_type import has_kind, true_type
@@ -91,7 +91,8 @@ def make_anew(draft: Draft, number: int) -> None:
     if inode.is_directory:
         inode.mode = 0o040755 if number == ROOT_INODE else inode.mode
         inode.link_count = 2
-    draft.put(inode_key(InodeNo(number)), inode.encode(), f"{ANEW}inode {number}, for what is left of the file")
+    why = f"make anew: inode {number}, for what is left of the file"
+    draft.put(inode_key(InodeNo(number)), inode.encode(), why, purpose=Purpose.ANEW)
 
 
 def make_directory(draft: Draft, number: int) -> None:
@@ -100,9 +101,8 @@ def make_directory(draft: Draft, number: int) -> None:
         inode = lost_found.new_inode(draft, FileType.DIRECTORY)
         inode.next_link_no = max((link_no + 1 for link_no in draft.back_links(number)), default=0)
         path = draft.paths.of(number)
-        draft.put(
-            inode_key(InodeNo(number)), inode.encode(), f"{ANEW}directory {number}, in which others say that they lie", path
-        )
+        why = f"make anew: directory {number}, in which others say that they lie"
+        draft.put(inode_key(InodeNo(number)), inode.encode(), why, path, purpose=Purpose.ANEW)
 
 
 def _describe(draft: Draft, number: int, inode: Inode, contents: Contents) -> None:
@@ -124,6 +124,6 @@ def root(draft: Draft, finding: Finding) -> None:
         made = lost_found.new_inode(draft, FileType.DIRECTORY)
         made.mode = 0o040755
         made.size = sum(1 for _ in draft.entries(ROOT_INODE))
-        draft.put(inode_key(ROOT_INODE), made.encode(), f"{ANEW}the root directory")
+        draft.put(inode_key(ROOT_INODE), made.encode(), "make anew: the root directory", purpose=Purpose.ANEW)
     else:
         draft.set(inode_key(ROOT_INODE), "mode", 0o040000 | inode.mode & 0o7777, "make the root a directory again")

@@ -6,7 +6,7 @@ from razortools.check.findings import Finding
 from razortools.check.inode_rules import patch_fault, xattr_fault
 from razortools.check.repair import misfiled, plan_contents, plan_data, plan_inodes
 from razortools.check.repair.draft import Draft
-from razortools.check.repair.edits import NONSENSE
+from razortools.check.repair.edits import Purpose
 from razortools.errors import CorruptImage
 from razortools.format.data import Patch
 from razortools.format.inode import InodeFlag, OrphanReason
@@ -20,7 +20,7 @@ from razortools.units import InodeNo
 def drop(draft: Draft, finding: Finding) -> None:
     """Remove the item."""
     if finding.key is not None:
-        draft.delete(finding.key, NONSENSE)
+        draft.delete(finding.key, "remove the item that makes no sense", purpose=Purpose.DISCARD)
 
 
 def unknown(draft: Draft, finding: Finding) -> None:

@@ -14,7 +14,7 @@ from razortools.check.loss import UNKNOWN, Changed, Loss
 from razortools.check.repair import superblock_copies
 from razortools.check.repair.bench import Bench
 from razortools.check.repair.draft import Draft
-from razortools.check.repair.edits import ANEW, IN_PLACE, Edit, Round, Verb, removed_items
+from razortools.check.repair.edits import IN_PLACE, Edit, Purpose, Round, Verb, removed_items
 from razortools.check.repair.journal import changed_inodes, dropped_inodes
 from razortools.check.repair.newer_state import Younger, find_younger
 from razortools.check.repair.plan_file import Plan, judge_plan
@@ -241,7 +241,7 @@ def _judged(
 def _tell_of_new_inodes(done: Repaired, after: Inventory) -> None:
     """Say of which files the inode was made anew: whose they were, and who may read them, nobody knows any more."""
     assert done.loss is not None
-    numbers = {object_of(edit.key) for one in done.rounds for edit in one if edit.why.startswith(ANEW) and edit.key}
+    numbers = {object_of(edit.key) for one in done.rounds for edit in one if edit.purpose is Purpose.ANEW and edit.key}
     for number in sorted(numbers):
         if after.find(number) >= 0:
             done.loss.add(done.loss.changed, Changed(after.path(number), UNKNOWN))
