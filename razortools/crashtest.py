@@ -5,14 +5,14 @@ It makes images in memory only. Contract: man/razorfs-debug-crashtest.8.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, NoReturn
 
 import typer
 
 from razortools.cli import app as cli
-from razortools.cli import render
+from razortools.cli import deeds, render
 from razortools.cli.app import DebugFlag, JsonFlag, QuietFlag, VersionFlag
 from razortools.cli.documents import OneDocument
 from razortools.debug.crashtest import story
@@ -30,6 +30,13 @@ JOBS_MAX = 256
 LENGTH_MAX = 3
 LENGTH = 2  # operations of the workloads that are all tried, unless something else is asked for
 TOLD_EVERY_S = 10.0  # a line of progress where nobody sees a bar
+
+CAMPAIGN, WORKLOAD, REPAIRS = "a campaign", "--workload", "--repairs"
+GOES_WITH: deeds.Table = {
+    CAMPAIGN: frozenset(("--length", "--random", "--states", "--seconds", "--jobs", "--ground")),
+    WORKLOAD: frozenset((WORKLOAD, "--crash", "--ground")),
+    REPAIRS: frozenset((REPAIRS, "--seconds")),
+}  # --seed, --depth and --compound go with all of it
 
 app = cli.new_app()
 
@@ -94,9 +101,10 @@ def crashtest(
     given = {
         "--length": length != LENGTH, "--random": random_count is not None, "--states": states is not None,
         "--jobs": jobs is not None, "--ground": ground_name is not None, "--workload": workload is not None,
-        "--crash": crash is not None, "--seconds": seconds is not None,
+        "--crash": crash is not None, "--seconds": seconds is not None, "--repairs": repairs is not None,
     }  # fmt: skip
-    _judge([option for option, is_given in given.items() if is_given], repairs=repairs is not None)
+    words = [option for option, is_given in given.items() if is_given]
+    deeds.judge(_deed_of(words), words, GOES_WITH)
     if not 0 <= length <= LENGTH_MAX:
         raise UsageError(f"--length {length}: give 0 to {LENGTH_MAX}; of longer workloads there are too many to try all")
     if seconds is not None and not seconds > 0:  # nan, too
@@ -130,18 +138,9 @@ def crashtest(
     return 4 if result.violations else 0
 
 
-def _judge(given: Sequence[str], *, repairs: bool) -> None:
-    """Raise UsageError for the first of the options *given* that what is asked for would ignore."""
-    if "--crash" in given and "--workload" not in given:
-        raise UsageError("--crash tells where a workload was cut off; name it with --workload")
-    deed, meaningful = "", set(given)
-    if repairs:
-        deed, meaningful = "--repairs", {"--seconds"}
-    elif "--workload" in given:
-        deed, meaningful = "--workload", {"--workload", "--crash", "--ground"}
-    for option in given:
-        if option not in meaningful:
-            raise UsageError(f"{option} means nothing to {deed}")
+def _deed_of(given: Collection[str]) -> str:
+    """Return what the options *given* ask for."""
+    return next((word for word in (REPAIRS, WORKLOAD) if word in given), CAMPAIGN)
 
 
 def _at_least(value: int, least: int, option: str) -> int:

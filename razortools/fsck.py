@@ -29,7 +29,7 @@ from razortools.check.report import Report, Summary
 from razortools.check.runner import Options, check
 from razortools.check.salvage import salvage as copy_out
 from razortools.cli import app as cli
-from razortools.cli import render
+from razortools.cli import deeds, render
 from razortools.cli.app import DebugFlag, JsonFlag, QuietFlag, VerboseFlag, VersionFlag
 from razortools.cli.documents import OneDocument
 from razortools.cli.fsck_ask import Asking
@@ -40,13 +40,13 @@ from razortools.cli.fsck_words import (
     APPLY,
     COMPACT,
     EXPLAIN,
+    GOES_WITH,
     LOOK,
     PLAN,
     POLICIES,
     SALVAGE,
     UNDO,
     deed_of,
-    judge,
     judge_descriptor,
     not_below,
     parse_path,
@@ -113,7 +113,7 @@ def fsck(
     }  # fmt: skip
     words = [word for word, is_given in given.items() if is_given]
     if image == EXPLAIN and code is not None:
-        judge(EXPLAIN, words)
+        deeds.judge(EXPLAIN, words, GOES_WITH)
         render.pairs(explain(code))
         return 0
     if image == EXPLAIN and not os.path.exists(EXPLAIN):

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterable
 
 from razortools.check.runner import PHASES
+from razortools.cli import deeds
 from razortools.errors import UsageError
 
 THREADS_MAX = 64
@@ -21,7 +22,7 @@ COMPACT = "--compact"
 
 POLICIES = ("-n", "-p", "-y", "-i")
 _CHECKING = ("-f", "-b", "--threads", "-C", "--json", "-q", "-v")  # what goes with everything that checks the image
-GOES_WITH = {
+GOES_WITH: deeds.Table = {
     LOOK: frozenset(("-n", "--only", "--path", *_CHECKING)),
     REPAIR: frozenset(("-p", "-y", "-i", "--rebuild", "--undo-file", *_CHECKING)),
     PLAN: frozenset((PLAN, "-p", "-y", "-i", "--rebuild", *_CHECKING)),
@@ -30,7 +31,7 @@ GOES_WITH = {
     COMPACT: frozenset((COMPACT, "--undo-file", "--threads", "-C", "--json", "-q", "-v")),
     SALVAGE: frozenset((SALVAGE, "--json", "-q", "-v")),
     EXPLAIN: frozenset[str](),
-}  # deed: the options that mean something to it
+}
 
 
 def deed_of(given: Iterable[str]) -> str:
@@ -40,19 +41,10 @@ def deed_of(given: Iterable[str]) -> str:
     deed = _only_one(word for word in words if word in (PLAN, APPLY, UNDO, COMPACT, SALVAGE))
     if not deed:
         deed = REPAIR if {"-p", "-y", "-i", "--rebuild"} & set(words) else LOOK
-    judge(deed, words)
+    deeds.judge(deed, words, GOES_WITH)
     if {"-p", "--rebuild"} <= set(words):
         raise UsageError("-p only does what is safe; a rebuild is not")
     return deed
-
-
-def judge(deed: str, given: Iterable[str]) -> None:
-    """Raise UsageError for the first of the *given* options that *deed* would ignore."""
-    for word in given:
-        if word not in GOES_WITH[deed]:
-            uses = [name for name, words in GOES_WITH.items() if word in words and name != word]
-            hint = f"; it goes with {' or '.join(uses)}" if uses else ""
-            raise UsageError(f"{word} means nothing to {deed}{hint}")
 
 
 def _only_one(words: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+import typer
 
 from razortools import crashtest
 from razortools.cli import app as cli
@@ -113,7 +114,7 @@ def test_the_text_is_the_same_on_every_run_but_for_the_time_it_took(capsys: pyte
         (["--states", "-1"], "--states -1"),
         (["--seconds", "nan"], "--seconds nan"),
         (["--ground", "mars"], "plain, single, full"),
-        (["--crash", "1:"], "--workload"),
+        (["--crash", "1:"], "--crash means nothing to a campaign; it goes with --workload"),
         (["--workload", "explode /n"], "explode"),
         (["--workload", "create"], "create PATH"),
         (["--workload", "create /n", "--crash", "soon"], "soon"),
@@ -121,9 +122,11 @@ def test_the_text_is_the_same_on_every_run_but_for_the_time_it_took(capsys: pyte
         (["--seed", "much"], "--seed"),
         (["--length", "0"], "--length 0 tries nothing"),
         (["--length", "0", "--random", "0"], "--length 0 tries nothing"),
-        (["--repairs", "1", "--ground", "plain"], "--ground means nothing to --repairs"),
+        (["--repairs", "1", "--ground", "plain"], "--ground means nothing to --repairs; it goes with a campaign or --workload"),
         (["--repairs", "1", "--workload", "create /n"], "--workload means nothing to --repairs"),
-        (["--workload", "create /n", "--random", "3"], "--random means nothing to --workload"),
+        (["--repairs", "1", "--workload", "create /n", "--crash", "1:"], "--workload means nothing to --repairs"),
+        (["--repairs", "1", "--crash", "1:"], "--crash means nothing to --repairs; it goes with --workload"),
+        (["--workload", "create /n", "--random", "3"], "--random means nothing to --workload; it goes with a campaign"),
         (["--workload", "create /n", "--length", "1"], "--length means nothing to --workload"),
     ],
 )
@@ -134,6 +137,14 @@ def test_words_that_make_no_sense_get_one_sentence_and_exit_code_2(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1 and err.startswith(f"{crashtest.NAME}: ") and said in err
+
+
+def test_every_option_stands_in_the_table() -> None:
+    told = set().union(*crashtest.GOES_WITH.values())
+    with_all = {"seed", "depth", "second", "as_json", "quiet", "version", "debug"}
+    options = [one for one in typer.main.get_command(crashtest.app).params if one.param_type_name == "option"]
+    assert with_all <= {one.name for one in options}
+    assert told == {word for one in options if one.name not in with_all for word in one.opts if word.startswith("--")}
 
 
 def test_it_is_a_word_of_razorfs_debug() -> None:
