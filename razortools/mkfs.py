@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
@@ -214,15 +215,7 @@ def _document(image: str, made: Made) -> dict[str, Any]:
     plan, geometry = made.plan, made.plan.geometry
     populated = None
     if made.populated is not None and made.statistics is not None:
-        populated = {
-            "files": made.populated.files,
-            "directories": made.populated.directories,
-            "symlinks": made.populated.symlinks,
-            "hard_links": made.populated.hard_links,
-            "specials": made.populated.specials,
-            "total_bytes": made.populated.total_bytes,
-            "stored_bytes": made.statistics.data_blocks * geometry.block_bytes,
-        }
+        populated = asdict(made.populated) | {"stored_bytes": made.statistics.data_blocks * geometry.block_bytes}
     return {
         "image": image,
         "dry_run": made.dry_run,
@@ -263,9 +256,8 @@ def _summary(image: str, made: Made) -> list[tuple[str, str]]:
     ]
     if made.populated is not None and made.statistics is not None:
         put, stored = made.populated, made.statistics.data_blocks * geometry.block_bytes
-        others = put.symlinks + put.hard_links + put.specials
         files, directories = plural(put.files, "file"), plural(put.directories, "directory")
-        lines.append(("put in", f"{files}, {directories}, {others} links and special files"))
+        lines.append(("put in", f"{files}, {directories}, {put.others} links and special files"))
         lines.append(("stored", f"{format_size(put.total_bytes)} in {format_size(stored)} of blocks; small files in the tree"))
     return lines
 

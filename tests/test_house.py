@@ -16,6 +16,7 @@ FLOORS = {
     "steps": 0.1,
     "standard_streams": 0.1,
     "printable": 0.1,
+    "file_counts": 0.2,
     "format": 1.0,
     "engine.store": 2.0,
     "engine": 3.0,

@@ -1,7 +1,9 @@
 """What a salvage copied out, and what it did not. Invariant: the lists are bounded, the counts are not."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+from razortools.file_counts import FileCounts
 
 TOLD_MAX = 10_000  # of each list; what comes after is counted
 
@@ -17,15 +19,9 @@ class Unreadable:
 
 
 @dataclass(slots=True)
-class SalvageReport:
+class SalvageReport(FileCounts):
     """What was copied out, and what was not."""
 
-    files: int = 0
-    directories: int = 0
-    symlinks: int = 0
-    hard_links: int = 0
-    specials: int = 0
-    total_bytes: int = 0  # sizes of the files
     found_again: int = 0  # files and directories in lost+found
     mended_records: int = 0  # in which one flipped bit was turned back
     unreadable: list[Unreadable] = field(default_factory=list)
@@ -44,13 +40,13 @@ class SalvageReport:
     @property
     def is_nothing(self) -> bool:
         """Whether not even a name below the root could be copied, although something should have been."""
-        copied = self.files + self.symlinks + self.hard_links + self.specials + max(self.directories - 1, 0)
+        copied = self.files + self.others + max(self.directories - 1, 0)
         return not self.is_whole and not copied
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain values."""
         names = (
-            "files", "directories", "symlinks", "hard_links", "specials", "total_bytes", "found_again", "mended_records",
+            *(one.name for one in fields(FileCounts)), "found_again", "mended_records",
             "unreadable_count", "not_copied_count", "older", "not_kept", "remarks",
         )  # fmt: skip
         told: dict[str, Any] = {name: getattr(self, name) for name in names}

@@ -196,10 +196,7 @@ class Screen:
 
     def end_salvage(self, report: SalvageReport, directory: str) -> None:
         """Show what was copied out, and what was not."""
-        self.say(
-            f"{plural(report.files, 'file')}, {plural(report.directories, 'directory')}, {format_size(report.total_bytes)} "
-            f"were copied to {directory}"
-        )
+        self.say(f"{report.amount} were copied to {directory}")
         for part in report.unreadable[: None if self._verbose else SHOWN_EDITS]:
             render.out(f"      unreadable: {printable(part.path)}: bytes {part.first} to {part.behind - 1}: {part.reason}")
         for path, reason in report.not_copied[: None if self._verbose else SHOWN_EDITS]:

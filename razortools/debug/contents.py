@@ -10,7 +10,7 @@ from razortools.debug.arguments import count, size
 from razortools.debug.session import Command, Session, Words
 from razortools.engine import files
 from razortools.errors import PosixError, UsageError
-from razortools.units import MIB, InodeNo, format_size, plural
+from razortools.units import MIB, InodeNo
 
 PIECE_BYTES = 1 * MIB
 
@@ -62,7 +62,7 @@ def get(session: Session, options: argparse.Namespace) -> Answer:
     if os.path.isdir(target) and not os.path.islink(target):
         target = os.path.join(target, name)
     copied = copy_out.copy(session.volume, ino, os.fsencode(target))
-    lines = [f"{options.source} -> {target}: {_amount(copied.files, copied.directories, copied.total_bytes)}"]
+    lines = [f"{options.source} -> {target}: {copied.amount}"]
     if copied.not_kept:
         lines.append(f"not kept: {', '.join(sorted(copied.not_kept))}; root can keep more")
     return Lines(lines, copied)
@@ -77,8 +77,7 @@ def put(session: Session, options: argparse.Namespace) -> Answer:
     target = options.target or "."
     parent, name = _place_for(session, target, name)
     copied = copy_in.copy(session.volume, source, parent, name)
-    amount = _amount(copied.files, copied.directories, copied.total_bytes)
-    return Lines([f"{options.source} -> {options.target or os.fsdecode(name)}: {amount}"], copied)
+    return Lines([f"{options.source} -> {options.target or os.fsdecode(name)}: {copied.amount}"], copied)
 
 
 def _place_for(session: Session, target: str, name: bytes) -> tuple[InodeNo, bytes]:
@@ -95,10 +94,6 @@ def _regular(session: Session, path: str) -> InodeNo:
     if not inode.is_regular:
         raise UsageError(f"{path}: is not a regular file; 'stat {path}' tells what it is")
     return ino
-
-
-def _amount(file_count: int, directory_count: int, total_bytes: int) -> str:
-    return f"{plural(file_count, 'file')}, {plural(directory_count, 'directory')}, {format_size(total_bytes)}"
 
 
 _CAT = Words("cat")

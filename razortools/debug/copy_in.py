@@ -8,13 +8,14 @@ from dataclasses import replace
 from razortools.engine import namespace
 from razortools.engine.populate.directory import DirectorySource
 from razortools.engine.populate.entry import Chunks, Entry, data_chunks
-from razortools.engine.populate.writer import Populated, populate
+from razortools.engine.populate.writer import populate
 from razortools.engine.volume import Volume
 from razortools.errors import PosixError, UsageError
+from razortools.file_counts import FileCounts
 from razortools.units import InodeNo
 
 
-def copy(volume: Volume, source: str, parent: InodeNo, name: bytes) -> Populated:
+def copy(volume: Volume, source: str, parent: InodeNo, name: bytes) -> FileCounts:
     """Copy *source* of the host to *name* in *parent*. A directory that exists is added to, any other file replaced.
 
     The image that it is copied into is left out of a directory. Durable after the next commit. Raises UsageError if there is no

@@ -15,6 +15,7 @@ from razortools.check.host_copy import write_but_zeros
 from razortools.engine import directories, files, namespace, xattrs
 from razortools.engine.volume import Volume
 from razortools.errors import CorruptImage, UsageError
+from razortools.file_counts import FileCounts
 from razortools.format.directory import is_possible_name
 from razortools.format.inode import Inode
 from razortools.printable import printable_name
@@ -26,15 +27,9 @@ _NO_ROOM_BESIDE = (errno.ENOSPC, errno.EDQUOT, errno.E2BIG, errno.ERANGE)  # wha
 
 
 @dataclass(slots=True)
-class Copied:
+class Copied(FileCounts):
     """What was copied out. *not_kept* names what the host refused."""
 
-    files: int = 0
-    directories: int = 0
-    symlinks: int = 0
-    hard_links: int = 0
-    specials: int = 0
-    total_bytes: int = 0
     not_kept: set[str] = field(default_factory=set)
 
 

@@ -19,10 +19,11 @@ from razortools.engine.make.target import Target
 from razortools.engine.populate.digest import digest_entries
 from razortools.engine.populate.entry import Entry, Source, clamped
 from razortools.engine.populate.source import open_source
-from razortools.engine.populate.writer import Populated, populate
+from razortools.engine.populate.writer import populate
 from razortools.engine.statistics import Statistics
 from razortools.engine.store.device import Device
 from razortools.engine.volume import open_volume
+from razortools.file_counts import FileCounts
 from razortools.format.compression import Policy
 from razortools.format.geometry import Geometry
 from razortools.format.inode import ROOT_INODE
@@ -58,7 +59,7 @@ class Made:
     image_bytes: int
     plan: CreatePlan
     dry_run: bool
-    populated: Populated | None = None
+    populated: FileCounts | None = None
     statistics: Statistics | None = None
 
 

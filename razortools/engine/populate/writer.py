@@ -8,13 +8,13 @@ attributes and access control lists that its entry has and no others: a default 
 import errno
 import stat
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from razortools.engine import acls, attributes, directories, files, namespace, xattrs
 from razortools.engine.attributes import AttributeChange
 from razortools.engine.populate.entry import Entry, SourceFailed, show_path, split_path
 from razortools.errors import OutOfSpace, PosixError
+from razortools.file_counts import FileCounts
 from razortools.format.compression import Policy
 from razortools.format.inode import ROOT_INODE
 from razortools.units import InodeNo, format_size
@@ -25,25 +25,13 @@ if TYPE_CHECKING:
 IMPLIED_MODE = 0o755  # of directories that a tarball does not mention
 
 
-@dataclass(slots=True)
-class Populated:
-    """What has been put in."""
-
-    files: int = 0
-    directories: int = 0  # without the root
-    symlinks: int = 0
-    hard_links: int = 0  # names beyond the first
-    specials: int = 0  # devices, fifos, sockets
-    total_bytes: int = 0  # sizes of the files
-
-
 def populate(
     volume: "Volume",
     source: str,
     entries: Iterable[Entry],
     notice: Callable[[Entry], None] = lambda entry: None,
     into: InodeNo = ROOT_INODE,
-) -> Populated:
+) -> FileCounts:
     """Put *entries* below the directory *into*; *notice* is told of each before it is read. *source* names them in messages.
 
     Directories that exist already take in what is new. What is put in is durable after the volume's next commit. Raises
@@ -74,7 +62,7 @@ class _Writer:
     def __init__(self, volume: "Volume", source: str, into: InodeNo) -> None:
         self.volume = volume
         self.source = source
-        self.done = Populated()
+        self.done = FileCounts()  # the root is not counted
         self._directories: dict[bytes, InodeNo] = {b"": into}
         self._described: dict[InodeNo, Entry] = {}  # directories whose attributes are set at the end
         self._policies: dict[InodeNo, Policy | None] = {}  # directories whose attribute, or one above, was asked for
