@@ -4,12 +4,14 @@ The functions run as root in a mount namespace of their own, where the helpers s
 """
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from razortools.service import mountpoints
+from razortools.service.control import Waiter
 from razortools.units import MIB
 from tests.images import make_image
 from tests.mount.mounts import ANSWER_S
@@ -152,3 +154,24 @@ def wrapped(folder: Path) -> list[object]:
 
 def test_the_commands_that_systemd_runs(folder: Path) -> None:
     assert as_root(wrapped, folder) == [[0, ""], [0, ""], [0, ""], [0, ""], True]
+
+
+def lost_and_mounted_again(folder: Path, options: str) -> list[object]:
+    fstab(folder, options)
+    told: list[object] = []
+    for _ in range(2):
+        told.append(call("mount", folder / "mnt"))
+        found = mountpoints.mount_at(str(folder / "mnt"))
+        assert found is not None
+        waiter = Waiter(found.device)
+        os.kill(waiter.pid, signal.SIGKILL)
+        assert waiter.wait() is None  # it has died
+        waiter.close()
+    told.append(call("umount", folder / "mnt")[0])
+    told.append(mountpoints.mount_at(str(folder / "mnt")) is None)
+    return told
+
+
+@pytest.mark.parametrize("options", ["fsname=SOMETHING", "fsname=a/b", "fsname=none", "subtype=other", "defaults"])
+def test_a_dead_mount_is_cleaned_up_by_mount_and_umount_whatever_it_is_called(folder: Path, options: str) -> None:
+    assert as_root(lost_and_mounted_again, folder, options) == [[0, ""], [0, ""], 0, True]

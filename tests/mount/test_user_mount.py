@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import stat
 import struct
 from pathlib import Path
@@ -15,6 +16,7 @@ from razortools.engine.volume import open_volume
 from razortools.errors import RazorError
 from razortools.format.superblock import State
 from razortools.service import mountpoints
+from razortools.service.control import Waiter
 from razortools.service.user_mount import user_connection
 from razortools.units import MIB
 from tests.images import make_image
@@ -189,3 +191,31 @@ def mount_and_hand_lists_down(folder: Path) -> list[object]:
 def test_lists_are_handed_down_on_a_users_mount_in_place_of_the_umask(fuse: None, tmp_path: Path) -> None:
     os.chown(make_image(tmp_path / "image", 16 * MIB, root_mode=0o1777), NOBODY, NOBODY)
     assert as_user(mount_and_hand_lists_down, tmp_path) == [[0, 0], ["100660", "100600"], True]
+
+
+def lose_and_mount_again(folder: Path, option: str) -> list[object]:
+    target = folder / "mnt"
+    target.mkdir()
+    where = [str(folder / "image"), str(target), "-o", f"log={folder / 'log'},{option}"]
+    codes: list[int] = []
+    for _ in range(2):
+        codes.append(cli.invoke(mount.app, "mount.razorfs", cli.MOUNT_CODES, where))
+        kill_the_daemon(target)
+    codes.append(cli.invoke(mount.umount_app, "umount.razorfs", cli.MOUNT_CODES, [str(target)]))
+    return [codes, mountpoints.mount_at(str(target)) is None, (folder / "log").read_text()]
+
+
+def kill_the_daemon(target: Path) -> None:
+    found = mountpoints.mount_at(str(target))
+    assert found is not None
+    waiter = Waiter(found.device)
+    os.kill(waiter.pid, signal.SIGKILL)
+    assert waiter.wait() is None  # it has died
+    waiter.close()
+
+
+@pytest.mark.parametrize("option", ["fsname=SOMETHING", "fsname=a b\\,c", "fsname=none,subtype=other", "rw"])
+def test_a_users_dead_mount_is_cleaned_up_whatever_it_is_called(fuse: None, tmp_path: Path, option: str) -> None:
+    os.chown(make_image(tmp_path / "image", 16 * MIB, root_mode=0o1777), NOBODY, NOBODY)
+    codes, is_gone, log = as_user(lose_and_mount_again, tmp_path, option)
+    assert (codes, is_gone) == ([0, 0, 0], True), log
