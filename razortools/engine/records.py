@@ -73,8 +73,7 @@ class Records:
         self.patched: dict[Place, set[int]] = {}  # records with patches in the tree, and where in the file these start
         # Of those the ones that could not be read when the volume was opened, as the tree has them; None: not even that is known.
         self.unreadable: dict[Place, DataRecord | InlineData | None] = {}
-        self.hit_count = 0  # records that somebody wanted and memory held
-        self.miss_count = 0  # and those that had to be read; what is a hole counts as neither
+        self._residence = volume.store.residence  # counts what was found and what was read; what is a hole counts as neither
         self._unfinished: set[InodeNo] = set()  # files being truncated; some may not be any more
         self._unfinished_is_whole = False  # whether all that the orphan table has are among them
         self.tallies = Tallies()  # of the records flushed since the volume was opened
@@ -104,12 +103,12 @@ class Records:
         """Return what a record holds but for its loose pages."""
         dirty = self.find_dirty(ino, record_no)
         if dirty is not None:
-            self.hit_count += 1
+            self._residence.found_count += 1
             return dirty.data
         raw = self.clean.find(ino, record_no)
         if raw is None:
             return self._load(ino, inode, record_no)
-        self.hit_count += 1
+        self._residence.found_count += 1
         return raw
 
     def is_in_memory(self, ino: InodeNo, record_no: RecordNo) -> bool:
@@ -157,7 +156,7 @@ class Records:
             raise CorruptImage(
                 f"inode {ino}, record {record_no} (bytes {first} to {first + item.raw_bytes - 1}): {broken}"
             ) from broken
-        self.miss_count += 1
+        self._residence.read_count += 1
         if (ino, record_no) in self.unreadable:  # it can be read after all
             return self.laid_over(ino, inode, record_no, raw)
         self.keep(ino, record_no, raw)

@@ -58,12 +58,19 @@ class Fetcher:
     async def finish(self, told: NotResident, work: Callable[P, R], *args: P.args, **keywords: P.kwargs) -> R:
         """Like run, for work whose first attempt has told what it lacks."""
         handed: dict[Hashable, object] = {}
+        read_count = 0
         for _ in range(ROUNDS_MAX):
             await self._bring(told.missing, handed)
+            read_count += told.read_count
+            found_before = self.residence.found_count
             try:
-                return self.residence.attempt(handed, work, *args, **keywords)
+                answer = self.residence.attempt(handed, work, *args, **keywords)
             except NotResident as again:
                 told = again
+                continue
+            if read_count:  # it was found now, and counted when it was read
+                self.residence.found_count = max(found_before, self.residence.found_count - read_count)
+            return answer
         self.in_place_count += 1
         return work(*args, **keywords)
 

@@ -227,9 +227,9 @@ def test_what_was_cached_of_a_record_gets_its_late_pages() -> None:
     files.write(volume, ino, AT, PAGE)
     assert whole(volume, ino) == overwritten()  # and the record without its page is in the cache now
     volume.commit()
-    hits = volume.records.hit_count
+    hits = volume.store.residence.found_count
     assert whole(volume, ino) == overwritten()
-    assert volume.records.hit_count == hits + 3
+    assert volume.store.residence.found_count == hits + 3
 
 
 @pytest.mark.parametrize("has_feature", [False, True])

@@ -1,5 +1,6 @@
 """Requests that lack something: others are served meanwhile, one fetch serves all who want the same, and each one ends."""
 
+import itertools
 import random
 import threading
 from collections.abc import Callable, Container
@@ -332,3 +333,68 @@ def test_a_damaged_record_is_damage_to_those_alone_who_read_it(disk: GatedDisk) 
     for number in (2, 4):
         start = number * record_bytes
         assert trio.run(fetcher.run, files.read, volume, ino, start, 100) == text[start : start + 100]
+
+
+@pytest.mark.parametrize("metadata_too", [False, True], ids=["data", "all"])
+@pytest.mark.parametrize("warm", [set(some) for count in range(4) for some in itertools.combinations(range(3), count)], ids=str)
+def test_a_record_counts_once_for_each_request_that_got_an_answer(volume: Volume, warm: set[int], metadata_too: bool) -> None:
+    """What had been found was counted again at each attempt, and what an attempt had read was found by the next."""
+    slow, fetcher = number_of(volume, b"slow"), Fetcher(volume.store.residence)
+    length = volume.inodes.get(slow).record_bytes
+    records, figures = -(-len(DATA) // length), []
+    assert records == 3
+    data_forgotten(volume)
+    if metadata_too:
+        forget_all(volume)
+    for number in warm:
+        files.read(volume, slow, number * length, 1)
+
+    def found_and_read() -> tuple[int, int]:
+        now = volume.statistics()
+        return now.record_hits, now.record_misses
+
+    async def scenario() -> None:
+        for _ in range(2):
+            before = found_and_read()
+            assert await fetcher.run(files.read, volume, slow, 0, len(DATA)) == DATA
+            figures.append(tuple(now - then for now, then in zip(found_and_read(), before, strict=True)))
+
+    trio.run(scenario)
+    assert figures == [(len(warm), 3 - len(warm)), (3, 0)]
+
+
+def test_what_an_attempt_has_read_before_another_round_is_counted_as_read_only() -> None:
+    """The middle of three is small and comes at once; the first one is fetched, then the last."""
+    residence, said = Residence(), []
+    fetcher = Fetcher(residence)
+    kept: set[str] = set()
+
+    def want(name: str) -> None:
+        if name in kept:
+            residence.found_count += 1
+            return
+        if name != "small" and residence.handed(name) is None:
+            raise NotResident(Thing(name))
+        residence.read_count += 1
+        kept.add(name)
+
+    def work() -> str:
+        for name in ("first", "small", "last"):
+            want(name)
+            said.append((residence.found_count, residence.read_count))
+        return "done"
+
+    assert trio.run(fetcher.run, work) == "done"
+    assert (residence.found_count, residence.read_count) == (0, 3)
+    assert trio.run(fetcher.run, work) == "done"
+    assert (residence.found_count, residence.read_count) == (3, 3)
+
+
+class Thing(Missing):
+    """Something that is fetched by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.key = name
+
+    def fetch(self) -> object:
+        return self.key

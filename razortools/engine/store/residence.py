@@ -61,6 +61,7 @@ class NotResident(Exception):
     def __init__(self, *missing: Missing) -> None:
         super().__init__(f"{len(missing)} not in memory")
         self.missing = missing
+        self.read_count = 0  # what the attempt had read before: the next one finds it
 
 
 class Residence:
@@ -69,6 +70,8 @@ class Residence:
     def __init__(self) -> None:
         """Wait in place until an attempt runs."""
         self.progress: Callable[[], object] = lambda: None  # differs once an operation has been completed
+        self.found_count = 0  # values that somebody wanted and memory held, and those that had to be read: once for each request,
+        self.read_count = 0  # however many attempts it took
         self.late_count = 0  # how often an attempt had to wait in place all the same
         self.late_s = 0.0  # and for how long
         self._is_attempt = False
@@ -80,8 +83,13 @@ class Residence:
         self._is_attempt = True
         self._handed = handed
         self._started = self.progress()
+        found_before, read_before = self.found_count, self.read_count
         try:
             return work(*args, **keywords)
+        except NotResident as told:
+            self.found_count = found_before
+            told.read_count = self.read_count - read_before
+            raise
         finally:
             self._is_attempt = False
             self._handed = NOTHING
