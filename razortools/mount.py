@@ -19,7 +19,7 @@ from razortools.engine.store.mounts import Mount
 from razortools.errors import ImageBusy, RazorError, UsageError, sentence
 from razortools.printable import printable
 from razortools.service import daemon, kernel_mount, mountpoints
-from razortools.service.control import Farewell, Waiter
+from razortools.service.control import Waiter
 from razortools.service.mountpoints import Holder, MountRefused, NoPermission
 from razortools.service.options import MountOptions, parse_options
 from razortools.service.remount_plan import kernel_words, kernel_words_after
@@ -36,7 +36,6 @@ BUSY_TRIES = 20  # each looks through all processes, which takes some millisecon
 GREETING_PATIENCE_S = 30.0  # a daemon that lives greets between two requests
 MOUNTED_PATIENCE_S = 5.0  # to hear of which image; that it is a mount of ours is known without
 LAZY_PATIENCE_S = 1.0  # somebody listens, so it is ours; how it is does not matter
-ELSEWHERE = Farewell("it is mounted elsewhere, too")
 ELSEWHERE_LOOK_S = 0.5  # the kernel has let go of a mount when umount(2) returns, unless it is mounted elsewhere
 
 app = cli.new_app()
@@ -316,37 +315,21 @@ def _unmount(waiter: Waiter, mounted: Mount, target: str, *, lazy: bool, verbose
         return 0
     if not _unmount_idle(mounted, target):
         return MOUNT_CODES.failed
-    farewell = _farewell(waiter, mounted, target)
-    if farewell is ELSEWHERE:
-        render.message(f"umount.razorfs: {target}: unmounted here; {waiter.greeting.image} is mounted elsewhere, too")
-        return 0
+    while True:
+        try:
+            farewell = waiter.wait(ELSEWHERE_LOOK_S)
+            break
+        except TimeoutError:
+            if mountpoints.is_elsewhere(mounted):
+                render.message(f"umount.razorfs: {target}: unmounted here; {waiter.greeting.image} is mounted elsewhere, too")
+                return 0
     if farewell is None:
         raise MountRefused(f"{target}: unmounted, but its daemon died; the next mount recovers the image")
     if farewell.reason:
-        raise MountRefused(f"{target}: unmounted, but the image was not closed cleanly: {farewell.reason}")
-    if farewell.lost:
-        raise MountRefused(f"{target}: the image is closed, but its daemon had been told to end, and {farewell.lost}")
+        raise MountRefused(f"{target}: unmounted, but {farewell.reason}")
     if verbose:
         render.message(f"umount.razorfs: {target} unmounted, {waiter.greeting.image} closed")
     return 0
-
-
-def _farewell(waiter: Waiter, mounted: Mount, target: str) -> Farewell | None:
-    """Return what the daemon says when it has closed the image, None if it died, ELSEWHERE if it has not been told to close it.
-
-    Says so if it has been stopped, and goes on waiting.
-    """
-    is_told = False
-    while True:
-        try:
-            return waiter.wait(ELSEWHERE_LOOK_S)
-        except TimeoutError:
-            if mountpoints.is_elsewhere(mounted):
-                return ELSEWHERE
-        if waiter.is_stopped and not is_told:
-            is_told = True
-            stopped = f"its daemon (pid {waiter.pid}) is stopped and has not closed {waiter.greeting.image} yet"
-            render.message(f"umount.razorfs: {target}: unmounted, but {stopped}; this waits for kill -CONT {waiter.pid}")
 
 
 def _unmount_idle(mounted: Mount, target: str) -> bool:

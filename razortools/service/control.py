@@ -12,7 +12,6 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
@@ -46,10 +45,9 @@ class Greeting:
 
 @dataclass(frozen=True, slots=True)
 class Farewell:
-    """How the image was closed; no reason: well."""
+    """How the mount ended; no reason: everything is durable, and the image closed cleanly."""
 
-    reason: str = ""
-    lost: str = ""  # what may never have got into it all the same
+    reason: str = ""  # goes on after "unmounted, but"
 
 
 Told = TypeVar("Told", Greeting, Farewell)
@@ -212,7 +210,7 @@ class Waiter:
         self._unread = b""
         self._patience_s = patience_s
         try:
-            self._socket, self.pid, self._user = endpoints.connect(device)
+            self._socket, self._pid, self._user = endpoints.connect(device)
         except OSError as failed:
             raise _no_answer(failed) from None
         self._socket.settimeout(patience_s)
@@ -223,18 +221,9 @@ class Waiter:
             self._socket.close()
             raise _no_answer(failed) from None
 
-    @property
-    def is_stopped(self) -> bool:
-        """Whether who is connected to does nothing before somebody lets it go on (SIGCONT)."""
-        try:
-            status = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return False
-        return status.rpartition(")")[2].split()[0] in ("T", "t")
-
     def serves(self, image: str) -> bool:
         """Return whether it serves *image*, an absolute path; others may say so of their own mounts, and are not believed."""
-        return self.greeting.image == image and (self._user in believed_users(image) or holds_lock(image, self.pid))
+        return self.greeting.image == image and (self._user in believed_users(image) or holds_lock(image, self._pid))
 
     def ask(self, request: dict[str, object]) -> str | None:
         """Ask for something; return why not, empty if it is done, None if the daemon has ended instead."""

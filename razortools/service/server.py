@@ -20,7 +20,7 @@ import trio
 from razortools.engine import collector, orphans
 from razortools.engine.store.admin import since_last_mount
 from razortools.engine.volume import Volume
-from razortools.errors import DeviceFailed, ImageBusy, RazorError
+from razortools.errors import DeviceFailed, ImageBusy, RazorError, sentence
 from razortools.service import closing, logs, memory_room, mountpoints, placement
 from razortools.service.audit import AuditedOperations, Trail
 from razortools.service.channel import Channel
@@ -43,12 +43,13 @@ from razortools.service.settled import Settled
 from razortools.service.slow import SlowLog
 from razortools.service.space_history import SpaceHistory
 from razortools.service.wakefulness import Wakefulness
+from razortools.units import plural
 
 if TYPE_CHECKING:
     from razortools.service.scrape import Scrape
 
 UNMOUNT_GRACE_S = 10.0  # after a signal
-UNWRITTEN = "what the kernel had still to write of mapped files is lost"
+UNWRITTEN = "what the kernel had still to write of mapped files"
 SWITCH_S = 0.005  # between threads, as Python has it; the pump, while it serves, wants its turn sooner
 
 
@@ -79,9 +80,9 @@ class Mounted:
         self._options = options
         self._ready = ready
         self._hello = trio.Event()
+        self._ending = closing.Ending()
         self._control: Control | None = None
         self._device: tuple[int, int] | None = None  # of the mount, once it answers
-        self._lost = ""  # what may be lost although the image is closed
         words = fuse_options(place.image, options)
         self._trail = None if options.audit is None else Trail(options.audit)
         self._scrape = _scrape(options)
@@ -149,7 +150,6 @@ class Mounted:
 
     def run(self) -> None:
         """Serve, then close. Raises RazorError if the image could not be closed well."""
-        reason = ""
         try:
             trio.run(self._serve)
         finally:
@@ -161,13 +161,13 @@ class Mounted:
             try:
                 with closing.telling_where_it_hangs():
                     self._close()
-            except RazorError as failed:
-                reason = str(failed)
+            except Exception as failed:
+                self._ending.fail(failed)
                 raise
             finally:
-                self._note("unmount", clean=not reason, **({"lost": self._lost} if self._lost else {}))
+                self._note("unmount", **self._ending.document())
                 if self._control is not None:
-                    self._control.finish(Farewell(reason, self._lost))
+                    self._control.finish(Farewell(self._ending.reason))
                 self._wakefulness.close()
                 self._connection.detach()
                 self._channel.close()
@@ -184,12 +184,23 @@ class Mounted:
         try:
             if not volume.read_only:
                 _let_go(volume)
+                self._store_all()
             failure = volume.store.failure
         finally:
             volume.close()
         if failure:
             raise DeviceFailed(f"{self._place.image}: not closed cleanly, the next mount recovers it: {failure}")
         log.info("%s: closed", self._place.image)
+
+    def _store_all(self) -> None:
+        """Store what is dirty while what a damaged image cannot take may still be told, in the image among others."""
+        self._volume.begin_commit(storing=True)
+        self._volume.settle()
+        self._handlers.tell_losses()
+        lost = len(self._volume.records.losses.files())
+        if lost:
+            text = f"what was written to {plural(lost, 'file')} could not be stored, because the image is damaged; see the log"
+            self._ending.lose(f"{self._place.image}: {text}")
 
     async def _serve(self) -> None:
         """Serve until the session ends."""
@@ -276,13 +287,14 @@ class Mounted:
                 with trio.move_on_after(UNMOUNT_GRACE_S) as grace:
                     await trio.to_thread.run_sync(self._unmount, abandon_on_cancel=True)
                 if grace.cancelled_caught:
-                    self._lost = f"the mount was not gone within {UNMOUNT_GRACE_S:g} s; {UNWRITTEN}"
-                    log.warning("%s: %s", self._place.mount_point, self._lost)
+                    text = f"not unmounted within {UNMOUNT_GRACE_S:g} s; {UNWRITTEN} is lost"
+                    self._ending.lose(f"{self._place.mount_point}: {text}")
                 serving.cancel()
 
     def _unmount(self) -> None:
         """Unmount while requests are still served: the kernel may have pages to write. In a thread."""
         place = self._place.mount_point
+        failure = ""
         try:
             if self._device is not None:
                 mount = mountpoints.mount_of(self._device, place)
@@ -292,9 +304,14 @@ class Mounted:
             mountpoints.unmount(place)
         except ImageBusy:
             log.warning("%s is in use; its users lose it now", place)
-            _write_back(place)
-        except (RazorError, OSError) as failed:
-            log.warning("%s", failed)
+            failure = closing.write_back(place)
+        except RazorError as refused:
+            log.warning("%s", refused)
+            failure = closing.write_back(place)
+        except OSError as failed:  # it is not even known what is mounted there
+            failure = sentence(failed)
+        if failure:
+            self._ending.lose(f"{place}: {UNWRITTEN} may be lost: {failure}")
 
 
 def _scrape(options: MountOptions) -> "Scrape | None":
@@ -330,19 +347,3 @@ def _set_read_ahead(device: tuple[int, int], size_bytes: int) -> None:
     """Let the kernel read ahead *size_bytes* on the mount, if we may."""
     with suppress(OSError):
         Path(f"/sys/class/bdi/{device[0]}:{device[1]}/read_ahead_kb").write_text(str(size_bytes // 1024))
-
-
-def _write_back(mount_point: str) -> None:
-    """Have the kernel write what it keeps of mapped files."""
-    with suppress(OSError):
-        descriptor = os.open(mount_point, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            _syncfs(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _syncfs(descriptor: int) -> None:
-    import ctypes
-
-    ctypes.CDLL(None).syncfs(descriptor)

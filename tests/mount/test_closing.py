@@ -1,6 +1,9 @@
 """How a mount ends, and what is known of it if it does not: without a mount."""
 
+import ctypes
+import errno
 import faulthandler
+import json
 import logging
 import os
 import signal
@@ -16,11 +19,20 @@ import trio.testing
 
 from razortools.engine import collector
 from razortools.engine.store.mounts import Mount
+from razortools.engine.store.superblocks import newest
+from razortools.errors import DeviceFailed, ImageBusy, sentence
+from razortools.format.superblock import State
 from razortools.service import closing, logs, mountpoints, server
+from razortools.service.audit import Trail
+from razortools.service.committer import Committer
 from razortools.service.control import Control, Farewell
+from razortools.service.handlers import Handlers
+from razortools.service.mountpoints import MountRefused
 from razortools.service.opening import Place
 from razortools.service.options import MountOptions
 from razortools.service.server import Mounted
+from razortools.service.settled import Settled
+from tests.engine.test_damaged_leaf import with_little_memory
 from tests.mount.mounts import ANSWER_S
 
 
@@ -40,10 +52,10 @@ def ending() -> Iterator[Mounted]:
     interval_s = sys.getswitchinterval()
     made = Mounted.__new__(Mounted)
     made._control = made._scrape = made._trail = None
+
+    made._ending = closing.Ending()
     made._connection = made._channel = made._session = made._remounter = made._wakefulness = Nothing()  # type: ignore[assignment]
     made._options = MountOptions()
-    made._lost = ""
-    made._place = Place("image", "place")
     made._volume = Nothing()  # type: ignore[assignment]
     yield made
     sys.setswitchinterval(interval_s)
@@ -108,54 +120,6 @@ def test_nothing_is_said_of_a_daemon_that_has_closed_in_time(logged: Path, monke
         1 / 0  # noqa: B018
     assert said == [str(logged), "cancelled"]
     assert os.listdir("/proc/self/fd") == descriptors
-
-
-class Told:
-    """What a control socket and an audit log are told."""
-
-    def __init__(self) -> None:
-        self.farewells: list[Farewell] = []
-        self.notes: list[dict[str, object]] = []
-
-    def stop_listening(self) -> None:
-        pass
-
-    def finish(self, farewell: Farewell) -> None:
-        self.farewells.append(farewell)
-
-    def note(self, event: str, caller: object, **fields: object) -> None:
-        self.notes.append({"event": event, **fields})
-
-
-@pytest.mark.parametrize("unmounts", [True, False])
-def test_what_a_signal_may_have_cost_is_told_to_all_who_are_told_of_the_end(
-    ending: Mounted, logged: Path, monkeypatch: pytest.MonkeyPatch, unmounts: bool
-) -> None:
-    """The log alone said so; umount.razorfs and the audit log were told of a clean end."""
-    told = ending._control = ending._trail = Told()  # type: ignore[assignment]
-    released = threading.Event()
-
-    async def serve() -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ending._watch_signals, nursery.cancel_scope)
-            await trio.testing.wait_all_tasks_blocked()
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(server, "UNMOUNT_GRACE_S", ANSWER_S if unmounts else 0.0)
-    monkeypatch.setattr(ending, "_serve", serve)
-    monkeypatch.setattr(ending, "_close", lambda: None)
-    monkeypatch.setattr(ending, "_unmount", lambda: unmounts or released.wait(ANSWER_S))
-    try:
-        ending.run()
-    finally:
-        released.set()
-    (farewell,), (note,) = told.farewells, told.notes
-    assert farewell.reason == "" and note["event"] == "unmount" and note["clean"] is True
-    if unmounts:
-        assert farewell.lost == "" and "lost" not in note
-    else:
-        assert "mapped files is lost" in farewell.lost and note["lost"] == farewell.lost
-        assert farewell.lost in logged.read_text()
 
 
 # A mount that ends while it begins
@@ -264,3 +228,138 @@ def test_a_mount_that_ends_before_it_has_answered_does_not_wait_for_its_own_answ
     beginning.run(cancel=True)
     assert waited == []
     is_closed.set()
+
+
+# What is told of how it ended: one and the same in the log, in the farewell and in the audit log
+
+
+class Told:
+    """A mount that ends, and what everybody is told of that."""
+
+    def __init__(self, mounted: Mounted, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.mounted, self.monkeypatch = mounted, monkeypatch
+        self.farewells: list[Farewell] = []
+        self.audit, self.mount_point = folder / "audit", folder / "mnt"
+        self.mount_point.mkdir()
+        mounted._place, mounted._device = Place("image", str(self.mount_point)), None
+        mounted._control, mounted._trail = self, Trail(str(self.audit))  # type: ignore[assignment]
+
+    def stop_listening(self) -> None: ...
+
+    def finish(self, farewell: Farewell) -> None:
+        self.farewells.append(farewell)
+
+    def end_by_signal(self) -> None:
+        """Serve until SIGTERM has been obeyed, and close."""
+
+        async def serve() -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.mounted._watch_signals, nursery.cancel_scope)
+                await trio.testing.wait_all_tasks_blocked()
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        self.monkeypatch.setattr(self.mounted, "_serve", serve)
+        self.mounted.run()
+
+    @property
+    def reason(self) -> str:
+        """Why not everything is durable, as farewell and audit log tell both; empty: it is."""
+        events = [json.loads(line) for line in self.audit.read_text().splitlines()]
+        assert [event["event"] for event in events] == ["unmount"]
+        assert [Farewell(events[0].get("reason", ""))] == self.farewells
+        assert events[0]["clean"] is not bool(self.farewells[0].reason)
+        return self.farewells[0].reason
+
+
+@pytest.fixture
+def told(ending: Mounted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Told:
+    monkeypatch.setattr(ending, "_close", lambda: None)
+    return Told(ending, tmp_path, monkeypatch)
+
+
+def test_what_is_lost_as_the_grace_of_a_signal_ends_is_told_to_all(
+    told: Told, logged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the log had it: umount.razorfs and the audit log said that all was well."""
+    is_over = threading.Event()
+    monkeypatch.setattr(server, "UNMOUNT_GRACE_S", 0)
+    monkeypatch.setattr(mountpoints, "unmount", lambda _: is_over.wait(ANSWER_S))
+    try:
+        told.end_by_signal()
+    finally:
+        is_over.set()
+    assert "not unmounted within 0 s; what the kernel had still to write of mapped files is lost" in told.reason
+    assert told.reason in logged.read_text()
+
+
+def test_an_unmount_by_a_signal_that_goes_well_is_told_so(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mountpoints, "unmount", lambda _: None)
+    told.end_by_signal()
+    assert told.reason == ""
+
+
+@pytest.mark.parametrize("failed", [ImageBusy("it is in use"), MountRefused("the host refuses")], ids=["busy", "refused"])
+def test_what_the_kernel_could_not_write_back_is_told_to_all(
+    told: Told, logged: Path, monkeypatch: pytest.MonkeyPatch, failed: Exception
+) -> None:
+    """What syncfs(2) said was thrown away; and if the host refused the unmount it was not even called."""
+    asked: list[int] = []
+
+    class Libc:
+        def syncfs(self, descriptor: int) -> int:
+            asked.append(descriptor)
+            ctypes.set_errno(outcome)
+            return -1 if outcome else 0
+
+    def refuse(_: str) -> None:
+        raise failed
+
+    monkeypatch.setattr(mountpoints, "unmount", refuse)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Libc())
+    outcome = errno.EIO
+    told.end_by_signal()
+    assert len(asked) == 1
+    assert told.reason == (
+        f"{told.mount_point}: what the kernel had still to write of mapped files may be lost: Input/output error"
+    )
+    assert told.reason in logged.read_text()
+
+
+def test_users_who_lose_a_mount_lose_no_data(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: str) -> None:
+        raise ImageBusy("it is in use")
+
+    monkeypatch.setattr(mountpoints, "unmount", refuse)
+    told.end_by_signal()
+    assert told.reason == ""
+
+
+@pytest.mark.parametrize("failure", [DeviceFailed("the disk is gone"), ZeroDivisionError("a bug")], ids=["disk", "bug"])
+def test_an_image_that_could_not_be_closed_is_told_so_whatever_the_failure(
+    told: Told, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    """A failure of no class of ours, a bug or what the host raises, left both saying that it was closed cleanly."""
+
+    def close() -> None:
+        raise failure
+
+    monkeypatch.setattr(told.mounted, "_close", close)
+    monkeypatch.setattr(mountpoints, "unmount", lambda _: None)
+    with pytest.raises(type(failure)):
+        told.end_by_signal()
+    assert told.reason == f"the image was not closed cleanly: {sentence(failure)}"
+
+
+def test_what_a_damaged_image_could_not_store_is_told_as_it_is_closed(
+    ending: Mounted, logged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was given up by the last commit of all, after which nobody asked: neither the log nor the image told."""
+    told = Told(ending, tmp_path, monkeypatch)
+    device, _, volume = with_little_memory()
+    ending._volume, options = volume, MountOptions()
+    ending._handlers = Handlers(volume, Committer(volume, options), Settled(volume, lambda *_: None), options)  # type: ignore[assignment]
+    monkeypatch.setattr(mountpoints, "unmount", lambda _: None)
+    told.end_by_signal()
+    assert told.reason == "image: what was written to 1 file could not be stored, because the image is damaged; see the log"
+    assert "write of /file: " in logged.read_text() and told.reason in logged.read_text()
+    assert newest(device).state == State.ERRORS

@@ -559,33 +559,6 @@ def test_umount_does_not_wait_for_ever_for_a_stopped_daemon(mounted: Mounted, mo
     mounted.umount()
 
 
-def test_umount_says_that_it_waits_for_a_daemon_that_was_stopped_after_it_answered(
-    mounted: Mounted, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pid, said = mounted.pid, list[str]()
-    unmount_idle = mount._unmount_idle
-
-    def unmounted_then_stopped(*arguments: object) -> bool:
-        os.kill(pid, signal.SIGSTOP)
-        return unmount_idle(*arguments)  # type: ignore[arg-type]
-
-    def hear(message: str) -> None:
-        said.append(message)
-        os.kill(pid, signal.SIGCONT)
-
-    monkeypatch.setattr(mount, "ELSEWHERE_LOOK_S", 0.05)
-    monkeypatch.setattr(mount, "_unmount_idle", unmounted_then_stopped)
-    monkeypatch.setattr(mount.render, "message", hear)
-    try:
-        assert cli.invoke(mount.umount_app, "umount.razorfs", cli.MOUNT_CODES, [str(mounted.path)]) == 0
-    finally:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-    (message,) = said
-    assert f"its daemon (pid {pid}) is stopped" in message and f"kill -CONT {pid}" in message
-    assert mountpoints.mount_at(str(mounted.path)) is None
-
-
 def test_a_lazy_umount_does_not_wait_for_a_stopped_daemon(mounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mount, "LAZY_PATIENCE_S", 0.1)
     pid = mounted.pid
