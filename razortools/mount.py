@@ -19,7 +19,8 @@ from razortools.engine.store.mounts import Mount
 from razortools.errors import ImageBusy, RazorError, UsageError, sentence
 from razortools.printable import printable
 from razortools.service import daemon, kernel_mount, mountpoints
-from razortools.service.control import Waiter
+from razortools.service.awaiting import Watch
+from razortools.service.control import Farewell, Waiter
 from razortools.service.mountpoints import Holder, MountRefused, NoPermission
 from razortools.service.options import MountOptions, parse_options
 from razortools.service.remount_plan import kernel_words, kernel_words_after
@@ -37,6 +38,7 @@ GREETING_PATIENCE_S = 30.0  # a daemon that lives greets between two requests
 MOUNTED_PATIENCE_S = 5.0  # to hear of which image; that it is a mount of ours is known without
 LAZY_PATIENCE_S = 1.0  # somebody listens, so it is ours; how it is does not matter
 ELSEWHERE_LOOK_S = 0.5  # the kernel has let go of a mount when umount(2) returns, unless it is mounted elsewhere
+ELSEWHERE = Farewell("it is mounted elsewhere, too")  # nobody says so: the daemon goes on
 
 app = cli.new_app()
 umount_app = cli.new_app()
@@ -315,14 +317,9 @@ def _unmount(waiter: Waiter, mounted: Mount, target: str, *, lazy: bool, verbose
         return 0
     if not _unmount_idle(mounted, target):
         return MOUNT_CODES.failed
-    while True:
-        try:
-            farewell = waiter.wait(ELSEWHERE_LOOK_S)
-            break
-        except TimeoutError:
-            if mountpoints.is_elsewhere(mounted):
-                render.message(f"umount.razorfs: {target}: unmounted here; {waiter.greeting.image} is mounted elsewhere, too")
-                return 0
+    farewell = _farewell(waiter, mounted, target)
+    if farewell is ELSEWHERE:
+        return 0
     if farewell is None:
         raise MountRefused(f"{target}: unmounted, but its daemon died; the next mount recovers the image")
     if farewell.reason:
@@ -330,6 +327,27 @@ def _unmount(waiter: Waiter, mounted: Mount, target: str, *, lazy: bool, verbose
     if verbose:
         render.message(f"umount.razorfs: {target} unmounted, {waiter.greeting.image} closed")
     return 0
+
+
+def _farewell(waiter: Waiter, mounted: Mount, target: str) -> Farewell | None:
+    """Wait until the image is closed; return how it was, None if the daemon died instead, or ELSEWHERE."""
+
+    def tell(text: str) -> None:
+        render.message(f"umount.razorfs: {target}: unmounted; {text}")
+
+    watch = Watch(waiter.pid, waiter.greeting.image, tell)
+    try:
+        while True:
+            try:
+                return waiter.wait(ELSEWHERE_LOOK_S)
+            except TimeoutError:
+                if mountpoints.is_elsewhere(mounted):
+                    render.message(f"umount.razorfs: {target}: unmounted here; {waiter.greeting.image} is mounted elsewhere, too")
+                    return ELSEWHERE
+                watch.look()
+    except KeyboardInterrupt:
+        watch.part()
+        raise
 
 
 def _unmount_idle(mounted: Mount, target: str) -> bool:

@@ -210,7 +210,7 @@ class Waiter:
         self._unread = b""
         self._patience_s = patience_s
         try:
-            self._socket, self._pid, self._user = endpoints.connect(device)
+            self._socket, self.pid, self._user = endpoints.connect(device)
         except OSError as failed:
             raise _no_answer(failed) from None
         self._socket.settimeout(patience_s)
@@ -223,7 +223,7 @@ class Waiter:
 
     def serves(self, image: str) -> bool:
         """Return whether it serves *image*, an absolute path; others may say so of their own mounts, and are not believed."""
-        return self.greeting.image == image and (self._user in believed_users(image) or holds_lock(image, self._pid))
+        return self.greeting.image == image and (self._user in believed_users(image) or holds_lock(image, self.pid))
 
     def ask(self, request: dict[str, object]) -> str | None:
         """Ask for something; return why not, empty if it is done, None if the daemon has ended instead."""
