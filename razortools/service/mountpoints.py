@@ -112,19 +112,24 @@ def _failure(path: str) -> int | None:
 
 def is_elsewhere(gone: Mount) -> bool:
     """Whether the filesystem of a mount that has been taken away is mounted somewhere else, in any namespace that we may see."""
+    same = (gone.device, gone.filesystem, gone.source)
+    return any((mount.device, mount.filesystem, mount.source) == same for table in _tables() for mount in table)
+
+
+def _tables() -> Iterator[list[Mount]]:
+    """Yield what is mounted in each namespace that we may see."""
     seen = set()
     for process in PROC.iterdir():
         if not process.name.isdigit():
             continue
         try:
             namespace = os.readlink(process / "ns" / "mnt")
-            table = [] if namespace in seen else mounts(process / "mountinfo")
+            table = None if namespace in seen else mounts(process / "mountinfo")
         except OSError:
             continue  # gone meanwhile, or not ours to look at
         seen.add(namespace)
-        if any((mount.device, mount.filesystem, mount.source) == (gone.device, gone.filesystem, gone.source) for mount in table):
-            return True
-    return False
+        if table is not None:
+            yield table
 
 
 def detach(path: str) -> None:
@@ -177,14 +182,16 @@ class Holder:
 
 def holders(mount: Mount) -> list[Holder]:
     """Return who uses *mount*, as far as the caller may see: open files, directories, programs, mapped files, mounts upon it,
-    loop devices of its files.
+    loop devices of its files. Never asks the mounted filesystem: its daemon may be stopped.
     """
+    # Who uses a copy in another namespace may keep this one busy, too.
+    ids = frozenset(other.mount_id for table in _tables() for other in table if other.device == mount.device)
     found = {Holder(0, "mount", os.fsdecode(other.path)) for other in mounts() if other.parent_id == mount.mount_id}
     below = os.fsdecode(mount.path)
     found.update(Holder(0, device, path) for device, path in _loop_devices() if Path(path).is_relative_to(below))
     for process in PROC.iterdir():
         if process.name.isdigit() and int(process.name) != os.getpid():
-            found.update(_held_by(process, mount))
+            found.update(_held_by(process, mount.device, ids))
     return sorted(found)
 
 
@@ -197,24 +204,36 @@ def _loop_devices() -> Iterator[tuple[str, str]]:
             continue  # gone meanwhile
 
 
-def _held_by(process: Path, mount: Mount) -> set[Holder]:
-    """Return what the process at /proc/PID holds of *mount*."""
-    device = os.makedev(*mount.device)
+def _held_by(process: Path, device: tuple[int, int], ids: frozenset[int]) -> set[Holder]:
+    """Return what the process at /proc/PID holds of the mounts with these numbers, which show the filesystem *device*."""
     places = [process / name for name in ("cwd", "root", "exe")]
     paths = set()
     try:
         places += (process / "fd").iterdir()
-        paths |= _mapped_paths((process / "maps").read_bytes(), mount.device)
+        paths |= _mapped_paths((process / "maps").read_bytes(), device)
     except OSError:
         pass  # gone meanwhile, or not ours to look at
     for place in places:
         try:
-            if place.stat().st_dev == device:
+            if _mount_id(place) in ids:
                 paths.add(os.readlink(place))
         except OSError:
             continue
     command = _command(process)
     return {Holder(int(process.name), command, path) for path in paths}
+
+
+def _mount_id(place: Path) -> int:
+    """Return the number of the mount in which that lies to which a link in /proc leads. Raises OSError.
+
+    The kernel knows; a stat would ask the filesystem.
+    """
+    descriptor = os.open(place, os.O_PATH | os.O_CLOEXEC)
+    try:
+        lines = (PROC / "self" / "fdinfo" / str(descriptor)).read_bytes().split(b"\n")
+    finally:
+        os.close(descriptor)
+    return next((int(line.removeprefix(b"mnt_id:")) for line in lines if line.startswith(b"mnt_id:")), -1)
 
 
 def _mapped_paths(maps: bytes, device: tuple[int, int]) -> set[str]:

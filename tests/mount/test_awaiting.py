@@ -4,6 +4,8 @@ import io
 import os
 import signal
 import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 
@@ -14,9 +16,11 @@ from razortools.cli import app as cli
 from razortools.service import awaiting, mountpoints
 from razortools.service.awaiting import TELL_AFTER_S, Watch
 from razortools.service.control import Farewell, Waiter
-from tests.mount.mounts import Mounted
+from razortools.service.mountpoints import Holder
+from tests.mount.mounts import ANSWER_S, Mounted
 
 LOOKS_MAX = 200  # in vain
+HOLD = "import os, sys; f = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR); os.write(f, b'x'); print('open', flush=True); input()"
 
 
 @pytest.fixture
@@ -147,3 +151,39 @@ def test_umount_can_be_interrupted_while_it_waits_and_says_how_things_are(stoppe
     image, pid = stopped.mounted.image, stopped.pid
     told = f"unmounted; not waiting any more; {image} is not closed yet, its daemon (pid {pid}) still has it"
     assert told in stopped.said.getvalue()
+
+
+@pytest.mark.mount
+def test_who_holds_a_mount_is_told_although_its_daemon_is_stopped(mounted: Mounted) -> None:
+    """Each open file was asked of which filesystem it was: of a file just written that is a question to the daemon."""
+    command = [sys.executable, "-c", HOLD, str(mounted.path / "file")]
+    pid, found = mounted.pid, mountpoints.mount_at(str(mounted.path))
+    assert found is not None
+    told: list[Holder] = []
+    asking = threading.Thread(target=lambda: told.extend(mountpoints.holders(found)), daemon=True)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program_that_holds:
+        assert program_that_holds.stdout is not None
+        assert program_that_holds.stdout.readline() == b"open\n"
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            asking.start()
+            asking.join(ANSWER_S / 4)
+            assert not asking.is_alive(), "it hangs with the daemon"
+        finally:
+            os.kill(pid, signal.SIGCONT)
+            program_that_holds.kill()
+    assert [(holder.pid, holder.path) for holder in told] == [(program_that_holds.pid, str(mounted.path / "file"))]
+
+
+@pytest.mark.mount
+def test_who_uses_a_copy_of_the_mount_in_another_namespace_is_a_holder(mounted: Mounted) -> None:
+    command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", HOLD, str(mounted.path / "file")]
+    found = mountpoints.mount_at(str(mounted.path))
+    assert found is not None
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"open\n"
+            assert [holder.pid for holder in mountpoints.holders(found)] == [other.pid]
+        finally:
+            other.kill()
