@@ -17,14 +17,16 @@ from razortools.check.map_check import judge_map, judge_spare_map
 from razortools.check.map_rules import fixed_claims
 from razortools.check.owners import judge_shared
 from razortools.check.paths import Paths
+from razortools.check.record_lengths import lengths_of
 from razortools.check.record_rules import content_fault, record_fault
 from razortools.check.tree import kinds_mask
 from razortools.errors import CorruptImage
-from razortools.format.data import CUT_OUT, LATE, RECORD_BYTES_MAX, DataRecord, InlineData
+from razortools.format.data import CUT_OUT, LATE, RECORD_BYTES_MAX, RECORD_LOG2, DataRecord, InlineData
 from razortools.format.inode import FileType, Inode, InodeFlag, OrphanReason
 from razortools.format.items import owned_record
 from razortools.format.keys import Kind, Table, object_of, offset_of
 from razortools.format.superblock import State
+from razortools.units import InodeNo
 
 PROGRESS_STEP = 64  # leaves
 NODES_STEP = 16_384  # of those that are only claimed
@@ -90,6 +92,7 @@ class _Contents:
         self._kinds: set[int] = set()  # of content that the current inode has
         self._first_record = False
         self._is_told = False  # that its flag does not tell of late pages
+        self._is_size_judged = False  # whether its records agree with another record size
         self._raw_bytes = 0  # of the current inode, inline data included
 
     def read(self) -> Iterator[Event]:
@@ -116,6 +119,7 @@ class _Contents:
         self._kinds = set()
         self._first_record = False
         self._is_told = False
+        self._is_size_judged = False
         self._raw_bytes = 0
 
     def _item(self, key: bytes, value: bytes) -> Iterator[Finding]:
@@ -142,6 +146,7 @@ class _Contents:
         self.inline_bytes += inline.raw_bytes
         self._raw_bytes += inline.raw_bytes
         self.stored_bytes += len(inline.stored)
+        yield from self._judge_record_size(key, inline.raw_bytes)
         limit = self._inode.record_bytes if self._inode is not None and self._inode.record_log2 < 32 else RECORD_BYTES_MAX
         if not 0 < inline.raw_bytes <= limit:
             reason = f"its inline data says that it has {inline.raw_bytes} bytes, 1 to {limit} are possible"
@@ -160,6 +165,7 @@ class _Contents:
             self.raw_bytes += record.raw_bytes
             self._raw_bytes += record.raw_bytes
             self._first_record |= offset_of(key) == 0
+            yield from self._judge_record_size(key, record.raw_bytes)
         reason = record_fault(self.image, record, inode, is_data=is_data)
         if reason:
             yield self._wrong(key, reason)
@@ -178,9 +184,27 @@ class _Contents:
             yield problems.CUT_OUT.found(inode=number, what=self._words(key), path=self.paths.of(number), key=key)
         if inode is None or not is_data or inode.record_log2 >= 32:
             return
-        if offset_of(key) * inode.record_bytes >= inode.size and number not in self.facts.orphans:
+        if self._lies_behind(inode, key):
             path = self.paths.of(number)
             yield problems.BEYOND_END.found(inode=number, what=item_words(key), size=inode.size, path=path, key=key)
+
+    def _judge_record_size(self, key: bytes, raw_bytes: int) -> Iterator[Finding]:
+        """Judge the record size of the current inode if contents contradict it; what follows is judged by the right one."""
+        inode, number = self._inode, InodeNo(self._number)
+        if inode is None or inode.record_log2 not in RECORD_LOG2 or self._is_size_judged:
+            return
+        if raw_bytes <= inode.record_bytes and not self._lies_behind(inode, key):
+            return
+        self._is_size_judged = True
+        agreed = lengths_of(self.facts.tree, number).agreed_log2(inode.size)
+        if agreed is not None and agreed != inode.record_log2:
+            path, told = self.paths.of(number), inode.record_bytes
+            yield problems.RECORD_SIZE.found(inode=number, value=told, agreed=1 << agreed, path=path)
+            inode.record_log2 = agreed
+
+    def _lies_behind(self, inode: Inode, key: bytes) -> bool:
+        """Return whether a record of the current inode lies behind its end, and does not wait to be cut off."""
+        return offset_of(key) * inode.record_bytes >= inode.size and self._number not in self.facts.orphans
 
     def _wrong(self, key: bytes, reason: str) -> Finding:
         byte_range = None

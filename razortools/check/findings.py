@@ -39,6 +39,7 @@ class Repair(Enum):
     REBUILD_LINK = "write the missing half from the other half", True
     DROP_NAME = "remove the name that nothing uses", True
     RESET_FIELD = "set the field to a value that is allowed", False
+    RESIZE_RECORDS = "set the record size to the one that all records of the file agree with", False
     DROP_ITEM = "remove the item that makes no sense", False
     DROP_ENTRY = "remove the entry; what it named is in lost+found if anything of it is left", False
     RENAME_ENTRY = "give one of the two another name", False

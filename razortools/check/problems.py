@@ -372,6 +372,10 @@ MAP_NOT_KEPT = _row(
     "the image is in use, and its space map, which changes meanwhile, is too large to be kept: not compared with the files",
     "The image is very large.", "None by itself; check it when it is unmounted.", Repair.NOTHING,
 )  # fmt: skip
+RECORD_SIZE = _row(
+    "E0517", ERROR, "wrong record size", "inode {inode} says that its records hold {value} bytes; they agree with {agreed}",
+    _BUG, "The file reads cut, with zeros in it or with pieces in the wrong places.", Repair.RESIZE_RECORDS,
+)  # fmt: skip
 LATE_FLAG = _row(
     "E0516", ERROR, "wrong late page mark", "inode {inode} has records with late pages, but its flag says none",
     _BUG, "If nodes are lost, a repair may take older versions of such records for the current ones.", Repair.RECOUNT,

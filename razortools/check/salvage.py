@@ -17,7 +17,7 @@ from razortools.check.facts import find_number
 from razortools.check.findings import Progress
 from razortools.check.host_copy import HostCopy, Place, write_but_zeros
 from razortools.check.paths import DEPTH_MAX, Paths
-from razortools.check.repair.file_contents import contents_among, range_of_contents
+from razortools.check.record_lengths import lengths_of
 from razortools.check.salvage_report import TOLD_MAX, SalvageReport
 from razortools.check.salvage_view import View, readable_view
 from razortools.check.steps import PARTS, scaled
@@ -267,16 +267,16 @@ class _Copier:
 
         It is told where data depend on it. Records that wait to be cut off contradict nothing.
         """
-        contents = contents_among(self._tree.image, self._tree.range_items(*range_of_contents(number)))
+        lengths = lengths_of(self._tree, number)
         told = inode.record_log2
         if told not in RECORD_LOG2:
-            inode.record_log2 = contents.record_log2(inode.size)
+            inode.record_log2 = lengths.fitting_log2(inode.size)
             remark = f"2^{told} bytes, is not possible; {inode.record_bytes} bytes fit its data best"
-        elif contents.contradicts(told, inode.size) and self._tree.get(orphan_key(number)) is None:
-            agreed = contents.agreed_log2(inode.size)
+        elif lengths.contradict(told, inode.size) and self._tree.get(orphan_key(number)) is None:
+            agreed = lengths.agreed_log2(inode.size)
             inode.record_log2 = told if agreed is None else agreed
             remark = f"{1 << told} bytes, contradicts its records; with {inode.record_bytes} bytes they agree"
-        if inode.record_log2 != told and contents.last[0] > 0 and len(self.report.remarks) < TOLD_MAX:
+        if inode.record_log2 != told and lengths.last[0] > 0 and len(self.report.remarks) < TOLD_MAX:
             self.report.remarks.append(f"{place.path}: its record size, {remark}")
 
     def _copy_contents(self, number: InodeNo, inode: Inode, place: Place) -> Generator[Progress, None, str]:

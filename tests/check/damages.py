@@ -605,6 +605,12 @@ def late_pages_that_the_inode_does_not_know_of() -> Device:
     return device
 
 
+for _log2 in (12, 14, 17, 20):  # the records are of 2^13 bytes
+    _edited("E0517", _inode("/docs/many", record_log2=_log2))
+    _edited("E0517", _inode("/docs/deep/holes", record_log2=_log2))
+_edited("E0517", _inode("/docs/one", record_log2=12))
+
+
 # Patches
 
 

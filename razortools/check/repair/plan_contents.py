@@ -69,7 +69,7 @@ def wrong_content(draft: Draft, finding: Finding) -> None:
             draft.delete(key, "remove file data from what can have none")
     elif Kind.INLINE_DATA in contents.kinds and draft.get(record_key(InodeNo(number), 0)) is not None:
         counted_without = contents.blocks - blocks_at(draft, record_key(InodeNo(number), 0))
-        if inode.stored_blocks == counted_without and inode.size == contents.inline_bytes:
+        if inode.stored_blocks == counted_without and inode.size == contents.lengths.inline_bytes:
             draft.delete(record_key(InodeNo(number), 0), "remove the copy in blocks: the inode does not count it")
         else:
             draft.delete(items[0], "remove the copy in the tree: the inode counts the one in blocks")

@@ -34,7 +34,7 @@ def _mode(draft: Draft, number: int, inode: Inode) -> tuple[str, int]:
 
 
 def _record_size(draft: Draft, number: int, inode: Inode) -> tuple[str, int]:
-    return "record_log2", contents_of(draft, number).record_log2(inode.size)
+    return "record_log2", contents_of(draft, number).lengths.fitting_log2(inode.size)
 
 
 def _compression(draft: Draft, number: int, inode: Inode) -> tuple[str, int]:
@@ -44,7 +44,7 @@ def _compression(draft: Draft, number: int, inode: Inode) -> tuple[str, int]:
 def _size(draft: Draft, number: int, inode: Inode) -> tuple[str, int]:
     if inode.file_type in (FileType.REGULAR, FileType.SYMLINK):
         contents = contents_of(draft, number)
-        return "size", contents.end(inode.record_log2 if inode.record_log2 < 32 else contents.record_log2(0))
+        return "size", contents.end(inode.record_log2 if inode.record_log2 < 32 else contents.lengths.fitting_log2(0))
     return "size", 0
 
 
@@ -58,6 +58,16 @@ _FIELDS: dict[str, Callable[[Draft, int, Inode], tuple[str, int]]] = {
     "device number": lambda draft, number, inode: ("rdev", 0),
     "size": _size,
 }
+
+
+def record_size(draft: Draft, finding: Finding) -> None:
+    """The records of a file agree with a record size that is not the one that its inode tells."""
+    number = int(finding.inode or 0)
+    inode = draft.inode(number)
+    agreed = contents_of(draft, number).lengths.agreed_log2(inode.size) if inode is not None else None
+    if agreed is not None:
+        why = f"set its record size to {1 << agreed} bytes: all its records agree with that, and none with the one that it had"
+        draft.set(inode_key(InodeNo(number)), "record_log2", agreed, why)
 
 
 def missing(draft: Draft, finding: Finding) -> None:
@@ -113,7 +123,7 @@ def _describe(draft: Draft, number: int, inode: Inode, contents: Contents) -> No
     if inode.is_directory:
         inode.size = sum(1 for _ in draft.entries(number))
     elif contents.kinds:
-        inode.record_log2 = contents.record_log2(0)
+        inode.record_log2 = contents.lengths.fitting_log2(0)
         inode.size = contents.end(inode.record_log2)
 
 

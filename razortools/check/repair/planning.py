@@ -77,6 +77,7 @@ BY_CODE: dict[str, Planner] = {
     "E0505": plan_contents.beyond_end,
     "E0506": plan_contents.stored_blocks,
     "E0516": plan_contents.late_flag,
+    "E0517": plan_inodes.record_size,
     "E0507": plan_contents.wrong_content,
     "E0601": plan_names.reference_count,
     "E0603": plan_names.impossible,
@@ -89,6 +90,7 @@ ORDER = {
     "E0204": -1,  # what the journal was meant to bring is there for all others
     "E0313": 0,  # the root: lost+found lies in it
     "E0306": 0,  # what is put where it belongs is missing to nobody
+    "E0517": 1,  # by this it is known where data belong
     "E0308": 1,  # missing inodes: names may lead to them again
     "E0307": 1,
     "E0413": 2,  # what is a directory after all
