@@ -98,6 +98,8 @@ def amount(name: str) -> int:
         return SIZES.random_reads * 2 // SIZES.clients * SIZES.clients
     if name.startswith("mixed"):
         return SIZES.files // 4 // 2 * mixed.REQUESTS_EACH * 4
+    if name.endswith("stat, warm"):
+        return SIZES.files * small_files.WARM_PASSES
     if name == "4 clients creating":
         return SIZES.files // 4 * 4
     tree_row = name in ("untar", "rm -r") or name.startswith(("find", "grep"))
