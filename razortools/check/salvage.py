@@ -16,6 +16,7 @@ from contextlib import closing
 from razortools.check.facts import find_number
 from razortools.check.findings import Progress
 from razortools.check.host_copy import HostCopy, Place, write_but_zeros
+from razortools.check.name_hash import may_stand_under, unflipped
 from razortools.check.paths import DEPTH_MAX, Paths
 from razortools.check.record_lengths import lengths_of
 from razortools.check.salvage_report import TOLD_MAX, SalvageReport
@@ -199,7 +200,7 @@ class _Copier:
 
     def _entries(self, number: InodeNo, place: Place | None) -> Iterator[tuple[bytes, InodeNo]]:
         """Yield (name, inode) of a directory; names that the host cannot have are told."""
-        for _, value in self._tree.range_items(*kind_range(number, Kind.DIRECTORY_ENTRY)):
+        for key, value in self._tree.range_items(*kind_range(number, Kind.DIRECTORY_ENTRY)):
             try:
                 entry = DirectoryEntry.decode(value)
             except CorruptImage:
@@ -207,12 +208,22 @@ class _Copier:
             name = self._paths.text(entry.name_id)
             if name is None:
                 continue  # the inode is found when the rest is copied, by its number
+            name = self._as_filed(key, name, place)
             if not is_possible_name(name) or len(name) > NAME_BYTES_MAX:
                 if place is not None:
                     impossible = f"an entry with the impossible name {printable_name(name)}"
                     self.report.tell_not_copied(place.path, f"{impossible}; {ELSEWHERE}")
                 continue
             yield name, InodeNo(entry.inode)
+
+    def _as_filed(self, key: bytes, name: bytes, place: Place | None) -> bytes:
+        """Return the name of an entry; one with one wrong bit as the hash says that it was, which is told."""
+        seed = self._tree.image.superblock.hash_seed
+        right = None if may_stand_under(key, name, seed) else unflipped(key, name, seed)
+        if right is not None and place is not None and len(self.report.remarks) < TOLD_MAX:
+            wrong = f"has one wrong bit in its name, {printable_name(name)}"
+            self.report.remarks.append(f"{place.child(right).path}: the entry {wrong}; its hash tells the right one")
+        return name if right is None else right
 
     def _copy_directory(self, number: InodeNo, inode: Inode, place: Place) -> bool:
         if not self._first_time(number):

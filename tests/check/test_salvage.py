@@ -26,6 +26,7 @@ from tests.check.damages import DAMAGES
 from tests.check.editing import all_items, edit_inode, editing, find_inode, first_item, flip, image_of
 from tests.check.running import stored
 from tests.check.samples import Copy, KeptDevice, healthy, new_device, opened, unclean
+from tests.check.test_mended_name import flip_name
 from tests.check.test_rebuild import REFUSED, contents, destroy, destroy_superblocks, nodes_by_level, without_room
 from tests.workload import Seen
 
@@ -254,6 +255,27 @@ def test_records_that_wait_to_be_cut_off_say_nothing_against_their_size(tmp_path
     report = salvaged(device, tmp_path / "out")
     assert report.remarks == []
     assert (tmp_path / "out" / "cut").read_bytes() == bytes(9 * 4096 + 4000)
+
+
+@pytest.mark.parametrize(
+    ("path", "bit"),
+    [("/docs", 1), ("/docs/one", 6), ("/crowd/member 36", 8 * 6 + 5), ("/crowd/member 36", 8 * 8), ("/docs/deep/holes", 5)],
+)
+def test_regression_a_name_with_one_wrong_bit_is_copied_as_what_it_was(tmp_path: Path, path: str, bit: int) -> None:
+    """It was copied under the wrong name, or, where that was none, into lost+found."""
+    device = healthy()
+    flip_name(device, path, bit)
+    report = salvaged(device, tmp_path / "out")
+    assert on_host(tmp_path / "out") == without_refused(in_image(healthy()), report)
+    (told,) = report.remarks
+    assert told.startswith(f"{path}: the entry has one wrong bit in its name, ")
+
+
+def test_two_wrong_bits_of_a_name_are_not_guessed(tmp_path: Path) -> None:
+    device = healthy()
+    flip_name(device, "/docs/one", 0, 9)
+    assert salvaged(device, tmp_path / "out").remarks == []
+    assert (tmp_path / "out" / "docs" / "nle").exists()
 
 
 def test_nothing_is_mixed_up_with_what_is_there(tmp_path: Path) -> None:

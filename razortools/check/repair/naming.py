@@ -4,11 +4,11 @@ A name is an entry, a back link and a string; what follows from them (link count
 round. Invariants: a new entry takes a free place within reach of its hash; an entry that is made has its back link.
 """
 
-from razortools.check.bitflip import turned
+from razortools.check.name_hash import may_stand_under
 from razortools.check.repair.draft import LINK_NO_MAX, Draft
-from razortools.format.directory import NAME_BYTES_MAX, BackLink, DirectoryEntry, is_possible_name
+from razortools.format.directory import NAME_BYTES_MAX, BackLink, DirectoryEntry
 from razortools.format.inode import Inode
-from razortools.format.keys import PROBE_WINDOW, back_link_key, entry_key, inode_key, name_key, object_of, offset_of
+from razortools.format.keys import PROBE_WINDOW, back_link_key, entry_key, inode_key, name_key, object_of
 from razortools.format.name import Name, hash_name
 from razortools.units import InodeNo, NameId
 
@@ -26,22 +26,7 @@ def find_name(draft: Draft, directory: int, text: bytes) -> tuple[bytes, Directo
 
 def fits(draft: Draft, key: bytes, text: bytes | None) -> bool:
     """Return whether an entry for *text* may stand under *key*."""
-    if text is None:
-        return False
-    low = hash_name(text, draft.image.superblock.hash_seed)
-    return low <= offset_of(key) < low + PROBE_WINDOW
-
-
-def unflipped(draft: Draft, key: bytes, text: bytes) -> bytes | None:
-    """Return what *text* was before one bit of it flipped, if an entry for just one such name may stand under *key*.
-
-    The hash has 63 bits, so no other damage looks like that.
-    """
-    if len(text) > NAME_BYTES_MAX:
-        return None
-    near = (turned(text, bit) for bit in range(8 * len(text)))
-    found = [name for name in near if fits(draft, key, name)]
-    return found[0] if len(found) == 1 and is_possible_name(found[0]) else None
+    return text is not None and may_stand_under(key, text, draft.image.superblock.hash_seed)
 
 
 def free_place(draft: Draft, directory: int, text: bytes) -> bytes | None:

@@ -6,6 +6,7 @@ hash that an entry is filed under, the name's other user, the link count.
 
 from razortools.check.findings import Finding
 from razortools.check.keynames import key_fault
+from razortools.check.name_hash import unflipped
 from razortools.check.repair import lost_found, plan_inodes
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.naming import (
@@ -18,7 +19,6 @@ from razortools.check.repair.naming import (
     is_confirmed,
     put_back_link,
     rename_entry,
-    unflipped,
     unused_name,
 )
 from razortools.check.repair.true_type import true_type
@@ -161,7 +161,7 @@ def misfiled(draft: Draft, finding: Finding) -> None:
         return
     directory = object_of(key)
     if draft.back_links(entry.inode).get(entry.link_no) == BackLink(directory, entry.name_id):  # it has no other string
-        right = unflipped(draft, key, text)
+        right = unflipped(key, text, draft.image.superblock.hash_seed)
         if right is not None:
             draft.set(name_key(NameId(entry.name_id)), "text", right, "turn back the bit of the name that its hash tells of")
             return
