@@ -18,7 +18,7 @@ from razortools.cli import documents
 COMMANDS = {
     "mkfs.razorfs": ("razortools.mkfs", "main", 1),
     "mount.razorfs": ("razortools.mount", "main", 8),
-    "umount.razorfs": ("razortools.mount", "umount_main", 8),
+    "umount.razorfs": ("razortools.umount", "main", 8),
     "razorfsck": ("razortools.fsck", "main", 32),
     "razorfs-debug": ("razortools.debugfs", "main", 1),
     "razorfs-health": ("razortools.health", "main", 3),

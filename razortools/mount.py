@@ -1,6 +1,5 @@
-"""mount.razorfs and umount.razorfs: the commands, also as the helpers that mount(8) and umount(8) call."""
+"""mount.razorfs: the command, also as the helper that mount(8) calls. What takes a mount away again is in umount.py."""
 
-import ctypes
 import errno
 import os
 import resource
@@ -14,14 +13,22 @@ import typer
 
 from razortools.cli import app as cli
 from razortools.cli import render
-from razortools.cli.app import MOUNT_CODES, DebugFlag, ImageArg, VersionFlag
+from razortools.cli.app import (
+    MOUNT_CODES,
+    DebugFlag,
+    DirArg,
+    ImageArg,
+    MountVerboseFlag,
+    NamespaceOption,
+    NoMtabFlag,
+    TypeOption,
+    VersionFlag,
+)
 from razortools.engine.store.mounts import Mount
-from razortools.errors import ImageBusy, RazorError, UsageError, sentence
-from razortools.printable import printable
-from razortools.service import daemon, kernel_mount, mountpoints
-from razortools.service.awaiting import Watch
-from razortools.service.control import Farewell, Waiter
-from razortools.service.mountpoints import Holder, MountRefused, NoPermission
+from razortools.errors import RazorError, UsageError, sentence
+from razortools.service import awaiting, daemon, kernel_mount, mount_namespace, mount_users, mountpoints
+from razortools.service.control import Waiter
+from razortools.service.mountpoints import MountRefused, NoPermission
 from razortools.service.options import MountOptions, parse_options
 from razortools.service.remount_plan import kernel_words, kernel_words_after
 
@@ -31,23 +38,9 @@ if TYPE_CHECKING:
 FUSE_DEVICE = "/dev/fuse"
 DESCRIPTORS_MIN = 64  # the image, the log, a listener and who asks, and what comes and goes
 SYSTEM_ERROR = 2  # mount(8): the machine lacks something
-CLONE_NEWNS = 0x00020000
-HOLDERS_SHOWN = 20
-BUSY_TRIES = 20  # each looks through all processes, which takes some milliseconds
-GREETING_PATIENCE_S = 30.0  # a daemon that lives greets between two requests
 MOUNTED_PATIENCE_S = 5.0  # to hear of which image; that it is a mount of ours is known without
-LAZY_PATIENCE_S = 1.0  # somebody listens, so it is ours; how it is does not matter
-ELSEWHERE_LOOK_S = 0.5  # the kernel has let go of a mount when umount(2) returns, unless it is mounted elsewhere
-ELSEWHERE = Farewell("it is mounted elsewhere, too")  # nobody says so: the daemon goes on
 
 app = cli.new_app()
-umount_app = cli.new_app()
-
-DirArg = Annotated[str, typer.Argument(metavar="DIR", help="Mount point.", show_default=False)]
-NamespaceOption = Annotated[str | None, typer.Option("-N", "--namespace", metavar="NS", help="Mount namespace, a pid or a path.")]
-TypeOption = Annotated[str | None, typer.Option("-t", "--types", metavar="TYPE", help="Ignored; mount(8) passes it.")]
-NoMtabFlag = Annotated[bool, typer.Option("-n", "--no-mtab", help="Ignored: there is no mtab to write.")]
-MountVerboseFlag = Annotated[bool, typer.Option("-v", "--verbose", help="Tell what is done.")]
 
 
 class FuseMissing(RazorError):
@@ -75,9 +68,9 @@ def mount(
     texts = options or []
     chosen = parse_options(texts, sloppy=sloppy)
     source = os.path.realpath(image)
-    descriptor = _namespace_descriptor(namespace)
+    descriptor = mount_namespace.opened(namespace)
     if chosen.remount:
-        _enter(descriptor)
+        mount_namespace.enter(descriptor)
         return 0 if fake else _remount(image, mountpoints.canonical(mount_point), texts, sloppy=sloppy, verbose=verbose)
     _check_image(source, image, writable=not chosen.read_only)
     target = mountpoints.canonical(mount_point)
@@ -86,7 +79,7 @@ def mount(
             raise UsageError(f"option {name}: {place}: lies in the mount, which would wait for itself; choose another place")
 
     def prepare() -> None:
-        _enter(descriptor)
+        mount_namespace.enter(descriptor)
         if not chosen.nonempty:
             _check_not_mounted(target)
         mountpoints.prepare(target, nonempty=chosen.nonempty)
@@ -158,7 +151,10 @@ def _remount(image: str, target: str, texts: list[str], *, sloppy: bool, verbose
             if failed.errno != errno.EBUSY:
                 raise MountRefused(f"{target}: the host refuses the remount: {failed.strerror}") from None
             sentence = f"mount.razorfs: {target}: cannot become read-only: files are open for writing, or deleted"
-            _show_holders(mountpoints.holders(mounted), sentence)
+            found = mount_users.users_of(mounted)
+            render.error(sentence + mount_users.by_whom(found))
+            for line in mount_users.lines(found):
+                render.message(line)
             return MOUNT_CODES.failed
         _ask(waiter, target, {"done": True})
     if verbose:
@@ -171,9 +167,9 @@ def _waiter(mounted: Mount, target: str) -> Waiter:
     if not mounted.is_fuse:
         raise MountRefused(f"{target}: is a mount of {mounted.filesystem}, not of razorfs")
     try:
-        return Waiter(mounted.device, GREETING_PATIENCE_S)
+        return Waiter(mounted.device, awaiting.GREETING_PATIENCE_S)
     except TimeoutError:
-        raise _silence(target) from None
+        raise awaiting.silence(target) from None
     except OSError:
         if mountpoints.is_dead(target):
             raise MountRefused(f"{target}: its daemon has died; mount it anew, without remount") from None
@@ -241,154 +237,9 @@ def _check_fuse() -> None:
         raise FuseMissing(f"FUSE is not available: pyfuse3 cannot be loaded ({failed}); install libfuse3 and pyfuse3") from None
 
 
-def _namespace_descriptor(namespace: str | None) -> int:
-    """Open the mount namespace that -N names; -1 for ours. Raises MountRefused."""
-    if namespace is None:
-        return -1
-    path = f"/proc/{namespace}/ns/mnt" if namespace.isdigit() else namespace
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as failed:
-        raise MountRefused(f"{path}: not a mount namespace: {failed.strerror}") from None
-
-
-def _enter(descriptor: int) -> None:
-    """Go into a mount namespace."""
-    if descriptor < 0:
-        return
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(descriptor, CLONE_NEWNS) != 0:
-        raise NoPermission(f"the mount namespace cannot be entered: {os.strerror(ctypes.get_errno())}")
-
-
-@umount_app.command(help="Unmount DIR; return when everything is durable and the image is closed.")
-def umount(
-    mount_point: DirArg,
-    lazy: Annotated[bool, typer.Option("-l", "--lazy", help="Detach it although it is in use, and do not wait.")] = False,
-    no_mtab: NoMtabFlag = False,
-    verbose: MountVerboseFlag = False,
-    force: Annotated[bool, typer.Option("-f", "--force", help="Ignored; umount(8) passes it.")] = False,
-    read_only: Annotated[bool, typer.Option("-r", "--read-only", help="Ignored; umount(8) passes it.")] = False,
-    namespace: NamespaceOption = None,
-    types: TypeOption = None,
-    version: VersionFlag = False,
-    debug: DebugFlag = False,
-) -> int:
-    """Unmount and wait for the daemon; return the exit code as umount has it."""
-    _enter(_namespace_descriptor(namespace))
-    target = mountpoints.canonical(mount_point)
-    mounted = mountpoints.mount_at(target)
-    if mounted is None:
-        raise MountRefused(f"{mount_point}: is not mounted")
-    if not mounted.is_fuse:
-        raise MountRefused(f"{mount_point}: is a mount of {mounted.filesystem}, not of razorfs; use umount")
-    try:
-        waiter = Waiter(mounted.device, LAZY_PATIENCE_S if lazy else GREETING_PATIENCE_S)
-    except TimeoutError:
-        if not lazy:
-            raise _silence(target) from None
-        mountpoints.detach(target)
-        return 0
-    except OSError:
-        return _unmount_dead(target)
-    with closing(waiter):
-        return _unmount(waiter, mounted, target, lazy=lazy, verbose=verbose)
-
-
-def _silence(target: str) -> MountRefused:
-    """Return what to say of a daemon that listens, so it has not died, but says nothing."""
-    waited = f"its daemon has not answered for {GREETING_PATIENCE_S:g} s; is it stopped, or its disk?"
-    return MountRefused(f"{target}: {waited} Nothing has been done; let it go on (kill -CONT), or detach it: umount.razorfs -l")
-
-
-def _unmount_dead(target: str) -> int:
-    """Clean up a mount that nobody serves; return the exit code."""
-    if not mountpoints.is_dead(target):
-        raise MountRefused(f"{target}: no daemon of razorfs serves it; use umount or fusermount3 -u")
-    mountpoints.detach(target)
-    render.message(f"umount.razorfs: {target}: its daemon had died; the next mount recovers the image")
-    return 0
-
-
-def _unmount(waiter: Waiter, mounted: Mount, target: str, *, lazy: bool, verbose: bool) -> int:
-    """Unmount a living mount; return the exit code."""
-    if lazy:
-        mountpoints.detach(target)
-        return 0
-    if not _unmount_idle(mounted, target):
-        return MOUNT_CODES.failed
-    farewell = _farewell(waiter, mounted, target)
-    if farewell is ELSEWHERE:
-        return 0
-    if farewell is None:
-        raise MountRefused(f"{target}: unmounted, but its daemon died; the next mount recovers the image")
-    if farewell.reason:
-        raise MountRefused(f"{target}: unmounted, but {farewell.reason}")
-    if verbose:
-        render.message(f"umount.razorfs: {target} unmounted, {waiter.greeting.image} closed")
-    return 0
-
-
-def _farewell(waiter: Waiter, mounted: Mount, target: str) -> Farewell | None:
-    """Wait until the image is closed; return how it was, None if the daemon died instead, or ELSEWHERE."""
-
-    def tell(text: str) -> None:
-        render.message(f"umount.razorfs: {target}: unmounted; {text}")
-
-    watch = Watch(waiter.pid, waiter.greeting.image, tell)
-    try:
-        while True:
-            try:
-                return waiter.wait(ELSEWHERE_LOOK_S)
-            except TimeoutError:
-                if mountpoints.is_elsewhere(mounted):
-                    render.message(f"umount.razorfs: {target}: unmounted here; {waiter.greeting.image} is mounted elsewhere, too")
-                    return ELSEWHERE
-                watch.look()
-    except KeyboardInterrupt:
-        watch.part()
-        raise
-
-
-def _unmount_idle(mounted: Mount, target: str) -> bool:
-    """Unmount what nobody uses; whether that was so, else it has been told by whom it is used.
-
-    Who looks at all mounts (df, monitoring) is in each for a moment only: whom nobody can name any more has gone.
-    """
-    found: list[Holder] = []
-    for _ in range(BUSY_TRIES):
-        try:
-            mountpoints.unmount(target)
-        except ImageBusy:
-            found = mountpoints.holders(mounted)
-            if found or os.geteuid():
-                break
-        else:
-            return True
-    _show_holders(found, f"umount.razorfs: {target}: is in use")
-    return False
-
-
-def _show_holders(found: list[Holder], sentence: str) -> None:
-    """Tell in one sentence what does not work, and who keeps the mount busy."""
-    by_kernel = " by the kernel: swap, an NFS export, or another mount namespace"
-    unknown = "; run as root to see by whom" if os.geteuid() else by_kernel
-    render.error(sentence + (" by:" if found else unknown))
-    for holder in found[:HOLDERS_SHOWN]:
-        who = f"pid {holder.pid}" if holder.pid else "kernel"
-        render.message(printable(f"  {who}  {holder.command}  {holder.path}"))
-    if len(found) > HOLDERS_SHOWN:
-        render.message(f"  and {len(found) - HOLDERS_SHOWN} more")
-
-
 def main() -> NoReturn:
     """Run mount.razorfs."""
     cli.run(app, "mount.razorfs", MOUNT_CODES)
-
-
-def umount_main() -> NoReturn:
-    """Run umount.razorfs."""
-    cli.run(umount_app, "umount.razorfs", MOUNT_CODES)
 
 
 if __name__ == "__main__":

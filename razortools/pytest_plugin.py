@@ -41,7 +41,7 @@ STATES_PER_FLUSH = 64
 ANSWER_S = 60  # far more than mounting takes
 FUSE_DEVICE = "/dev/fuse"
 _MOUNT = (sys.executable, "-m", "razortools.mount")
-_UMOUNT = (sys.executable, "-c", "from razortools.mount import umount_main; umount_main()")
+_UMOUNT = (sys.executable, "-m", "razortools.umount")
 
 
 class CrashMount:

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "razortools"
-FRONT_ENDS = {"doorstep", "mkfs", "mount", "fsck", "debugfs", "crashtest", "health", "pytest_plugin", "__main__"}
+FRONT_ENDS = {"doorstep", "mkfs", "mount", "umount", "fsck", "debugfs", "crashtest", "health", "pytest_plugin", "__main__"}
 
 # A package may use what lies on lower floors; debug stands on engine; two packages on one floor do not know each other.
 FLOORS = {

@@ -30,7 +30,7 @@ MAN = Path(__file__).resolve().parent.parent / "man"
 PAGES = {  # page: module and name of its typer app
     "mkfs.razorfs.8": ("razortools.mkfs", "app"),
     "mount.razorfs.8": ("razortools.mount", "app"),
-    "umount.razorfs.8": ("razortools.mount", "umount_app"),
+    "umount.razorfs.8": ("razortools.umount", "app"),
     "razorfsck.8": ("razortools.fsck", "app"),
     "razorfs-debug.8": ("razortools.debugfs", "app"),
     "razorfs-debug-crashtest.8": ("razortools.crashtest", "app"),

@@ -10,7 +10,7 @@ PATIENCE_S = 120
 COMMANDS = {  # name: how this Python runs it
     "mkfs.razorfs": "-m razortools.mkfs",
     "mount.razorfs": "-m razortools.mount",
-    "umount.razorfs": "-c 'from razortools.mount import umount_main; umount_main()'",
+    "umount.razorfs": "-m razortools.umount",
     "razorfsck": "-m razortools.fsck",
     "razorfs-debug": "-m razortools.debugfs",
     "razorfs-health": "-m razortools.health",

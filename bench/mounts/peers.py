@@ -57,7 +57,7 @@ OURS = Peer(
     RAZORFS,
     "{python} -m razortools.mount {image} {dir} -o log={image}.log",
     "{python} -m razortools.mkfs -q {image} 4G",
-    "{python} -c 'from razortools.mount import umount_main; umount_main()' {dir}",
+    "{python} -m razortools.umount {dir}",
 )
 PEERS = (
     Peer(CLIENT_ALONE, "mount -t tmpfs -o size=4G none {dir}"),

@@ -61,6 +61,11 @@ def _show_version(wanted: bool) -> None:
 
 
 ImageArg = Annotated[str, typer.Argument(metavar="IMAGE", help="Image file or block device.", show_default=False)]
+DirArg = Annotated[str, typer.Argument(metavar="DIR", help="Mount point.", show_default=False)]
+NamespaceOption = Annotated[str | None, typer.Option("-N", "--namespace", metavar="NS", help="Mount namespace, a pid or a path.")]
+TypeOption = Annotated[str | None, typer.Option("-t", "--types", metavar="TYPE", help="Ignored; mount(8) passes it.")]
+NoMtabFlag = Annotated[bool, typer.Option("-n", "--no-mtab", help="Ignored: there is no mtab to write.")]
+MountVerboseFlag = Annotated[bool, typer.Option("-v", "--verbose", help="Tell what is done.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 QuietFlag = Annotated[bool, typer.Option("-q", "--quiet", help="Print nothing but errors.")]
 VerboseFlag = Annotated[bool, typer.Option("-v", "--verbose", help="Tell more.")]

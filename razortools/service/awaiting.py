@@ -1,4 +1,4 @@
-"""Waiting for a daemon that is to close its image: as long as it takes, but not without a word.
+"""Waiting for a daemon to answer, or to close its image: as long as it takes, but not without a word.
 
 A daemon that is stopped (SIGSTOP, a debugger) closes nothing before somebody lets it go on, and only who waits can tell him to.
 Invariant: looking changes nothing and asks nobody but the kernel, so waiting may be broken off at any time.
@@ -8,8 +8,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from razortools.service.mountpoints import MountRefused
+
 PROC = Path("/proc")
 TELL_AFTER_S = 5.0  # closing takes a second
+GREETING_PATIENCE_S = 30.0  # a daemon that lives greets between two requests
+
+
+def silence(target: str) -> MountRefused:
+    """Return what to say of a daemon that listens, so it has not died, but says nothing."""
+    waited = f"its daemon has not answered for {GREETING_PATIENCE_S:g} s; is it stopped, or its disk?"
+    return MountRefused(f"{target}: {waited} Nothing has been done; let it go on (kill -CONT), or detach it: umount.razorfs -l")
 
 
 class Watch:

@@ -1,4 +1,4 @@
-"""Mount points: what is mounted where, by whom it is held, and how to take it away."""
+"""Mount points: what is mounted where, and how to take it away."""
 
 import ctypes
 import errno
@@ -7,14 +7,12 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from razortools.engine.store.mounts import Mount, lines_of, mounts
+from razortools.engine.store.mounts import Mount, mounts
 from razortools.errors import ImageBusy, RazorError, UsageError
 
 PROC = Path("/proc")
-BLOCK_DEVICES = Path("/sys/block")
 MNT_DETACH = 2
 ANSWER_PATIENCE_S = 5.0  # with a filesystem that is asked something
 UMOUNT_NOFOLLOW = 8
@@ -113,10 +111,10 @@ def _failure(path: str) -> int | None:
 def is_elsewhere(gone: Mount) -> bool:
     """Whether the filesystem of a mount that has been taken away is mounted somewhere else, in any namespace that we may see."""
     same = (gone.device, gone.filesystem, gone.source)
-    return any((mount.device, mount.filesystem, mount.source) == same for table in _tables() for mount in table)
+    return any((mount.device, mount.filesystem, mount.source) == same for table in mount_tables() for mount in table)
 
 
-def _tables() -> Iterator[list[Mount]]:
+def mount_tables() -> Iterator[list[Mount]]:
     """Yield what is mounted in each namespace that we may see."""
     seen = set()
     for process in PROC.iterdir():
@@ -169,83 +167,3 @@ def _unmount_as_user(path: str, flags: int) -> None:
     if "not permitted" in done.stderr or "not found in /etc/mtab" in done.stderr:
         raise NoPermission(f"{path}: {done.stderr.strip().removeprefix('fusermount3: ')}; only who mounted it may unmount it")
     raise MountRefused(f"{path}: cannot be unmounted: {done.stderr.strip()}")
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Holder:
-    """Somebody because of whom a mount cannot be taken away."""
-
-    pid: int  # 0: the kernel, for a mount upon it
-    command: str
-    path: str
-
-
-def holders(mount: Mount) -> list[Holder]:
-    """Return who uses *mount*, as far as the caller may see: open files, directories, programs, mapped files, mounts upon it,
-    loop devices of its files. Never asks the mounted filesystem: its daemon may be stopped.
-    """
-    # Who uses a copy in another namespace may keep this one busy, too.
-    ids = frozenset(other.mount_id for table in _tables() for other in table if other.device == mount.device)
-    found = {Holder(0, "mount", os.fsdecode(other.path)) for other in mounts() if other.parent_id == mount.mount_id}
-    below = os.fsdecode(mount.path)
-    found.update(Holder(0, device, path) for device, path in _loop_devices() if Path(path).is_relative_to(below))
-    for process in PROC.iterdir():
-        if process.name.isdigit() and int(process.name) != os.getpid():
-            found.update(_held_by(process, mount.device, ids))
-    return sorted(found)
-
-
-def _loop_devices() -> Iterator[tuple[str, str]]:
-    """Yield (device, the file that it shows)."""
-    for backing in BLOCK_DEVICES.glob("loop*/loop/backing_file"):
-        try:
-            yield f"/dev/{backing.parts[-3]}", os.fsdecode(backing.read_bytes().removesuffix(b"\n"))
-        except OSError:
-            continue  # gone meanwhile
-
-
-def _held_by(process: Path, device: tuple[int, int], ids: frozenset[int]) -> set[Holder]:
-    """Return what the process at /proc/PID holds of the mounts with these numbers, which show the filesystem *device*."""
-    places = [process / name for name in ("cwd", "root", "exe")]
-    paths = set()
-    try:
-        places += (process / "fd").iterdir()
-        paths |= _mapped_paths((process / "maps").read_bytes(), device)
-    except OSError:
-        pass  # gone meanwhile, or not ours to look at
-    for place in places:
-        try:
-            if _mount_id(place) in ids:
-                paths.add(os.readlink(place))
-        except OSError:
-            continue
-    command = _command(process)
-    return {Holder(int(process.name), command, path) for path in paths}
-
-
-def _mount_id(place: Path) -> int:
-    """Return the number of the mount in which that lies to which a link in /proc leads. Raises OSError.
-
-    The kernel knows; a stat would ask the filesystem.
-    """
-    descriptor = os.open(place, os.O_PATH | os.O_CLOEXEC)
-    try:
-        lines = (PROC / "self" / "fdinfo" / str(descriptor)).read_bytes().split(b"\n")
-    finally:
-        os.close(descriptor)
-    return next((int(line.removeprefix(b"mnt_id:")) for line in lines if line.startswith(b"mnt_id:")), -1)
-
-
-def _mapped_paths(maps: bytes, device: tuple[int, int]) -> set[str]:
-    """Return the files of *device* in the text of /proc/PID/maps."""
-    wanted = b"%02x:%02x" % device
-    lines = (line.split(None, 5) for line in lines_of(maps))
-    return {os.fsdecode(part[5]) for part in lines if len(part) == 6 and part[3] == wanted}
-
-
-def _command(process: Path) -> str:
-    """Return the name of a process's command."""
-    try:
-        return (process / "comm").read_text(errors="replace").strip()
-    except OSError:
-        return "?"

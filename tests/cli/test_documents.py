@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import typer
 
-from razortools import crashtest, debugfs, doorstep, fsck, health, mkfs, mount
+from razortools import crashtest, debugfs, doorstep, fsck, health, mkfs, mount, umount
 from razortools.cli import app as cli
 from razortools.cli import documents
 from razortools.engine.store.device import open_image
@@ -334,5 +334,5 @@ def test_every_command_that_knows_json_has_its_shape_of_a_failure() -> None:
     assert documents.FAILURES.keys() == {tool.name for tool in TOOLS}
     without = [command for command in doorstep.COMMANDS if command not in documents.FAILURES]
     assert without == ["mount.razorfs", "umount.razorfs"]
-    for app in (mount.app, mount.umount_app):
+    for app in (mount.app, umount.app):
         assert all("--json" not in parameter.opts for parameter in typer.main.get_command(app).params)

@@ -18,7 +18,7 @@ from razortools.units import MIB
 
 MOUNT = [sys.executable, "-m", "razortools.mount"]
 FSCK = [sys.executable, "-m", "razortools.fsck"]
-UMOUNT = [sys.executable, "-c", "from razortools.mount import umount_main; umount_main()"]
+UMOUNT = [sys.executable, "-m", "razortools.umount"]
 BUSY_LOOK_S = 0.2
 MS_REMOUNT = 32
 ANSWER_S = 60  # far more than anything here takes; only what hangs gets there

@@ -11,12 +11,12 @@ from contextlib import redirect_stderr
 
 import pytest
 
-from razortools import mount
+from razortools import umount
 from razortools.cli import app as cli
-from razortools.service import awaiting, mountpoints
+from razortools.service import awaiting, mount_users, mountpoints
 from razortools.service.awaiting import TELL_AFTER_S, Watch
 from razortools.service.control import Farewell, Waiter
-from razortools.service.mountpoints import Holder
+from razortools.service.mount_users import MountUser
 from tests.mount.mounts import ANSWER_S, Mounted
 
 LOOKS_MAX = 200  # in vain
@@ -99,7 +99,7 @@ class Stopped:
         self.at_look: Callable[[], None] = lambda: None
         self._unmount, self._wait = mountpoints.unmount, Waiter.wait
         monkeypatch.setattr(awaiting, "TELL_AFTER_S", 0.0)
-        monkeypatch.setattr(mount, "ELSEWHERE_LOOK_S", 0.01)
+        monkeypatch.setattr(umount, "ELSEWHERE_LOOK_S", 0.01)
         monkeypatch.setattr(mountpoints, "unmount", self._stop_and_unmount)
 
         def wait(waiter: Waiter, patience_s: float) -> Farewell | None:
@@ -119,7 +119,7 @@ class Stopped:
         """Run umount.razorfs; return its exit code."""
         try:
             with redirect_stderr(self.said):
-                return cli.invoke(mount.umount_app, "umount.razorfs", cli.MOUNT_CODES, [str(self.mounted.path)])
+                return cli.invoke(umount.app, "umount.razorfs", cli.MOUNT_CODES, [str(self.mounted.path)])
         finally:
             os.kill(self.pid, signal.SIGCONT)
 
@@ -159,8 +159,8 @@ def test_who_holds_a_mount_is_told_although_its_daemon_is_stopped(mounted: Mount
     command = [sys.executable, "-c", HOLD, str(mounted.path / "file")]
     pid, found = mounted.pid, mountpoints.mount_at(str(mounted.path))
     assert found is not None
-    told: list[Holder] = []
-    asking = threading.Thread(target=lambda: told.extend(mountpoints.holders(found)), daemon=True)
+    told: list[MountUser] = []
+    asking = threading.Thread(target=lambda: told.extend(mount_users.users_of(found)), daemon=True)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program_that_holds:
         assert program_that_holds.stdout is not None
         assert program_that_holds.stdout.readline() == b"open\n"
@@ -184,6 +184,6 @@ def test_who_uses_a_copy_of_the_mount_in_another_namespace_is_a_holder(mounted: 
         try:
             assert other.stdout is not None
             assert other.stdout.readline() == b"open\n"
-            assert [holder.pid for holder in mountpoints.holders(found)] == [other.pid]
+            assert [holder.pid for holder in mount_users.users_of(found)] == [other.pid]
         finally:
             other.kill()

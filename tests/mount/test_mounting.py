@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from razortools import mount
+from razortools import mount, umount
 from razortools.cli import app as cli
 from razortools.engine.store.device import open_image
 from razortools.engine.store.mounts import Mount, mounts
 from razortools.engine.volume import open_volume
 from razortools.format.superblock import State
-from razortools.service import kernel_mount, mountpoints, opening
+from razortools.service import awaiting, kernel_mount, mount_users, mountpoints, opening
 from razortools.service.control import Farewell, Waiter
 from razortools.service.kernel_mount import root_connection
 from razortools.units import MIB
@@ -313,16 +313,16 @@ def test_who_was_in_the_mount_for_a_moment_only_does_not_keep_it_from_being_unmo
 ) -> None:
     """Seen in a test run: somebody looked at all mounts of the machine, and umount.razorfs gave up over it."""
     held = [os.open(mounted.path, os.O_RDONLY)]
-    found = mountpoints.holders
+    found = mount_users.users_of
 
-    def holders(mount: Mount) -> list[mountpoints.Holder]:
+    def holders(mount: Mount) -> list[mount_users.MountUser]:
         for descriptor in held:
             os.close(descriptor)
         held.clear()
         return found(mount)
 
-    monkeypatch.setattr(mountpoints, "holders", holders)
-    assert cli.invoke(mount.umount_app, "umount.razorfs", cli.MOUNT_CODES, [str(mounted.path)]) == 0
+    monkeypatch.setattr(mount_users, "users_of", holders)
+    assert cli.invoke(umount.app, "umount.razorfs", cli.MOUNT_CODES, [str(mounted.path)]) == 0
     assert not held and mountpoints.mount_at(str(mounted.path)) is None
     assert mounted.complaints == []
 
@@ -545,13 +545,13 @@ def test_the_mount_of_a_killed_daemon_is_cleaned_by_the_next(mounted: Mounted) -
 
 def test_umount_does_not_wait_for_ever_for_a_stopped_daemon(mounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
     """It asked the mount itself whether its daemon had died, and hung with it."""
-    monkeypatch.setattr(mount, "GREETING_PATIENCE_S", 0.1)
+    monkeypatch.setattr(awaiting, "GREETING_PATIENCE_S", 0.1)
     pid, said = mounted.pid, io.StringIO()
     os.kill(pid, signal.SIGSTOP)
     try:
         assert not mountpoints.is_dead(str(mounted.path), 0.1)
         with redirect_stderr(said):
-            for app, words in ((mount.umount_app, []), (mount.app, [str(mounted.image), "-o", "remount,commit=1"])):
+            for app, words in ((umount.app, []), (mount.app, [str(mounted.image), "-o", "remount,commit=1"])):
                 assert cli.invoke(app, "umount.razorfs", cli.MOUNT_CODES, [*words, str(mounted.path)]) == 32
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -560,11 +560,11 @@ def test_umount_does_not_wait_for_ever_for_a_stopped_daemon(mounted: Mounted, mo
 
 
 def test_a_lazy_umount_does_not_wait_for_a_stopped_daemon(mounted: Mounted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mount, "LAZY_PATIENCE_S", 0.1)
+    monkeypatch.setattr(umount, "LAZY_PATIENCE_S", 0.1)
     pid = mounted.pid
     os.kill(pid, signal.SIGSTOP)
     try:
-        assert cli.invoke(mount.umount_app, "umount.razorfs", cli.MOUNT_CODES, ["-l", str(mounted.path)]) == 0
+        assert cli.invoke(umount.app, "umount.razorfs", cli.MOUNT_CODES, ["-l", str(mounted.path)]) == 0
         assert mountpoints.mount_at(str(mounted.path)) is None
     finally:
         os.kill(pid, signal.SIGCONT)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from razortools import mount
+from razortools import mount, umount
 from razortools.cli import app as cli
 from razortools.engine.store.device import open_image
 from razortools.engine.volume import open_volume
@@ -140,7 +140,7 @@ def mount_and_work(folder: Path) -> list[object]:
     (target / "file").write_bytes(b"mine" * 100_000)
     flags = flags_of(target) & {"rw", "nosuid", "nodev"}
     owner = os.stat(target / "file").st_uid
-    codes.append(cli.invoke(mount.umount_app, "umount.razorfs", cli.MOUNT_CODES, [str(target)]))
+    codes.append(cli.invoke(umount.app, "umount.razorfs", cli.MOUNT_CODES, [str(target)]))
     return [codes, sorted(flags), owner, mountpoints.mount_at(str(target)) is None, (folder / "log").read_text()]
 
 
@@ -153,7 +153,7 @@ def remount_own(folder: Path) -> list[object]:
         for options in (f"log={folder / 'log'}", "remount,commit=1,cache=2M", "remount,ro")
     ]
     (target / "file").touch()  # the refused one has left it as it was
-    told.append(cli.invoke(mount.umount_app, "umount.razorfs", cli.MOUNT_CODES, [str(target)]))
+    told.append(cli.invoke(umount.app, "umount.razorfs", cli.MOUNT_CODES, [str(target)]))
     return [told, (folder / "log").read_text().count("remounted")]
 
 
@@ -184,7 +184,7 @@ def mount_and_hand_lists_down(folder: Path) -> list[object]:
         os.close(os.open(target / name, os.O_CREAT | os.O_WRONLY, 0o666))
     modes = [f"{os.stat(target / name).st_mode:o}" for name in ("folder/inside", "outside")]
     found = os.getxattr(target / "folder/inside", ACCESS) == acl("u:rw- u1001:rwx g:r-x m:rw- o:---")
-    codes.append(cli.invoke(mount.umount_app, "umount.razorfs", cli.MOUNT_CODES, [str(target)]))
+    codes.append(cli.invoke(umount.app, "umount.razorfs", cli.MOUNT_CODES, [str(target)]))
     return [codes, modes, found]
 
 
@@ -201,7 +201,7 @@ def lose_and_mount_again(folder: Path, option: str) -> list[object]:
     for _ in range(2):
         codes.append(cli.invoke(mount.app, "mount.razorfs", cli.MOUNT_CODES, where))
         kill_the_daemon(target)
-    codes.append(cli.invoke(mount.umount_app, "umount.razorfs", cli.MOUNT_CODES, [str(target)]))
+    codes.append(cli.invoke(umount.app, "umount.razorfs", cli.MOUNT_CODES, [str(target)]))
     return [codes, mountpoints.mount_at(str(target)) is None, (folder / "log").read_text()]
 
 

@@ -104,10 +104,9 @@ def _install(folder: Path) -> None:
     for command in original.iterdir():
         (sbin / command.name).symlink_to(command)
     for name in ("mount.razorfs", "mount.fuse.razorfs", "umount.razorfs", "umount.fuse.razorfs", "fsck.razorfs"):
-        function = "umount_main" if name.startswith("umount") else "main"
-        module = "fsck" if name.startswith("fsck") else "mount"
+        module = name.partition(".")[0]
         text = f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT_FOLDER)!r})\n"
-        (sbin / name).write_text(f"{text}from razortools.{module} import {function}\n{function}()\n")
+        (sbin / name).write_text(f"{text}from razortools.{module} import main\nmain()\n")
         (sbin / name).chmod(0o755)
     _mount("--bind", sbin, "/sbin")
     _mount("--bind", folder / "fstab", "/etc/fstab")
