@@ -16,6 +16,7 @@ import select
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -31,7 +32,7 @@ from razortools.service.phases import Phase
 from razortools.service.residence import Fetcher
 from razortools.service.tally import LATELY_MAX, Tally
 from razortools.service.wakefulness import Wakefulness
-from razortools.service.wire import HEAD, Opcode
+from razortools.service.wire import HEAD, WRITE, Opcode
 from razortools.units import KIB, NANOSECONDS, InodeNo
 
 BURST_MAX = 48  # requests served before others get their turn
@@ -45,6 +46,7 @@ RETRY_EVERY = 32  # parkings without spinning before it is tried again
 SWITCH_S = 0.0005  # threads compress and write while requests are served; a request would wait up to the usual 5 ms for them
 
 _HEAD_BYTES = HEAD.size
+_WRITE = int(Opcode.WRITE)
 _unpack_head = HEAD.unpack_from
 _clock = time.perf_counter_ns
 NO_PHASES: Mapping[Phase, float] = {}
@@ -97,6 +99,15 @@ class SlowRequests(Protocol):
         """Tell of one that took at least *from_s* seconds, and of what it spent waiting in each phase."""
 
 
+@dataclass(eq=False, frozen=True, slots=True)
+class Writing:
+    """A write that waits: of the bytes from *offset* to *end*."""
+
+    offset: int
+    end: int
+    done: trio.Event = field(default_factory=trio.Event)
+
+
 class Pump:
     """Serves the requests of one channel."""
 
@@ -130,6 +141,7 @@ class Pump:
         self._spun_count = 0  # looks that found a request, since it was parked
         self._syncing: list[tuple[int, int, int, InodeNo]] = []  # start, opcode, unique, node of those who wait for a commit
         self._waiting_bytes = 0  # of the requests whose tasks have not ended
+        self._writing: dict[InodeNo, list[Writing]] = {}  # writes that wait, of each file
         self._held_back = trio.lowlevel.ParkingLot()  # where run() waits until one of them has, while they hold too much
         self.parked_count = 0
         self.served_count = 0
@@ -214,6 +226,12 @@ class Pump:
             answer = partial(self._answer_with, self._when_less_is_dirty, opcode, unique, node, bytes(body), caller)
             self._have_wait(nursery, length, started, opcode, node, answer)
             return _clock()
+        if opcode == _WRITE and node in self._writing:
+            earlier = self._written_before(node, body)
+            if earlier:
+                answer = partial(self._answer_with, partial(self._after, earlier), opcode, unique, node, bytes(body), caller)
+                self._have_wait(nursery, length, started, opcode, node, answer)
+                return _clock()
         try:
             reply = self._attempt(NOTHING, handler, node, body, caller)
         except NotResident as told:
@@ -248,7 +266,37 @@ class Pump:
     ) -> None:
         """Begin a task that answers a request of *length* bytes; it keeps a copy of them."""
         self._waiting_bytes += length
+        if opcode == _WRITE:
+            offset, size, _, _ = WRITE.unpack_from(self._channel.buffer, _HEAD_BYTES)
+            writing = Writing(offset, offset + size)
+            self._writing.setdefault(node, []).append(writing)
+            answer = partial(self._write, node, writing, answer)
         nursery.start_soon(self._timed, length, started, opcode, node, answer)
+
+    def _written_before(self, node: InodeNo, body: memoryview) -> list[Writing]:
+        """Return the writes that wait and write any of the bytes that the one in *body* does."""
+        offset, size, _, _ = WRITE.unpack_from(body)
+        return [each for each in self._writing[node] if each.offset < offset + size and offset < each.end]
+
+    async def _after(self, earlier: list[Writing], handler: Handler, node: InodeNo, body: memoryview, caller: Caller) -> Answer:
+        """Have a write done once those before it are: what came last must last.
+
+        The kernel may have two of the same page under way: of a write(2), and of what a mapping stored meanwhile.
+        """
+        for each in earlier:
+            await each.done.wait()
+        return await self._served.fetcher.run(handler, node, body, caller)
+
+    async def _write(self, node: InodeNo, writing: Writing, answer: Callable[[], Awaitable[None]]) -> None:
+        """Answer a write that has to wait, and let those go on that wait for it."""
+        try:
+            await answer()
+        finally:
+            writing.done.set()
+            left = self._writing[node]
+            left.remove(writing)
+            if not left:
+                del self._writing[node]
 
     async def _timed(
         self, length: int, started: int, opcode: int, node: InodeNo, answer: Callable[[], Awaitable[None]]

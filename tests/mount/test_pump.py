@@ -21,12 +21,13 @@ from razortools.service.phases import Phase
 from razortools.service.pump import BURST_MAX, CREDIT_MAX, LARGE_BYTES, WORTHWHILE, Pump, SlowRequests
 from razortools.service.residence import Fetcher
 from razortools.service.wakefulness import Wakefulness
-from razortools.service.wire import HEAD, REPLY_HEAD, Opcode
+from razortools.service.wire import HEAD, REPLY_HEAD, WRITE, Opcode
 from razortools.units import InodeNo
 
 ECHO, FAIL, WAIT, FULL, UNKNOWN, SYNC = 1001, 1002, 1003, 1004, 1005, 1006
 FORGET = int(Opcode.FORGET)
 CHANGE = int(Opcode.UNLINK)
+STORE = int(Opcode.WRITE)
 
 
 class Kernel:
@@ -86,10 +87,11 @@ class Served:
         self.is_less_dirty = trio.Event()
         self.may_wait_bytes = 1 << 30
         self.losses: dict[InodeNo, Exception] = {}
+        self.stored: list[int] = []  # the flags of the writes done, in this order
 
     def table(self) -> dict[int, Handler]:
         served = {ECHO: self.echo, FAIL: self.fail, WAIT: self.wait, FULL: self.full}
-        return served | {CHANGE: self.full, FORGET: self.forget, SYNC: self.sync}
+        return served | {CHANGE: self.full, FORGET: self.forget, SYNC: self.sync, STORE: self.store}
 
     def echo(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
         self.echoes += 1
@@ -130,6 +132,18 @@ class Served:
             self.full_times -= 1
             raise OutOfSpace("no room")
         return bytes(body)
+
+    def store(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
+        *_, flags = WRITE.unpack_from(body)
+        return self.store_later(flags) if flags % 2 else self.store_now(flags)
+
+    def store_now(self, flags: int) -> bytes:
+        self.stored.append(flags)
+        return b""
+
+    async def store_later(self, flags: int) -> bytes:
+        await self.released.wait()
+        return self.store_now(flags)
 
     def forget(self, ino: InodeNo, body: memoryview, caller: Caller) -> Answer:
         self.forgotten.append(bytes(body))
@@ -406,6 +420,7 @@ def test_each_request_is_counted_once_with_its_time_and_what_it_was_refused_with
             at_work.served.full_times = 1
             for opcode in (ECHO, ECHO, FAIL, WAIT, FULL, CHANGE, FORGET, SYNC):
                 kernel.ask(opcode)
+            kernel.ask(STORE, WRITE.pack(0, 0, 0, 0))
             kernel.ask(FAIL, b"refused")
             await trio.testing.wait_all_tasks_blocked()
             tally = at_work.pump.tally
@@ -413,7 +428,7 @@ def test_each_request_is_counted_once_with_its_time_and_what_it_was_refused_with
             at_work.served.released.set()
             await trio.testing.wait_all_tasks_blocked()
             counts = {opcode: sum(times.counts) for opcode, times in tally.times.items()}
-            assert counts == {ECHO: 2, FAIL: 2, WAIT: 1, FULL: 1, CHANGE: 1, FORGET: 1, SYNC: 1}
+            assert counts == {ECHO: 2, FAIL: 2, WAIT: 1, FULL: 1, CHANGE: 1, FORGET: 1, SYNC: 1, STORE: 1}
             assert tally.refusals == {(FAIL, errno.EIO): 1, (FAIL, errno.EPERM): 1}
             assert tally.under_way == 0
             assert all(times.total_s > 0 for times in tally.times.values())
@@ -461,6 +476,34 @@ def test_who_has_to_wait_keeps_nobody_else_waiting(kernel: Kernel) -> None:
             at_work.served.released.set()
             await trio.testing.wait_all_tasks_blocked()
             assert kernel.told() == [(slow, 0, b"waited")]
+
+    run(story)
+
+
+def test_a_write_waits_for_one_before_it_of_the_same_bytes_and_no_other_does(kernel: Kernel) -> None:
+    # A page can be on its way twice: by write(2), and by what was stored through a mapping meanwhile. The later one must last.
+    def ask(number: int, offset: int, size: int, node: int = 7) -> None:
+        kernel.ask(STORE, WRITE.pack(offset, size, 0, number) + bytes(size), node)
+
+    async def story() -> None:
+        async with pumping(kernel) as at_work:
+            stored = at_work.served.stored
+            ask(1, 4096, 8192)  # odd ones wait
+            ask(2, 0, 4096)
+            ask(4, 12288, 4096)
+            ask(6, 4096, 4096, node=8)
+            ask(10, 8192, 4096)
+            ask(13, 8192, 8192)
+            ask(16, 12288, 4096)
+            await trio.testing.wait_all_tasks_blocked()
+            assert stored == [2, 4, 6]
+            at_work.served.released.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert stored == [2, 4, 6, 1, 10, 13, 16]
+            assert len(kernel.told()) == len(stored)
+            ask(18, 8192, 4096)
+            await trio.testing.wait_all_tasks_blocked()
+            assert stored[-1] == 18
 
     run(story)
 
