@@ -13,6 +13,7 @@ from razortools.format.inode import ROOT_INODE, FileType, Inode, InodeFlag
 from razortools.format.keys import Kind, Table, inode_key, object_range
 from razortools.units import InodeNo
 
+_BY_TYPE = frozenset(("size", "device number"))  # fields that are right or wrong by the type of the file
 _DEVICES = (FileType.CHARACTER, FileType.BLOCK)
 
 
@@ -23,14 +24,23 @@ def field(draft: Draft, finding: Finding) -> None:
     change = _FIELDS.get(finding.values["field"])
     if inode is None or change is None:
         return
+    if finding.values["field"] in _BY_TYPE and (wanted := _told_type(draft, number, inode)) != inode.file_type:
+        mode = wanted << 12 | inode.mode & 0o7777
+        draft.set(inode_key(InodeNo(number)), "mode", mode, f"set its mode to {mode:#o}, as its name and contents say")
+        return  # what is wrong with the rest then the next look tells
     name, value = change(draft, number, inode)
     draft.set(inode_key(InodeNo(number)), name, value, f"set its {finding.values['field']} to {value}")
 
 
-def _mode(draft: Draft, number: int, inode: Inode) -> tuple[str, int]:
+def _told_type(draft: Draft, number: int, inode: Inode) -> int:
+    """Return the type of a file by its entry, its contents and its inode."""
     entry = entry_to(draft, number)
     told = FileType.DIRECTORY if number == ROOT_INODE else entry.file_type if entry is not None else 0
-    return "mode", true_type(draft, number, inode, told) << 12 | inode.mode & 0o7777
+    return true_type(draft, number, inode, told)
+
+
+def _mode(draft: Draft, number: int, inode: Inode) -> tuple[str, int]:
+    return "mode", _told_type(draft, number, inode) << 12 | inode.mode & 0o7777
 
 
 def _record_size(draft: Draft, number: int, inode: Inode) -> tuple[str, int]:

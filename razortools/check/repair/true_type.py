@@ -3,11 +3,17 @@
 from razortools.check.inode_rules import SYMLINK_BYTES_MAX
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.naming import confirmed_links
+from razortools.check.stored_file import read_record
+from razortools.errors import CorruptImage, DeviceFailed
+from razortools.format.compression import unpack
+from razortools.format.data import DataRecord, InlineData
 from razortools.format.inode import FileType, Inode
-from razortools.format.keys import Kind, kind_range
+from razortools.format.keys import Kind, inline_key, kind_range, record_key
 from razortools.units import InodeNo
 
 _TYPES = frozenset(FileType)
+_DEVICES = frozenset((FileType.CHARACTER, FileType.BLOCK))
+_SIZED = frozenset((FileType.REGULAR, FileType.DIRECTORY, FileType.SYMLINK))
 
 
 def has_kind(draft: Draft, number: int, kind: Kind) -> bool:
@@ -32,6 +38,34 @@ def _is_like_symlink(inode: Inode) -> bool:
     return 0 < inode.size <= SYMLINK_BYTES_MAX and inode.mode & 0o7777 == 0o777
 
 
+def _leads_somewhere(draft: Draft, number: int, inode: Inode) -> bool:
+    """Return whether the contents of a file look like where a symbolic link leads: one line, without an end."""
+    try:
+        text = _text(draft, InodeNo(number))
+    except (CorruptImage, DeviceFailed):
+        return False
+    return len(text) == inode.size and b"\n" not in text and b"\0" not in text
+
+
+def _text(draft: Draft, number: InodeNo) -> bytes:
+    """Return the contents of a small file. Raises CorruptImage, DeviceFailed."""
+    value = draft.get(inline_key(number))
+    if value is not None:
+        inline = InlineData.decode(value)
+        return unpack(inline.stored, inline.algorithm, inline.raw_bytes)
+    return read_record(draft.image, DataRecord.decode(draft.get(record_key(number, 0)) or b""))[0]
+
+
+def _is_as_told(draft: Draft, number: int, inode: Inode, told: int) -> bool:
+    """Return whether the rest of an inode speaks for what an entry says of its type, and against the type that it has."""
+    current = inode.file_type
+    if told in _DEVICES:
+        return bool(inode.rdev) and current not in _DEVICES
+    if told == FileType.SYMLINK:
+        return current == FileType.REGULAR and _is_like_symlink(inode) and _leads_somewhere(draft, number, inode)
+    return told == FileType.REGULAR and bool(inode.size) and current not in _SIZED
+
+
 def true_type(draft: Draft, number: int, inode: Inode | None, told: int) -> int:
     """Return the type of inode *number*; *told*: what an entry says, 0 if none does."""
     possible = fitting_types(draft, number)
@@ -42,6 +76,8 @@ def true_type(draft: Draft, number: int, inode: Inode | None, told: int) -> int:
             return told  # an empty directory: nothing else has a link count of two and one name
     if inode is not None and told == FileType.REGULAR in possible and current == FileType.SYMLINK and not _is_like_symlink(inode):
         return told  # one bit of a mode makes it a symbolic link that nobody can follow
+    if inode is not None and told in possible and _is_as_told(draft, number, inode, told):
+        return told
     for candidate in (current, told):
         if candidate in possible:
             return candidate
