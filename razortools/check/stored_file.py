@@ -14,6 +14,7 @@ from razortools.check.contents import is_whole
 from razortools.check.image import Image
 from razortools.check.mended_record import mended
 from razortools.check.record_rules import record_fault
+from razortools.check.right_record import right_record
 from razortools.check.tree import TreeIndex
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.compression import unpack
@@ -73,7 +74,7 @@ def _stored_parts(tree: TreeIndex, number: InodeNo, inode: Inode) -> Iterator[Pa
         first = offset_of(key) * inode.record_bytes
         if first >= inode.size:
             return
-        yield _record(tree.image, value, inode, first)
+        yield _record(tree.image, key, value, inode, first)
 
 
 def _inline(value: bytes, inode: Inode) -> Part:
@@ -86,20 +87,26 @@ def _inline(value: bytes, inode: Inode) -> Part:
     return Part(0, len(data), data)
 
 
-def _record(image: Image, value: bytes, inode: Inode, first: int) -> Part:
+def _record(image: Image, key: bytes, value: bytes, inode: Inode, first: int) -> Part:
     behind = min(first + inode.record_bytes, inode.size)
     try:
         record = DataRecord.decode(value)
         reason = record_fault(image, record, inode, is_data=True)
+        if reason and (right := right_record(image, key, record, inode, elsewhere=True)) is not None:
+            return _part(first, behind, unpacked(image, right), mended=True)
         if record.flags & CUT_OUT and (reason or not _is_cut_out_for_nothing(image, record)):
             reason = "it was lost, or cut out by an earlier repair"
         if reason:
             return Part(first, behind, None, reason)
-        data, was_mended = read_record(image, record)
+        data, was_mended = read_record(image, key, record, inode)
     except (CorruptImage, DeviceFailed) as broken:
         return Part(first, behind, None, str(broken))
+    return _part(first, behind, data, mended=was_mended)
+
+
+def _part(first: int, behind: int, data: bytes, *, mended: bool) -> Part:
     data = data[: behind - first]
-    return Part(first, first + len(data), data, mended=was_mended)
+    return Part(first, first + len(data), data, mended=mended)
 
 
 def _is_cut_out_for_nothing(image: Image, record: DataRecord) -> bool:
@@ -107,20 +114,35 @@ def _is_cut_out_for_nothing(image: Image, record: DataRecord) -> bool:
     return bool(record.stored_bytes) and is_whole(image, record)
 
 
-def read_record(image: Image, record: DataRecord) -> tuple[bytes, bool]:
-    """Return (the decompressed bytes of a record, whether a bit was turned back). Raises CorruptImage or DeviceFailed."""
+def read_record(image: Image, key: bytes, record: DataRecord, inode: Inode | None) -> tuple[bytes, bool]:
+    """Return (the decompressed bytes of a record, whether a bit was turned back). Raises CorruptImage or DeviceFailed.
+
+    *key*: of its item; *inode*: whose it is.
+    """
     raw = image.read_runs(record.runs(image.block_bytes))
+    failure = CorruptImage("the stored bytes do not verify")
     if crc32c.crc32c(raw) == record.crc32c:
-        return unpack_record(record, raw), False
+        try:
+            return unpack_record(record, raw), False
+        except CorruptImage as broken:
+            failure = broken
+    right = right_record(image, key, record, inode, elsewhere=True)
+    if right is not None:
+        return unpacked(image, right), True
     whole = mended(record, raw)
     if whole is None:
-        raise CorruptImage("the stored bytes do not verify")
+        raise failure
     return whole.raw, True
+
+
+def unpacked(image: Image, record: DataRecord) -> bytes:
+    """Return what a record holds whose data verify. Raises CorruptImage or DeviceFailed."""
+    return unpack_record(record, image.read_runs(record.runs(image.block_bytes)))
 
 
 def attributes_of(tree: TreeIndex, number: InodeNo) -> Iterator[tuple[bytes, bytes | None]]:
     """Yield (name, value) of the extended attributes; None for a value that cannot be read."""
-    for _, value in tree.range_items(*kind_range(number, Kind.XATTR)):
+    for key, value in tree.range_items(*kind_range(number, Kind.XATTR)):
         try:
             attribute = Xattr.decode(value)
         except CorruptImage:
@@ -134,6 +156,6 @@ def attributes_of(tree: TreeIndex, number: InodeNo) -> Iterator[tuple[bytes, byt
             ):
                 yield attribute.name, None
             else:
-                yield attribute.name, read_record(tree.image, outside)[0]
+                yield attribute.name, read_record(tree.image, key, outside, None)[0]
         except (CorruptImage, DeviceFailed):
             yield attribute.name, None

@@ -42,8 +42,9 @@ RECOVERING = [
     "after,razortools.service.opening:open_volume+before,razortools.service.kernel_mount:_mount",
 ]
 UNMOUNTING = [
+    "before,razortools.service.server:Mounted._store_all",
+    "before,razortools.service.server:Mounted._store_all+after,razortools.engine.store.commit:write",
     "before,razortools.engine.volume:Volume.close",
-    "before,razortools.engine.volume:Volume.close+after,razortools.engine.store.commit:write",
     "before,razortools.engine.volume:Volume.close+before,razortools.engine.store.checkpoint:write",
     "before,razortools.engine.volume:Volume.close+after,razortools.engine.store.checkpoint:write",
     "after,razortools.engine.volume:Volume.close",

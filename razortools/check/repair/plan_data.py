@@ -18,6 +18,7 @@ from razortools.check.record_rules import record_fault
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Verb
 from razortools.check.repair.surveying import owned
+from razortools.check.right_record import right_record
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.compression import Algorithm
 from razortools.format.data import (
@@ -37,6 +38,7 @@ from razortools.format.unpacking import unpack_record
 from razortools.format.xattr import XATTR_VALUE_BYTES_MAX, Xattr
 from razortools.units import divide_up
 
+CORRECTED_WORDS = "correct the record: with these values its data verify"
 CUT_OUT_WORDS = "cut it out: reading these bytes gives an I/O error, the rest of the file stays"
 ALGORITHMS = frozenset(Algorithm) - {Algorithm.AUTO}
 
@@ -48,10 +50,18 @@ def wrong_field(draft: Draft, finding: Finding) -> None:
     if key is None or record is None:
         return
     corrected = _corrected(draft.image, record, draft.inode(object_of(key)), is_data=key[KIND_AT] == Kind.DATA_RECORD)
-    if corrected is None:
+    if corrected is not None:
+        _put_record(draft, key, corrected, CORRECTED_WORDS)
+    elif not _put_right(draft, key, record):
         cut(draft, key, keeps_blocks=False)
-    else:
-        _put_record(draft, key, corrected, "correct the record: with these values its data verify")
+
+
+def _put_right(draft: Draft, key: bytes, record: DataRecord) -> bool:
+    """Plan to turn back the one bit of a record that is wrong while its data are whole; return whether that is so."""
+    right = right_record(draft.image, key, record, draft.inode(object_of(key)), elsewhere=draft.has_orphaned_blocks)
+    if right is not None:
+        _put_record(draft, key, right, CORRECTED_WORDS)
+    return right is not None
 
 
 def _corrected(image: Image, record: DataRecord, inode: Inode | None, *, is_data: bool) -> DataRecord | None:
@@ -150,6 +160,8 @@ def broken(draft: Draft, finding: Finding) -> None:
         return
     if key in draft.judged or _verifies(draft.image, record):
         return  # mended by another planner
+    if _put_right(draft, key, record):
+        return
     bit = _flipped_bit(draft.image, record)
     if bit is not None:
         block, number = bit
@@ -205,7 +217,8 @@ def shared(draft: Draft, finding: Finding) -> None:
     draft.judged.add(key)
     raw = blocks_of(draft.image, record)
     if record.flags & CUT_OUT or raw is None or crc32c.crc32c(raw) != record.crc32c:
-        cut(draft, key, keeps_blocks=False)
+        if record.flags & CUT_OUT or not _put_right(draft, key, record):
+            cut(draft, key, keeps_blocks=False)
         return
     draft.move(key, "copy its data, which verify, to blocks of its own")
 

@@ -53,7 +53,8 @@ def _text(draft: Draft, number: InodeNo) -> bytes:
     if value is not None:
         inline = InlineData.decode(value)
         return unpack(inline.stored, inline.algorithm, inline.raw_bytes)
-    return read_record(draft.image, DataRecord.decode(draft.get(record_key(number, 0)) or b""))[0]
+    key = record_key(number, 0)
+    return read_record(draft.image, key, DataRecord.decode(draft.get(key) or b""), draft.inode(number))[0]
 
 
 def _is_as_told(draft: Draft, number: int, inode: Inode, told: int) -> bool:
