@@ -16,7 +16,6 @@ import select
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -32,7 +31,8 @@ from razortools.service.phases import Phase
 from razortools.service.residence import Fetcher
 from razortools.service.tally import LATELY_MAX, Tally
 from razortools.service.wakefulness import Wakefulness
-from razortools.service.wire import HEAD, WRITE, Opcode
+from razortools.service.wire import HEAD, Opcode
+from razortools.service.write_order import WriteOrder, Writing
 from razortools.units import KIB, NANOSECONDS, InodeNo
 
 BURST_MAX = 48  # requests served before others get their turn
@@ -99,15 +99,6 @@ class SlowRequests(Protocol):
         """Tell of one that took at least *from_s* seconds, and of what it spent waiting in each phase."""
 
 
-@dataclass(eq=False, frozen=True, slots=True)
-class Writing:
-    """A write that waits: of the bytes from *offset* to *end*."""
-
-    offset: int
-    end: int
-    done: trio.Event = field(default_factory=trio.Event)
-
-
 class Pump:
     """Serves the requests of one channel."""
 
@@ -141,7 +132,7 @@ class Pump:
         self._spun_count = 0  # looks that found a request, since it was parked
         self._syncing: list[tuple[int, int, int, InodeNo]] = []  # start, opcode, unique, node of those who wait for a commit
         self._waiting_bytes = 0  # of the requests whose tasks have not ended
-        self._writing: dict[InodeNo, list[Writing]] = {}  # writes that wait, of each file
+        self._writes = WriteOrder()
         self._held_back = trio.lowlevel.ParkingLot()  # where run() waits until one of them has, while they hold too much
         self.parked_count = 0
         self.served_count = 0
@@ -226,8 +217,8 @@ class Pump:
             answer = partial(self._answer_with, self._when_less_is_dirty, opcode, unique, node, bytes(body), caller)
             self._have_wait(nursery, length, started, opcode, node, answer)
             return _clock()
-        if opcode == _WRITE and node in self._writing:
-            earlier = self._written_before(node, body)
+        if opcode == _WRITE and node in self._writes.of:
+            earlier = self._writes.before(node, body)
             if earlier:
                 answer = partial(self._answer_with, partial(self._after, earlier), opcode, unique, node, bytes(body), caller)
                 self._have_wait(nursery, length, started, opcode, node, answer)
@@ -267,36 +258,21 @@ class Pump:
         """Begin a task that answers a request of *length* bytes; it keeps a copy of them."""
         self._waiting_bytes += length
         if opcode == _WRITE:
-            offset, size, _, _ = WRITE.unpack_from(self._channel.buffer, _HEAD_BYTES)
-            writing = Writing(offset, offset + size)
-            self._writing.setdefault(node, []).append(writing)
-            answer = partial(self._write, node, writing, answer)
+            answer = partial(self._write, self._writes.begin(node, self._channel.buffer[_HEAD_BYTES:]), answer)
         nursery.start_soon(self._timed, length, started, opcode, node, answer)
 
-    def _written_before(self, node: InodeNo, body: memoryview) -> list[Writing]:
-        """Return the writes that wait and write any of the bytes that the one in *body* does."""
-        offset, size, _, _ = WRITE.unpack_from(body)
-        return [each for each in self._writing[node] if each.offset < offset + size and offset < each.end]
-
     async def _after(self, earlier: list[Writing], handler: Handler, node: InodeNo, body: memoryview, caller: Caller) -> Answer:
-        """Have a write done once those before it are: what came last must last.
-
-        The kernel may have two of the same page under way: of a write(2), and of what a mapping stored meanwhile.
-        """
+        """Have a write done once those before it are."""
         for each in earlier:
             await each.done.wait()
         return await self._served.fetcher.run(handler, node, body, caller)
 
-    async def _write(self, node: InodeNo, writing: Writing, answer: Callable[[], Awaitable[None]]) -> None:
+    async def _write(self, writing: Writing, answer: Callable[[], Awaitable[None]]) -> None:
         """Answer a write that has to wait, and let those go on that wait for it."""
         try:
             await answer()
         finally:
-            writing.done.set()
-            left = self._writing[node]
-            left.remove(writing)
-            if not left:
-                del self._writing[node]
+            self._writes.end(writing)
 
     async def _timed(
         self, length: int, started: int, opcode: int, node: InodeNo, answer: Callable[[], Awaitable[None]]
