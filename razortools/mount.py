@@ -152,9 +152,7 @@ def _remount(image: str, target: str, texts: list[str], *, sloppy: bool, verbose
                 raise MountRefused(f"{target}: the host refuses the remount: {failed.strerror}") from None
             sentence = f"mount.razorfs: {target}: cannot become read-only: files are open for writing, or deleted"
             found = mount_users.users_of(mounted)
-            render.error(sentence + mount_users.by_whom(found))
-            for line in mount_users.lines(found):
-                render.message(line)
+            render.error(sentence + mount_users.by_whom(found), mount_users.lines(found))
             return MOUNT_CODES.failed
         _ask(waiter, target, {"done": True})
     if verbose:

@@ -131,9 +131,7 @@ def _unmount_idle(mounted: Mount, target: str) -> bool:
                 break
         else:
             return True
-    render.error(f"umount.razorfs: {target}: is in use{mount_users.by_whom(found)}")
-    for line in mount_users.lines(found):
-        render.message(line)
+    render.error(f"umount.razorfs: {target}: is in use{mount_users.by_whom(found)}", mount_users.lines(found))
     return False
 
 

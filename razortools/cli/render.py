@@ -58,13 +58,15 @@ def message(text: str) -> None:
         _write(sys.stderr, text + "\n")
 
 
-def error(text: str) -> None:
-    """Print an error on stderr, red on a terminal. Where that cannot be written the exit code has to do."""
-    if not sys.stderr.isatty():
+def error(text: str, details: Iterable[str] = ()) -> None:
+    """Print an error on stderr, red on a terminal, *details* below. Where that cannot be written the exit code has to do."""
+    if sys.stderr.isatty():
+        with _dropped_if_refused():
+            _console(stderr=True).print(Text(text, style="bold red"), soft_wrap=True)
+    else:
         message(text)
-        return
-    with _dropped_if_refused():
-        _console(stderr=True).print(Text(text, style="bold red"), soft_wrap=True)
+    for line in details:
+        message(line)
 
 
 @contextmanager
