@@ -107,6 +107,20 @@ def late_paged() -> Copy:
     return Copy(_late_paged())
 
 
+def ambiguous() -> tuple[Device, InodeNo]:
+    """Return an image and a file in it of 1 MiB, mostly a hole, with two records.
+
+    Whether the first record is a full one or a short one before a hole, nothing tells but the inode.
+    """
+    device = new_device(record_bytes=32 * KIB)
+    with opened(device) as volume:
+        sparse = namespace.create(volume, ROOT_INODE, b"sparse", 0o644, 1, 2)
+        files.write(volume, sparse, 0, random.Random(1).randbytes(32 * KIB))
+        files.write(volume, sparse, 32 * KIB, random.Random(2).randbytes(100))
+        files.truncate(volume, sparse, MIB)
+    return device, sparse
+
+
 def fill(volume: Volume, crowd_count: int = CROWD) -> None:
     """Put one of everything into *volume*, and with the *crowd_count* files of a crowd enough for a tree of several nodes."""
     chance = random.Random(4711)

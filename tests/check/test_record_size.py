@@ -1,6 +1,5 @@
 """The record size of a file: one that could be but is not its own is found, and set right if all records agree with another."""
 
-import random
 
 import pytest
 from hypothesis import given
@@ -10,14 +9,12 @@ from razortools.check.record_lengths import RecordLengths
 from razortools.check.repair.repair import Wishes, repair
 from razortools.check.runner import Options, check_quietly
 from razortools.check.steps import finished
-from razortools.engine import files, namespace
 from razortools.engine.store.device import Device
 from razortools.format.data import RECORD_LOG2, DataRecord
-from razortools.format.inode import ROOT_INODE, Inode
+from razortools.format.inode import Inode
 from razortools.format.keys import Kind, inode_key
-from razortools.units import KIB, MIB
 from tests.check.editing import all_items, edit_inode, edit_item, editing, find_inode
-from tests.check.samples import healthy, new_device, opened
+from tests.check.samples import ambiguous, healthy
 from tests.check.test_misfiled import items, repaired
 
 WRONG = (12, 14, 15, 17, 20)  # those of the sample are of 2^13 bytes
@@ -70,13 +67,7 @@ def test_a_wrong_length_of_one_record_is_no_wrong_record_size(path: str) -> None
 
 
 def test_where_several_sizes_are_possible_none_is_chosen() -> None:
-    """Whether the first record is a full one or a short one before a hole, nothing tells."""
-    device = new_device(record_bytes=32 * KIB)
-    with opened(device) as volume:
-        sparse = namespace.create(volume, ROOT_INODE, b"sparse", 0o644, 1, 2)
-        files.write(volume, sparse, 0, random.Random(1).randbytes(32 * KIB))
-        files.write(volume, sparse, 32 * KIB, random.Random(2).randbytes(100))
-        files.truncate(volume, sparse, MIB)
+    device, sparse = ambiguous()
     edit_inode(device, sparse, record_log2=13)
     assert codes(device) == ["E0504", "E0501"]
 

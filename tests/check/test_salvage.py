@@ -21,11 +21,11 @@ from razortools.format.directory import DirectoryEntry
 from razortools.format.inode import ROOT_INODE, Orphan, OrphanReason
 from razortools.format.keys import Kind, inode_key, name_key, orphan_key
 from razortools.format.name import Name
-from razortools.units import KIB, MIB, InodeNo, NameId
+from razortools.units import KIB, InodeNo, NameId
 from tests.check.damages import DAMAGES
 from tests.check.editing import all_items, edit_inode, editing, find_inode, first_item, flip, image_of
 from tests.check.running import stored
-from tests.check.samples import Copy, KeptDevice, healthy, new_device, opened, unclean
+from tests.check.samples import Copy, KeptDevice, ambiguous, healthy, new_device, opened, unclean
 from tests.check.test_mended_name import flip_name
 from tests.check.test_rebuild import REFUSED, contents, destroy, destroy_superblocks, nodes_by_level, without_room
 from tests.workload import Seen
@@ -231,13 +231,7 @@ def test_regression_a_record_size_that_the_records_contradict_hides_no_data(tmp_
 
 
 def test_a_record_size_that_no_other_one_replaces_for_certain_stays(tmp_path: Path) -> None:
-    """Whether the first record is a full one or a short one before a hole, nothing tells."""
-    device = new_device(record_bytes=32 * KIB)
-    with opened(device) as volume:
-        sparse = namespace.create(volume, ROOT_INODE, b"sparse", 0o644, 1, 2)
-        files.write(volume, sparse, 0, random.Random(1).randbytes(32 * KIB))
-        files.write(volume, sparse, 32 * KIB, random.Random(2).randbytes(100))
-        files.truncate(volume, sparse, MIB)
+    device, sparse = ambiguous()
     edit_inode(device, sparse, record_log2=13)
     report = salvaged(device, tmp_path / "out")
     assert report.remarks == []
