@@ -15,8 +15,8 @@ Fault = tuple[str, object, object]  # field, found, expected
 _TYPES = frozenset(FileType)
 _FLAGS = sum(InodeFlag)
 _ALGORITHMS = frozenset(Algorithm)
-_SIZED = frozenset((FileType.REGULAR, FileType.DIRECTORY, FileType.SYMLINK))
-_DEVICES = frozenset((FileType.CHARACTER, FileType.BLOCK))
+SIZED = frozenset((FileType.REGULAR, FileType.DIRECTORY, FileType.SYMLINK))
+DEVICES = frozenset((FileType.CHARACTER, FileType.BLOCK))
 SYMLINK_BYTES_MAX = 4095  # PATH_MAX of Linux without the NUL
 
 
@@ -36,7 +36,7 @@ def inode_faults(inode: Inode) -> Iterator[Fault]:
         yield "flags", f"{inode.flags:#x}", f"none but {_FLAGS:#x}"
     if inode.reserved:
         yield "reserved byte", inode.reserved, 0
-    if inode.rdev and kind not in _DEVICES:
+    if inode.rdev and kind not in DEVICES:
         yield "device number", inode.rdev, "0, as it is no device"
     yield from _size_faults(inode, kind)
 
@@ -44,7 +44,7 @@ def inode_faults(inode: Inode) -> Iterator[Fault]:
 def _size_faults(inode: Inode, kind: int) -> Iterator[Fault]:
     if inode.size > FILE_BYTES_MAX:
         yield "size", inode.size, f"at most {FILE_BYTES_MAX}"
-    elif kind not in _SIZED and inode.size:
+    elif kind not in SIZED and inode.size:
         yield "size", inode.size, "0, as files of its type have no contents"
     elif kind == FileType.SYMLINK and not 1 <= inode.size <= SYMLINK_BYTES_MAX:
         yield "size", inode.size, f"1 to {SYMLINK_BYTES_MAX}, as it is a symbolic link"

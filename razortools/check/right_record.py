@@ -23,8 +23,10 @@ from razortools.format.unpacking import unpack_record
 _CRC_BYTES = 4
 
 
-def right_record(image: Image, key: bytes, record: DataRecord, inode: Inode | None, *, elsewhere: bool) -> DataRecord | None:
-    """Return what *record*, whose data do not verify, was before one bit of it flipped; None: that is not what happened.
+def right_record(
+    image: Image, key: bytes, record: DataRecord, inode: Inode | None, *, elsewhere: bool
+) -> tuple[DataRecord, bytes] | None:
+    """Return what *record*, whose data do not verify, was before one bit of it flipped, and what it holds; None: it was not that.
 
     *key*: of its item; *inode*: whose it is; *elsewhere*: its data may lie where it does not name them, and each place where they
     might is read.
@@ -42,8 +44,8 @@ def right_record(image: Image, key: bytes, record: DataRecord, inode: Inode | No
         found = {raw: candidates for raw, candidates in found.items() if len(raw) in usual}
     if len(found) != 1:
         return None
-    (candidates,) = found.values()
-    return min(candidates, key=lambda one: one.stored_bytes)  # more of the padding counts as stored: it says the same
+    ((raw, candidates),) = found.items()
+    return min(candidates, key=lambda one: one.stored_bytes), raw  # more of the padding counts as stored: it says the same
 
 
 def _near(record: DataRecord, *, elsewhere: bool) -> Iterator[DataRecord]:

@@ -93,7 +93,7 @@ def _record(image: Image, key: bytes, value: bytes, inode: Inode, first: int) ->
         record = DataRecord.decode(value)
         reason = record_fault(image, record, inode, is_data=True)
         if reason and (right := right_record(image, key, record, inode, elsewhere=True)) is not None:
-            return _part(first, behind, unpacked(image, right), mended=True)
+            return _part(first, behind, right[1], mended=True)
         if record.flags & CUT_OUT and (reason or not _is_cut_out_for_nothing(image, record)):
             reason = "it was lost, or cut out by an earlier repair"
         if reason:
@@ -128,16 +128,11 @@ def read_record(image: Image, key: bytes, record: DataRecord, inode: Inode | Non
             failure = broken
     right = right_record(image, key, record, inode, elsewhere=True)
     if right is not None:
-        return unpacked(image, right), True
+        return right[1], True
     whole = mended(record, raw)
     if whole is None:
         raise failure
     return whole.raw, True
-
-
-def unpacked(image: Image, record: DataRecord) -> bytes:
-    """Return what a record holds whose data verify. Raises CorruptImage or DeviceFailed."""
-    return unpack_record(record, image.read_runs(record.runs(image.block_bytes)))
 
 
 def attributes_of(tree: TreeIndex, number: InodeNo) -> Iterator[tuple[bytes, bytes | None]]:

@@ -9,7 +9,7 @@ import pytest
 
 from razortools.check.bitflip import turned
 from razortools.check.right_record import right_record
-from razortools.check.stored_file import unpacked
+from razortools.check.stored_file import read_record
 from razortools.engine.store.device import Device
 from razortools.format.data import CUT_OUT, DataRecord
 from razortools.format.keys import Kind
@@ -111,11 +111,11 @@ def test_other_damage_is_not_taken_for_a_wrong_bit(path: str) -> None:
     key, value = all_items(device, find_inode(device, path), Kind.DATA_RECORD)[0]
     record, chance = DataRecord.decode(value), random.Random(6)
     block_bytes = image_of(device).block_bytes
-    raw, cases = unpacked(image_of(device), record), 0
+    raw, cases = read_record(image_of(device), key, record, None)[0], 0
 
     def judge(hurt: Device, wrong: DataRecord) -> None:
         found = right_record(image_of(hurt), key, wrong, None, elsewhere=True)
-        assert found is None or unpacked(image_of(hurt), found) == raw
+        assert found is None or found[1] == raw
 
     for _ in range(30):
         hurt = Copy(device)

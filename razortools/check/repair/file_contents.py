@@ -1,9 +1,8 @@
 """What the items of one file hold: for inodes that do not say it, or say it wrongly."""
 
-from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from razortools.check.image import Image
 from razortools.check.record_lengths import RecordLengths
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.surveying import owned
@@ -33,34 +32,22 @@ class Contents:
 
 def contents_of(draft: Draft, number: int) -> Contents:
     """Return what the items of inode *number* hold."""
-    found = contents_among(draft.image, draft.items(*range_of_contents(number)))
-    for key, value in draft.items(*object_range(Table.PATCHES, number)):
-        found.patched_to = offset_of(key) + max(len(value) - Patch.FIXED_BYTES, 0)
-    return found
-
-
-def range_of_contents(number: int) -> tuple[bytes, bytes]:
-    """Return the keys from the first to the last that an item may have which contents_among() looks at."""
-    return kind_range(InodeNo(number), Kind.XATTR)[0], kind_range(InodeNo(number), Kind.DATA_RECORD)[1]
-
-
-def contents_among(image: Image, items: Iterable[tuple[bytes, bytes]]) -> Contents:
-    """Return what the *items* of one file hold, patches aside."""
-    found = Contents(RecordLengths(image.superblock.record_bytes.bit_length() - 1))
-    for key, value in items:
+    found = Contents(RecordLengths(draft.image.superblock.record_bytes.bit_length() - 1))
+    first, last = kind_range(InodeNo(number), Kind.XATTR)[0], kind_range(InodeNo(number), Kind.DATA_RECORD)[1]
+    for key, value in draft.items(first, last):
         kind = key[KIND_AT]
         if kind == Kind.INLINE_DATA:
             found.kinds.add(kind)
-            try:
+            with suppress(CorruptImage):
                 found.lengths.add_inline(InlineData.decode(value))
-            except CorruptImage:
-                continue
             continue
         record = owned(key, value)
         if record is None:
             continue
-        found.blocks += record.block_count(image.block_bytes)
+        found.blocks += record.block_count(draft.image.block_bytes)
         if kind == Kind.DATA_RECORD:
             found.kinds.add(kind)
             found.lengths.add(offset_of(key), record.raw_bytes)
+    for key, value in draft.items(*object_range(Table.PATCHES, number)):
+        found.patched_to = offset_of(key) + max(len(value) - Patch.FIXED_BYTES, 0)
     return found

@@ -60,7 +60,7 @@ def _put_right(draft: Draft, key: bytes, record: DataRecord) -> bool:
     """Plan to turn back the one bit of a record that is wrong while its data are whole; return whether that is so."""
     right = right_record(draft.image, key, record, draft.inode(object_of(key)), elsewhere=draft.has_orphaned_blocks)
     if right is not None:
-        _put_record(draft, key, right, CORRECTED_WORDS)
+        _put_record(draft, key, right[0], CORRECTED_WORDS)
     return right is not None
 
 
@@ -216,11 +216,12 @@ def shared(draft: Draft, finding: Finding) -> None:
         return
     draft.judged.add(key)
     raw = blocks_of(draft.image, record)
-    if record.flags & CUT_OUT or raw is None or crc32c.crc32c(raw) != record.crc32c:
-        if record.flags & CUT_OUT or not _put_right(draft, key, record):
-            cut(draft, key, keeps_blocks=False)
-        return
-    draft.move(key, "copy its data, which verify, to blocks of its own")
+    if record.flags & CUT_OUT:
+        cut(draft, key, keeps_blocks=False)
+    elif raw is not None and crc32c.crc32c(raw) == record.crc32c:
+        draft.move(key, "copy its data, which verify, to blocks of its own")
+    elif not _put_right(draft, key, record):
+        cut(draft, key, keeps_blocks=False)
 
 
 def cut(draft: Draft, key: bytes, *, keeps_blocks: bool) -> None:

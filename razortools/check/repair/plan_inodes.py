@@ -3,18 +3,18 @@
 from collections.abc import Callable
 
 from razortools.check.findings import Finding
+from razortools.check.inode_rules import DEVICES
 from razortools.check.repair import lost_found, misfiled
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Purpose
 from razortools.check.repair.file_contents import Contents, contents_of
 from razortools.check.repair.naming import confirmed_links, entry_to
-from razortools.check.repair.true_type import has_kind, true_type
+from razortools.check.repair.true_type import has_kind, set_type, true_type
 from razortools.format.inode import ROOT_INODE, FileType, Inode, InodeFlag
 from razortools.format.keys import Kind, Table, inode_key, object_range
 from razortools.units import InodeNo
 
 _BY_TYPE = frozenset(("size", "device number"))  # fields that are right or wrong by the type of the file
-_DEVICES = (FileType.CHARACTER, FileType.BLOCK)
 
 
 def field(draft: Draft, finding: Finding) -> None:
@@ -25,8 +25,7 @@ def field(draft: Draft, finding: Finding) -> None:
     if inode is None or change is None:
         return
     if finding.values["field"] in _BY_TYPE and (wanted := _told_type(draft, number, inode)) != inode.file_type:
-        mode = wanted << 12 | inode.mode & 0o7777
-        draft.set(inode_key(InodeNo(number)), "mode", mode, f"set its mode to {mode:#o}, as its name and contents say")
+        set_type(draft, number, inode, wanted)
         return  # what is wrong with the rest then the next look tells
     name, value = change(draft, number, inode)
     draft.set(inode_key(InodeNo(number)), name, value, f"set its {finding.values['field']} to {value}")
@@ -101,7 +100,7 @@ def make_anew(draft: Draft, number: int) -> None:
     told = FileType.DIRECTORY if number == ROOT_INODE else entry.file_type if entry is not None else 0
     file_type = true_type(draft, number, None, told)
     has_entries = has_kind(draft, number, Kind.DIRECTORY_ENTRY)
-    if not contents.kinds and not has_entries and (told == 0 or told in _DEVICES or told == FileType.SYMLINK):
+    if not contents.kinds and not has_entries and (told == 0 or told in DEVICES or told == FileType.SYMLINK):
         for key, _ in list(draft.items(*object_range(Table.FILES, number))):
             draft.delete(key, f"remove what is left of inode {number}: nothing of its contents is there")
         return

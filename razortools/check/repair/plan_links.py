@@ -21,7 +21,7 @@ from razortools.check.repair.naming import (
     rename_entry,
     unused_name,
 )
-from razortools.check.repair.true_type import true_type
+from razortools.check.repair.true_type import set_type, true_type
 from razortools.format.directory import BackLink, DirectoryEntry
 from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import back_link_key, inode_key, name_key, object_of
@@ -197,8 +197,7 @@ def entry_type(draft: Draft, finding: Finding) -> None:
         return
     wanted = true_type(draft, entry.inode, inode, entry.file_type)
     if wanted != inode.file_type:
-        mode = wanted << 12 | inode.mode & 0o7777
-        draft.set(inode_key(InodeNo(entry.inode)), "mode", mode, f"set its mode to {mode:#o}, as its name and contents say")
+        set_type(draft, entry.inode, inode, wanted)
     draft.set(finding.key, "file_type", wanted, "say which type of file it is")
 
 

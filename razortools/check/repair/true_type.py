@@ -1,6 +1,6 @@
 """The type of a file, as far as its contents, its entries and its names tell it."""
 
-from razortools.check.inode_rules import SYMLINK_BYTES_MAX
+from razortools.check.inode_rules import DEVICES, SIZED, SYMLINK_BYTES_MAX
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.naming import confirmed_links
 from razortools.check.stored_file import read_record
@@ -8,12 +8,10 @@ from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.compression import unpack
 from razortools.format.data import DataRecord, InlineData
 from razortools.format.inode import FileType, Inode
-from razortools.format.keys import Kind, inline_key, kind_range, record_key
+from razortools.format.keys import Kind, inline_key, inode_key, kind_range, record_key
 from razortools.units import InodeNo
 
 _TYPES = frozenset(FileType)
-_DEVICES = frozenset((FileType.CHARACTER, FileType.BLOCK))
-_SIZED = frozenset((FileType.REGULAR, FileType.DIRECTORY, FileType.SYMLINK))
 
 
 def has_kind(draft: Draft, number: int, kind: Kind) -> bool:
@@ -60,11 +58,11 @@ def _text(draft: Draft, number: InodeNo) -> bytes:
 def _is_as_told(draft: Draft, number: int, inode: Inode, told: int) -> bool:
     """Return whether the rest of an inode speaks for what an entry says of its type, and against the type that it has."""
     current = inode.file_type
-    if told in _DEVICES:
-        return bool(inode.rdev) and current not in _DEVICES
+    if told in DEVICES:
+        return bool(inode.rdev) and current not in DEVICES
     if told == FileType.SYMLINK:
         return current == FileType.REGULAR and _is_like_symlink(inode) and _leads_somewhere(draft, number, inode)
-    return told == FileType.REGULAR and bool(inode.size) and current not in _SIZED
+    return told == FileType.REGULAR and bool(inode.size) and current not in SIZED
 
 
 def true_type(draft: Draft, number: int, inode: Inode | None, told: int) -> int:
@@ -85,3 +83,9 @@ def true_type(draft: Draft, number: int, inode: Inode | None, told: int) -> int:
     if FileType.DIRECTORY in possible and len(possible) == 1:
         return int(FileType.DIRECTORY)
     return int(FileType.REGULAR)
+
+
+def set_type(draft: Draft, number: int, inode: Inode, wanted: int) -> None:
+    """Plan to give an inode another type; its permissions stay."""
+    mode = wanted << 12 | inode.mode & 0o7777
+    draft.set(inode_key(InodeNo(number)), "mode", mode, f"set its mode to {mode:#o}, as its name and contents say")
