@@ -17,7 +17,7 @@ from razortools.check.image import Image
 from razortools.check.record_rules import record_fault
 from razortools.check.tree import kinds_mask
 from razortools.errors import CorruptImage, DeviceFailed
-from razortools.format.compression import Algorithm
+from razortools.format.compression import STORED
 from razortools.format.data import CUT_OUT, DataRecord, blocks_crc32
 from razortools.format.items import owned_record
 from razortools.format.keys import Kind, Table, object_of
@@ -28,7 +28,6 @@ BATCH_BYTES = 4 * MIB  # stored bytes of a batch: a few milliseconds of work, so
 BATCH_RECORDS = 256
 BATCH_LEAVES = 64
 READ_BYTES_MAX = 2 * MIB  # records that lie side by side are read together
-_ALGORITHMS = frozenset(Algorithm) - {Algorithm.AUTO}
 
 
 class Fault(Enum):
@@ -213,7 +212,7 @@ def _judge(key: bytes, record: DataRecord, raw: memoryview, *, decompress: bool)
 
 
 def _judge_compression(key: bytes, record: DataRecord, raw: memoryview) -> Broken | None:
-    if record.algorithm not in _ALGORITHMS:
+    if record.algorithm not in STORED:
         return Broken(key, Fault.ALGORITHM, "")
     try:
         # bytes: the libraries take any buffer, but what they return must not hold on to a shared one.

@@ -14,6 +14,8 @@ from razortools.check.contents import is_whole
 from razortools.check.image import Image
 from razortools.check.mended_record import mended
 from razortools.check.record_rules import record_fault
+from razortools.check.right_attribute import right_attribute
+from razortools.check.right_inline import right_inline
 from razortools.check.right_record import right_record
 from razortools.check.tree import TreeIndex
 from razortools.errors import CorruptImage, DeviceFailed
@@ -80,11 +82,13 @@ def _stored_parts(tree: TreeIndex, number: InodeNo, inode: Inode) -> Iterator[Pa
 def _inline(value: bytes, inode: Inode) -> Part:
     try:
         item = InlineData.decode(value)
-        data = unpack(item.stored, item.algorithm, item.raw_bytes)
     except CorruptImage as broken:
         return Part(0, inode.size, None, str(broken))
-    data = data[: inode.size]
-    return Part(0, len(data), data)
+    try:
+        return _part(0, inode.size, unpack(item.stored, item.algorithm, item.raw_bytes), mended=False)
+    except CorruptImage as broken:
+        right = right_inline(item, inode.size)
+        return Part(0, inode.size, None, str(broken)) if right is None else _part(0, inode.size, right[1], mended=True)
 
 
 def _record(image: Image, key: bytes, value: bytes, inode: Inode, first: int) -> Part:
@@ -139,18 +143,24 @@ def attributes_of(tree: TreeIndex, number: InodeNo) -> Iterator[tuple[bytes, byt
     """Yield (name, value) of the extended attributes; None for a value that cannot be read."""
     for key, value in tree.range_items(*kind_range(number, Kind.XATTR)):
         try:
-            attribute = Xattr.decode(value)
+            attribute = Xattr.decode(right_attribute(tree.image, key, value) or value)
         except CorruptImage:
             continue
         try:
             outside = attribute.out_of_line
-            if outside is None:
-                yield attribute.name, attribute.value
-            elif record_fault(tree.image, outside, None, is_data=False) or (
-                outside.flags & CUT_OUT and not _is_cut_out_for_nothing(tree.image, outside)
-            ):
-                yield attribute.name, None
-            else:
-                yield attribute.name, read_record(tree.image, key, outside, None)[0]
+            yield attribute.name, attribute.value if outside is None else _value_of(tree.image, key, outside)
         except (CorruptImage, DeviceFailed):
             yield attribute.name, None
+
+
+def _value_of(image: Image, key: bytes, record: DataRecord) -> bytes | None:
+    """Return the value of a large attribute; None: it was cut out. Raises CorruptImage or DeviceFailed."""
+    fault = record_fault(image, record, None, is_data=False)
+    if fault:
+        right = right_record(image, key, record, None, elsewhere=True)
+        if right is None:
+            raise CorruptImage(fault)
+        return right[1]
+    if record.flags & CUT_OUT and not _is_cut_out_for_nothing(image, record):
+        return None
+    return read_record(image, key, record, None)[0]

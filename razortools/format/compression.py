@@ -26,6 +26,7 @@ class Algorithm(IntEnum):
     AUTO = 255
 
 
+STORED = frozenset(Algorithm) - {Algorithm.AUTO}  # what data may say of themselves
 LEVELS = {Algorithm.ZSTD: range(-7, 20), Algorithm.ZLIB: range(1, 10)}
 USUAL_LEVEL = {Algorithm.ZSTD: 1, Algorithm.ZLIB: 6}
 
@@ -109,6 +110,14 @@ def unpack(stored: bytes | memoryview, algorithm: int, raw_bytes: int) -> bytes:
     if len(raw) != raw_bytes:
         raise CorruptImage(f"stored bytes decompress to {len(raw)} bytes, {raw_bytes} expected")
     return raw
+
+
+def frame_bytes(stored: bytes) -> int:
+    """Return how many bytes a zstd frame tells that it holds (RFC 8878, frame header); 0: none, or it is no frame."""
+    try:
+        return max(int(zstandard.frame_content_size(stored)), 0)
+    except zstandard.ZstdError:
+        return 0
 
 
 def _zstd_compressor(level: int) -> zstandard.ZstdCompressor:

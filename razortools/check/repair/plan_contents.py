@@ -1,15 +1,15 @@
 """The contents of a file as a whole: data behind its end, data that are there twice or not at all, data that lie in the tree."""
 
-from dataclasses import replace
 
 from razortools.check.findings import Finding
 from razortools.check.repair import misfiled
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Purpose
 from razortools.check.repair.file_contents import contents_of
-from razortools.check.repair.plan_data import ALGORITHMS, CUT_OUT_WORDS, blocks_at, told_size
+from razortools.check.repair.plan_attributes import find_records
+from razortools.check.repair.plan_data import CUT_OUT_WORDS, blocks_at
+from razortools.check.right_inline import right_inline
 from razortools.errors import CorruptImage
-from razortools.format.compression import Algorithm, unpack
 from razortools.format.data import (
     CUT_OUT,
     FILE_BYTES_MAX,
@@ -60,7 +60,7 @@ def wrong_content(draft: Draft, finding: Finding) -> None:
     if inode is None:
         return
     if finding.key is not None:
-        _inline_size(draft, finding.key, inode)
+        _put_inline_right(draft, finding.key)
         return
     contents = contents_of(draft, number)
     items = [key for kind in (Kind.INLINE_DATA, Kind.DATA_RECORD) for key, _ in draft.items(*kind_range(InodeNo(number), kind))]
@@ -79,45 +79,26 @@ def wrong_content(draft: Draft, finding: Finding) -> None:
         draft.set(inode_key(InodeNo(number)), "size", contents.end(inode.record_log2), "set its size to the length of its target")
 
 
-def _inline_size(draft: Draft, key: bytes, inode: Inode) -> None:
-    """Let inline data say how long they are, if they can be read at all."""
-    value = draft.get(key)
-    try:
-        inline = InlineData.decode(value or b"")
-    except CorruptImage:
-        return
-    sizes = [len(inline.stored)] if inline.algorithm == Algorithm.NONE else [told_size(inline.stored), inode.size]
-    for size in sizes:
-        if 0 < size <= RECORD_BYTES_MAX and _unpacks(replace(inline, raw_bytes=size)):
-            draft.set(key, "raw_bytes", size, f"let it say that it holds {size} bytes")
-            return
-    cut_inline(draft, key)
-
-
 def inline_broken(draft: Draft, finding: Finding) -> None:
     """Inline data do not decompress as they say; perhaps they do another way."""
-    key = finding.key
+    if finding.key is not None:
+        _put_inline_right(draft, finding.key)
+
+
+def _put_inline_right(draft: Draft, key: bytes) -> None:
+    """Let inline data say how they are compressed and how long they are, if they can be read at all; else they are cut out."""
     try:
-        inline = InlineData.decode(draft.get(key) or b"") if key is not None else None
+        inline = InlineData.decode(draft.get(key) or b"")
     except CorruptImage:
-        inline = None
-    if key is None or inline is None:
         return
-    for algorithm in sorted(ALGORITHMS):
-        if (algorithm != Algorithm.NONE or len(inline.stored) == inline.raw_bytes) and _unpacks(
-            replace(inline, algorithm=algorithm)
-        ):
-            draft.set(key, "algorithm", algorithm, "let it say how it is compressed")
-            return
-    cut_inline(draft, key)
-
-
-def _unpacks(inline: InlineData) -> bool:
-    try:
-        unpack(inline.stored, inline.algorithm, inline.raw_bytes)
-    except CorruptImage:
-        return False
-    return True
+    inode = draft.inode(object_of(key))
+    found = right_inline(inline, inode.size if inode is not None else 0)
+    if found is None:
+        cut_inline(draft, key)
+    elif found[0].algorithm != inline.algorithm:
+        draft.set(key, "algorithm", found[0].algorithm, "let it say how it is compressed")
+    else:
+        draft.set(key, "raw_bytes", found[0].raw_bytes, f"let it say that it holds {found[0].raw_bytes} bytes")
 
 
 def cut_inline(draft: Draft, key: bytes) -> None:
@@ -141,9 +122,11 @@ def stored_blocks(draft: Draft, finding: Finding) -> None:
     inode = draft.inode(finding.inode) if finding.inode is not None else None
     if finding.inode is not None and inode is not None:
         counted = finding.values["counted"]
+        missing = finding.values["value"] - counted
+        if 0 < missing <= draft.lost_blocks:
+            find_records(draft, finding.inode, missing)
         if contents_of(draft, finding.inode).blocks == inode.stored_blocks:
             return  # what was missing has been found
-        missing = finding.values["value"] - counted
         if missing > 0 and (draft.is_rebuilt or missing <= draft.lost_blocks):
             cut_out_holes(draft, finding.inode)
         draft.set(inode_key(finding.inode), "stored_blocks", counted, f"set its count of blocks to {counted}")

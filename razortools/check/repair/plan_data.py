@@ -15,12 +15,13 @@ from razortools.check.findings import Finding
 from razortools.check.image import Image
 from razortools.check.mended_record import mended
 from razortools.check.record_rules import record_fault
+from razortools.check.repair import plan_attributes
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Verb
 from razortools.check.repair.surveying import owned
 from razortools.check.right_record import right_record
 from razortools.errors import CorruptImage, DeviceFailed
-from razortools.format.compression import Algorithm
+from razortools.format.compression import Algorithm, frame_bytes
 from razortools.format.data import (
     CHECKED_TWICE,
     CUT_OUT,
@@ -40,7 +41,6 @@ from razortools.units import divide_up
 
 CORRECTED_WORDS = "correct the record: with these values its data verify"
 CUT_OUT_WORDS = "cut it out: reading these bytes gives an I/O error, the rest of the file stays"
-ALGORITHMS = frozenset(Algorithm) - {Algorithm.AUTO}
 
 
 def wrong_field(draft: Draft, finding: Finding) -> None:
@@ -49,6 +49,8 @@ def wrong_field(draft: Draft, finding: Finding) -> None:
     record = _record_at(draft, key)
     if key is None or record is None:
         return
+    if key[KIND_AT] == Kind.XATTR and plan_attributes.put_right(draft, key):
+        return  # it is no record
     corrected = _corrected(draft.image, record, draft.inode(object_of(key)), is_data=key[KIND_AT] == Kind.DATA_RECORD)
     if corrected is not None:
         _put_record(draft, key, corrected, CORRECTED_WORDS)
@@ -104,7 +106,7 @@ def _candidates(image: Image, record: DataRecord) -> Iterator[DataRecord]:
         yield replace(plain, stored_bytes=plain.raw_bytes)
     elif record.algorithm == Algorithm.ZSTD:
         raw = blocks_of(image, plain)
-        size = told_size(raw[: plain.stored_bytes]) if raw is not None else 0
+        size = frame_bytes(raw[: plain.stored_bytes]) if raw is not None else 0
         if 0 < size <= RECORD_BYTES_MAX:
             yield replace(plain, raw_bytes=size)
 
@@ -126,20 +128,9 @@ def _with_late_pages(image: Image, plain: DataRecord) -> Iterator[DataRecord]:
     yield replace(plain, stored_bytes=blocks * image.block_bytes + late.page_count * LATE_PAGE_BYTES)
     if plain.algorithm == Algorithm.ZSTD:
         raw = blocks_of(image, plain)
-        size = told_size(raw[: late.base_bytes]) if raw is not None else 0
+        size = frame_bytes(raw[: late.base_bytes]) if raw is not None else 0
         if 0 < size <= RECORD_BYTES_MAX:
             yield replace(plain, raw_bytes=size)
-
-
-def told_size(stored: bytes) -> int:
-    """Return the size that a zstd frame tells (RFC 8878, frame header), 0 if it tells none."""
-    if len(stored) < 14 or stored[:4] != b"\x28\xb5\x2f\xfd":
-        return 0
-    descriptor = stored[4]
-    single, code = descriptor >> 5 & 1, descriptor >> 6
-    at = 5 + (0 if single else 1) + (0, 1, 2, 4)[descriptor & 3]
-    width = (1 if single else 0, 2, 4, 8)[code]
-    return int.from_bytes(stored[at : at + width], "little") + (256 if width == 2 else 0)
 
 
 def blocks_of(image: Image, record: DataRecord) -> bytes | None:

@@ -3,17 +3,15 @@
 from dataclasses import replace
 
 from razortools.check.findings import Finding
-from razortools.check.inode_rules import patch_fault, xattr_fault
+from razortools.check.inode_rules import patch_fault
 from razortools.check.repair import misfiled, plan_contents, plan_data, plan_inodes
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Purpose
 from razortools.errors import CorruptImage
 from razortools.format.data import Patch
-from razortools.format.inode import InodeFlag, OrphanReason
-from razortools.format.keys import PROBE_WINDOW, Kind, Table, inode_key, object_of, object_range, offset_of, orphan_key, xattr_key
-from razortools.format.name import hash_name
+from razortools.format.inode import OrphanReason
+from razortools.format.keys import Kind, Table, object_of, object_range, offset_of, orphan_key
 from razortools.format.node import patch_bytes
-from razortools.format.xattr import XATTR_VALUE_BYTES_MAX, Xattr, XattrFlag
 from razortools.units import InodeNo
 
 
@@ -64,64 +62,6 @@ def patch(draft: Draft, finding: Finding) -> None:
         drop(draft, finding)
     else:
         draft.set(key, "reserved", 0, "set its reserved byte to 0")
-
-
-def attribute(draft: Draft, finding: Finding) -> None:
-    """An extended attribute that is filed in the wrong place goes to the right one; others are removed."""
-    key = finding.key
-    value = draft.get(key) if key is not None else None
-    if key is None or value is None:
-        return
-    for flags in (value[1] & int(XattrFlag.OUT_OF_LINE), 0) if len(value) > 1 else ():
-        plain = value[:1] + bytes([flags]) + value[2:]
-        if plain != value and _is_right(draft, key, plain):
-            draft.put(key, plain, "clear flags that are not true")
-            return
-    place = _right_place(draft, key, value)
-    if place is None:
-        drop(draft, finding)
-    else:
-        draft.delete(key, "take the attribute from under a wrong hash")
-        draft.put(place, value, "file the attribute under the hash of its name")
-
-
-def _is_right(draft: Draft, key: bytes, value: bytes) -> bool:
-    try:
-        return not xattr_fault(Xattr.decode(value), offset_of(key), draft.image.superblock.hash_seed)
-    except CorruptImage:
-        return False
-
-
-def _right_place(draft: Draft, key: bytes, value: bytes) -> bytes | None:
-    try:
-        xattr = Xattr.decode(value)
-        outside = xattr.out_of_line
-    except CorruptImage:
-        return None
-    size = outside.raw_bytes if outside is not None else len(xattr.value)
-    if (
-        not xattr.name or len(xattr.name) != xattr.name_bytes or not xattr.name.isascii()
-        or b"\0" in xattr.name or xattr.flags & ~int(XattrFlag.OUT_OF_LINE) or size > XATTR_VALUE_BYTES_MAX
-        or not xattr.name.startswith((b"user.", b"trusted.", b"security.", b"system."))
-    ):  # fmt: skip
-        return None
-    number = InodeNo(object_of(key))
-    low = hash_name(xattr.name, draft.image.superblock.hash_seed)
-    places = [xattr_key(number, offset) for offset in range(low, low + PROBE_WINDOW)]
-    there = [draft.get(place) for place in places]
-    if any(other is not None and Xattr.decode(other).name == xattr.name for other in there if other and len(other) > 2):
-        return None  # the attribute is there already
-    return next((place for place, other in zip(places, there, strict=True) if other is None), None)
-
-
-def attribute_flag(draft: Draft, finding: Finding) -> None:
-    """Let the inode's flag say whether there are attributes."""
-    number = int(finding.inode or 0)
-    inode = draft.inode(number)
-    if inode is not None:
-        has_some = next(draft.items(xattr_key(InodeNo(number), 0), xattr_key(InodeNo(number), (1 << 64) - 1)), None) is not None
-        flags = inode.flags & ~int(InodeFlag.HAS_XATTRS) | (int(InodeFlag.HAS_XATTRS) if has_some else 0)
-        draft.set(inode_key(InodeNo(number)), "flags", flags, "let its flag say whether it has attributes")
 
 
 def orphan(draft: Draft, finding: Finding) -> None:

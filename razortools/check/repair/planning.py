@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from razortools.check.findings import Finding, Repair, Severity
 from razortools.check.problems import ERRORS_RECORDED, PROBLEMS
 from razortools.check.repair import (
+    plan_attributes,
     plan_contents,
     plan_counts,
     plan_data,
@@ -52,8 +53,8 @@ BY_CODE: dict[str, Planner] = {
     "E0307": plan_items.malformed,
     "E0308": plan_inodes.missing,
     "E0309": plan_inodes.field,
-    "E0311": plan_items.attribute,
-    "E0312": plan_items.attribute_flag,
+    "E0311": plan_attributes.attribute,
+    "E0312": plan_attributes.attribute_flag,
     "E0313": plan_inodes.root,
     "E0314": plan_items.orphan,
     "E0318": plan_links.unreachable,

@@ -1,0 +1,95 @@
+"""An extended attribute of which one bit is wrong: what it was, if that is certain.
+
+It is filed under the hash of its name, 63 bits of it, so that only one name of those that differ in a bit, or in length, can have
+been meant. Whether its value or a data record stands behind the name, one flag tells. Bytes that are no record say several
+impossible things if they are taken for one, a record with a wrong bit says one at the most. A record that is taken for a value
+is a possible value: it is one only where blocks are missing, and its data verify.
+"""
+
+from collections.abc import Iterator
+
+from razortools.check.bitflip import turned
+from razortools.check.contents import is_whole
+from razortools.check.image import BLOCK_MASK, Image
+from razortools.check.inode_rules import xattr_fault
+from razortools.check.record_rules import KNOWN_FLAGS, record_fault
+from razortools.errors import CorruptImage
+from razortools.format.compression import STORED
+from razortools.format.data import STORED_BYTES_MAX, DataRecord
+from razortools.format.keys import offset_of
+from razortools.format.xattr import XATTR_VALUE_BYTES_MAX, Xattr, XattrFlag
+
+_OUT_OF_LINE = int(XattrFlag.OUT_OF_LINE)
+_LENGTH_BITS = range(8)  # of an item: its first byte tells how long the name is
+_FLAGS_AT = 1
+
+
+def right_attribute(image: Image, key: bytes, value: bytes) -> bytes | None:
+    """Return the item as it was meant, if one thing is wrong with what stands before its value; None otherwise."""
+    if len(value) < Xattr.FIXED_BYTES or _is_possible(image, key, value):
+        return None
+    for flags in (value[_FLAGS_AT] & _OUT_OF_LINE, 0):
+        if _is_possible(image, key, plain := _with_flags(value, flags)):
+            return plain
+    found = [one for one in _named_alike(value) if _is_possible(image, key, one)]
+    return found[0] if len(found) == 1 else None
+
+
+def out_of_line(image: Image, key: bytes, value: bytes, blocks_max: int) -> bytes | None:
+    """Return the item with its value taken for a record, if that is sound and has *blocks_max* blocks at most; None otherwise."""
+    if len(value) < Xattr.FIXED_BYTES or value[_FLAGS_AT] & _OUT_OF_LINE:
+        return None
+    changed = _with_flags(value, _OUT_OF_LINE)
+    if not _is_possible(image, key, changed):
+        return None
+    record = Xattr.decode(changed).out_of_line
+    if record is None or record_fault(image, record, None, is_data=False) or record.block_count(image.block_bytes) > blocks_max:
+        return None
+    return changed if is_whole(image, record) else None
+
+
+def is_about_its_record(image: Image, key: bytes, value: bytes) -> bool:
+    """Return whether nothing is wrong with an attribute but what its record says."""
+    try:
+        return Xattr.decode(value).out_of_line is not None and _is_possible(image, key, value)
+    except CorruptImage:
+        return False
+
+
+def _named_alike(value: bytes) -> Iterator[bytes]:
+    """Yield the items that differ in one bit of the name, or of its length."""
+    name_bits = range(8 * Xattr.FIXED_BYTES, 8 * (Xattr.FIXED_BYTES + value[0]))
+    for bit in (*_LENGTH_BITS, *name_bits):
+        if bit < 8 * len(value):
+            yield turned(value, bit)
+
+
+def _with_flags(value: bytes, flags: int) -> bytes:
+    return value[:_FLAGS_AT] + bytes([flags]) + value[_FLAGS_AT + 1 :]
+
+
+def _is_possible(image: Image, key: bytes, value: bytes) -> bool:
+    """Return whether an attribute may stand there as *value* says; of a record behind its name, whether it is one at all."""
+    try:
+        attribute = Xattr.decode(value)
+        record = attribute.out_of_line
+        if record is not None and not _may_be_one(image, record):
+            return False
+        named = Xattr.inline(attribute.name, b"") if record is not None else attribute
+        fault = xattr_fault(named, offset_of(key), image.superblock.hash_seed)
+    except (CorruptImage, ValueError):
+        return False
+    return not fault and len(attribute.name) == attribute.name_bytes and not attribute.flags & ~_OUT_OF_LINE
+
+
+def _may_be_one(image: Image, record: DataRecord) -> bool:
+    """Return whether a record says no more than one thing that is impossible."""
+    senseless = (
+        record.flags & ~KNOWN_FLAGS,
+        record.algorithm not in STORED,
+        not 0 < record.raw_bytes <= XATTR_VALUE_BYTES_MAX,
+        not record.stored_bytes <= STORED_BYTES_MAX,
+        record.birth > image.superblock.generation,
+        record.address > BLOCK_MASK or not image.holds(record.address, 1),
+    )
+    return sum(map(bool, senseless)) <= 1

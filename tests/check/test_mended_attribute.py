@@ -1,0 +1,76 @@
+"""An extended attribute of which one bit is wrong: the hash that it is filed under, and its record's data, tell what it was."""
+
+import pytest
+
+from razortools.check.stored_file import attributes_of
+from razortools.engine import xattrs
+from razortools.engine.store.device import Device
+from razortools.format.inode import ROOT_INODE
+from razortools.format.keys import KIND_AT, Kind, object_of
+from razortools.format.xattr import Xattr
+from razortools.units import InodeNo
+from tests.check.editing import editing, indexed
+from tests.check.samples import Copy, healthy, opened
+from tests.check.test_misfiled import items, repaired
+
+LONG = b"user.long", b"words that stand in the tree, though they are longer than a record would be"
+FLAG = 8  # the bit that says that the value is a record
+_RAW_BYTES = 8 * (Xattr.FIXED_BYTES + len(b"user.large") + 12)  # where its record tells how many bytes it holds
+TOO_LARGE = range(_RAW_BYTES + 16, _RAW_BYTES + 32)  # more than an attribute may have
+
+
+def with_attributes() -> Device:
+    """Return an image with attributes of each sort: a record, a short value, a long one."""
+    device = healthy()
+    with opened(device) as volume:
+        xattrs.set(volume, ROOT_INODE, *LONG)
+    return device
+
+
+def attributes(device: Device) -> dict[str, bytes]:
+    """Return the keys of the attributes by their names."""
+    return {Xattr.decode(value).name.decode(): key for key, value in items(device).items() if key[KIND_AT] == Kind.XATTR}
+
+
+def turned(device: Device, key: bytes, bit: int) -> Copy:
+    """Return a copy in which one bit of an item is wrong."""
+    hurt = Copy(device)
+    with editing(hurt) as store:
+        value = bytearray(store.tree.get(key) or b"")
+        value[bit // 8] ^= 1 << bit % 8
+        store.tree.put(key, bytes(value))
+    return hurt
+
+
+def wrong_bits(name: str) -> list[int]:
+    """Return the bits of an attribute that something else tells: length, flags and name."""
+    return list(range(8 * (Xattr.FIXED_BYTES + len(name))))
+
+
+@pytest.mark.parametrize("name", ["user.note", "user.large", "user.long"])
+def test_regression_one_wrong_bit_before_the_value_costs_nothing(name: str) -> None:
+    """The attribute was removed for one bit of its name, and one whose flag was gone became the bytes of its record."""
+    device = with_attributes()
+    expected, key = items(device), attributes(device)[name]
+    for bit in wrong_bits(name):
+        assert items(repaired(turned(device, key, bit)).overlay) == expected, f"bit {bit}"
+
+
+def test_regression_an_attribute_that_says_it_is_too_large_does_not_become_the_bytes_of_its_record() -> None:
+    """Its flag was cleared, so that what stood in the tree counted as its value; nothing was said."""
+    device = with_attributes()
+    expected, key = items(device), attributes(device)["user.large"]
+    for bit in TOO_LARGE:
+        assert items(repaired(turned(device, key, bit)).overlay) == expected, f"bit {bit}"
+
+
+@pytest.mark.parametrize("name", ["user.note", "user.large", "user.long"])
+def test_salvage_copies_them_as_they_were(name: str) -> None:
+    device = with_attributes()
+    key = attributes(device)[name]
+    number = InodeNo(object_of(key))
+    expected = dict(attributes_of(indexed(device), number))
+    for bit in wrong_bits(name) + list(TOO_LARGE) * (name == "user.large"):
+        if (name, bit) == ("user.large", FLAG):
+            continue  # that its value is a record is told by blocks that are nobody's, which a salvage does not count
+        assert dict(attributes_of(indexed(turned(device, key, bit)), number)) == expected, f"bit {bit}"
