@@ -1,9 +1,10 @@
 """A data record in which one bit is wrong while its data are whole: what it was, if that is certain.
 
-Each bit of its fixed fields is turned, and what it says then must be possible and agree with the blocks that it names: CRC32C,
-second checksum, and what they decompress to. Of records that are wrong in another way, one in ten million seems right with
-another bit. The bit may be one of the CRC32C itself. Then the witness is the second checksum, or zlib's own; without one, the
-padding has to show that no bit of the last four bytes has flipped, which is the only damage that does the same to the CRC32C.
+Each bit of it is turned, and what it says then must be possible and agree with the blocks that it names: CRC32C, second checksum,
+and what they decompress to; a list of late pages has a checksum of its own. Of records that are wrong in another way, one in ten
+million seems right with another bit. The bit may be one of the CRC32C itself. Then the witness is the second checksum, or zlib's
+own; without one, the padding has to show that no bit of the last four bytes has flipped, which is the only damage that does the
+same to the CRC32C.
 """
 
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from razortools.format.keys import KIND_AT, Kind, offset_of
 from razortools.format.unpacking import unpack_record
 
 _CRC_BYTES = 4
+_TURNED_BYTES_MAX = 512  # of an item: a record of more runs than that names is left as it is
 
 
 def right_record(
@@ -49,14 +51,22 @@ def right_record(
 
 
 def _near(record: DataRecord, *, elsewhere: bool) -> Iterator[DataRecord]:
-    """Yield the records that differ in one bit of a field that decides about the data."""
-    fixed, more = record.encode()[: DataRecord.FIXED_BYTES], record.more
-    for bit in range(8 * DataRecord.FIXED_BYTES):
-        candidate = DataRecord.decode(turned(fixed, bit) + more)
+    """Yield the records that differ in one bit of what decides about the data."""
+    item = record.encode()
+    for bit in range(8 * min(len(item), _TURNED_BYTES_MAX)):
+        candidate = DataRecord.decode(turned(item, bit))
         if candidate.birth != record.birth or (candidate.flags ^ record.flags) & CUT_OUT:
             continue
-        if elsewhere or candidate.address == record.address:
+        if elsewhere or (candidate.address == record.address and not _is_in_runs(candidate, bit)):
             yield candidate
+
+
+def _is_in_runs(record: DataRecord, bit: int) -> bool:
+    """Return whether a bit of an item lies where its further runs are listed."""
+    try:
+        return bit >= 8 * (DataRecord.FIXED_BYTES + len(record.more) - len(record.further_runs))
+    except CorruptImage:
+        return False  # it will not be believed either
 
 
 class _Blocks:

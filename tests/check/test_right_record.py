@@ -11,9 +11,10 @@ from razortools.check.bitflip import turned
 from razortools.check.right_record import right_record
 from razortools.check.stored_file import read_record
 from razortools.engine.store.device import Device
-from razortools.format.data import CUT_OUT, DataRecord
+from razortools.format.data import CUT_OUT, DataRecord, SecondChecksum
 from razortools.format.keys import Kind
 from razortools.format.xattr import Xattr
+from razortools.units import BlockNo
 from tests.check.editing import all_items, editing, find_inode, image_of
 from tests.check.samples import Copy, healthy, late_paged, opened
 from tests.check.test_mended_record import image as of_all_algorithms
@@ -62,6 +63,31 @@ def test_regression_a_wrong_bit_of_a_record_costs_nothing(path: str, start: Call
             hurt = Copy(device)
             put(hurt, key, flip[1].encode())
             assert seen(repaired(hurt).overlay) == expected, flip
+
+
+def in_single_blocks() -> Copy:
+    """Return the image in which the blocks of a record of /docs/many are named one by one."""
+    device = healthy()
+    key, value = all_items(device, find_inode(device, "/docs/many"), Kind.DATA_RECORD)[0]
+    record = DataRecord.decode(value)
+    first, count = record.runs(image_of(device).block_bytes)[0]
+    assert count > 1
+    put(device, key, record.placed([(BlockNo(first + number), 1) for number in range(count)]).encode())
+    return device
+
+
+@pytest.mark.parametrize("start", [late_paged, in_single_blocks])
+def test_regression_a_wrong_bit_behind_the_fields_of_a_record_costs_nothing(start: Callable[[], Copy]) -> None:
+    """Lists of late pages and of runs."""
+    device = start()
+    expected = seen(device)
+    items = all_items(device, find_inode(device, "/docs/many"), Kind.DATA_RECORD)
+    key, value = next(item for item in items if len(item[1]) > DataRecord.FIXED_BYTES + SecondChecksum.FIXED_BYTES)
+    bits = range(8 * DataRecord.FIXED_BYTES, 8 * len(value))
+    for bit in random.Random(7).sample(bits, 60):
+        hurt = Copy(device)
+        put(hurt, key, turned(value, bit))
+        assert seen(repaired(hurt).overlay) == expected, bit
 
 
 @pytest.mark.parametrize("path", ["/NONE", "/ZSTD", "/LZ4", "/ZLIB"])
