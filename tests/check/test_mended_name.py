@@ -99,3 +99,20 @@ def test_an_entry_that_names_a_neighbour_does_not_rename_it() -> None:
     mended = repaired(device).overlay
     assert find_inode(mended, "/crowd/member 37") == stranger
     assert Name.decode(items(mended)[name_key(NameId(link.name_id))]).text == b"member 37"
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/deep"])
+def test_regression_a_directory_whose_back_link_leads_below_it_stays_where_it_is(path: str) -> None:
+    """Its entry was cut off for a cycle that the entry, once believed, had ended: it went to lost+found."""
+    device = healthy()
+    with opened(device) as volume:
+        deep = find_inode(device, "/docs/deep")
+        for number in range(5):  # directories below, whose numbers differ from that of the right one in different bits
+            deep = namespace.mkdir(volume, deep, b"below %d" % number, 0o755, 0, 0)
+    expected = items(device)
+    key, value = first_item(device, find_inode(device, path), Kind.BACK_LINK)
+    for bit in range(8):
+        hurt = Copy(device)
+        with editing(hurt) as store:
+            store.tree.put(key, turned(value, bit))
+        assert items(repaired(hurt).overlay) == expected, f"bit {bit}"

@@ -242,8 +242,8 @@ def unreachable(draft: Draft, finding: Finding) -> None:
 def cycle(draft: Draft, finding: Finding) -> None:
     """A directory lies in itself."""
     number = int(finding.inode or 0)
-    if number in draft.made:
-        return
+    if number in draft.made or _is_above(draft, ROOT_INODE, number):
+        return  # another planner has decided where it is
     for link in draft.back_links(number).values():
         text = draft.text(link.name_id)
         found = find_name(draft, link.parent, text) if text is not None else None
