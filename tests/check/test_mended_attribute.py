@@ -1,5 +1,7 @@
 """An extended attribute of which one bit is wrong: the hash that it is filed under, and its record's data, tell what it was."""
 
+import random
+
 import pytest
 
 from razortools.check.stored_file import attributes_of
@@ -9,7 +11,7 @@ from razortools.format.inode import ROOT_INODE
 from razortools.format.keys import KIND_AT, Kind, object_of
 from razortools.format.xattr import Xattr
 from razortools.units import InodeNo
-from tests.check.editing import editing, indexed
+from tests.check.editing import editing, find_inode, indexed
 from tests.check.samples import Copy, healthy, opened
 from tests.check.test_misfiled import items, repaired
 
@@ -74,3 +76,20 @@ def test_salvage_copies_them_as_they_were(name: str) -> None:
         if (name, bit) == ("user.large", FLAG):
             continue  # that its value is a record is told by blocks that are nobody's, which a salvage does not count
         assert dict(attributes_of(indexed(turned(device, key, bit)), number)) == expected, f"bit {bit}"
+
+
+def test_a_value_that_looks_like_a_record_stays_a_value_though_blocks_are_missing() -> None:
+    """They are not the blocks that it names."""
+    device = healthy()
+    with opened(device) as volume:
+        ino = find_inode(device, "/docs/one")
+        for name in (b"user.large", b"user.gone"):
+            xattrs.set(volume, ino, name, random.Random(name).randbytes(9000))
+    large, gone = attributes(device)["user.large"], attributes(device)["user.gone"]
+    looks_like_one = Xattr.decode(items(device)[large]).value
+    with opened(device) as volume:
+        xattrs.set(volume, ino, b"user.copy", looks_like_one)
+    with editing(device) as store:
+        store.tree.delete(gone)
+    with opened(repaired(device).overlay) as volume:
+        assert xattrs.get(volume, ino, b"user.copy") == looks_like_one

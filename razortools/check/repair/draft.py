@@ -59,7 +59,7 @@ class Draft:
         self.is_careful = False  # answers that destroy anything are taken back
         self.is_rebuilt = False  # a part of the tree was lost, and what it held may be missing now
         self.lost_blocks = 0  # blocks of records that are proven to be there, and nobody's
-        self.has_orphaned_blocks = False  # what an owner with a wrong address has may be among them
+        self.orphaned: tuple[range, ...] = ()  # blocks in use that are nobody's, as far as they are told one by one
         self.judged: set[bytes] = set()  # records that were decided upon already
         self.lost_names: dict[str, int] = {}  # paths that a back link alone tells of, and whose
         self.named: set[int] = set()  # name ids that entries were given in this round

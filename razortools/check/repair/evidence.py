@@ -10,6 +10,12 @@ from collections.abc import Iterable
 from razortools.check.findings import Finding
 
 
+def orphaned_blocks(findings: Iterable[Finding]) -> tuple[range, ...]:
+    """Return the blocks that are in use and nobody's: what an owner with a wrong address has may be among them."""
+    found = (one for one in findings if one.code == "E0501")
+    return tuple(range(one.values["first"], one.values["last"] + 1) for one in found)
+
+
 def unfound_blocks(findings: Iterable[Finding]) -> int:
     """Return how many blocks of records the volume counts, the space map keeps, and nobody owns."""
     counted = orphaned = 0

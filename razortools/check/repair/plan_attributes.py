@@ -42,9 +42,19 @@ def put_right(draft: Draft, key: bytes) -> bool:
 def find_records(draft: Draft, number: InodeNo, blocks: int) -> None:
     """Plan that an attribute is a record again if it was one: *blocks* are missing that the volume counts and nobody has."""
     for key, value in list(draft.items(*kind_range(number, Kind.XATTR))):
-        record = out_of_line(draft.image, key, value, blocks)
-        if record is not None:
-            draft.put(key, record, "let its value be the data that its record names: they verify, and are nobody else's")
+        right = out_of_line(draft.image, key, value, blocks)
+        if right is not None and _is_orphaned(draft, right):
+            draft.put(key, right, "let its value be the data that its record names: they verify, and are nobody else's")
+
+
+def _is_orphaned(draft: Draft, value: bytes) -> bool:
+    """Return whether the blocks of a large attribute are in use and nobody's."""
+    record = Xattr.decode(value).out_of_line
+    assert record is not None
+    return all(
+        any(first in blocks and first + count - 1 in blocks for blocks in draft.orphaned)
+        for first, count in record.runs(draft.image.block_bytes)
+    )
 
 
 def _right_place(draft: Draft, key: bytes, value: bytes) -> bytes | None:

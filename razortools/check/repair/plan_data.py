@@ -60,7 +60,7 @@ def wrong_field(draft: Draft, finding: Finding) -> None:
 
 def _put_right(draft: Draft, key: bytes, record: DataRecord) -> bool:
     """Plan to turn back the one bit of a record that is wrong while its data are whole; return whether that is so."""
-    right = right_record(draft.image, key, record, draft.inode(object_of(key)), elsewhere=draft.has_orphaned_blocks)
+    right = right_record(draft.image, key, record, draft.inode(object_of(key)), elsewhere=bool(draft.orphaned))
     if right is not None:
         _put_record(draft, key, right[0], CORRECTED_WORDS)
     return right is not None

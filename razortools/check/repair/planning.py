@@ -23,7 +23,7 @@ from razortools.check.repair import (
 )
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import IN_PLACE, Round, Verb
-from razortools.check.repair.evidence import unfound_blocks
+from razortools.check.repair.evidence import orphaned_blocks, unfound_blocks
 
 Planner = Callable[[Draft, Finding], None]
 
@@ -126,7 +126,7 @@ def plan(draft: Draft, findings: Iterable[Finding], choose: Callable[[Finding], 
     if any(PROBLEMS[one.code].repair in _OF_THE_JOURNAL and not choose(one) for one in findings):
         return ()  # whatever is written, the journal is replayed before: with what is wrong in it, that is not wanted
     draft.lost_blocks = unfound_blocks(findings)
-    draft.has_orphaned_blocks = any(one.code == "E0501" for one in findings)
+    draft.orphaned = orphaned_blocks(findings)
     draft.lost_names |= {one.path: int(one.inode or 0) for one in findings if one.code == "E0404" and one.path is not None}
     for finding in sorted(findings, key=lambda one: ORDER.get(one.code, USUAL_ORDER)):
         planner = planner_of(finding)
