@@ -1,6 +1,8 @@
 """What all tests share: random values that are the same in every run, and names of tests that do not depend on the run."""
 
 import os
+import signal
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +16,7 @@ settings.register_profile("explore", parent=settings.get_profile("repeatable"), 
 settings.load_profile("repeatable")
 
 NAMED_BYTES_MAX = 40
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 REPEATING = ("acceptance", "crashtest", "fuzz")  # directories
 
 
@@ -44,6 +47,17 @@ def _processes_of_slow_tests_are_not_measured(request: pytest.FixtureRequest, mo
     if request.node.get_closest_marker("slow"):
         for variable in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
             monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def signals_as_at_a_terminal() -> Iterator[None]:
+    """A run of the tests in the background ignores SIGINT, with nohup SIGHUP as well, and so would all that it starts."""
+    before = {number: signal.getsignal(number) for number in ENDING}
+    for number in ENDING:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,24 +18,14 @@ from razortools import fsck
 from razortools.check.repair import plan_file, undo_shelf
 from razortools.check.repair import repair as repair_module
 from razortools.cli import fsck_words
-from razortools.cli.fsck_signals import HELD, Signals
+from razortools.cli.fsck_signals import Signals
 from razortools.engine.store.device import FileDevice
 from tests.check.editing import image_of
 from tests.check.running import Run, stored
 from tests.check.samples import healthy
 
+pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
 Razorfsck = Callable[..., Run]
-
-
-@pytest.fixture(autouse=True)
-def signals_as_at_a_terminal() -> Iterator[None]:
-    """A run of the tests in the background ignores SIGINT, with nohup SIGHUP as well, and so would all that it starts."""
-    before = {number: signal.getsignal(number) for number in HELD}
-    for number in HELD:
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture

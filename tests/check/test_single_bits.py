@@ -32,7 +32,7 @@ from tests.check.samples import Copy, healthy, opened
 
 SEED = 20_261_127
 ITEMS_EACH = 4  # of a kind
-BITS_EACH = 24  # of an item
+BITS_EACH = 12  # of an item
 KINDS = (
     Kind.INODE, Kind.BACK_LINK, Kind.XATTR, Kind.INLINE_DATA, Kind.DATA_RECORD, Kind.DIRECTORY_ENTRY, Kind.NAME, Kind.COUNTERS,
 )  # fmt: skip

@@ -145,6 +145,7 @@ def test_umount_says_that_the_daemon_is_stopped_and_ends_well_when_it_goes_on(st
 
 
 @pytest.mark.mount
+@pytest.mark.usefixtures("signals_as_at_a_terminal")
 def test_umount_can_be_interrupted_while_it_waits_and_says_how_things_are(stopped: Stopped) -> None:
     stopped.at_look = lambda: signal.raise_signal(signal.SIGINT)
     assert stopped.umount() == cli.MOUNT_CODES.interrupted
