@@ -22,9 +22,18 @@ if TYPE_CHECKING:
     from razortools.engine.store.store import Store
 
 
-# Many threads may wait for the disk, but those that decompress leave a processor to the one that serves requests.
-UNPACKING_MAX = max(1, len(os.sched_getaffinity(0)) - 1)
-_UNPACKING = threading.BoundedSemaphore(UNPACKING_MAX)
+
+
+def unpacking_threads(processors: int) -> int:
+    """Return how many threads may decompress at a time: many may wait for the disk, but a processor is left to who serves.
+
+    Of two processors it is not: one would stand idle while the other one decompresses what a program reads in order, and who
+    serves has to wait for a processor as long as before (`python -m bench.waiting`).
+    """
+    return min(processors, max(2, processors - 1))
+
+
+_UNPACKING = threading.BoundedSemaphore(unpacking_threads(len(os.sched_getaffinity(0))))
 
 
 class MissingValue(Missing):

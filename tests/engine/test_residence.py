@@ -14,6 +14,7 @@ from razortools.engine.limits import Limits
 from razortools.engine.namespace import AtimePolicy, AttributeChange
 from razortools.engine.store.pages import MemoryDevice
 from razortools.engine.store.residence import NotResident
+from razortools.engine.stored import unpacking_threads
 from razortools.engine.volume import Volume, open_volume
 from razortools.errors import CorruptImage, PosixError
 from razortools.format.compression import Algorithm, Policy
@@ -341,3 +342,8 @@ def test_an_access_time_is_no_reason_to_read_again() -> None:
     clock_of(volume).now += 5
     assert drive(volume, Tried(), read) == data[:100]
     assert volume.inodes.get(ino).atime_ns == clock_of(volume).now
+
+
+@pytest.mark.parametrize(("processors", "count"), [(1, 1), (2, 2), (3, 2), (8, 7)])
+def test_both_of_two_processors_decompress_and_one_of_several_is_left_to_requests(processors: int, count: int) -> None:
+    assert unpacking_threads(processors) == count
