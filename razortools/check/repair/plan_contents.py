@@ -1,6 +1,5 @@
 """The contents of a file as a whole: data behind its end, data that are there twice or not at all, data that lie in the tree."""
 
-
 from razortools.check.findings import Finding
 from razortools.check.repair import misfiled
 from razortools.check.repair.draft import Draft
