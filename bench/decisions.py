@@ -181,6 +181,7 @@ def small_files() -> Iterator[tuple[str, str]]:
         yield f"sources in files: {what}", f"{raw_bytes / stored:.2f}:1 in blocks, {took_us:.0f} us a file"
     adaptive.NEAR_BLOCKS_MAX, USUAL_LEVEL[Algorithm.ZSTD] = usual
     yield from dictionaries([one.raw for one in records], sum(map(len, texts)))
+    yield from shared_records(texts)
 
 
 def _records(texts: Iterable[bytes]) -> Iterator[adaptive.Unpacked]:
@@ -208,6 +209,38 @@ def dictionaries(records: list[bytes], raw_bytes: int) -> Iterator[tuple[str, st
             stored = sum(_room_bytes(size, is_inline=size <= INLINE_BYTES_MAX) for size in sizes)
             ratio = f"{raw_bytes / sum(sizes):.2f}:1 in bytes, {raw_bytes / stored:.2f}:1 in blocks"
             yield f"sources in files: zstd {level}, {what}", ratio
+
+
+def shared_records(texts: list[bytes]) -> Iterator[tuple[str, str]]:
+    """Yield what it would save to store small files together, as many as fit into a record, and what reading one would cost."""
+    for limit in (32 * KIB, 64 * KIB, 128 * KIB):
+        small = [text for text in texts if len(text) <= limit]
+        groups = [b"".join(group) for group in _groups(small, limit)]
+        others = list(_records(text for text in texts if len(text) > limit))
+        packed = [pack(group, Algorithm.ZSTD) for group in groups]
+        stored = sum(_room_bytes(len(data), is_inline=False) for data in packed)
+        stored += sum(_room_bytes(len(one.stored), is_inline=one.is_inline) for one in adaptive.pack_all(others))
+        took_us = best_us(partial(_unpack_each, packed, list(map(len, groups))), 1) / len(groups)
+        ratio = f"{sum(map(len, texts)) / stored:.2f}:1 in blocks, {took_us:.0f} us to read one"
+        yield f"sources in files: zstd 1, records of {limit // KIB} KiB for many", ratio
+
+
+def _unpack_each(packed: list[bytes], sizes: list[int]) -> None:
+    for data, size in zip(packed, sizes, strict=True):
+        unpack(data, Algorithm.ZSTD, size)
+
+
+def _groups(texts: Iterable[bytes], limit: int) -> Iterator[list[bytes]]:
+    """Yield the texts in their order, as many at a time as have *limit* bytes together."""
+    group: list[bytes] = []
+    size = 0
+    for text in texts:
+        if group and size + len(text) > limit:
+            yield group
+            group, size = [], 0
+        group.append(text)
+        size += len(text)
+    yield group
 
 
 def resting() -> Iterator[tuple[str, str]]:
