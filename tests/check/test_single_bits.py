@@ -62,15 +62,19 @@ def judged(kind: Kind, value: bytes) -> list[int]:
     return list(range(8 * len(value)))
 
 
-def cases(kind: Kind, items_each: int = ITEMS_EACH, bits_each: int = BITS_EACH) -> list[tuple[bytes, bytes, int]]:
+def cases(kind: Kind) -> list[tuple[bytes, bytes, int]]:
     """Return (key, value, bit) of some items of a kind: a few bits each, as the seed says."""
     chance = random.Random(f"{SEED} {kind}")
     found = by_kind()[kind]
     return [
         (key, value, bit)
-        for key, value in chance.sample(found, min(items_each, len(found)))
-        for bit in sorted(chance.sample(judged(kind, value), min(bits_each, len(judged(kind, value)))))
+        for key, value in chance.sample(found, min(ITEMS_EACH, len(found)))
+        for bit in _some(judged(kind, value), chance)
     ]
+
+
+def _some(bits: list[int], chance: random.Random) -> list[int]:
+    return sorted(chance.sample(bits, min(BITS_EACH, len(bits))))
 
 
 def paths(volume: Volume, path: str = "", directory: InodeNo = ROOT_INODE) -> Iterator[tuple[str, InodeNo]]:
