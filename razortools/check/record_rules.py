@@ -21,7 +21,7 @@ def record_fault(image: Image, record: DataRecord, inode: Inode | None, *, is_da
         return f"flags {record.flags:#x} are unknown"
     if not 0 < record.raw_bytes <= limit:
         return f"it says that it holds {record.raw_bytes} bytes, 1 to {limit} are possible"
-    if record.flags & CUT_OUT and not record.stored_bytes and not record.more:
+    if record.flags == CUT_OUT and not record.stored_bytes and not record.more:
         return ""  # it owns nothing
     if not 0 < record.stored_bytes <= 2 * RECORD_BYTES_MAX:
         return f"it says that {record.stored_bytes} bytes are stored, which is not possible"

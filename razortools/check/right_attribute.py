@@ -1,12 +1,13 @@
 """An extended attribute of which one bit is wrong: what it was, if that is certain.
 
 It is filed under the hash of its name, 63 bits of it, so that only one name of those that differ in a bit, or in length, can have
-been meant. Whether its value or a data record stands behind the name, one flag tells. Bytes that are no record say several
-impossible things if they are taken for one, a record with a wrong bit says one at the most. A record that is taken for a value
-is a possible value: it is one only where blocks are missing, and its data verify.
+been meant. Whether its value or a data record stands behind the name, one flag tells. A value that is taken for a record says
+several impossible things, and the inode counts no blocks for it; where it counts some, it is a record, however wrong. A record
+that is taken for a value is a possible value: it is one only where blocks are missing, and its data verify.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from razortools.check.bitflip import turned
 from razortools.check.contents import is_whole
@@ -16,23 +17,50 @@ from razortools.check.record_rules import KNOWN_FLAGS, record_fault
 from razortools.errors import CorruptImage
 from razortools.format.compression import STORED
 from razortools.format.data import STORED_BYTES_MAX, DataRecord
-from razortools.format.keys import offset_of
+from razortools.format.inode import Inode
+from razortools.format.items import owned_record
+from razortools.format.keys import KIND_AT, Kind, kind_range, offset_of
 from razortools.format.xattr import XATTR_VALUE_BYTES_MAX, Xattr, XattrFlag
+from razortools.units import InodeNo
+
+Items = Iterable[tuple[bytes, bytes]]
 
 _OUT_OF_LINE = int(XattrFlag.OUT_OF_LINE)
 _LENGTH_BITS = range(8)  # of an item: its first byte tells how long the name is
 _FLAGS_AT = 1
 
 
-def right_attribute(image: Image, key: bytes, value: bytes) -> bytes | None:
-    """Return the item as it was meant, if one thing is wrong with what stands before its value; None otherwise."""
-    if len(value) < Xattr.FIXED_BYTES or _is_possible(image, key, value):
+def right_attribute(image: Image, key: bytes, value: bytes, items: Items, inode: Inode | None) -> bytes | None:
+    """Return the item as it was meant, if one thing is wrong with what stands before its value; None otherwise.
+
+    *items*: of its *inode*, those that may own blocks; see owning_range.
+    """
+    if len(value) < Xattr.FIXED_BYTES or _is_named_right(image, key, value):
         return None
-    for flags in (value[_FLAGS_AT] & _OUT_OF_LINE, 0):
-        if _is_possible(image, key, plain := _with_flags(value, flags)):
-            return plain
-    found = [one for one in _named_alike(value) if _is_possible(image, key, one)]
+    plain = _with_flags(value, value[_FLAGS_AT] & _OUT_OF_LINE)
+    if _is_named_right(image, key, plain):
+        return plain
+    plain = _with_flags(value, 0)
+    if _is_named_right(image, key, plain) and inode is not None and _counted(image, key, items) == inode.stored_blocks:
+        return plain
+    found = [one for one in _named_alike(value) if _is_named_right(image, key, one)]
     return found[0] if len(found) == 1 else None
+
+
+def owning_range(number: InodeNo) -> tuple[bytes, bytes]:
+    """Return the first and the last key of the items of an inode that may own blocks."""
+    return kind_range(number, Kind.XATTR)[0], kind_range(number, Kind.DATA_RECORD)[1]
+
+
+def _counted(image: Image, key: bytes, items: Items) -> int:
+    """Return how many blocks the others of *items* own, as far as they can be records."""
+    count = 0
+    for other, value in items:
+        with suppress(CorruptImage, IndexError):
+            record = owned_record(other, value) if other != key else None
+            if record is not None and (other[KIND_AT] != Kind.XATTR or _may_be_one(image, record)):
+                count += record.block_count(image.block_bytes)
+    return count
 
 
 def out_of_line(image: Image, key: bytes, value: bytes, blocks_max: int) -> bytes | None:
@@ -40,7 +68,7 @@ def out_of_line(image: Image, key: bytes, value: bytes, blocks_max: int) -> byte
     if len(value) < Xattr.FIXED_BYTES or value[_FLAGS_AT] & _OUT_OF_LINE:
         return None
     changed = _with_flags(value, _OUT_OF_LINE)
-    if not _is_possible(image, key, changed):
+    if not _is_named_right(image, key, changed):
         return None
     record = Xattr.decode(changed).out_of_line
     if record is None or record_fault(image, record, None, is_data=False) or record.block_count(image.block_bytes) > blocks_max:
@@ -51,7 +79,8 @@ def out_of_line(image: Image, key: bytes, value: bytes, blocks_max: int) -> byte
 def is_about_its_record(image: Image, key: bytes, value: bytes) -> bool:
     """Return whether nothing is wrong with an attribute but what its record says."""
     try:
-        return Xattr.decode(value).out_of_line is not None and _is_possible(image, key, value)
+        attribute = Xattr.decode(value)
+        return attribute.out_of_line is not None and not _name_fault(image, key, attribute)
     except CorruptImage:
         return False
 
@@ -68,18 +97,23 @@ def _with_flags(value: bytes, flags: int) -> bytes:
     return value[:_FLAGS_AT] + bytes([flags]) + value[_FLAGS_AT + 1 :]
 
 
-def _is_possible(image: Image, key: bytes, value: bytes) -> bool:
-    """Return whether an attribute may stand there as *value* says; of a record behind its name, whether it is one at all."""
+def _is_named_right(image: Image, key: bytes, value: bytes) -> bool:
+    """Return whether an attribute may stand there as *value* says; of a record behind its name, whether it can be one at all."""
     try:
         attribute = Xattr.decode(value)
         record = attribute.out_of_line
-        if record is not None and not _may_be_one(image, record):
-            return False
-        named = Xattr.inline(attribute.name, b"") if record is not None else attribute
-        fault = xattr_fault(named, offset_of(key), image.superblock.hash_seed)
-    except (CorruptImage, ValueError):
+    except CorruptImage:
         return False
-    return not fault and len(attribute.name) == attribute.name_bytes and not attribute.flags & ~_OUT_OF_LINE
+    if _name_fault(image, key, attribute):
+        return False
+    return _may_be_one(image, record) if record is not None else len(attribute.value) <= XATTR_VALUE_BYTES_MAX
+
+
+def _name_fault(image: Image, key: bytes, attribute: Xattr) -> str:
+    """Return what is wrong with the name and the flags of an attribute, or an empty string."""
+    if len(attribute.name) != attribute.name_bytes or attribute.flags & ~_OUT_OF_LINE:
+        return "its head is wrong"
+    return xattr_fault(Xattr.inline(attribute.name, b""), offset_of(key), image.superblock.hash_seed)
 
 
 def _may_be_one(image: Image, record: DataRecord) -> bool:

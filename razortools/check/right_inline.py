@@ -1,7 +1,8 @@
 """Contents that stand in the tree and do not decompress as they say: another algorithm, or length, with which they do.
 
-One of both is wrong. Whatever decompresses to just the bytes that are told was made so: each algorithm has its own form, and the
-length is told by zstd's frame, by the file's size, or by what one wrong bit of it leaves possible.
+One of both is wrong, if either is. Where the size of the file says the same length, that is right, and the bytes are wrong unless
+another algorithm makes just so many of them. Else zstd's frame tells the length, zlib's own checksum vouches for one, and the
+file's size tells that of all others.
 """
 
 from collections.abc import Iterator
@@ -11,12 +12,12 @@ from razortools.errors import CorruptImage
 from razortools.format.compression import STORED, Algorithm, frame_bytes, unpack
 from razortools.format.data import RECORD_BYTES_MAX, InlineData
 
-_LENGTH_BITS = range(RECORD_BYTES_MAX.bit_length())
+_LENGTH_BITS = range(32)  # of the field
 
 
 def right_inline(inline: InlineData, size: int) -> tuple[InlineData, bytes] | None:
-    """Return (*inline* with its algorithm or length corrected, what it holds), or None. *size*: of its file."""
-    for candidate in (*_other_algorithms(inline), *_other_lengths(inline, size)):
+    """Return (*inline*, as it is or with its algorithm or length corrected, what it holds), or None. *size*: of its file."""
+    for candidate in (inline, *_other_algorithms(inline), *_other_lengths(inline, size)):
         try:
             return candidate, unpack(candidate.stored, candidate.algorithm, candidate.raw_bytes)
         except CorruptImage:
@@ -31,7 +32,13 @@ def _other_algorithms(inline: InlineData) -> Iterator[InlineData]:
 
 
 def _other_lengths(inline: InlineData, size: int) -> Iterator[InlineData]:
-    told = len(inline.stored) if inline.algorithm == Algorithm.NONE else frame_bytes(inline.stored)
-    for raw_bytes in (told, size, *(inline.raw_bytes ^ 1 << bit for bit in _LENGTH_BITS)):
+    if inline.raw_bytes == size:
+        return
+    told = [size]
+    if inline.algorithm == Algorithm.ZSTD:
+        told = [frame_bytes(inline.stored)]
+    elif inline.algorithm == Algorithm.ZLIB:
+        told = [inline.raw_bytes ^ 1 << bit for bit in _LENGTH_BITS]
+    for raw_bytes in told:
         if 0 < raw_bytes <= RECORD_BYTES_MAX:
             yield replace(inline, raw_bytes=raw_bytes)

@@ -16,13 +16,13 @@ from razortools.check.image import Image
 from razortools.check.record_rules import record_fault
 from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.compression import Algorithm
-from razortools.format.data import CUT_OUT, LATE, DataRecord, blocks_crc32
+from razortools.format.data import CUT_OUT, LATE, RUN_BYTES, DataRecord, blocks_crc32
 from razortools.format.inode import Inode
 from razortools.format.keys import KIND_AT, Kind, offset_of
 from razortools.format.unpacking import unpack_record
 
 _CRC_BYTES = 4
-_TURNED_BYTES_MAX = 512  # of an item: a record of more runs than that names is left as it is
+_RUNS_MAX = 4  # further ones whose bits are turned: all of them are read for each
 
 
 def right_record(
@@ -53,20 +53,24 @@ def right_record(
 def _near(record: DataRecord, *, elsewhere: bool) -> Iterator[DataRecord]:
     """Yield the records that differ in one bit of what decides about the data."""
     item = record.encode()
-    for bit in range(8 * min(len(item), _TURNED_BYTES_MAX)):
+    for bit in range(8 * len(item)):
         candidate = DataRecord.decode(turned(item, bit))
         if candidate.birth != record.birth or (candidate.flags ^ record.flags) & CUT_OUT:
             continue
-        if elsewhere or (candidate.address == record.address and not _is_in_runs(candidate, bit)):
+        run_bytes = _run_bytes(candidate)
+        is_in_runs = bit >= 8 * (len(item) - run_bytes)
+        if is_in_runs and run_bytes > _RUNS_MAX * RUN_BYTES:
+            return
+        if elsewhere or (candidate.address == record.address and not is_in_runs):
             yield candidate
 
 
-def _is_in_runs(record: DataRecord, bit: int) -> bool:
-    """Return whether a bit of an item lies where its further runs are listed."""
+def _run_bytes(record: DataRecord) -> int:
+    """Return how many bytes of an item list its further runs."""
     try:
-        return bit >= 8 * (DataRecord.FIXED_BYTES + len(record.more) - len(record.further_runs))
+        return len(record.further_runs)
     except CorruptImage:
-        return False  # it will not be believed either
+        return 0  # it will not be believed
 
 
 class _Blocks:

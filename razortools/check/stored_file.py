@@ -14,7 +14,7 @@ from razortools.check.contents import is_whole
 from razortools.check.image import Image
 from razortools.check.mended_record import mended
 from razortools.check.record_rules import record_fault
-from razortools.check.right_attribute import right_attribute
+from razortools.check.right_attribute import owning_range, right_attribute
 from razortools.check.right_inline import right_inline
 from razortools.check.right_record import right_record
 from razortools.check.tree import TreeIndex
@@ -22,7 +22,7 @@ from razortools.errors import CorruptImage, DeviceFailed
 from razortools.format.compression import unpack
 from razortools.format.data import CUT_OUT, RECORD_LOG2, DataRecord, InlineData, Patch, laid_over
 from razortools.format.inode import Inode
-from razortools.format.keys import Kind, Table, inline_key, kind_range, object_range, offset_of
+from razortools.format.keys import Kind, Table, inline_key, inode_key, kind_range, object_range, offset_of
 from razortools.format.unpacking import unpack_record
 from razortools.format.xattr import Xattr
 from razortools.units import InodeNo
@@ -143,7 +143,8 @@ def attributes_of(tree: TreeIndex, number: InodeNo) -> Iterator[tuple[bytes, byt
     """Yield (name, value) of the extended attributes; None for a value that cannot be read."""
     for key, value in tree.range_items(*kind_range(number, Kind.XATTR)):
         try:
-            attribute = Xattr.decode(right_attribute(tree.image, key, value) or value)
+            right = right_attribute(tree.image, key, value, tree.range_items(*owning_range(number)), _inode_of(tree, number))
+            attribute = Xattr.decode(right or value)
         except CorruptImage:
             continue
         try:
@@ -151,6 +152,13 @@ def attributes_of(tree: TreeIndex, number: InodeNo) -> Iterator[tuple[bytes, byt
             yield attribute.name, attribute.value if outside is None else _value_of(tree.image, key, outside)
         except (CorruptImage, DeviceFailed):
             yield attribute.name, None
+
+
+def _inode_of(tree: TreeIndex, number: InodeNo) -> Inode | None:
+    try:
+        return Inode.decode(tree.get(inode_key(number)) or b"")
+    except CorruptImage:
+        return None
 
 
 def _value_of(image: Image, key: bytes, record: DataRecord) -> bytes | None:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from razortools.engine.store.store import Store
 
 
-
-
 def unpacking_threads(processors: int) -> int:
     """Return how many threads may decompress at a time: many may wait for the disk, but a processor is left to who serves.
 

@@ -14,7 +14,7 @@ from razortools.engine.store.device import Device
 from razortools.format.data import CUT_OUT, DataRecord
 from razortools.format.keys import Kind
 from razortools.format.xattr import Xattr
-from tests.check.editing import all_items, edit_item, find_inode, flip
+from tests.check.editing import all_items, edit_item, editing, find_inode, flip
 from tests.check.samples import healthy
 from tools.fuzzing.view import view
 
@@ -121,3 +121,15 @@ def test_salvage_copies_good_data_that_are_marked_as_cut_out(tmp_path: Path) -> 
     assert report.unreadable == () or list(report.unreadable) == []
     wanted = view(healthy())[b"/docs/many"].parts["data"]
     assert (tmp_path / "out/docs/many").read_bytes() == wanted
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_regression_a_wrong_flag_of_a_record_that_owns_nothing_does_not_end_a_repair(bit: int) -> None:
+    """With two of the bits it was said to have a second checksum, or late pages, and to look at what is not there ended all."""
+    device = healthy()
+    key, _ = record_of(device, "/docs/many", 2)
+    with editing(device) as store:
+        store.tree.put(key, DataRecord(0, 0, 8192, 0, 0, CUT_OUT ^ 1 << bit, 0).encode())
+    done = finished(repair(device, Wishes(check=Options(threads=1))))
+    assert done.refused == "" and done.after.clean
+    assert [one.path for one in done.loss.truncated] == ["/docs/many"]

@@ -1,10 +1,12 @@
 """An extended attribute of which one bit is wrong: the hash that it is filed under, and its record's data, tell what it was."""
 
+import functools
 import random
 from collections.abc import Sequence
 
 import pytest
 
+from razortools.check.bitflip import turned as with_bit_turned
 from razortools.check.stored_file import attributes_of
 from razortools.engine import xattrs
 from razortools.engine.store.device import Device
@@ -102,3 +104,24 @@ def test_a_value_that_looks_like_a_record_stays_a_value_though_blocks_are_missin
         store.tree.delete(gone)
     with opened(repaired(device).overlay) as volume:
         assert xattrs.get(volume, ino, b"user.copy") == looks_like_one
+
+
+def test_a_record_with_more_than_one_wrong_bit_never_becomes_a_value() -> None:
+    """It says several impossible things then, as a value does that is taken for one; but the inode counts its blocks."""
+    device = with_attributes()
+    key = attributes(device)["user.large"]
+    value, number = items(device)[key], InodeNo(object_of(key))
+    large = dict(attributes_of(indexed(device), number))[b"user.large"]
+    record_at = Xattr.FIXED_BYTES + len(b"user.large")
+    chance = random.Random(SEED)
+    flips = [sorted(chance.sample(range(8 * record_at, 8 * len(value)), chance.choice((2, 3, 8)))) for _ in range(40)]
+    for bits in (*flips, None):
+        hurt = Copy(device)
+        wrong = value[: record_at + 20] if bits is None else functools.reduce(with_bit_turned, bits, value)
+        with editing(hurt) as store:
+            store.tree.put(key, wrong)
+        assert dict(attributes_of(indexed(hurt), number))[b"user.large"] in (large, None), bits
+        done = repaired(hurt)
+        found = dict(attributes_of(indexed(done.overlay), number)).get(b"user.large")
+        told = [(one.path, one.attributes) for one in done.loss.truncated] if done.loss is not None else []
+        assert found == large or (found is None and told == [("/small", ("user.large",))]), bits

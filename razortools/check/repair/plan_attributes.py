@@ -3,7 +3,7 @@
 from razortools.check.findings import Finding
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Purpose
-from razortools.check.right_attribute import is_about_its_record, out_of_line, right_attribute
+from razortools.check.right_attribute import is_about_its_record, out_of_line, owning_range, right_attribute
 from razortools.errors import CorruptImage
 from razortools.format.inode import InodeFlag
 from razortools.format.keys import PROBE_WINDOW, Kind, inode_key, kind_range, object_of, xattr_key
@@ -29,7 +29,9 @@ def attribute(draft: Draft, finding: Finding) -> None:
 def put_right(draft: Draft, key: bytes) -> bool:
     """Plan to make of an attribute what it was meant to be; return whether that is known, and it is not that."""
     value = draft.get(key)
-    right = right_attribute(draft.image, key, value) if value is not None else None
+    number = InodeNo(object_of(key))
+    items = draft.items(*owning_range(number))
+    right = right_attribute(draft.image, key, value, items, draft.inode(number)) if value is not None else None
     if right is None or value is None:
         return False
     if right[1] != value[1]:

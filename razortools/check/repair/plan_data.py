@@ -49,12 +49,10 @@ def wrong_field(draft: Draft, finding: Finding) -> None:
     record = _record_at(draft, key)
     if key is None or record is None:
         return
-    if key[KIND_AT] == Kind.XATTR and plan_attributes.put_right(draft, key):
-        return  # it is no record
     corrected = _corrected(draft.image, record, draft.inode(object_of(key)), is_data=key[KIND_AT] == Kind.DATA_RECORD)
     if corrected is not None:
         _put_record(draft, key, corrected, CORRECTED_WORDS)
-    elif not _put_right(draft, key, record):
+    elif not _put_right(draft, key, record) and not (key[KIND_AT] == Kind.XATTR and plan_attributes.put_right(draft, key)):
         cut(draft, key, keeps_blocks=False)
 
 
@@ -68,7 +66,10 @@ def _put_right(draft: Draft, key: bytes, record: DataRecord) -> bool:
 
 def _corrected(image: Image, record: DataRecord, inode: Inode | None, *, is_data: bool) -> DataRecord | None:
     """Return *record* with other values in single fields, if its data verify then; None otherwise."""
-    for candidate in _candidates(image, record):
+    limit = XATTR_VALUE_BYTES_MAX
+    if is_data:
+        limit = min(inode.record_bytes, RECORD_BYTES_MAX) if inode is not None else RECORD_BYTES_MAX
+    for candidate in _candidates(image, record, limit):
         if not record_fault(image, candidate, inode, is_data=is_data) and _verifies(image, candidate):
             return candidate
     return None
@@ -86,7 +87,8 @@ def _verifies(image: Image, record: DataRecord) -> bool:
     return True
 
 
-def _candidates(image: Image, record: DataRecord) -> Iterator[DataRecord]:
+def _candidates(image: Image, record: DataRecord, limit: int) -> Iterator[DataRecord]:
+    """Yield what *record*, which may hold *limit* bytes, may have been."""
     plain = replace(
         record,
         flags=record.flags & CUT_OUT | _told_flags(record.more),
@@ -102,8 +104,11 @@ def _candidates(image: Image, record: DataRecord) -> Iterator[DataRecord]:
     if is_checked_twice:
         yield replace(plain, more=plain.more[: SecondChecksum.FIXED_BYTES])
     if record.algorithm == Algorithm.NONE:
-        yield replace(plain, raw_bytes=plain.stored_bytes)
-        yield replace(plain, stored_bytes=plain.raw_bytes)
+        # Where both are possible, nothing tells which one is right: how many zeros at the end are padding.
+        if not 0 < plain.raw_bytes <= limit:
+            yield replace(plain, raw_bytes=plain.stored_bytes)
+        elif not 0 < plain.stored_bytes <= limit:
+            yield replace(plain, stored_bytes=plain.raw_bytes)
     elif record.algorithm == Algorithm.ZSTD:
         raw = blocks_of(image, plain)
         size = frame_bytes(raw[: plain.stored_bytes]) if raw is not None else 0
