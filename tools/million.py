@@ -10,7 +10,7 @@ The memory that the daemon may take at its peak is what it took when nothing was
   are is the kernel's decision (it gives them up when the machine needs memory);
 - SLACK_BYTES for the rest: tables of fixed size (recent inodes, names), requests under way, Python's own waste.
 
-Each file gets a few bytes. Needs root and /dev/fuse; the million takes the better part of an hour.
+Each file gets a few bytes. Needs root and /dev/fuse; the million takes some ten minutes on two processors.
 """
 
 import argparse
