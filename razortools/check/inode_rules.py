@@ -52,6 +52,18 @@ def _size_faults(inode: Inode, kind: int) -> Iterator[Fault]:
 
 def xattr_fault(xattr: Xattr, offset: int, hash_seed: bytes) -> str:
     """Return what is wrong with an extended attribute that is filed under *offset*, or an empty string."""
+    fault = xattr_head_fault(xattr, offset, hash_seed)
+    if fault:
+        return fault
+    outside = xattr.out_of_line
+    size = outside.raw_bytes if outside is not None else len(xattr.value)
+    if size > XATTR_VALUE_BYTES_MAX:
+        return f"its value has {size} bytes, more than {XATTR_VALUE_BYTES_MAX}"
+    return ""
+
+
+def xattr_head_fault(xattr: Xattr, offset: int, hash_seed: bytes) -> str:
+    """Return what is wrong with the name and the flags of an extended attribute, or an empty string."""
     if not xattr.name or len(xattr.name) != xattr.name_bytes:
         return "its name is cut off"
     if b"\0" in xattr.name:
@@ -61,10 +73,6 @@ def xattr_fault(xattr: Xattr, offset: int, hash_seed: bytes) -> str:
     expected = hash_name(xattr.name, hash_seed)
     if not expected <= offset < expected + PROBE_WINDOW:
         return f"it is filed under {offset:#x}, but its hash is {expected:#x}"
-    outside = xattr.out_of_line
-    size = outside.raw_bytes if outside is not None else len(xattr.value)
-    if size > XATTR_VALUE_BYTES_MAX:
-        return f"its value has {size} bytes, more than {XATTR_VALUE_BYTES_MAX}"
     return ""
 
 

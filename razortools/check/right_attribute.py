@@ -12,16 +12,15 @@ from contextlib import suppress
 from razortools.check.bitflip import turned
 from razortools.check.contents import is_whole
 from razortools.check.image import BLOCK_MASK, Image
-from razortools.check.inode_rules import xattr_fault
+from razortools.check.inode_rules import xattr_head_fault
 from razortools.check.record_rules import KNOWN_FLAGS, record_fault
 from razortools.errors import CorruptImage
 from razortools.format.compression import STORED
 from razortools.format.data import STORED_BYTES_MAX, DataRecord
 from razortools.format.inode import Inode
 from razortools.format.items import owned_record
-from razortools.format.keys import KIND_AT, Kind, kind_range, offset_of
+from razortools.format.keys import KIND_AT, Kind, offset_of
 from razortools.format.xattr import XATTR_VALUE_BYTES_MAX, Xattr, XattrFlag
-from razortools.units import InodeNo
 
 Items = Iterable[tuple[bytes, bytes]]
 
@@ -33,7 +32,7 @@ _FLAGS_AT = 1
 def right_attribute(image: Image, key: bytes, value: bytes, items: Items, inode: Inode | None) -> bytes | None:
     """Return the item as it was meant, if one thing is wrong with what stands before its value; None otherwise.
 
-    *items*: of its *inode*, those that may own blocks; see owning_range.
+    *items*: of its *inode*, all that may own blocks.
     """
     if len(value) < Xattr.FIXED_BYTES or _is_named_right(image, key, value):
         return None
@@ -47,11 +46,6 @@ def right_attribute(image: Image, key: bytes, value: bytes, items: Items, inode:
     return found[0] if len(found) == 1 else None
 
 
-def owning_range(number: InodeNo) -> tuple[bytes, bytes]:
-    """Return the first and the last key of the items of an inode that may own blocks."""
-    return kind_range(number, Kind.XATTR)[0], kind_range(number, Kind.DATA_RECORD)[1]
-
-
 def _counted(image: Image, key: bytes, items: Items) -> int:
     """Return how many blocks the others of *items* own, as far as they can be records."""
     count = 0
@@ -63,24 +57,21 @@ def _counted(image: Image, key: bytes, items: Items) -> int:
     return count
 
 
-def out_of_line(image: Image, key: bytes, value: bytes, blocks_max: int) -> bytes | None:
-    """Return the item with its value taken for a record, if that is sound and has *blocks_max* blocks at most; None otherwise."""
+def hidden_record(image: Image, key: bytes, value: bytes) -> DataRecord | None:
+    """Return the record that counts as the value of an attribute, if it is sound and its data verify; None: there is none."""
     if len(value) < Xattr.FIXED_BYTES or value[_FLAGS_AT] & _OUT_OF_LINE:
         return None
-    changed = _with_flags(value, _OUT_OF_LINE)
-    if not _is_named_right(image, key, changed):
-        return None
-    record = Xattr.decode(changed).out_of_line
-    if record is None or record_fault(image, record, None, is_data=False) or record.block_count(image.block_bytes) > blocks_max:
-        return None
-    return changed if is_whole(image, record) else None
+    flagged = _with_flags(value, _OUT_OF_LINE)
+    record = Xattr.decode(flagged).out_of_line if is_about_its_record(image, key, flagged) else None
+    is_sound = record is not None and not record_fault(image, record, None, is_data=False) and is_whole(image, record)
+    return record if is_sound else None
 
 
 def is_about_its_record(image: Image, key: bytes, value: bytes) -> bool:
     """Return whether nothing is wrong with an attribute but what its record says."""
     try:
         attribute = Xattr.decode(value)
-        return attribute.out_of_line is not None and not _name_fault(image, key, attribute)
+        return attribute.out_of_line is not None and not _head_fault(image, key, attribute)
     except CorruptImage:
         return False
 
@@ -104,16 +95,13 @@ def _is_named_right(image: Image, key: bytes, value: bytes) -> bool:
         record = attribute.out_of_line
     except CorruptImage:
         return False
-    if _name_fault(image, key, attribute):
+    if _head_fault(image, key, attribute):
         return False
     return _may_be_one(image, record) if record is not None else len(attribute.value) <= XATTR_VALUE_BYTES_MAX
 
 
-def _name_fault(image: Image, key: bytes, attribute: Xattr) -> str:
-    """Return what is wrong with the name and the flags of an attribute, or an empty string."""
-    if len(attribute.name) != attribute.name_bytes or attribute.flags & ~_OUT_OF_LINE:
-        return "its head is wrong"
-    return xattr_fault(Xattr.inline(attribute.name, b""), offset_of(key), image.superblock.hash_seed)
+def _head_fault(image: Image, key: bytes, attribute: Xattr) -> str:
+    return xattr_head_fault(attribute, offset_of(key), image.superblock.hash_seed)
 
 
 def _may_be_one(image: Image, record: DataRecord) -> bool:
@@ -122,7 +110,7 @@ def _may_be_one(image: Image, record: DataRecord) -> bool:
         record.flags & ~KNOWN_FLAGS,
         record.algorithm not in STORED,
         not 0 < record.raw_bytes <= XATTR_VALUE_BYTES_MAX,
-        not record.stored_bytes <= STORED_BYTES_MAX,
+        record.stored_bytes > STORED_BYTES_MAX,
         record.birth > image.superblock.generation,
         record.address > BLOCK_MASK or not image.holds(record.address, 1),
     )

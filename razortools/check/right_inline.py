@@ -6,7 +6,9 @@ file's size tells that of all others.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 
 from razortools.errors import CorruptImage
 from razortools.format.compression import STORED, Algorithm, frame_bytes, unpack
@@ -15,14 +17,23 @@ from razortools.format.data import RECORD_BYTES_MAX, InlineData
 _LENGTH_BITS = range(32)  # of the field
 
 
-def right_inline(inline: InlineData, size: int) -> tuple[InlineData, bytes] | None:
-    """Return (*inline*, as it is or with its algorithm or length corrected, what it holds), or None. *size*: of its file."""
-    for candidate in (inline, *_other_algorithms(inline), *_other_lengths(inline, size)):
-        try:
-            return candidate, unpack(candidate.stored, candidate.algorithm, candidate.raw_bytes)
-        except CorruptImage:
-            continue
-    return None
+def right_inline(inline: InlineData, size: int) -> tuple[InlineData, bytes]:
+    """Return (*inline*, as it is or with its algorithm or length corrected, what it holds). *size*: of its file.
+
+    Raises CorruptImage with what is wrong with it as it is, if it can be read in no way.
+    """
+    try:
+        return inline, _unpacked(inline)
+    except CorruptImage as broken:
+        failure = broken
+    for candidate in chain(_other_algorithms(inline), _other_lengths(inline, size)):
+        with suppress(CorruptImage):
+            return candidate, _unpacked(candidate)
+    raise failure
+
+
+def _unpacked(inline: InlineData) -> bytes:
+    return unpack(inline.stored, inline.algorithm, inline.raw_bytes)
 
 
 def _other_algorithms(inline: InlineData) -> Iterator[InlineData]:

@@ -337,7 +337,7 @@ class _Copier:
 
     def _describe(self, inode: Inode, number: InodeNo, place: Place) -> None:
         attributes = []
-        for name, value in attributes_of(self._tree, number):
+        for name, value in attributes_of(self._tree, number, inode):
             if value is None:
                 self._attribute_not_copied(place, name, "the extended attribute cannot be read")
             else:

@@ -14,15 +14,14 @@ from razortools.check.contents import is_whole
 from razortools.check.image import Image
 from razortools.check.mended_record import mended
 from razortools.check.record_rules import record_fault
-from razortools.check.right_attribute import owning_range, right_attribute
+from razortools.check.right_attribute import right_attribute
 from razortools.check.right_inline import right_inline
 from razortools.check.right_record import right_record
 from razortools.check.tree import TreeIndex
 from razortools.errors import CorruptImage, DeviceFailed
-from razortools.format.compression import unpack
 from razortools.format.data import CUT_OUT, RECORD_LOG2, DataRecord, InlineData, Patch, laid_over
 from razortools.format.inode import Inode
-from razortools.format.keys import Kind, Table, inline_key, inode_key, kind_range, object_range, offset_of
+from razortools.format.keys import KIND_AT, Kind, Table, inline_key, kind_range, object_range, offset_of, own_range
 from razortools.format.unpacking import unpack_record
 from razortools.format.xattr import Xattr
 from razortools.units import InodeNo
@@ -82,30 +81,34 @@ def _stored_parts(tree: TreeIndex, number: InodeNo, inode: Inode) -> Iterator[Pa
 def _inline(value: bytes, inode: Inode) -> Part:
     try:
         item = InlineData.decode(value)
+        right, data = right_inline(item, inode.size)
     except CorruptImage as broken:
         return Part(0, inode.size, None, str(broken))
-    try:
-        return _part(0, inode.size, unpack(item.stored, item.algorithm, item.raw_bytes), mended=False)
-    except CorruptImage as broken:
-        right = right_inline(item, inode.size)
-        return Part(0, inode.size, None, str(broken)) if right is None else _part(0, inode.size, right[1], mended=True)
+    return _part(0, inode.size, data, mended=right is not item)
 
 
 def _record(image: Image, key: bytes, value: bytes, inode: Inode, first: int) -> Part:
     behind = min(first + inode.record_bytes, inode.size)
     try:
-        record = DataRecord.decode(value)
-        reason = record_fault(image, record, inode, is_data=True)
-        if reason and (right := right_record(image, key, record, inode, elsewhere=True)) is not None:
-            return _part(first, behind, right[1], mended=True)
-        if record.flags & CUT_OUT and (reason or not _is_cut_out_for_nothing(image, record)):
-            reason = "it was lost, or cut out by an earlier repair"
-        if reason:
-            return Part(first, behind, None, reason)
-        data, was_mended = read_record(image, key, record, inode)
+        data, was_mended = _contents(image, key, DataRecord.decode(value), inode)
     except (CorruptImage, DeviceFailed) as broken:
         return Part(first, behind, None, str(broken))
     return _part(first, behind, data, mended=was_mended)
+
+
+def _contents(image: Image, key: bytes, record: DataRecord, inode: Inode | None) -> tuple[bytes, bool]:
+    """Return (what a record holds, whether a bit was turned back). Raises CorruptImage or DeviceFailed.
+
+    *key*: of its item; *inode*: of the file whose data it holds.
+    """
+    reason = record_fault(image, record, inode, is_data=key[KIND_AT] == Kind.DATA_RECORD)
+    if reason and (right := right_record(image, key, record, inode, elsewhere=True)) is not None:
+        return right[1], True
+    if record.flags & CUT_OUT and (reason or not _is_cut_out_for_nothing(image, record)):
+        reason = "it was lost, or cut out by an earlier repair"
+    if reason:
+        raise CorruptImage(reason)
+    return read_record(image, key, record, inode)
 
 
 def _part(first: int, behind: int, data: bytes, *, mended: bool) -> Part:
@@ -139,36 +142,16 @@ def read_record(image: Image, key: bytes, record: DataRecord, inode: Inode | Non
     return whole.raw, True
 
 
-def attributes_of(tree: TreeIndex, number: InodeNo) -> Iterator[tuple[bytes, bytes | None]]:
+def attributes_of(tree: TreeIndex, number: InodeNo, inode: Inode) -> Iterator[tuple[bytes, bytes | None]]:
     """Yield (name, value) of the extended attributes; None for a value that cannot be read."""
     for key, value in tree.range_items(*kind_range(number, Kind.XATTR)):
         try:
-            right = right_attribute(tree.image, key, value, tree.range_items(*owning_range(number)), _inode_of(tree, number))
+            right = right_attribute(tree.image, key, value, tree.range_items(*own_range(number)), inode)
             attribute = Xattr.decode(right or value)
         except CorruptImage:
             continue
         try:
             outside = attribute.out_of_line
-            yield attribute.name, attribute.value if outside is None else _value_of(tree.image, key, outside)
+            yield attribute.name, attribute.value if outside is None else _contents(tree.image, key, outside, None)[0]
         except (CorruptImage, DeviceFailed):
             yield attribute.name, None
-
-
-def _inode_of(tree: TreeIndex, number: InodeNo) -> Inode | None:
-    try:
-        return Inode.decode(tree.get(inode_key(number)) or b"")
-    except CorruptImage:
-        return None
-
-
-def _value_of(image: Image, key: bytes, record: DataRecord) -> bytes | None:
-    """Return the value of a large attribute; None: it was cut out. Raises CorruptImage or DeviceFailed."""
-    fault = record_fault(image, record, None, is_data=False)
-    if fault:
-        right = right_record(image, key, record, None, elsewhere=True)
-        if right is None:
-            raise CorruptImage(fault)
-        return right[1]
-    if record.flags & CUT_OUT and not _is_cut_out_for_nothing(image, record):
-        return None
-    return read_record(image, key, record, None)[0]

@@ -10,8 +10,8 @@ from razortools.check.bitflip import turned as with_bit_turned
 from razortools.check.stored_file import attributes_of
 from razortools.engine import xattrs
 from razortools.engine.store.device import Device
-from razortools.format.inode import ROOT_INODE
-from razortools.format.keys import KIND_AT, Kind, object_of
+from razortools.format.inode import ROOT_INODE, Inode
+from razortools.format.keys import KIND_AT, Kind, inode_key, object_of
 from razortools.format.xattr import Xattr
 from razortools.units import InodeNo
 from tests.check.editing import editing, find_inode, indexed
@@ -38,13 +38,17 @@ def attributes(device: Device) -> dict[str, bytes]:
     return {Xattr.decode(value).name.decode(): key for key, value in items(device).items() if key[KIND_AT] == Kind.XATTR}
 
 
+def salvaged(device: Device, number: InodeNo) -> dict[bytes, bytes | None]:
+    """Return the attributes as a salvage copies them."""
+    tree = indexed(device)
+    return dict(attributes_of(tree, number, Inode.decode(tree.get(inode_key(number)) or b"")))
+
+
 def turned(device: Device, key: bytes, bit: int) -> Copy:
     """Return a copy in which one bit of an item is wrong."""
     hurt = Copy(device)
     with editing(hurt) as store:
-        value = bytearray(store.tree.get(key) or b"")
-        value[bit // 8] ^= 1 << bit % 8
-        store.tree.put(key, bytes(value))
+        store.tree.put(key, with_bit_turned(store.tree.get(key) or b"", bit))
     return hurt
 
 
@@ -82,11 +86,11 @@ def test_salvage_copies_them_as_they_were(name: str) -> None:
     device = with_attributes()
     key = attributes(device)[name]
     number = InodeNo(object_of(key))
-    expected = dict(attributes_of(indexed(device), number))
+    expected = salvaged(device, number)
     for bit in some(wrong_bits(name)) + some(TOO_LARGE) * (name == "user.large"):
         if (name, bit) == ("user.large", FLAG):
             continue  # that its value is a record is told by blocks that are nobody's, which a salvage does not count
-        assert dict(attributes_of(indexed(turned(device, key, bit)), number)) == expected, f"bit {bit}"
+        assert salvaged(turned(device, key, bit), number) == expected, f"bit {bit}"
 
 
 def test_a_value_that_looks_like_a_record_stays_a_value_though_blocks_are_missing() -> None:
@@ -111,7 +115,7 @@ def test_a_record_with_more_than_one_wrong_bit_never_becomes_a_value() -> None:
     device = with_attributes()
     key = attributes(device)["user.large"]
     value, number = items(device)[key], InodeNo(object_of(key))
-    large = dict(attributes_of(indexed(device), number))[b"user.large"]
+    large = salvaged(device, number)[b"user.large"]
     record_at = Xattr.FIXED_BYTES + len(b"user.large")
     chance = random.Random(SEED)
     flips = [sorted(chance.sample(range(8 * record_at, 8 * len(value)), chance.choice((2, 3, 8)))) for _ in range(40)]
@@ -120,8 +124,8 @@ def test_a_record_with_more_than_one_wrong_bit_never_becomes_a_value() -> None:
         wrong = value[: record_at + 20] if bits is None else functools.reduce(with_bit_turned, bits, value)
         with editing(hurt) as store:
             store.tree.put(key, wrong)
-        assert dict(attributes_of(indexed(hurt), number))[b"user.large"] in (large, None), bits
+        assert salvaged(hurt, number)[b"user.large"] in (large, None), bits
         done = repaired(hurt)
-        found = dict(attributes_of(indexed(done.overlay), number)).get(b"user.large")
+        found = salvaged(done.overlay, number).get(b"user.large")
         told = [(one.path, one.attributes) for one in done.loss.truncated] if done.loss is not None else []
         assert found == large or (found is None and told == [("/small", ("user.large",))]), bits

@@ -24,7 +24,7 @@ from tests.workload import Seen, everything
 
 PATHS = ("/docs/many", "/docs/one", "/docs/deep/by zstd:3", "/docs/deep/by lz4", "/docs/deep/by zlib:6", "/docs/deep/by none")
 FIELDS = ("address", "stored_bytes", "raw_bytes", "crc32c", "algorithm", "flags")  # not the generation: nothing hangs on it
-BITS_OF_A_FIELD = 4  # that are turned, chosen by a seed
+BITS_OF_A_FIELD = 8  # that are turned, chosen by a seed
 Flip = tuple[str, DataRecord]
 
 

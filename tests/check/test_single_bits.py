@@ -7,8 +7,8 @@ attribute is that is stored as it is, one of two numbers says wrongly then, and 
 
 import os
 import random
+import stat
 from collections import defaultdict
-from collections.abc import Iterator
 from functools import cache
 
 import pytest
@@ -18,17 +18,14 @@ from razortools.check.loss import Loss
 from razortools.check.repair.repair import Wishes, repair
 from razortools.check.runner import Options, check_quietly
 from razortools.check.steps import finished
-from razortools.engine import directories, files, namespace, xattrs
 from razortools.engine.store.device import Device
-from razortools.engine.volume import Volume
-from razortools.errors import CorruptImage
 from razortools.format.data import InlineData
-from razortools.format.inode import ROOT_INODE, Inode
+from razortools.format.inode import Inode
 from razortools.format.keys import KIND_AT, Kind
 from razortools.format.xattr import Xattr
-from razortools.units import MIB, InodeNo
 from tests.check.editing import editing, indexed
-from tests.check.samples import Copy, healthy, opened
+from tests.check.samples import healthy
+from tools.fuzzing.view import Seen, view
 
 SEED = 20_261_127
 ITEMS_EACH = 4  # of a kind
@@ -77,44 +74,18 @@ def _some(bits: list[int], chance: random.Random) -> list[int]:
     return sorted(chance.sample(bits, min(BITS_EACH, len(bits))))
 
 
-def paths(volume: Volume, path: str = "", directory: InodeNo = ROOT_INODE) -> Iterator[tuple[str, InodeNo]]:
-    """Yield (path, inode) of all files below a directory, and of itself."""
-    yield path or "/", directory
-    for _, name, entry in directories.entries(volume, directory):
-        below, ino = f"{path}/{os.fsdecode(name)}", InodeNo(entry.inode)
-        if volume.inodes.get(ino).is_directory:
-            yield from paths(volume, below, ino)
-        else:
-            yield below, ino
-
-
-def contents(volume: Volume, ino: InodeNo) -> object:
-    """Return what a file holds, and its size; of a huge one the first MiB."""
-    inode = volume.inodes.get(ino)
-    try:
-        if inode.is_symlink:
-            return namespace.readlink(volume, ino)
-        return (inode.size, files.read(volume, ino, 0, min(inode.size, MIB))) if inode.is_regular else None
-    except CorruptImage:
-        return "cannot be read"
-
-
-def value_of(volume: Volume, ino: InodeNo, name: bytes) -> bytes | None:
-    """Return the value of an attribute; None: it cannot be read."""
-    try:
-        return xattrs.get(volume, ino, name)
-    except CorruptImage:
-        return None
-
-
 def seen(device: Device) -> dict[str, tuple[int, object]]:
-    """Return (inode, what can be read of it) of every file, by path."""
-    with opened(Copy(device)) as volume:
-        return {
-            path: (ino, (volume.inodes.get(ino).file_type, contents(volume, ino), {
-                name: value_of(volume, ino, name) for name in xattrs.names(volume, ino)
-            })) for path, ino in paths(volume)
-        }  # fmt: skip
+    """Return (inode, what else tells of it: type, size, contents, attributes) of every file, by path."""
+    return {
+        os.fsdecode(path): (one.ino, (_type_of(one), *(one.parts.get(part) for part in ("size", "data", "xattrs"))))
+        for path, one in view(device).items()
+    }
+
+
+def _type_of(one: Seen) -> int:
+    mode = one.parts["mode"]
+    assert isinstance(mode, int), mode
+    return stat.S_IFMT(mode)
 
 
 def named_in(loss: Loss) -> set[str]:

@@ -3,10 +3,11 @@
 from razortools.check.findings import Finding
 from razortools.check.repair.draft import Draft
 from razortools.check.repair.edits import Purpose
-from razortools.check.right_attribute import is_about_its_record, out_of_line, owning_range, right_attribute
+from razortools.check.right_attribute import hidden_record, is_about_its_record, right_attribute
 from razortools.errors import CorruptImage
+from razortools.format.data import DataRecord
 from razortools.format.inode import InodeFlag
-from razortools.format.keys import PROBE_WINDOW, Kind, inode_key, kind_range, object_of, xattr_key
+from razortools.format.keys import PROBE_WINDOW, Kind, inode_key, kind_range, object_of, own_range, xattr_key
 from razortools.format.name import hash_name
 from razortools.format.xattr import XATTR_VALUE_BYTES_MAX, Xattr, XattrFlag
 from razortools.units import InodeNo
@@ -28,11 +29,9 @@ def attribute(draft: Draft, finding: Finding) -> None:
 
 def put_right(draft: Draft, key: bytes) -> bool:
     """Plan to make of an attribute what it was meant to be; return whether that is known, and it is not that."""
-    value = draft.get(key)
-    number = InodeNo(object_of(key))
-    items = draft.items(*owning_range(number))
-    right = right_attribute(draft.image, key, value, items, draft.inode(number)) if value is not None else None
-    if right is None or value is None:
+    value, number = draft.get(key) or b"", InodeNo(object_of(key))
+    right = right_attribute(draft.image, key, value, draft.items(*own_range(number)), draft.inode(number))
+    if right is None:
         return False
     if right[1] != value[1]:
         draft.put(key, right, "clear flags that are not true")
@@ -44,15 +43,14 @@ def put_right(draft: Draft, key: bytes) -> bool:
 def find_records(draft: Draft, number: InodeNo, blocks: int) -> None:
     """Plan that an attribute is a record again if it was one: *blocks* are missing that the volume counts and nobody has."""
     for key, value in list(draft.items(*kind_range(number, Kind.XATTR))):
-        right = out_of_line(draft.image, key, value, blocks)
-        if right is not None and _is_orphaned(draft, right):
+        record = hidden_record(draft.image, key, value)
+        if record is not None and record.block_count(draft.image.block_bytes) <= blocks and _is_orphaned(draft, record):
+            right = Xattr.outside(Xattr.decode(value).name, record).encode()
             draft.put(key, right, "let its value be the data that its record names: they verify, and are nobody else's")
 
 
-def _is_orphaned(draft: Draft, value: bytes) -> bool:
-    """Return whether the blocks of a large attribute are in use and nobody's."""
-    record = Xattr.decode(value).out_of_line
-    assert record is not None
+def _is_orphaned(draft: Draft, record: DataRecord) -> bool:
+    """Return whether the blocks of a record are in use and nobody's."""
     return all(
         any(first in blocks and first + count - 1 in blocks for blocks in draft.orphaned)
         for first, count in record.runs(draft.image.block_bytes)

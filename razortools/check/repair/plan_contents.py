@@ -14,7 +14,6 @@ from razortools.format.data import (
     FILE_BYTES_MAX,
     RECORD_BYTES_MAX,
     RECORD_BYTES_MIN,
-    RECORD_LOG2,
     DataRecord,
     InlineData,
 )
@@ -92,24 +91,26 @@ def _put_inline_right(draft: Draft, key: bytes) -> None:
     except CorruptImage:
         return
     inode = draft.inode(object_of(key))
-    found = right_inline(inline, inode.size if inode is not None else 0)
-    if found is None:
+    try:
+        right, _ = right_inline(inline, inode.size if inode is not None else 0)
+    except CorruptImage:
         cut_inline(draft, key)
-    elif found[0] == inline:
-        _let_fit(draft, object_of(key), inline.raw_bytes)
-    elif found[0].algorithm != inline.algorithm:
-        draft.set(key, "algorithm", found[0].algorithm, "let it say how it is compressed")
+        return
+    if right is inline:
+        _let_fit(draft, object_of(key))
+    elif right.algorithm != inline.algorithm:
+        draft.set(key, "algorithm", right.algorithm, "let it say how it is compressed")
     else:
-        draft.set(key, "raw_bytes", found[0].raw_bytes, f"let it say that it holds {found[0].raw_bytes} bytes")
+        draft.set(key, "raw_bytes", right.raw_bytes, f"let it say that it holds {right.raw_bytes} bytes")
 
 
-def _let_fit(draft: Draft, number: int, raw_bytes: int) -> None:
-    """Let the records of a file with inline data be as large as those of new files, if these are too small for what it holds."""
-    inode, record_bytes = draft.inode(number), draft.image.superblock.record_bytes
-    is_large = inode is not None and inode.record_log2 in RECORD_LOG2 and inode.record_bytes >= raw_bytes
-    if inode is not None and not is_large and raw_bytes <= record_bytes:
-        wanted = record_bytes.bit_length() - 1
-        draft.set(inode_key(InodeNo(number)), "record_log2", wanted, f"set its record size to {record_bytes}: what it holds fits")
+def _let_fit(draft: Draft, number: int) -> None:
+    """Let an inode tell a record size that what it holds fits into, if it does not."""
+    inode, lengths = draft.inode(number), contents_of(draft, number).lengths
+    if inode is not None and lengths.contradict(inode.record_log2, inode.size):
+        wanted = lengths.fitting_log2(inode.size)
+        why = f"set its record size to {1 << wanted} bytes: what it holds fits"
+        draft.set(inode_key(InodeNo(number)), "record_log2", wanted, why)
 
 
 def cut_inline(draft: Draft, key: bytes) -> None:
